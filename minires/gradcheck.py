@@ -1,0 +1,395 @@
+"""Is this gradient right? A numerical check of any backward pass that is hard to fool, and says where it fails.
+
+A backward pass computes dx = J^T dy. With a random cotangent dy (never ones: batch norm's dx is then 0, and every
+wrong backward passes) the check compares it with differences of <dy, forward(x)>, in float64, for every argument: each
+element of small arrays; in large ones some elements, and random directions that move all elements at once: one that
+fails is halved until the wrong element is found. Three guards refuse checks that prove nothing: *vacuous* (the argument
+does not matter), *kink* (a ReLU or a maximum changes sides within the step), *uncovered* (no gradient came).
+"""
+
+from __future__ import annotations
+
+import copy
+import html
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from minires.layers import Layer
+
+Array = np.ndarray
+Method = Literal["central", "complex"]
+
+EPS = float(np.finfo(np.float64).eps)
+CENTRAL_STEP = EPS ** (1 / 3)  # where the truncation h^2 and the rounding eps / h of a central difference balance
+COMPLEX_STEP = 1e-30  # no subtraction, no rounding: as small as one likes
+SHRINK = (1, 1 / 8, 1 / 64, 1 / 512)  # smaller steps to get off a kink that is near; 1/512 still leaves 8 digits
+
+
+class GradientError(AssertionError):
+    """A backward pass is wrong, or the check of it proves nothing.
+
+    Attributes
+    ----------
+    kind : str
+        "wrong", "shape", "nonfinite", "changed" (an input was changed), "vacuous", "kink" or "uncovered".
+    op, argument : str
+    index : tuple of int or None
+    analytic, numeric : float or None
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        op: str,
+        argument: str,
+        message: str,
+        index: tuple[int, ...] | None = None,
+        analytic: float | None = None,
+        numeric: float | None = None,
+    ) -> None:
+        self.kind, self.op, self.argument = kind, op, argument
+        self.index, self.analytic, self.numeric = index, analytic, numeric
+        super().__init__(f"{op}, {kind}: d{argument} {message}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Worst element of one argument; errors are relative to the largest gradient of the argument."""
+
+    argument: str
+    shape: tuple[int, ...]
+    checked: int
+    index: tuple[int, ...]
+    analytic: float
+    numeric: float
+    error: float
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What was checked and how well it agreed, a row for each argument."""
+
+    op: str
+    method: Method
+    rows: tuple[Row, ...]
+
+    @property
+    def error(self) -> float:
+        """Largest relative error of all arguments."""
+        return max(row.error for row in self.rows)
+
+    def _table(self) -> list[list[str]]:
+        table = [["gradient", "shape", "elements checked", "worst at", "analytic", "numeric", "relative error"]]
+        for r in self.rows:
+            values = [f"{r.analytic:.6g}", f"{r.numeric:.6g}", f"{r.error:.1e}"]
+            table.append([f"d{r.argument}", str(r.shape), f"{r.checked} of {np.prod(r.shape)}", str(r.index), *values])
+        return table
+
+    def __repr__(self) -> str:
+        table = self._table()
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in table]
+        return "\n".join([f"{self.op}: backward agrees with {self.method} differences", *lines])
+
+    def _repr_html_(self) -> str:
+        def row(tag: str, cells: list[str]) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+
+        head, *body = self._table()
+        return (
+            f"<table><caption>{html.escape(self.op)}: backward agrees with {self.method} differences</caption>"
+            f"{row('th', head)}{''.join(row('td', cells) for cells in body)}</table>"
+        )
+
+
+def check_op(
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    *inputs: Any,
+    names: tuple[str, ...] | None = None,
+    method: Method = "central",
+    cotangent: Array | float | None = None,
+    rng: np.random.Generator | int = 0,
+    rtol: float = 1e-6,
+    elements: int = 64,
+    **options: Any,
+) -> Report:
+    """Check `backward(dy, cache)` against differences of `forward(*inputs, **options) -> y, ..., cache`.
+
+    Parameters
+    ----------
+    forward, backward : callable
+        An op of the contract, such as `ops.conv2d_forward` and `ops.conv2d_backward`. Backward returns one gradient for
+        each floating-point array among the inputs, in their order (a tuple, or the gradient itself if there is one).
+    *inputs, **options
+        Arguments of forward. Floating-point arrays are converted to float64 and checked; all else is passed on.
+    names : tuple of str, optional
+        Names of the checked inputs; by default those in the signature of forward.
+    method : {"central", "complex"}
+        "complex" has no rounding error but needs a smooth op that takes complex128 (no ReLU, no maximum).
+    cotangent : ndarray of the shape of y, optional
+        By default random normal. Anything less random proves less.
+    rng : Generator or seed
+    rtol : float
+        Largest error allowed, relative to the largest gradient of the argument.
+    elements : int
+        Elements checked one by one in each argument; larger arrays are checked along random directions too.
+
+    Returns
+    -------
+    report : Report
+
+    Raises
+    ------
+    GradientError
+        Naming op, argument, index, analytic and numeric value, or the guard that the check ran into.
+    """
+    op = getattr(forward, "__name__", "op").removesuffix("_forward")
+    held = [a.astype(np.float64, order="C") if _is_real(a) else a for a in inputs]
+    names = names or _argument_names(forward, inputs)
+    arrays = dict(zip(names, (a for a in held if _is_real(a)), strict=True))
+    rng = np.random.default_rng(rng)
+
+    def evaluate(moved: dict[str, Array]) -> Array:
+        live = iter([moved.get(name, a) for name, a in arrays.items()])
+        dtype = np.result_type(*arrays.values(), *moved.values())
+        return np.asarray(forward(*(next(live).astype(dtype) if _is_real(a) else a for a in held), **options)[0])
+
+    before = {name: a.copy() for name, a in arrays.items()}
+    result = forward(*held, **options)
+    y, cache = np.array(result[0]), result[-1]
+    dy = _cotangent(cotangent, y, rng)
+    kept = dy.copy()
+    gradients = backward(dy if y.ndim else dy[()], cache)
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    for i, name in enumerate(arrays):
+        if i >= len(gradients) or gradients[i] is None:
+            came = f"did not come: backward returned {len(gradients)} of {len(arrays)} gradients"
+            raise GradientError("uncovered", op, name, came)
+    if len(gradients) > len(arrays):
+        raise GradientError("shape", op, "?", f"backward returned {len(gradients)} gradients for {tuple(arrays)}")
+    for name, a in (arrays | {"y": dy}).items():
+        if not np.array_equal(a, (before | {"y": kept})[name], equal_nan=True):
+            raise GradientError("changed", op, name, f"cannot be trusted: the op changed its argument {name} in place")
+    check = _Check(op, evaluate, y, dy, method, rng, rtol, elements)
+    pairs = zip(arrays.items(), gradients, strict=True)
+    return Report(op, method, tuple(check.argument(name, a, gradient) for (name, a), gradient in pairs))
+
+
+def check_layer(
+    layer: Layer,
+    x: Array,
+    *,
+    cotangent: Array | None = None,
+    rng: np.random.Generator | int = 0,
+    rtol: float = 1e-6,
+    elements: int = 64,
+) -> Report:
+    """Check a layer, a block or a whole network in training mode: dx and the gradient of every parameter.
+
+    The layer itself is left alone: a float64 copy is checked. The copy first runs forward and backward on other data,
+    and its gradients are overwritten with NaN: so a stale cache is found, and a gradient that is added, not assigned.
+
+    Parameters
+    ----------
+    layer : Layer
+    x : ndarray
+        A training input; with batch norm, more than one image.
+    cotangent, rng, rtol, elements
+        As in `check_op`.
+
+    Returns
+    -------
+    report : Report
+
+    Raises
+    ------
+    GradientError
+        As in `check_op`; "uncovered" where a parameter got no gradient.
+    """
+    op, rng = layer.name, np.random.default_rng(rng)
+    layer, x = copy.deepcopy(layer).astype("float64"), np.array(x, np.float64, order="C")
+    other = rng.standard_normal(x.shape)
+    layer.backward(np.ones_like(layer.forward(other, train=True)))
+    for _, part in layer.named_layers():
+        part.grads = {name: np.full_like(g, np.nan) for name, g in part.grads.items()}
+
+    before = x.copy()
+    y = layer.forward(x, train=True).copy()
+    dy = _cotangent(cotangent, y, rng)
+    kept = dy.copy()
+    gradients = {"x": layer.backward(dy), **layer.gradients()}
+    for name, a, b in (("x", x, before), ("y", dy, kept)):
+        if not np.array_equal(a, b):
+            raise GradientError("changed", op, name, f"cannot be trusted: the layer changed {name} in place")
+    parameters = layer.parameters()
+    for name in parameters:
+        if name not in gradients or np.isnan(gradients[name]).all():
+            raise GradientError("uncovered", op, name, "did not come: backward assigned no gradient to this parameter")
+
+    def evaluate(moved: dict[str, Array]) -> Array:
+        for name, value in moved.items():
+            if name != "x":
+                parameters[name][...] = value
+        return layer.forward(moved.get("x", x), train=True)
+
+    check = _Check(op, evaluate, y, dy, "central", rng, rtol, elements)
+    rows = []
+    for name, a in {"x": x, **parameters}.items():
+        original = a.copy()
+        rows.append(check.argument(name, original, gradients[name]))
+        a[...] = original
+    return Report(op, "central", tuple(rows))
+
+
+# ------------------------------------------------------------------------------------------------------ the machinery
+
+
+@dataclass
+class _Check:
+    op: str
+    evaluate: Callable[[dict[str, Array]], Array]  # the output, with the arguments named moved to these values
+    y: Array
+    dy: Array
+    method: Method
+    rng: np.random.Generator
+    rtol: float
+    elements: int
+
+    def argument(self, name: str, a: Array, analytic: Array) -> Row:
+        """Check the gradient `analytic` of one argument `a`, or raise."""
+        if np.shape(analytic) != a.shape:
+            raise GradientError("shape", self.op, name, f"has shape {np.shape(analytic)}, the argument {a.shape}")
+        if not np.isfinite(analytic).all():
+            where = tuple(map(int, np.argwhere(~np.isfinite(analytic))[0]))
+            raise GradientError("nonfinite", self.op, name, f"at {where} is {analytic[where]}", where)
+        analytic = np.asarray(analytic, np.float64)
+        everything = a.size <= self.elements
+        chosen = np.arange(a.size) if everything else self.rng.choice(a.size, self.elements, replace=False)
+        along = [] if everything else [self.rng.standard_normal(a.size) for _ in range(2)]
+        rough = max([abs(self._difference(name, a, v, CENTRAL_STEP)[0]) / np.sqrt(a.size) for v in along], default=0.0)
+        units = [_unit(a.size, i) for i in chosen]
+        rough = max([rough] + [abs(self._difference(name, a, v, CENTRAL_STEP)[0]) for v in units])
+        self._refuse_vacuous(name, a, rough)
+        numeric = np.array([self._derivative(name, a, v, rough) for v in units])
+        scale = max(rough, float(np.abs(numeric).max()))
+        flat = analytic.ravel()
+        errors = np.abs(flat[chosen] - numeric) / scale
+        worst = int(errors.argmax())
+        if errors[worst] > self.rtol:
+            self._wrong(name, a, int(chosen[worst]), flat, float(numeric[worst]), float(errors[worst]))
+        for v in along:
+            self._direction(name, a, v, flat, scale)
+        index = tuple(map(int, np.unravel_index(chosen[worst], a.shape)))
+        return Row(name, a.shape, len(chosen), index, float(analytic[index]), numeric[worst], errors[worst])
+
+    def _difference(self, name: str, a: Array, v: Array, h: float) -> tuple[float, float, float]:
+        """First derivative along v, jump of slopes, and rounding error of the first, all of <dy, y> at step h."""
+        v = v.reshape(a.shape)
+        if self.method == "complex":
+            y = self.evaluate({name: a + 1j * COMPLEX_STEP * v})
+            if not np.iscomplexobj(y):
+                dropped = "cannot be checked by a complex step: the op dropped the imaginary part"
+                raise GradientError("kink", self.op, name, dropped)
+            return float((self.dy * y.imag).sum() / COMPLEX_STEP), 0.0, 0.0
+        up, down = self.evaluate({name: a + h * v}).copy(), self.evaluate({name: a - h * v})
+        rounding = EPS * float(np.abs(self.dy * (up + down)).max()) * np.sqrt(self.dy.size) / h
+        slope = float((self.dy * (up - down)).sum()) / (2 * h)  # outputs that did not move cancel exactly
+        return slope, float((self.dy * ((up - self.y) - (self.y - down))).sum()) / h, rounding
+
+    def _derivative(self, name: str, a: Array, v: Array, scale: float) -> float:
+        """Extrapolate from steps h and h/2, at a step where both agree and the slopes on both sides do."""
+        if self.method == "complex":
+            return self._difference(name, a, v, COMPLEX_STEP)[0]
+        for shrink in SHRINK:
+            h = CENTRAL_STEP * shrink
+            (d1, jump1, _), (d2, jump2, rounding) = (self._difference(name, a, v, s) for s in (h, h / 2))
+            size = self.rtol * max(scale, abs(d1), abs(d2))
+            steady = abs(d1 - d2) <= size + rounding
+            one_slope = abs(jump2) <= max(0.75 * abs(jump1), size + 4 * rounding)  # a curvature halves, a kink stays
+            if steady and one_slope:
+                return (4 * d2 - d1) / 3
+        index = tuple(map(int, np.unravel_index(int(np.abs(v).argmax()), a.shape)))
+        raise GradientError(
+            "kink",
+            self.op,
+            name,
+            f"cannot be checked near {index}: slopes from the left and the right differ by {abs(jump2):.3g} within "
+            f"{h:.0e}, so a ReLU or a maximum changes sides there; take an input that is not on a kink",
+            index,
+            None,
+            d2,
+        )
+
+    def _refuse_vacuous(self, name: str, a: Array, rough: float) -> None:
+        noise = EPS * float(np.abs(self.dy * self.y).max()) * np.sqrt(self.dy.size) / CENTRAL_STEP
+        if rough <= (10 * noise if self.method == "central" else 0.0):
+            raise GradientError(
+                "vacuous",
+                self.op,
+                name,
+                f"proves nothing: the numeric gradient is 0 everywhere (at most {rough:.1e}), and a backward that only "
+                "returns 0 would pass; use a random cotangent, more than one image, or an input that matters",
+                None,
+                None,
+                rough,
+            )
+
+    def _direction(self, name: str, a: Array, v: Array, analytic: Array, scale: float) -> None:
+        """Check all elements at once; if they fail, halve the direction until one wrong element is left."""
+        if self._agrees(name, a, v, analytic, scale):
+            return
+        candidates = np.arange(a.size)
+        while len(candidates) > 1:
+            half = candidates[: len(candidates) // 2]
+            masked = np.zeros_like(v)
+            masked[half] = v[half]
+            candidates = candidates[len(half) :] if self._agrees(name, a, masked, analytic, scale) else half
+        i = int(candidates[0])
+        numeric = self._derivative(name, a, _unit(a.size, i), scale)
+        self._wrong(name, a, i, analytic, numeric, abs(float(analytic[i]) - numeric) / scale)
+
+    def _agrees(self, name: str, a: Array, v: Array, analytic: Array, scale: float) -> bool:
+        norm = float(np.linalg.norm(v))
+        numeric, expected = self._derivative(name, a, v, scale * norm), float(analytic @ v)
+        return abs(expected - numeric) <= self.rtol * max(abs(numeric), scale * norm)
+
+    def _wrong(self, name: str, a: Array, i: int, analytic: Array, numeric: float, error: float) -> None:
+        index = tuple(map(int, np.unravel_index(i, a.shape)))
+        raise GradientError(
+            "wrong",
+            self.op,
+            name,
+            f"at {index} is {analytic[i]:.10g}, differences give {numeric:.10g} "
+            f"(relative error {error:.1e}, allowed {self.rtol:.0e})",
+            index,
+            float(analytic[i]),
+            numeric,
+        )
+
+
+def _is_real(a: Any) -> bool:
+    return isinstance(a, np.ndarray) and a.dtype.kind == "f"
+
+
+def _argument_names(forward: Callable[..., Any], inputs: tuple[Any, ...]) -> tuple[str, ...]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    known = [p.name for p in inspect.signature(forward).parameters.values() if p.kind in kinds]
+    known += [f"input {i}" for i in range(len(known), len(inputs))]
+    return tuple(name for name, a in zip(known, inputs, strict=False) if _is_real(a))
+
+
+def _cotangent(given: Array | float | None, y: Array, rng: np.random.Generator) -> Array:
+    if given is None:
+        return np.asarray(rng.standard_normal(y.shape))
+    return np.array(np.broadcast_to(np.asarray(given, np.float64), y.shape))
+
+
+def _unit(size: int, i: int) -> Array:
+    v = np.zeros(size)
+    v[i] = 1
+    return v

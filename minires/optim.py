@@ -1,0 +1,54 @@
+"""How weights follow gradients: stochastic gradient descent with momentum, and learning rates by iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from minires.errors import InputError
+
+Array = np.ndarray
+
+
+class SGD:
+    """Momentum and weight decay: v <- momentum v + (g + weight_decay w), then w <- w - lr v.
+
+    The velocity holds gradients, not steps: after the learning rate drops, what is already under way slows at once.
+
+    Parameters
+    ----------
+    parameters : dict of str to ndarray
+        Live arrays, changed in place by `step`. All of them decay, batch norm's gamma and beta too, as in the paper.
+    momentum, weight_decay : float
+        The paper's 0.9 and 1e-4 (section 3.4).
+
+    Attributes
+    ----------
+    velocity : dict of str to ndarray
+        v under the names of the parameters.
+    """
+
+    def __init__(self, parameters: Mapping[str, Array], momentum: float = 0.9, weight_decay: float = 1e-4) -> None:
+        if not 0 <= momentum < 1:
+            raise InputError(f"momentum must lie in [0, 1), got {momentum}")
+        if weight_decay < 0:
+            raise InputError(f"weight_decay must not be negative, got {weight_decay}")
+        self.parameters, self.momentum, self.weight_decay = dict(parameters), momentum, weight_decay
+        self.velocity = {name: np.zeros_like(w) for name, w in self.parameters.items()}
+
+    def step(self, gradients: Mapping[str, Array], lr: float) -> None:
+        """Change every parameter by its gradient, at learning rate `lr`."""
+        for name, w in self.parameters.items():
+            v = self.velocity[name]
+            v *= self.momentum
+            v += gradients[name] + self.weight_decay * w
+            w -= lr * v
+
+
+def step_schedule(lr: float, milestones: Sequence[int], iteration: int) -> float:
+    """Learning rate at `iteration` (from 0): `lr`, divided by 10 at every milestone that has been reached.
+
+    The paper's CIFAR-10 schedule is lr 0.1 with milestones (32000, 48000) of 64000 iterations.
+    """
+    return lr / 10 ** sum(iteration >= m for m in milestones)
