@@ -1,0 +1,88 @@
+"""How kernels are compiled and where the machine code is kept: one place for the options and the reason of each.
+
+Numba compiles a kernel when it first meets its argument types, seconds each, so the result is stored on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+import pooch
+from llvmlite import binding
+from numba import njit
+from numba.core import config, event
+
+# `contract` lets LLVM join a*b + c into one instruction and nothing else: sums keep their order, NaN and Inf stay visible
+FLAGS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
+KERNELS: list[Any] = []  # every kernel of the package, in order of definition
+
+
+@cache
+def cache_folder() -> str:
+    """Where machine code is kept: per user, apart from the package (which may be read-only), keyed by the sources.
+
+    Numba looks at the file of a kernel only and would not see an edit in a helper of another file.
+    """
+    digest = hashlib.sha256(f"{numba.__version__} {config.CPU_NAME or binding.get_host_cpu_name()}".encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return str(Path(pooch.os_cache("minires")) / "numba" / digest.hexdigest()[:16])
+
+
+def kernel(function: Callable) -> Any:
+    """Compile an entry point, which shares its work among threads by `prange` over *chunks*.
+
+    A chunk is a number of images or of values that depends on the arguments alone, never a share per thread, so any
+    number of threads gives the same bits. NUMBA_CACHE_DIR, if set, wins over `cache_folder`.
+    """
+    chosen = config.CACHE_DIR
+    config.CACHE_DIR = chosen or cache_folder()  # read while a function is decorated; other packages see no change
+    try:
+        compiled = njit(parallel=True, cache=True, **FLAGS)(function)
+    except RuntimeError:  # no folder can be written: each process compiles for itself
+        compiled = njit(parallel=True, **FLAGS)(function)
+    finally:
+        config.CACHE_DIR = chosen
+    KERNELS.append(compiled)
+    return compiled
+
+
+def inner(function: Callable) -> Any:
+    """Compile a part of kernels: it melts into each place that calls it."""
+    return njit(forceinline=True, **FLAGS)(function)
+
+
+class _Announce(event.Listener):
+    def __init__(self, report: Callable[[str], None]):
+        self.report = report
+        self.ours = {kernel.py_func for kernel in KERNELS}
+
+    def on_start(self, event: event.Event) -> None:
+        function = event.data["dispatcher"].py_func
+        if function in self.ours:
+            self.report(function.__name__)
+
+    def on_end(self, event: event.Event) -> None:
+        """Nothing to say."""
+
+
+@contextmanager
+def announce(report: Callable[[str], None]) -> Iterator[None]:
+    """Call `report(name)` whenever a kernel is about to be compiled; one that comes from the disk is not reported."""
+    with event.install_listener("numba:compile", _Announce(report)):
+        yield
+
+
+def compilations() -> dict[str, int]:
+    """How many kernels this process compiled, and how many it found on disk."""
+    stats = [kernel.stats for kernel in KERNELS]
+    return {
+        "compiled": sum(sum(s.cache_misses.values()) for s in stats),
+        "loaded": sum(sum(s.cache_hits.values()) for s in stats),
+    }
