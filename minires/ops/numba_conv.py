@@ -13,7 +13,7 @@ from numba import prange
 
 from minires.ops import checks, numpy_ops
 from minires.ops.jit import inner, kernel
-from minires.ops.simd import ONE, VECTOR_BYTES, copy, lanes, register, tile_load, tile_outer, tile_store, tile_zeros
+from minires.ops.simd import ONE, VECTOR_BYTES, contiguous, copy, lanes, register, tile_load, tile_outer, tile_store, tile_zeros
 
 Array = np.ndarray
 Cache = tuple
@@ -28,15 +28,12 @@ WEIGHT_CHUNKS = 16  # each has its own sum of weight gradients, so this many cop
 BAND_PIXELS = 128  # output pixels a weight tile adds up before the next tile reads them again from the nearest cache
 
 
-def _contiguous(a: Array, dtype: np.dtype | None = None) -> Array:
-    """What kernels expect: aligned, writable to Numba's type system, native byte order. Mostly `a` itself."""
-    return np.require(a, (dtype or a.dtype).newbyteorder("="), "CAW")
-
-
-def _widths(K: int, dtype: np.dtype, registers: int) -> tuple[int, tuple[int, ...]]:
-    """Return K rounded up to whole registers, and a tuple as long as the number of registers a tile has side by side."""
-    whole = -(-K // lanes(dtype))
-    return whole * lanes(dtype), (0,) * (registers if whole % registers == 0 else 1)
+def _tile(K: int, dtype: np.dtype, rows: int, vectors: int) -> tuple[int, tuple, tuple]:
+    """Return K rounded up to whole registers, and the rows and vectors of the tile: as high again if one is enough."""
+    registers = -(-K // lanes(dtype))
+    if registers % vectors:
+        rows, vectors = rows * vectors, 1
+    return registers * lanes(dtype), (0,) * rows, (0,) * vectors
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
@@ -146,25 +143,25 @@ def _correlate_weights(x: Array, dy: Array, dw: Array, stride: int, corner: tupl
 def _apply(x: Array, w: Array, y: Array, stride: int, corner: tuple, phase: tuple = (1, 0, 0)) -> None:
     """Write the correlation of x with the filters w into the pixels of y that `phase` names."""
     KH, KW, C, K = w.shape
-    wide, vectors = _widths(K, x.dtype, PIXEL_TILE[1])
-    block = len(vectors) * lanes(x.dtype)
+    wide, *tile = _tile(K, x.dtype, *PIXEL_TILE)
+    block = len(tile[1]) * lanes(x.dtype)
     panels = np.zeros((KH, KW * C, wide), x.dtype)
     panels[:, :, :K] = w.reshape(KH, KW * C, K)
     panels = np.ascontiguousarray(panels.reshape(KH, KW * C, wide // block, block).transpose(2, 0, 1, 3))
     if wide == K:
-        _correlate(x, panels, y, stride, corner, phase, (0,) * PIXEL_TILE[0], vectors)
+        _correlate(x, panels, y, stride, corner, phase, *tile)
     else:  # the last register of each pixel is not full: work with more filters and drop them
         step, row, col = phase
         pixels = y[:, row::step, col::step]
         more = np.empty((*pixels.shape[:3], wide), x.dtype)
-        _correlate(x, panels, more, stride, corner, (1, 0, 0), (0,) * PIXEL_TILE[0], vectors)
+        _correlate(x, panels, more, stride, corner, (1, 0, 0), *tile)
         pixels[...] = more[..., :K]
 
 
 def conv2d_forward(x: Array, w: Array, stride: int = 1, pad: int = 0) -> tuple[Array, Cache]:
     """Tiles of pixels x filters; an image at a time is padded into a small scratch."""
     y = np.empty(checks.conv2d(x, w, stride, pad), x.dtype.newbyteorder("="))
-    x, w = _contiguous(x), _contiguous(w)
+    x, w = contiguous(x), contiguous(w)
     _apply(x, w, y, stride, (pad, pad))
     return y, (x, w, stride, pad)
 
@@ -173,7 +170,7 @@ def conv2d_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     """The gradient of the input is a convolution too, that of the weights one over pixels."""
     x, w, stride, pad = cache
     checks.same_shape("conv2d_backward", "dy", dy, checks.conv2d(x, w, stride, pad))
-    dy = _contiguous(dy, x.dtype)
+    dy = contiguous(dy, x.dtype)
     return _backward_input(dy, x.shape, w, stride, pad), _backward_weights(dy, x, w.shape, stride, pad)
 
 
@@ -200,9 +197,9 @@ def _backward_input(dy: Array, shape: tuple[int, ...], w: Array, stride: int, pa
 def _backward_weights(dy: Array, x: Array, shape: tuple[int, ...], stride: int, pad: int) -> Array:
     """Each chunk of images adds up its own gradient, and the chunks are added in order: the same bits on any threads."""
     KH, KW, C, K = shape
-    wide, vectors = _widths(K, dy.dtype, WEIGHT_TILE[1])
+    wide, *tile = _tile(K, dy.dtype, *WEIGHT_TILE)
     if wide != K:
         dy = np.pad(dy, ((0, 0), (0, 0), (0, 0), (0, wide - K)))
     chunks = np.empty((min(len(x), WEIGHT_CHUNKS), KH, KW * C, wide), dy.dtype)
-    _correlate_weights(x, dy, chunks, stride, (pad, pad), (0,) * WEIGHT_TILE[0], vectors)
+    _correlate_weights(x, dy, chunks, stride, (pad, pad), *tile)
     return np.ascontiguousarray(chunks.sum(axis=0)[..., :K]).reshape(shape)

@@ -17,6 +17,8 @@ from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic, models, overload, register_model
 
+from minires.ops.jit import inner
+
 Codegen = tuple[Any, Callable]  # what an intrinsic returns: its signature, and the function that emits its instructions
 
 
@@ -36,6 +38,11 @@ ONE = (0,)
 def lanes(dtype: np.dtype) -> int:
     """How many values of `dtype` one register of the host holds."""
     return VECTOR_BYTES // np.dtype(dtype).itemsize
+
+
+def contiguous(a: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
+    """Return `a` as kernels expect it, in native byte order: mostly `a` itself, else a copy."""
+    return np.require(a, (dtype or a.dtype).newbyteorder("="), "CAW")
 
 
 class Vector(types.Type):
@@ -79,22 +86,34 @@ class _TileModel(models.PrimitiveModel):
 
 
 class _Memory:
-    """The values of one array, addressed by flat position: no bounds, no wrap-around, no alignment assumed."""
+    """The values of one array, addressed by flat position. No alignment is assumed."""
 
     def __init__(self, context: Any, builder: ir.IRBuilder, array_type: types.Array, array: ir.Value):
+        struct = context.make_array(array_type)(context, builder, array)
         self.builder, self.itemsize = builder, array_type.dtype.bitwidth // 8
-        self.data = context.make_array(array_type)(context, builder, array).data
+        self.data, self.size = struct.data, struct.nitems
 
     def address(self, position: ir.Value) -> ir.Value:
         return self.builder.gep(self.data, [position])
 
+    def _cast(self, position: ir.Value, llvm_type: ir.Type) -> ir.Value:
+        return self.builder.bitcast(self.address(position), llvm_type.as_pointer())
+
     def load(self, position: ir.Value, llvm_type: ir.Type) -> ir.Value:
-        address = self.builder.bitcast(self.address(position), llvm_type.as_pointer())
-        return self.builder.load(address, align=self.itemsize)
+        return self.builder.load(self._cast(position, llvm_type), align=self.itemsize)
 
     def store(self, value: ir.Value, position: ir.Value) -> None:
-        address = self.builder.bitcast(self.address(position), value.type.as_pointer())
-        self.builder.store(value, address, align=self.itemsize)
+        self.builder.store(value, self._cast(position, value.type), align=self.itemsize)
+
+    def is_whole(self, position: ir.Value, vector: ir.VectorType) -> ir.Value:
+        """Whether a vector that begins here ends within the array."""
+        return self.builder.icmp_signed("<=", self.builder.add(position, position.type(vector.count)), self.size)
+
+    def copy_rest(self, position: ir.Value, target: ir.Value | None = None, source: ir.Value | None = None) -> None:
+        """Copy what lies between a position and the end of the array to `target`, or from `source`."""
+        left = self.builder.sub(self.size, position)
+        here = self.address(position)
+        cgutils.raw_memcpy(self.builder, target or here, source or here, left, self.itemsize)
 
 
 def _broadcast(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -> ir.Value:
@@ -127,25 +146,56 @@ def register(typingctx: Any, array: types.Array) -> Codegen:
 
 
 @intrinsic
-def load(typingctx: Any, array: types.Array, position: types.Type, width: types.UniTuple) -> Codegen:
-    """Read the vector array[position : position + len(width)]."""
-    kind = Vector(array.dtype, width.count)
+def load_or(typingctx: Any, array: types.Array, position: types.Type, beyond: Vector) -> Codegen:
+    """Read a vector from array[position : ]; lanes that would lie beyond the end of the array take those of `beyond`."""
+    vector = _llvm(beyond)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-        return _Memory(context, builder, array, args[0]).load(args[1], _llvm(kind))
+        memory, result = _Memory(context, builder, array, args[0]), cgutils.alloca_once(builder, vector)
+        with builder.if_else(memory.is_whole(args[1], vector), likely=True) as (whole, cut):
+            with whole:
+                builder.store(memory.load(args[1], vector), result)
+            with cut:
+                builder.store(args[2], result)
+                memory.copy_rest(args[1], target=builder.bitcast(result, memory.data.type))
+        return builder.load(result)
 
-    return kind(array, types.intp, width), codegen
+    return beyond(array, types.intp, beyond), codegen
 
 
 @intrinsic
 def store(typingctx: Any, array: types.Array, position: types.Type, value: Vector) -> Codegen:
-    """Write array[position : position + lanes] = value."""
+    """Write a vector to array[position : ], as far as the array goes."""
+    vector = _llvm(value)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-        _Memory(context, builder, array, args[0]).store(args[2], args[1])
+        memory, last = _Memory(context, builder, array, args[0]), cgutils.alloca_once(builder, vector)
+        with builder.if_else(memory.is_whole(args[1], vector), likely=True) as (whole, cut):
+            with whole:
+                memory.store(args[2], args[1])
+            with cut:
+                builder.store(args[2], last)
+                memory.copy_rest(args[1], source=builder.bitcast(last, memory.data.type))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
+def zeros(typingctx: Any, like: types.Array) -> Codegen:
+    """Return a vector of zeros, as wide as a register is for the values of the array `like`."""
+    kind = Vector(like.dtype, VECTOR_BYTES * 8 // like.dtype.bitwidth)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
+        return ir.Constant(_llvm(kind), None)
+
+    return kind(like), codegen
+
+
+@inner
+def load(array: np.ndarray, position: int) -> Any:
+    """Read a vector from array[position : ], with zeros beyond the end of the array."""
+    return load_or(array, position, zeros(array))
 
 
 @intrinsic
@@ -168,7 +218,7 @@ def _define_arithmetic(python_operator: Callable, instruction: str) -> None:
 
         return a(a, b), codegen
 
-    @overload(python_operator)
+    @overload(python_operator, strict=False)
     def typed(a: Any, b: Any) -> Callable | None:
         if isinstance(a, Vector) and isinstance(b, Vector):
             return lambda a, b: apply(a, b)
@@ -193,14 +243,14 @@ def maximum(typingctx: Any, a: Vector, b: types.Float) -> Codegen:
 
 
 @intrinsic
-def where_positive(typingctx: Any, condition: Vector, value: Vector) -> Codegen:
-    """`value` in the lanes where `condition` > 0, else 0."""
+def keep(typingctx: Any, value: Vector, condition: Vector, floor: types.Float) -> Codegen:
+    """`value` in the lanes where `condition` > `floor`, else 0."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-        zero = ir.Constant(_llvm(value), None)
-        return builder.select(builder.fcmp_ordered(">", args[0], zero), args[1], zero)
+        above = builder.fcmp_ordered(">", args[1], _broadcast(builder, args[2], _llvm(condition)))
+        return builder.select(above, args[0], ir.Constant(_llvm(value), None))
 
-    return value(condition, value), codegen
+    return value(value, condition, condition.dtype), codegen
 
 
 @intrinsic

@@ -1,0 +1,91 @@
+"""The ops of `numpy_ops` under the same names, compiled. What gains nothing from compiling is imported by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import numpy as np
+from numba import prange
+
+from minires.ops import checks, numba_conv, numba_norm, numpy_ops
+from minires.ops.jit import kernel
+from minires.ops.numpy_ops import (
+    global_avg_pool_backward,
+    global_avg_pool_forward,
+    linear_backward,
+    linear_forward,
+    softmax_cross_entropy,
+)
+from minires.ops.simd import contiguous, keep, load, maximum, register, store
+
+Array = np.ndarray
+Cache = tuple
+Op = TypeVar("Op", bound=Callable)
+
+BLOCK = 1 << 14  # values in a chunk of work
+
+
+def _smooth(function: Op) -> Op:
+    """Leave complex numbers, which only a numerical check of gradients sends, to the NumPy op of the same name."""
+    in_numpy = getattr(numpy_ops, function.__name__)
+
+    @wraps(function)
+    def op(*args: Any, **named: Any) -> Any:
+        values = [value for a in (*args, *named.values()) for value in (a if isinstance(a, tuple) else (a,))]
+        is_complex = any(isinstance(value, np.ndarray) and value.dtype.kind == "c" for value in values)
+        return (in_numpy if is_complex else function)(*args, **named)
+
+    return op  # type: ignore[return-value]
+
+
+conv2d_forward = _smooth(numba_conv.conv2d_forward)
+conv2d_backward = _smooth(numba_conv.conv2d_backward)
+batchnorm_forward = _smooth(numba_norm.batchnorm_forward)
+batchnorm_backward = _smooth(numba_norm.batchnorm_backward)
+batchnorm_inference = _smooth(numba_norm.batchnorm_inference)
+
+# --------------------------------------------------------------------------------------------------------------- ReLU
+
+
+@kernel
+def _relu(x: Array, y: Array) -> None:
+    """y = max(x, 0)."""
+    for b in prange((x.size + BLOCK - 1) // BLOCK):
+        for i in range(b * BLOCK, min(x.size, (b + 1) * BLOCK), len(register(x))):
+            store(y, i, maximum(load(x, i), 0.0))
+
+
+@kernel
+def _relu_gradient(dy: Array, y: Array, dx: Array) -> None:
+    """dx = dy where y > 0, else 0."""
+    for b in prange((y.size + BLOCK - 1) // BLOCK):
+        for i in range(b * BLOCK, min(y.size, (b + 1) * BLOCK), len(register(y))):
+            store(dx, i, keep(load(dy, i), load(y, i), 0.0))
+
+
+@kernel
+def _add_relu(a: Array, b: Array, y: Array) -> None:
+    """y = max(a + b, 0)."""
+    for chunk in prange((y.size + BLOCK - 1) // BLOCK):
+        for i in range(chunk * BLOCK, min(y.size, (chunk + 1) * BLOCK), len(register(y))):
+            store(y, i, maximum(load(a, i) + load(b, i), 0.0))
+
+
+def relu_forward(x: Array) -> tuple[Array, Cache]:
+    """Remember y itself: it is positive where x is, and kept anyway by the layer that follows."""
+    checks.arrays("relu", x=x)
+    x = contiguous(x)
+    y = np.empty_like(x)
+    _relu(x.reshape(-1), y.reshape(-1))
+    return y, (y,)
+
+
+def relu_backward(dy: Array, cache: Cache) -> Array:
+    """Read dy and y, write dx."""
+    (y,) = cache
+    checks.same_shape("relu_backward", "dy", dy, y.shape)
+    dx = np.empty_like(y)
+    _relu_gradient(contiguous(dy, y.dtype).reshape(-1), y.reshape(-1), dx.reshape(-1))
+    return dx
