@@ -1,6 +1,5 @@
 import os
 import pickle
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +131,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed_even_with_trust(original
     folder = links(originals / cifar10.PYTHON, tmp_path / cifar10.PYTHON)
     mark = tmp_path / "mark"
     replace(folder / "data_batch_1", evil_pickles(mark)[kind])
-    with pytest.raises(InputError, match=r"data_batch_1: expected a pickle of NumPy arrays only, found .* run anything"):
+    with pytest.raises(InputError, match=r"data_batch_1: expected a pickle of NumPy arrays only, found .* anything"):
         cifar10.read(folder, trust=True)
     assert not mark.exists()
 
@@ -175,12 +174,6 @@ def test_a_label_out_of_range_is_named_with_its_record(binary):
     replace(binary / "data_batch_2.bin", content)
     with pytest.raises(InputError, match=r"data_batch_2.bin: expected a label in 0..9 in record 123, found 10"):
         cifar10.read(binary)
-
-
-def test_written_folder_reads_back_the_same(originals, tmp_path):
-    read = cifar10.read(originals / cifar10.BINARY)
-    cifar10.write(read, tmp_path / "new")
-    assert cifar10.read(tmp_path / "new").sha256 == read.sha256
 
 
 def test_search_goes_from_argument_to_environment_to_cache(originals, tmp_path, monkeypatch):
@@ -231,8 +224,7 @@ def test_install_refuses_a_folder_without_cifar10_and_a_path_without_anything(tm
 
 def test_install_from_a_folder_writes_the_binary_layout_and_leaves_nothing_else(originals, tmp_path):
     parent = tmp_path / "parent"
-    parent.mkdir()
-    shutil.copytree(originals / cifar10.PYTHON, parent / cifar10.PYTHON)
+    links(originals / cifar10.PYTHON, parent / cifar10.PYTHON)
     with pytest.raises(InputError, match="--trust"):
         cifar10.install(parent)
     assert list((tmp_path / "cache").iterdir()) == []

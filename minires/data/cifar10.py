@@ -120,7 +120,7 @@ def _binary_file(path: Path, trust: bool) -> tuple[np.ndarray, np.ndarray]:
     record = 1 + PIXELS
     size, expected = path.stat().st_size, RECORDS * record
     if size != expected:
-        side = f"it ends in record {size // record}" if size < expected else f"it goes on after that"
+        side = f"it ends in record {size // record}" if size < expected else "it goes on after that"
         raise _refusal(path, f"{RECORDS} records of {record} bytes = {expected} bytes", f"{size}: {side}")
     rows = np.fromfile(path, np.uint8).reshape(RECORDS, record)
     return rows[:, 1:], rows[:, 0]
