@@ -194,7 +194,7 @@ def _unpack(tarball: Path, into: Path) -> Path:
                 if member.isdir() and name in (".", *FILES):
                     continue
                 if not member.isreg() or name in seen or name not in wanted.keys() | ignored:
-                    expected = f"the regular files of {BINARY} or {PYTHON}, each once,"
+                    expected = f"the regular files of {BINARY} or {PYTHON}, each once"
                     raise _refusal(tarball, expected, f"member {member.name!r}", f"do not use this tarball, {AGAIN}")
                 seen.add(name)
                 if name in ignored:
@@ -252,7 +252,7 @@ def install(source: Path, into: Path | None = None, trust: bool = False) -> Path
                 sha256 = pooch.file_hash(str(source), alg="sha256")
                 if not trust and sha256 not in SHA256.values():
                     advice = f"{AGAIN}, or, if you know where it comes from, add --trust"
-                    raise _refusal(source, f"an official SHA-256, {' or '.join(SHA256.values())},", sha256, advice)
+                    raise _refusal(source, f"an official SHA-256, {' or '.join(SHA256.values())}", sha256, advice)
                 folder, trust = _unpack(source, work), True  # the tarball is trusted, so its files are
             write(read(folder, trust), work / "new")
             return _replace(work / "new", into / BINARY, aside=work / "old")
