@@ -116,7 +116,7 @@ def large():
         (special(f"{cifar10.BINARY}/test_batch.bin", tarfile.LNKTYPE, "../evil"), "test_batch"),
         (special(f"{cifar10.BINARY}/test_batch.bin", tarfile.FIFOTYPE), "test_batch"),
         (special(cifar10.BINARY, tarfile.SYMTYPE, "/tmp"), "member 'cifar-10-batches-bin'"),
-        (special(f"{cifar10.BINARY}/data_batch_1.bin"), "data_batch_1"),  # a second time
+        (special(f"{cifar10.BINARY}/data_batch_1.bin"), "each once, found member .*data_batch_1"),  # a second time
         (large(), "of at most 30730000 bytes, found 30730001"),
     ],
 )
