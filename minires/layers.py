@@ -173,7 +173,7 @@ class Sequential(Layer):
 class Conv2d(Layer):
     """Convolution without bias (the batch norm that follows has one), see `ops.conv2d_forward`.
 
-    w ~ N(0, 2 / (KH KW K)): He initialisation by fan-out, which keeps the variance of gradients (arXiv 1502.01852, 2.2).
+    w ~ N(0, 2 / (KH KW K)): He initialisation by fan-out, for gradients of even variance (arXiv 1502.01852).
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ class BatchNorm(Layer):
             return self.ops.batchnorm_inference(x, gamma, beta, mean, var, self.eps)
         M = x.size // x.shape[-1]  # values in a channel
         if M < 2:
-            raise InputError(f"{self.name}: training needs 2 values or more in a channel, got x {x.shape}; use more images")
+            raise InputError(f"{self.name}: training needs 2 values a channel or more, got {x.shape}; use more images")
         y, mean, var, cache = self.ops.batchnorm_forward(x, gamma, beta, self.eps)
         for key, batch in (("running_mean", mean), ("running_var", var * (M / (M - 1)))):
             running = self.buffers[key]

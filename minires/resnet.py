@@ -164,7 +164,7 @@ def _stage(blocks: int, C: int, K: int, stride: int, option: Option | None, bott
 def _cifar(title: str, depth: int, option: Option | None, rng: Rng) -> Network:
     if not isinstance(depth, (int, np.integer)) or depth < 8 or depth % 6 != 2:
         raise InputError(
-            f"depth must be 6n + 2 with n >= 1 (8, 14, 20, 32, 44, 56, 110, ...), got {depth!r}; see the paper, section 4.2"
+            f"depth must be 6n + 2 with n >= 1 (8, 14, 20, 32, 44, 56, 110, ...), got {depth!r}; paper, section 4.2"
         )
     rng, n, (c1, c2, c3) = np.random.default_rng(rng), (depth - 2) // 6, CIFAR_WIDTHS
     return Network(

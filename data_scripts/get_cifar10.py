@@ -1,0 +1,14 @@
+"""Download CIFAR-10 and print where it is: `python data_scripts/get_cifar10.py [FOLDER]`."""
+
+import sys
+from pathlib import Path
+
+from minires.data import cifar10
+from minires.errors import InputError
+
+if __name__ == "__main__":
+    try:
+        print(cifar10.download(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

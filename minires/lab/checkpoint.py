@@ -1,0 +1,203 @@
+"""Nothing a run has done is lost: files that are whole or absent, at every instant, and one process to a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+
+from minires.errors import InputError
+
+Array = np.ndarray
+NAME, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves either the old content or the new, never a part.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written (disk full, no permission); what was there before is untouched.
+    """
+    part = path.with_name(f".{path.name}.part")
+    with _writing(path):
+        try:
+            with open(part, "wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
+        os.replace(part, path)
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise InputError(
+            f"cannot write {path}: {e.strerror or e}. Everything recorded before is whole; "
+            "make room or choose a folder that can be written (--out), then give the same command again"
+        ) from e
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents.
+
+    Raises
+    ------
+    InputError
+        If that is not possible.
+    """
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def append_line(path: Path, values: Mapping[str, Any]) -> None:
+    """Append one JSON line; a crash can only cut the last one, which `read_lines` passes over."""
+    with _writing(path), open(path, "a", encoding="utf-8") as f:
+        f.write(json.dumps(values) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Whole JSON lines of a file, none if there is no file."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(line))
+    return lines
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform != "win32":  # Windows has no handle for a folder, and replaces files through its journal
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def save(folder: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
+    """Write the checkpoint of `folder`; the one before is kept beside it.
+
+    Parameters
+    ----------
+    folder : Path
+    arrays : dict of str to ndarray
+    meta : dict
+        JSON values: position, running error and whatever else the next step depends on.
+    """
+    tensors = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    path = folder / NAME
+    if path.exists():
+        with _writing(path):
+            os.replace(path, folder / PREVIOUS)  # a crash after this line leaves the previous one, which `load` takes
+    write_whole(path, to_safetensors(tensors, {"meta": json.dumps(meta), "sha256": _digest(tensors)}))
+
+
+def load(folder: Path) -> tuple[dict[str, Array], dict[str, Any]] | None:
+    """Latest whole checkpoint of `folder`: the current one, else the previous one; None if the folder has none.
+
+    Raises
+    ------
+    InputError
+        If there are files, and none of them is whole.
+    """
+    damage = []
+    for path in (folder / NAME, folder / PREVIOUS):
+        if path.exists():
+            try:
+                whole = read(path)
+            except InputError as e:
+                damage.append(str(e))
+            else:
+                if damage:
+                    warnings.warn(f"{damage[0]}; going on from the one before, {path}", stacklevel=2)
+                return whole
+    if damage:
+        raise InputError("; ".join(damage) + f". Move {folder} away to train anew; its metrics.jsonl is still readable")
+    return None
+
+
+def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Arrays and metadata of one checkpoint file; nothing in it is executed.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or no checkpoint.
+    """
+    try:
+        with safe_open(path, framework="numpy") as f:
+            header = f.metadata() or {}
+            arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no mapping)
+        meta, expected = json.loads(header["meta"]), header["sha256"]
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as e:
+        raise InputError(f"{path} is not a whole checkpoint ({type(e).__name__}: {e})") from e
+    if (found := _digest(arrays)) != expected:
+        raise InputError(f"{path} is damaged: SHA-256 of its arrays is {found[:12]}..., should be {expected[:12]}...")
+    return arrays, meta
+
+
+def _digest(arrays: Mapping[str, Array]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        digest.update(arrays[name].data if arrays[name].size else b"")
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; the system lets go when the process ends, however it ends.
+
+    Raises
+    ------
+    InputError
+        If another process holds it.
+    """
+    path = folder / ".lock"
+    with _writing(path):
+        f = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
+    with f:
+        try:
+            _lock(f.fileno())
+        except OSError as e:
+            f.seek(0)
+            raise InputError(
+                f"{folder} is in use by process {f.read().strip() or 'unknown'}; let it finish, or choose another --out"
+            ) from e
+        f.truncate(0)
+        f.write(str(os.getpid()))
+        f.flush()
+        yield
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(handle: int) -> None:
+        os.lseek(handle, 1 << 20, os.SEEK_SET)  # beyond the process number, which others may read
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

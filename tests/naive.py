@@ -1,0 +1,93 @@
+"""Slow oracles: the definition of each op as loops, in float64, written without a look at the library."""
+
+import itertools
+import math
+
+import numpy as np
+
+
+def padded(x, n, i, j, c, fill=0.0):
+    _, H, W, _ = x.shape
+    return x[n, i, j, c] if 0 <= i < H and 0 <= j < W else fill
+
+
+def size(H, K, stride, pad):
+    return (H + 2 * pad - K) // stride + 1
+
+
+def conv2d(x, w, stride, pad):
+    (N, H, W, C), (KH, KW, _, K) = x.shape, w.shape
+    y = np.zeros((N, size(H, KH, stride, pad), size(W, KW, stride, pad), K))
+    for n, i, j, k in np.ndindex(y.shape):
+        for p, q, c in itertools.product(range(KH), range(KW), range(C)):
+            y[n, i, j, k] += padded(x, n, i * stride + p - pad, j * stride + q - pad, c) * w[p, q, c, k]
+    return y
+
+
+def conv2d_gradients(x, w, dy, stride, pad):
+    (_, H, W, C), (KH, KW, _, _) = x.shape, w.shape
+    dx, dw = np.zeros(x.shape), np.zeros(w.shape)
+    for n, i, j, k in np.ndindex(dy.shape):
+        for p, q, c in itertools.product(range(KH), range(KW), range(C)):
+            r, s = i * stride + p - pad, j * stride + q - pad
+            if 0 <= r < H and 0 <= s < W:
+                dx[n, r, s, c] += w[p, q, c, k] * dy[n, i, j, k]
+                dw[p, q, c, k] += x[n, r, s, c] * dy[n, i, j, k]
+    return dx, dw
+
+
+def max_pool(x, k, stride, pad):
+    N, H, W, C = x.shape
+    y = np.zeros((N, size(H, k, stride, pad), size(W, k, stride, pad), C))
+    for n, i, j, c in np.ndindex(y.shape):
+        y[n, i, j, c] = max(
+            padded(x, n, i * stride + p - pad, j * stride + q - pad, c, -math.inf) for p in range(k) for q in range(k)
+        )
+    return y
+
+
+def max_pool_gradient(x, dy, k, stride, pad):
+    dx = np.zeros(x.shape)
+    for n, i, j, c in np.ndindex(dy.shape):
+        places = [(i * stride + p - pad, j * stride + q - pad) for p in range(k) for q in range(k)]
+        r, s = max(places, key=lambda place: padded(x, n, *place, c, -math.inf))  # the first of equals
+        dx[n, r, s, c] += dy[n, i, j, c]
+    return dx
+
+
+def batchnorm(x, gamma, beta, eps):
+    C = x.shape[-1]
+    y, mean, var = np.zeros(x.shape), np.zeros(C), np.zeros(C)
+    for c in range(C):
+        values = [float(v) for v in x[..., c].ravel()]
+        mean[c] = math.fsum(values) / len(values)
+        var[c] = math.fsum((v - mean[c]) ** 2 for v in values) / len(values)
+        y[..., c] = gamma[c] * (x[..., c] - mean[c]) / math.sqrt(var[c] + eps) + beta[c]
+    return y, mean, var
+
+
+def batchnorm_gradients(x, gamma, dy, eps):
+    """Along the computational graph, step by step, as a student would on paper."""
+    C = x.shape[-1]
+    dx, dgamma, dbeta = np.zeros(x.shape), np.zeros(C), np.zeros(C)
+    for c in range(C):
+        v, g = x[..., c].ravel().astype(float), dy[..., c].ravel().astype(float)
+        M, centred = v.size, v - v.mean()
+        std = math.sqrt((centred**2).mean() + eps)
+        dbeta[c], dgamma[c] = g.sum(), (g * centred / std).sum()
+        dxhat = g * gamma[c]
+        dstd = -(dxhat * centred).sum() / std**2
+        dvar = dstd / (2 * std)
+        dcentred = dxhat / std + dvar * 2 * centred / M
+        dx[..., c] = (dcentred - dcentred.sum() / M).reshape(dx.shape[:-1])
+    return dx, dgamma, dbeta
+
+
+def softmax_cross_entropy(logits, labels):
+    dlogits, losses = np.zeros(logits.shape), []
+    for n, row in enumerate(logits.astype(float)):
+        top = max(row)
+        total = math.fsum(math.exp(z - top) for z in row)
+        losses.append(math.log(total) + top - row[labels[n]])
+        dlogits[n] = [(math.exp(z - top) / total - (k == labels[n])) / len(logits) for k, z in enumerate(row)]
+    return math.fsum(losses) / len(logits), dlogits

@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minires.data import Dataset, batch_indices, crop_and_flip, normalise, per_pixel_mean, stream, training_batch
+from minires.errors import InputError
+
+
+def small_dataset(n=50):
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+    labels = rng.integers(0, 10, n)
+    return Dataset("small", images, labels, images[:5], labels[:5], tuple("abcdefghij"), "drawn here")
+
+
+@given(n=st.integers(1, 60), batch_size=st.integers(1, 150), seed=st.integers(0, 2**32))
+@settings(deadline=None, max_examples=60)
+def test_every_image_is_used_exactly_once_per_epoch(n, batch_size, seed):
+    steps = -(-3 * n // batch_size)
+    used = np.concatenate([batch_indices(seed, i, batch_size, n) for i in range(steps)])
+    for epoch in range(3):
+        np.testing.assert_array_equal(np.sort(used[epoch * n : (epoch + 1) * n]), np.arange(n))
+
+
+@given(n=st.integers(1, 500), batch_size=st.integers(1, 200), iteration=st.integers(0, 10**6), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=60)
+def test_a_batch_is_a_pure_function_of_its_arguments(n, batch_size, iteration, seed):
+    first = batch_indices(seed, iteration, batch_size, n)
+    batch_indices(seed + 1, 7, 3, 20)
+    first_again = first.copy()
+    first[:] = -1  # a caller may write into its batch
+    again = batch_indices(seed, iteration, batch_size, n)
+    np.testing.assert_array_equal(again, first_again)
+    assert again.shape == (batch_size,)
+    assert again.dtype == np.int64
+
+
+def test_epochs_and_seeds_are_shuffled_differently():
+    a, b, c = batch_indices(0, 0, 100, 100), batch_indices(0, 1, 100, 100), batch_indices(1, 0, 100, 100)
+    assert not np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_order_of_images_is_pinned_so_that_old_runs_can_resume():
+    first = [17038, 34085, 6118, 37661, 35368, 40670, 3293, 11205]
+    np.testing.assert_array_equal(batch_indices(0, 0, 8, 50_000), first)
+
+
+@pytest.mark.parametrize(("iteration", "batch_size", "n"), [(-1, 1, 1), (0, 0, 1), (0, 1, 0)])
+def test_impossible_batches_are_refused(iteration, batch_size, n):
+    with pytest.raises(InputError, match=f"batch_size {batch_size}, n {n}, iteration {iteration}"):
+        batch_indices(0, iteration, batch_size, n)
+
+
+def test_streams_differ_by_seed_purpose_and_index_and_repeat():
+    keys = [(s, p, i) for s in (0, 1) for p in ("crop", "init", 3) for i in (0, 1)]
+    draws = {key: tuple(stream(*key).integers(0, 2**62, 4)) for key in keys}
+    assert len(set(draws.values())) == len(keys)
+    assert all(tuple(stream(*key).integers(0, 2**62, 4)) == draws[key] for key in keys)
+    with pytest.raises(InputError, match="seed -1"):
+        stream(-1, 0, 0)
+
+
+def naive_crop_and_flip(x, rng, pad):
+    N, H, W, _ = x.shape
+    top, left = rng.integers(0, 2 * pad + 1, (2, N))
+    flip = rng.random(N) < 0.5
+    y = np.zeros_like(x)
+    for n in range(N):
+        for h in range(H):
+            for w in range(W):
+                row = h + top[n] - pad
+                column = (W - 1 - w if flip[n] else w) + left[n] - pad
+                if 0 <= row < H and 0 <= column < W:
+                    y[n, h, w] = x[n, row, column]
+    return y
+
+
+@given(N=st.integers(1, 5), H=st.integers(1, 7), W=st.integers(1, 7), C=st.integers(1, 4), pad=st.integers(0, 4))
+@settings(deadline=None, max_examples=60)
+def test_crop_and_flip_equals_a_loop_over_pixels_and_leaves_its_input(N, H, W, C, pad):
+    x = np.random.default_rng(0).standard_normal((N, H, W, C)).astype(np.float32)
+    before = x.copy()
+    y = crop_and_flip(x, np.random.default_rng(5), pad)
+    np.testing.assert_array_equal(y, naive_crop_and_flip(x, np.random.default_rng(5), pad))
+    np.testing.assert_array_equal(x, before)
+    assert not np.shares_memory(x, y)
+    assert y.dtype == np.float32
+    assert y.flags.c_contiguous
+
+
+def test_every_shift_and_both_flips_are_equally_frequent():
+    x = np.zeros((18_000, 9, 9, 1), np.float32)
+    x[:, 4, 4], x[:, 4, 3] = 2, 1  # a marked pixel and its left neighbour
+    y = crop_and_flip(x, np.random.default_rng(0), pad=4)[..., 0]
+    n, row, column = np.nonzero(y == 2)
+    assert len(n) == len(y)
+    shifts = np.bincount(row * 9 + column, minlength=81)
+    expected = len(y) / 81
+    assert np.sum((shifts - expected) ** 2 / expected) < 134  # chi-squared, 80 degrees of freedom: p = 1e-4
+    inner = (column > 0) & (column < 8)
+    flipped = y[n[inner], row[inner], column[inner] + 1] == 1
+    assert abs(flipped.mean() - 0.5) < 4 * 0.5 / inner.sum() ** 0.5
+
+
+def test_crop_of_three_dimensional_input_is_refused():
+    with pytest.raises(InputError, match=r"\(2, 3, 4\)"):
+        crop_and_flip(np.zeros((2, 3, 4), np.float32), np.random.default_rng(0))
+
+
+def test_mean_is_exact_across_chunks():
+    images = np.random.default_rng(0).integers(0, 256, (2_345, 2, 3, 3), dtype=np.uint8)
+    mean = per_pixel_mean(images)
+    assert mean.dtype == np.float32
+    np.testing.assert_array_equal(mean, (images.sum(0, dtype=np.int64) / len(images)).astype(np.float32))
+    with pytest.raises(InputError, match="N >= 1"):
+        per_pixel_mean(images[:0])
+
+
+def test_normalised_images_have_zero_mean_and_keep_their_input():
+    images = small_dataset().train_images
+    before = images.copy()
+    x = normalise(images, per_pixel_mean(images))
+    assert x.dtype == np.float32
+    np.testing.assert_allclose(x.mean(0), 0, atol=50 * np.finfo(np.float32).eps)
+    np.testing.assert_array_equal(images, before)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinity_are_refused_with_the_image_index(value):
+    images = np.zeros((6, 4, 4, 3), np.float32)
+    images[3, 1, 2, 0] = value
+    with pytest.raises(InputError, match="image 3"):
+        normalise(images, np.zeros((4, 4, 3), np.float32))
+
+
+def test_a_mean_of_another_shape_is_refused():
+    with pytest.raises(InputError, match="per_pixel_mean"):
+        normalise(np.zeros((2, 4, 4, 3), np.uint8), np.zeros((4, 4), np.float32))
+
+
+def test_training_batch_is_a_pure_function_of_seed_and_iteration():
+    data = small_dataset()
+    mean = per_pixel_mean(data.train_images)
+    straight = [training_batch(data, mean, 3, i, 16) for i in range(6)]
+    for i in (5, 2):  # a resumed run starts anywhere
+        x, labels = training_batch(data, mean, 3, i, 16)
+        np.testing.assert_array_equal(x, straight[i][0])
+        np.testing.assert_array_equal(labels, straight[i][1])
+
+
+def test_training_batch_without_augmentation_is_the_normalised_images():
+    data = small_dataset()
+    mean = per_pixel_mean(data.train_images)
+    rows = batch_indices(0, 2, 16, 50)
+    x, labels = training_batch(data, mean, 0, 2, 16, augment=False)
+    np.testing.assert_array_equal(x, normalise(data.train_images[rows], mean))
+    np.testing.assert_array_equal(labels, data.train_labels[rows])
+    augmented, same_labels = training_batch(data, mean, 0, 2, 16)
+    np.testing.assert_array_equal(labels, same_labels)
+    assert not np.array_equal(x, augmented)
+
+
+def test_hash_of_a_dataset_sees_one_changed_pixel():
+    a, b, c = small_dataset(), small_dataset(), small_dataset()
+    c.train_images[0, 0, 0, 0] ^= 1
+    assert a.sha256 == b.sha256 != c.sha256

@@ -1,0 +1,234 @@
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minires import data
+from minires.data import cifar10
+from minires.errors import InputError
+
+
+def some_labels(i):
+    return (np.arange(cifar10.RECORDS) * 7 + i) % 10
+
+
+def some_pixels(i):
+    """Nearly empty: a few marked values per file, so that the fixture is cheap."""
+    pixels = np.zeros((cifar10.RECORDS, cifar10.PIXELS), np.uint8)
+    pixels[:, i] = np.arange(cifar10.RECORDS) % 251
+    pixels[17 * i, ::5] = 200 + i
+    return pixels
+
+
+def python_file(pixels, labels, head=b""):
+    """A pickle as Python 2 wrote it: byte strings, protocol 2."""
+
+    def text(value):
+        return b"T" + len(value).to_bytes(4, "little") + value
+
+    numbers = b"".join(b"M" + int(k).to_bytes(2, "little") for k in labels)
+    dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNN"
+    dtype += 2 * b"J\xff\xff\xff\xff" + b"K\x00tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
+    shape = b"".join(b"M" + n.to_bytes(2, "little") for n in pixels.shape) + b"\x86"
+    array += b"(K\x01" + shape + dtype + b"\x89" + text(pixels.tobytes()) + b"tb"
+    return b"\x80\x02" + head + b"}(" + text(b"data") + array + text(b"labels") + b"](" + numbers + b"eu."
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """One folder of each layout with the same content; tests read them and copy what they change."""
+    root = tmp_path_factory.mktemp("cifar10")
+    for name in (cifar10.BINARY, cifar10.PYTHON):
+        (root / name).mkdir()
+    for i, stem in enumerate(cifar10.STEMS):
+        labels, pixels = some_labels(i), some_pixels(i)
+        rows = np.concatenate([labels[:, None].astype(np.uint8), pixels], axis=1)
+        rows.tofile(root / cifar10.BINARY / f"{stem}.bin")
+        (root / cifar10.PYTHON / stem).write_bytes(python_file(pixels, labels))
+    return root
+
+
+@pytest.fixture
+def binary(originals, tmp_path):
+    return links(originals / cifar10.BINARY, tmp_path / "copy" / cifar10.BINARY)
+
+
+def links(source, target):
+    """A folder of hard links: a test that changes a file must replace it, not write into it."""
+    target.mkdir(parents=True)
+    for file in source.iterdir():
+        os.link(file, target / file.name)
+    return target
+
+
+def replace(path, content):
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.fixture(autouse=True)
+def nothing_around(monkeypatch, tmp_path):
+    """Neither the machine's cache nor its environment reaches these tests."""
+    monkeypatch.delenv("MINIRES_DATA", raising=False)
+    monkeypatch.setattr(cifar10, "cache_folder", lambda: tmp_path / "cache")
+
+
+def test_binary_layout_reads_labels_and_planes_into_nhwc(originals):
+    read = cifar10.read(originals / cifar10.BINARY)
+    assert read.train_images.shape == (50_000, 32, 32, 3)
+    assert read.test_images.shape == (10_000, 32, 32, 3)
+    assert read.train_labels.dtype == np.int64
+    np.testing.assert_array_equal(read.test_labels, some_labels(5))
+    i, record, (row, column, channel) = 3, 17 * 3, (9, 31, 2)
+    pixel = read.train_images[i * 10_000 + record, row, column, channel]
+    assert pixel == some_pixels(i)[record, channel * 1024 + row * 32 + column]
+    np.testing.assert_array_equal(read.test_images[85].transpose(2, 0, 1).ravel(), some_pixels(5)[85])
+    assert read.classes[9] == "truck"
+    assert read.source == str(originals / cifar10.BINARY)
+
+
+def test_both_layouts_give_the_same_arrays(originals):
+    binary, python = cifar10.read(originals / cifar10.BINARY), cifar10.read(originals / cifar10.PYTHON, trust=True)
+    assert binary.sha256 == python.sha256
+
+
+def test_python_files_that_are_not_official_need_trust(originals):
+    with pytest.raises(InputError, match=r"data_batch_1: expected MD5 c99cafc1\w+ of the official file.*--trust"):
+        cifar10.read(originals / cifar10.PYTHON)
+
+
+def test_python_files_with_the_published_hash_need_no_trust(originals, monkeypatch):
+    files = {stem: (originals / cifar10.PYTHON / stem).read_bytes() for stem in cifar10.STEMS}
+    monkeypatch.setattr(cifar10, "PYTHON_MD5", {s: cifar10.hashlib.md5(f).hexdigest() for s, f in files.items()})
+    np.testing.assert_array_equal(cifar10.read(originals / cifar10.PYTHON).test_labels, some_labels(5))
+
+
+class Touch:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def evil_pickles(mark):
+    call = pickle.dumps(Touch(mark), protocol=2)
+    posix = b"cposix\nsystem\nX" + len(c := f"touch {mark}".encode()).to_bytes(4, "little") + c + b"\x85R0"
+    return {
+        "a reduce": call,
+        "a call before honest data": python_file(some_pixels(0), some_labels(0), head=posix),
+        "eval": b"\x80\x02c__builtin__\neval\nX\x03\x00\x00\x001+1\x85R.",
+        "a protocol 4 name": b"\x80\x04\x8c\x02os\x8c\x06system\x93.",
+        "a dotted name": b"\x80\x04\x8c\x05numpy\x8c\x0dndarray.__new\x93.",
+    }
+
+
+@pytest.mark.parametrize("kind", evil_pickles(Path("mark")))
+def test_a_malicious_pickle_is_refused_and_not_executed_even_with_trust(originals, tmp_path, kind):
+    folder = links(originals / cifar10.PYTHON, tmp_path / cifar10.PYTHON)
+    mark = tmp_path / "mark"
+    replace(folder / "data_batch_1", evil_pickles(mark)[kind])
+    with pytest.raises(InputError, match=r"data_batch_1: expected a pickle of NumPy arrays only, found .* anything"):
+        cifar10.read(folder, trust=True)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "EOFError"),
+        (b"\x80\x02}.", "KeyError"),
+        (b"\x80\x02K\x01.", "TypeError"),
+        (b"not a pickle", "UnpicklingError"),
+        (python_file(np.zeros((3, cifar10.PIXELS), np.uint8), [0, 1, 2]), r"found uint8 \(3, 3072\)"),
+        (python_file(some_pixels(0), [11] * cifar10.RECORDS), r"expected a label in 0..9 in record 0, found 11"),
+    ],
+)
+def test_a_damaged_python_file_is_named(originals, tmp_path, content, message):
+    folder = links(originals / cifar10.PYTHON, tmp_path / cifar10.PYTHON)
+    replace(folder / "data_batch_1", content)
+    with pytest.raises(InputError, match=f"data_batch_1.*{message}"):
+        cifar10.read(folder, trust=True)
+
+
+def test_a_missing_file_is_named(binary):
+    (binary / "data_batch_4.bin").unlink()
+    with pytest.raises(InputError, match=r"data_batch_4.bin: expected the files .* found this one missing"):
+        data.load("cifar10", binary)
+
+
+@pytest.mark.parametrize(("extra", "where"), [(-1, "it ends in record 9999"), (5, "it goes on after that")])
+def test_a_short_or_long_file_is_named_with_its_sizes(binary, extra, where):
+    content = (binary / "test_batch.bin").read_bytes()
+    replace(binary / "test_batch.bin", content[:extra] if extra < 0 else content + bytes(extra))
+    with pytest.raises(InputError, match=rf"test_batch.bin: .* = 30730000 bytes, found {30_730_000 + extra}: {where}"):
+        data.load("auto", binary)
+
+
+def test_a_label_out_of_range_is_named_with_its_record(binary):
+    content = bytearray((binary / "data_batch_2.bin").read_bytes())
+    content[123 * 3073] = 10
+    replace(binary / "data_batch_2.bin", content)
+    with pytest.raises(InputError, match=r"data_batch_2.bin: expected a label in 0..9 in record 123, found 10"):
+        cifar10.read(binary)
+
+
+def test_search_goes_from_argument_to_environment_to_cache(originals, tmp_path, monkeypatch):
+    assert data.find_cifar10() is None
+    cached = links(originals / cifar10.BINARY, tmp_path / "cache" / cifar10.BINARY)
+    assert data.find_cifar10() == cached
+    named = links(originals / cifar10.BINARY, tmp_path / "environment" / cifar10.BINARY)
+    monkeypatch.setenv("MINIRES_DATA", str(tmp_path / "environment"))
+    assert data.find_cifar10() == named
+    given = links(originals / cifar10.PYTHON, tmp_path / "argument" / cifar10.PYTHON)
+    assert data.find_cifar10(tmp_path / "argument") == given
+    assert data.find_cifar10(str(given)) == given
+
+
+def test_a_named_folder_without_cifar10_is_an_error_and_no_silent_fall_back(originals, tmp_path, monkeypatch):
+    links(originals / cifar10.BINARY, tmp_path / "cache" / cifar10.BINARY)
+    with pytest.raises(InputError, match=r"--data names .*nowhere"):
+        data.load("auto", tmp_path / "nowhere")
+    monkeypatch.setenv("MINIRES_DATA", str(tmp_path))
+    with pytest.raises(InputError, match="MINIRES_DATA names"):
+        data.load("cifar10")
+
+
+def test_without_cifar10_auto_draws_shapes10_and_cifar10_says_how_to_get_it(monkeypatch):
+    drawn = data.shapes10.dataset(train=20, test=10)
+    monkeypatch.setattr(data.shapes10, "dataset", lambda: drawn)
+    assert data.load("auto") is drawn
+    assert data.load("shapes10") is drawn
+    with pytest.raises(InputError) as caught:
+        data.load("cifar10")
+    for way in ("`minires data cifar10`", "--from", "--data", "MINIRES_DATA"):
+        assert way in str(caught.value)
+
+
+def test_an_unknown_name_and_a_folder_for_shapes10_are_refused(tmp_path):
+    with pytest.raises(InputError, match="'cifar100'"):
+        data.load("cifar100")
+    with pytest.raises(InputError, match="drop --data"):
+        data.load("shapes10", tmp_path)
+
+
+def test_install_refuses_a_folder_without_cifar10_and_a_path_without_anything(tmp_path):
+    with pytest.raises(InputError, match="found neither"):
+        cifar10.install(tmp_path)
+    with pytest.raises(InputError, match="check the path"):
+        cifar10.install(tmp_path / "nothing")
+
+
+def test_install_from_a_folder_writes_the_binary_layout_and_leaves_nothing_else(originals, tmp_path):
+    parent = tmp_path / "parent"
+    links(originals / cifar10.PYTHON, parent / cifar10.PYTHON)
+    with pytest.raises(InputError, match="--trust"):
+        cifar10.install(parent)
+    assert list((tmp_path / "cache").iterdir()) == []
+    folder = cifar10.install(parent, trust=True)
+    assert folder == tmp_path / "cache" / cifar10.BINARY
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [cifar10.BINARY]
+    assert data.load().sha256 == cifar10.read(originals / cifar10.BINARY).sha256

@@ -1,0 +1,251 @@
+import hashlib
+import io
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from minires import data
+from minires.data import cifar10
+from minires.errors import InputError
+
+OFFICIAL = "cifar-10-binary.tar.gz"
+
+
+@pytest.fixture(autouse=True)
+def small_and_alone(monkeypatch, tmp_path):
+    """Twenty records a file keep these tests fast; neither the machine's cache, environment nor proxies reach them."""
+    monkeypatch.setattr(cifar10, "RECORDS", 20)
+    monkeypatch.setattr(cifar10, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.delenv("MINIRES_DATA", raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+def files():
+    rows = np.random.default_rng(0).integers(0, 256, (6, 20, 3073), dtype=np.uint8)
+    rows[:, :, 0] %= 10
+    return {f"{cifar10.BINARY}/{name}": rows[i].tobytes() for i, name in enumerate(cifar10.FILES[cifar10.BINARY])}
+
+
+def make_tar(members, extra=()):
+    """Bytes of a gzipped tarball of `members` (name -> content) and ready-made TarInfos."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        for info in extra:
+            tar.addfile(info, io.BytesIO(bytes(info.size)))
+    return out.getvalue()
+
+
+@pytest.fixture
+def tarball(tmp_path, monkeypatch):
+    """A small tarball that stands for the official one."""
+    path = tmp_path / "somewhere" / OFFICIAL
+    path.parent.mkdir()
+    folder = tarfile.TarInfo(cifar10.BINARY)
+    folder.type = tarfile.DIRTYPE
+    path.write_bytes(make_tar(files() | {f"{cifar10.BINARY}/readme.html": b"<p>"}, [folder]))
+    monkeypatch.setitem(cifar10.SHA256, OFFICIAL, hashlib.sha256(path.read_bytes()).hexdigest())
+    return path
+
+
+def only_the_data_set(folder):
+    return [p.name for p in folder.iterdir()] == [cifar10.BINARY]
+
+
+def check_installed(folder):
+    assert only_the_data_set(folder.parent)
+    for name, content in files().items():
+        assert (folder.parent / name).read_bytes() == content
+
+
+def test_official_tarball_is_installed_and_found(tarball, tmp_path):
+    folder = cifar10.install(tarball)
+    check_installed(folder)
+    assert data.load().source == str(folder)
+    elsewhere = cifar10.install(tarball, into=tmp_path / "elsewhere")
+    check_installed(elsewhere)
+
+
+def test_installing_twice_replaces_the_folder(tarball):
+    folder = cifar10.install(tarball)
+    (folder / "test_batch.bin").write_bytes(b"damaged")
+    check_installed(cifar10.install(tarball))
+
+
+def test_a_folder_can_be_installed_onto_itself(tarball):
+    folder = cifar10.install(tarball)
+    check_installed(cifar10.install(folder))
+
+
+def test_another_tarball_is_refused_unless_trusted(tarball, tmp_path):
+    other = tmp_path / "classroom.tar.gz"
+    other.write_bytes(make_tar(dict(reversed(files().items()))))
+    sha256 = hashlib.sha256(other.read_bytes()).hexdigest()
+    with pytest.raises(InputError, match=f"expected an official SHA-256.* found {sha256}.*--trust"):
+        cifar10.install(other)
+    assert not list((tmp_path / "cache").iterdir())
+    check_installed(cifar10.install(other, trust=True))
+
+
+def special(name, kind=tarfile.REGTYPE, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def large():
+    info = tarfile.TarInfo(f"{cifar10.BINARY}/test_batch.bin")
+    info.size = cifar10.LARGEST[cifar10.BINARY] + 1
+    return info
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        (special("../evil"), r"\.\./evil"),
+        (special("/tmp/evil"), "/tmp/evil"),
+        (special(f"{cifar10.BINARY}/../../evil"), "evil"),
+        (special(f"{cifar10.BINARY}/run.py"), r"run\.py"),
+        (special(f"{cifar10.BINARY}/test_batch.bin", tarfile.SYMTYPE, "/etc/passwd"), "test_batch"),
+        (special(f"{cifar10.BINARY}/test_batch.bin", tarfile.LNKTYPE, "../evil"), "test_batch"),
+        (special(f"{cifar10.BINARY}/test_batch.bin", tarfile.FIFOTYPE), "test_batch"),
+        (special(cifar10.BINARY, tarfile.SYMTYPE, "/tmp"), "member 'cifar-10-batches-bin'"),
+        (special(f"{cifar10.BINARY}/data_batch_1.bin"), "each once, found member .*data_batch_1"),  # a second time
+        (large(), "of at most 30730000 bytes, found 30730001"),
+    ],
+)
+def test_a_tarball_with_a_foreign_member_is_refused_even_with_trust(tmp_path, member, message):
+    members = files()
+    del members[f"{cifar10.BINARY}/test_batch.bin"]
+    path = tmp_path / "evil.tar.gz"
+    path.write_bytes(make_tar(members, [member]))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=message):
+        cifar10.install(path, trust=True)
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "cache"])
+
+
+@pytest.mark.parametrize("cut", [0, 10, -2_000])
+def test_a_cut_tarball_is_refused(tarball, tmp_path, cut):
+    path = tmp_path / "cut.tar.gz"
+    path.write_bytes(tarball.read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"cut\.tar\.gz: expected"):
+        cifar10.install(path, trust=True)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_tarball_without_the_data_set_is_refused(tmp_path):
+    path = tmp_path / "empty.tar.gz"
+    path.write_bytes(make_tar({}))
+    with pytest.raises(InputError, match="found none of them"):
+        cifar10.install(path, trust=True)
+
+
+def test_a_failed_replacement_leaves_the_old_folder(tarball, tmp_path, monkeypatch):
+    folder = cifar10.install(tarball)
+    rename = cifar10.os.rename
+
+    def full_disk(source, target):
+        if source.name == "new":
+            raise OSError("disk full")
+        rename(source, target)
+
+    monkeypatch.setattr(cifar10.os, "rename", full_disk)
+    with pytest.raises(InputError, match="disk full"):
+        cifar10.install(tarball)
+    check_installed(folder)
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """Serves `server.answers`: path -> (status, body, bytes promised beyond the body)."""
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        status, body, more = self.server.answers.get(self.path, (404, b"", 0))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) + more))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def mirrors(tarball, monkeypatch):
+    """A web server on this machine, for the length of one test; tests fill its `answers` and name it in MIRRORS."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        good = tarball.read_bytes()
+        server.asked = []
+        server.answers = {
+            f"/good/{OFFICIAL}": (200, good, 0),
+            f"/wrong/{OFFICIAL}": (200, good + b"x", 0),
+            f"/cut/{OFFICIAL}": (200, good[:1000], len(good) - 1000),
+        }
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+
+        def use(*names):
+            urls = tuple(f"http://127.0.0.1:{server.server_port}/{name}/{OFFICIAL}" for name in names)
+            monkeypatch.setattr(cifar10, "MIRRORS", urls)
+            return server
+
+        yield use
+        server.shutdown()
+        thread.join()
+
+
+def test_download_installs_and_removes_the_tarball(mirrors):
+    mirrors("good")
+    check_installed(cifar10.download(progress=False))
+
+
+def test_download_shows_progress_on_stderr(mirrors, capsys):
+    mirrors("good")
+    cifar10.download()
+    assert "100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("first", ["dead", "wrong", "cut"])
+def test_download_goes_on_to_the_next_mirror(mirrors, first):
+    server = mirrors(first, "good")
+    check_installed(cifar10.download(progress=False))
+    assert server.asked == [f"/{first}/{OFFICIAL}", f"/good/{OFFICIAL}"]
+
+
+def test_when_every_mirror_fails_the_message_lists_them_and_the_way_out(mirrors, tmp_path):
+    server = mirrors("dead", "wrong", "cut")
+    with pytest.raises(InputError) as caught:
+        cifar10.download(progress=False)
+    message = str(caught.value)
+    for url, error in zip(cifar10.MIRRORS, ("404", "hash", "IncompleteRead"), strict=True):
+        assert url in message
+        assert error in message.split(url)[1].split("http://")[0]
+    assert "`minires data cifar10 --from FILE`" in message
+    assert len(server.asked) == 6  # every mirror twice
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_an_interrupted_download_leaves_nothing_and_can_be_repeated(mirrors, tmp_path, monkeypatch):
+    mirrors("good")
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar10, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            cifar10.download(progress=False)
+    assert data.find_cifar10() is None
+    check_installed(cifar10.download(progress=False))
+
+
+def test_a_whole_data_set_is_kept_and_a_damaged_one_replaced(mirrors, tarball):
+    server = mirrors("good")
+    folder = cifar10.install(tarball)
+    assert cifar10.download(progress=False) == folder
+    assert server.asked == []
+    (folder / "data_batch_3.bin").unlink()
+    check_installed(cifar10.download(progress=False))

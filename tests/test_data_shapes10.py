@@ -1,0 +1,77 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from minires.data import shapes10, stream
+from minires.errors import InputError
+
+PINNED = [
+    (0, "e6db0fa00fe1f65a888201e7c01925034b942e908aff239eb333af998a807002"),
+    (1, "0b84929d089fad2b70dca3ea61ae23374a21d582c88a1a8d0f76759e997d3d18"),
+]
+
+
+@pytest.mark.parametrize(("seed", "expected"), PINNED)
+def test_images_of_a_seed_never_change(seed, expected):
+    images, labels = shapes10.images(100, stream(seed, "pinned", 0))
+    assert hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest() == expected
+
+
+def test_images_have_the_promised_shape_and_type():
+    images, labels = shapes10.images(70, np.random.default_rng(0))
+    assert (images.shape, images.dtype) == ((70, 32, 32, 3), np.uint8)
+    assert (labels.shape, labels.dtype) == ((70,), np.int64)
+    assert images.flags.c_contiguous
+
+
+def test_labels_are_uniform():
+    _, labels = shapes10.images(4_000, np.random.default_rng(0))
+    counts = np.bincount(labels, minlength=10)
+    assert len(counts) == 10
+    assert np.sum((counts - 400) ** 2 / 400) < 33.7  # chi-squared, 9 degrees of freedom: p = 1e-4
+
+
+def test_training_and_test_sets_share_no_image():
+    data = shapes10.dataset(seed=1, train=300, test=200)
+    every = np.concatenate([data.train_images, data.test_images]).reshape(500, -1)
+    assert len(np.unique(every, axis=0)) == 500
+    assert data.source == "shapes10, seed 1, 300 training and 200 test images"
+    assert data.classes == shapes10.CLASSES
+
+
+def test_same_seed_same_bits_other_seed_other_bits():
+    a, b, c = (shapes10.dataset(seed, 64, 10) for seed in (0, 0, 1))
+    assert a.sha256 == b.sha256 != c.sha256
+
+
+def coarse(images):
+    """Pixels averaged 2 by 2: fewer weights, so a linear classifier generalises better from few images."""
+    return images.reshape(-1, 16, 2, 16, 2, 3).mean((2, 4)).reshape(len(images), -1) / 255 - 0.5
+
+
+def test_a_linear_classifier_stays_near_chance():
+    data = shapes10.dataset(seed=0, train=6_000, test=1_000)
+    x, targets = coarse(data.train_images), np.eye(10)[data.train_labels] - 0.1
+    w = np.linalg.solve(x.T @ x + 100 * np.eye(x.shape[1]), x.T @ targets)  # ridge regression
+    assert np.mean(np.argmax(coarse(data.test_images) @ w, axis=1) == data.test_labels) < 0.25
+
+
+def test_classes_hold_different_shapes_of_equal_brightness():
+    images, labels = shapes10.images(4_000, np.random.default_rng(0))
+    brightness = np.array([images[labels == k].mean() for k in range(10)])
+    assert np.ptp(brightness) < 12  # of 255: mean brightness tells no class
+
+
+def test_sheet_has_one_column_per_class_and_gaps():
+    page = shapes10.sheet(rows=3, seed=4)
+    assert (page.shape, page.dtype) == ((3 * 34 + 2, 10 * 34 + 2, 3), np.uint8)
+    assert (page[::34] == 255).all()
+    assert (page[:, 1::34] == 255).all()
+    np.testing.assert_array_equal(page, shapes10.sheet(rows=3, seed=4))
+
+
+@pytest.mark.parametrize("ask", [lambda: shapes10.images(0, np.random.default_rng(0)), lambda: shapes10.sheet(rows=0)])
+def test_a_number_below_one_is_refused(ask):
+    with pytest.raises(InputError, match="was asked for 0"):
+        ask()

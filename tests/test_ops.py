@@ -1,0 +1,267 @@
+"""Every op, on every backend, against loops that spell out its definition."""
+
+import inspect
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import DTYPES, close, convolutions, images, pools, rngs
+
+from minires import InputError, get_ops
+from minires.ops import BACKENDS
+
+EPS = 1e-5
+
+
+@pytest.fixture(params=BACKENDS, scope="module")
+def ops(request):
+    return get_ops(request.param)
+
+
+@given(problem=convolutions())
+def test_convolution_equals_loops(ops, problem):
+    x, w, stride, pad, rng = problem
+    y, cache = ops.conv2d_forward(x, w, stride, pad)
+    assert y.dtype == x.dtype
+    terms = w[..., 0].size
+    close(y, naive.conv2d(x, w, stride, pad), terms, np.abs(x).max() * np.abs(w).max())
+    dy = rng.standard_normal(y.shape).astype(x.dtype)
+    dx, dw = ops.conv2d_backward(dy, cache)
+    expected_dx, expected_dw = naive.conv2d_gradients(x, w, dy, stride, pad)
+    close(dx, expected_dx, w[:, :, 0].size, np.abs(dy).max() * np.abs(w).max())
+    close(dw, expected_dw, dy[..., 0].size, np.abs(dy).max() * np.abs(x).max())
+
+
+@given(problem=pools())
+def test_max_pool_equals_loops(ops, problem):
+    x, k, stride, pad, rng = problem
+    y, cache = ops.max_pool_forward(x, k, stride, pad)
+    np.testing.assert_array_equal(y, naive.max_pool(x, k, stride, pad))
+    dy = rng.standard_normal(y.shape).astype(x.dtype)
+    close(ops.max_pool_backward(dy, cache), naive.max_pool_gradient(x, dy, k, stride, pad), k * k)
+
+
+@given(problem=pools())
+def test_the_first_of_equal_maxima_gets_the_gradient(ops, problem):
+    x, k, stride, pad, _ = problem
+    x = np.round(x)  # many ties
+    y, cache = ops.max_pool_forward(x, k, stride, pad)
+    dy = np.ones_like(y)
+    np.testing.assert_array_equal(ops.max_pool_backward(dy, cache), naive.max_pool_gradient(x, dy, k, stride, pad))
+
+
+@given(problem=images(least=2))
+def test_batch_norm_equals_loops(ops, problem):
+    x, rng = problem
+    gamma, beta = rng.standard_normal((2, x.shape[-1])).astype(x.dtype)
+    y, mean, var, cache = ops.batchnorm_forward(x, gamma, beta, EPS)
+    expected_y, expected_mean, expected_var = naive.batchnorm(x, gamma, beta, EPS)
+    M = x.size // x.shape[-1]
+    # a channel whose values lie close together loses digits when its mean is subtracted
+    lost = 1 + np.abs(x).max() / np.sqrt(expected_var + EPS).min()
+    close(mean, expected_mean, M, np.abs(x).max())
+    close(var, expected_var, M, np.abs(x).max() ** 2)
+    close(y, expected_y, M * lost, np.abs(expected_y).max() + np.abs(beta).max())
+    dy = rng.standard_normal(x.shape).astype(x.dtype)
+    largest = np.abs(dy).max() * (1 + np.abs(gamma).max() / np.sqrt(expected_var + EPS).min()) * (1 + np.sqrt(M))
+    expected = naive.batchnorm_gradients(x, gamma, dy, EPS)
+    for got, want in zip(ops.batchnorm_backward(dy, cache), expected, strict=True):
+        close(got, want, M * lost, largest)
+
+
+@given(problem=images())
+def test_batch_norm_at_inference_uses_the_statistics_it_is_given(ops, problem):
+    x, rng = problem
+    gamma, beta, mean = rng.standard_normal((3, x.shape[-1])).astype(x.dtype)
+    var = rng.uniform(0.5, 2, x.shape[-1]).astype(x.dtype)
+    y = ops.batchnorm_inference(x, gamma, beta, mean, var, EPS)
+    expected = gamma * (x.astype(float) - mean) / np.sqrt(var.astype(float) + EPS) + beta
+    close(y, expected, 4, np.abs(gamma).max() * 2 * (np.abs(x).max() + np.abs(mean).max()) + np.abs(beta).max())
+
+
+@given(problem=images())
+def test_relu_and_its_mask(ops, problem):
+    x, rng = problem
+    x[0, 0, 0, 0] = 0
+    y, cache = ops.relu_forward(x)
+    np.testing.assert_array_equal(y, np.where(x > 0, x, 0))
+    dy = rng.standard_normal(x.shape).astype(x.dtype)
+    np.testing.assert_array_equal(ops.relu_backward(dy, cache), np.where(x > 0, dy, 0))
+
+
+@given(problem=images())
+def test_global_average_pool_equals_loops(ops, problem):
+    x, rng = problem
+    N, H, W, C = x.shape
+    y, cache = ops.global_avg_pool_forward(x)
+    sums = [[sum(float(x[n, i, j, c]) for i in range(H) for j in range(W)) for c in range(C)] for n in range(N)]
+    close(y, np.array(sums) / (H * W), H * W, np.abs(x).max())
+    dy = rng.standard_normal(y.shape).astype(x.dtype)
+    dx = ops.global_avg_pool_backward(dy, cache)
+    close(dx, np.repeat(dy, H * W, axis=0).reshape(x.shape) / (H * W), 1)
+
+
+@given(rng=rngs(), dtype=st.sampled_from(DTYPES), N=st.integers(1, 4), C=st.integers(1, 6), K=st.integers(1, 6))
+def test_linear_equals_loops(ops, rng, dtype, N, C, K):
+    x, w, b = (rng.standard_normal(s).astype(dtype) for s in ((N, C), (C, K), K))
+    y, cache = ops.linear_forward(x, w, b)
+    expected = np.array([[sum(x[n, c] * float(w[c, k]) for c in range(C)) + b[k] for k in range(K)] for n in range(N)])
+    close(y, expected, C + 1, np.abs(x).max() * np.abs(w).max() + np.abs(b).max())
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    dx, dw, db = ops.linear_backward(dy, cache)
+    largest = np.abs(dy).max() * max(np.abs(x).max(), np.abs(w).max(), 1)
+    expected_dx = [[sum(float(dy[n, k]) * w[c, k] for k in range(K)) for c in range(C)] for n in range(N)]
+    expected_dw = [[sum(float(dy[n, k]) * x[n, c] for n in range(N)) for k in range(K)] for c in range(C)]
+    expected_db = [sum(float(dy[n, k]) for n in range(N)) for k in range(K)]
+    close(dx, np.array(expected_dx), K, largest)
+    close(dw, np.array(expected_dw), N, largest)
+    close(db, np.array(expected_db), N, largest)
+
+
+@given(
+    rng=rngs(), dtype=st.sampled_from(DTYPES), N=st.integers(1, 4), K=st.integers(1, 6), size=st.sampled_from([1, 1e3])
+)
+def test_cross_entropy_equals_loops_and_never_overflows(ops, rng, dtype, N, K, size):
+    logits, labels = (size * rng.standard_normal((N, K))).astype(dtype), rng.integers(0, K, N)
+    loss, dlogits = ops.softmax_cross_entropy(logits, labels)
+    expected_loss, expected = naive.softmax_cross_entropy(logits, labels)
+    assert abs(loss - expected_loss) <= 4 * np.finfo(dtype).eps * (K + N) * (1 + np.abs(logits).max())
+    close(dlogits, expected, K * (1 + np.abs(logits).max()), 1 / N)  # exp turns an absolute error into a relative one
+
+
+def calls(ops, rng, dtype="float64"):
+    """One call of every op pair: name, forward, its arrays, its other arguments, backward or None."""
+    x = rng.standard_normal((2, 5, 6, 3)).astype(dtype)
+    w, c = rng.standard_normal((3, 3, 3, 4)).astype(dtype), rng.standard_normal((4, 3)).astype(dtype)
+    yield "conv2d", ops.conv2d_forward, (x, w), (2, 1), ops.conv2d_backward
+    yield "conv2d 1x1", ops.conv2d_forward, (x, w[:1, :1].copy()), (), ops.conv2d_backward
+    yield "batchnorm", ops.batchnorm_forward, (x, c[0], c[1]), (EPS,), ops.batchnorm_backward
+    yield "batchnorm_inference", ops.batchnorm_inference, (x, c[0], c[1], c[2], c[3] ** 2), (EPS,), None
+    yield "relu", ops.relu_forward, (x,), (), ops.relu_backward
+    yield "relu of what is positive", ops.relu_forward, (np.abs(x),), (), ops.relu_backward
+    yield "max_pool", ops.max_pool_forward, (x,), (3, 2, 1), ops.max_pool_backward
+    yield "max_pool of single pixels", ops.max_pool_forward, (x,), (1, 1), ops.max_pool_backward
+    yield "global_avg_pool", ops.global_avg_pool_forward, (x,), (), ops.global_avg_pool_backward
+    yield "average of single pixels", ops.global_avg_pool_forward, (x[:, :1, :1],), (), ops.global_avg_pool_backward
+    yield "linear", ops.linear_forward, (c, w[0, 0], c[0, :1].repeat(4)), (), ops.linear_backward
+
+
+def outputs(result):
+    return [a for a in (result if isinstance(result, tuple) else (result,)) if isinstance(a, np.ndarray)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_op_changes_its_arguments_or_returns_a_view_of_them(ops, rng, dtype):
+    for name, forward, arrays, options, backward in calls(ops, rng, dtype):
+        before = [a.copy() for a in arrays]
+        result = forward(*arrays, *options)
+        results, given_dy = outputs(result), []
+        if backward:
+            dy = rng.standard_normal(results[0].shape).astype(dtype)
+            given_dy = [dy, dy.copy()]
+            results += outputs(backward(dy, result[-1]))
+            np.testing.assert_array_equal(given_dy[0], given_dy[1], name)
+        for a, b in zip(arrays, before, strict=True):
+            np.testing.assert_array_equal(a, b, name)
+        for r in results:
+            assert r.dtype == dtype, name
+            assert not any(np.shares_memory(r, a) for a in [*arrays, *given_dy[:1]]), name
+
+
+def test_results_are_never_overwritten_by_later_calls(ops, rng):
+    for name, forward, arrays, options, backward in calls(ops, rng):
+        result = forward(*arrays, *options)
+        kept = outputs(result)
+        if backward:
+            dy = rng.standard_normal(kept[0].shape)
+            kept += outputs(backward(dy, result[-1]))
+        before = [a.copy() for a in kept]
+        again = forward(*(a + 1 for a in arrays), *options)
+        if backward:
+            backward(dy + 1, again[-1])
+        for a, b in zip(kept, before, strict=True):
+            np.testing.assert_array_equal(a, b, name)
+
+
+def test_backward_may_be_called_twice_on_one_cache(ops, rng):
+    for name, forward, arrays, options, backward in calls(ops, rng):
+        if backward:
+            y, *_, cache = forward(*arrays, *options)
+            dy = rng.standard_normal(y.shape)
+            for a, b in zip(outputs(backward(dy, cache)), outputs(backward(dy, cache)), strict=True):
+                np.testing.assert_array_equal(a, b, name)
+
+
+X, W, C3, Z = np.zeros((2, 5, 6, 3)), np.zeros((3, 3, 3, 4)), np.zeros(3), np.zeros((2, 3))
+BAD = {
+    "an empty batch": (lambda o: o.conv2d_forward(X[:0], W), "x is empty"),
+    "integers": (lambda o: o.conv2d_forward(X.astype(int), W), "float32 or float64"),
+    "half precision": (lambda o: o.relu_forward(X.astype("float16")), "float32 or float64"),
+    "two dtypes": (lambda o: o.conv2d_forward(X, W.astype("float32")), "same dtype"),
+    "a list": (lambda o: o.relu_forward([1.0]), "NumPy array"),
+    "three axes": (lambda o: o.conv2d_forward(X[0], W), "(N, H, W, C)"),
+    "other channels": (lambda o: o.conv2d_forward(X, W[:, :, :2]), "3 channels"),
+    "a large kernel": (lambda o: o.conv2d_forward(X[:, :2], W), "does not fit"),
+    "stride 0": (lambda o: o.conv2d_forward(X, W, 0), "stride must be an integer of at least 1"),
+    "a fractional pad": (lambda o: o.conv2d_forward(X, W, 1, 0.5), "pad must be an integer"),
+    "gamma of other length": (lambda o: o.batchnorm_forward(X, C3[:2], C3, EPS), "gamma must have shape (3,)"),
+    "negative eps": (lambda o: o.batchnorm_forward(X, C3, C3, -1), "eps"),
+    "no statistics": (lambda o: o.batchnorm_inference(X, C3, C3, C3, C3[:1], EPS), "var must have shape"),
+    "a pool of padding": (lambda o: o.max_pool_forward(X, 2, 1, 2), "windows of padding only"),
+    "a vector to average": (lambda o: o.global_avg_pool_forward(C3), "(N, H, W, C)"),
+    "features that do not fit": (lambda o: o.linear_forward(W[0, 0], W[0, 0], np.zeros(4)), "has 4 features"),
+    "a label too large": (lambda o: o.softmax_cross_entropy(Z, np.array([0, 3])), "labels[1] is 3"),
+    "a negative label": (lambda o: o.softmax_cross_entropy(Z, np.array([-1, 0])), "labels[0] is -1"),
+    "labels of floats": (lambda o: o.softmax_cross_entropy(Z, np.zeros(2)), "integers"),
+    "too few labels": (lambda o: o.softmax_cross_entropy(Z, np.array([0])), "labels must have shape (2,)"),
+    "dy of another shape": (lambda o: o.conv2d_backward(X, o.conv2d_forward(X, W)[-1]), "shape (2, 3, 4, 4)"),
+    "dy that would broadcast": (lambda o: o.relu_backward(X[:1], o.relu_forward(X)[-1]), "dy must have shape"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments_are_named(ops, case):
+    call, words = BAD[case]
+    with pytest.raises(InputError) as e:
+        call(ops)
+    assert words in str(e.value)
+
+
+CONTRACT = """
+conv2d_forward(x, w, stride=1, pad=0) conv2d_backward(dy, cache)
+batchnorm_forward(x, gamma, beta, eps) batchnorm_backward(dy, cache)
+batchnorm_inference(x, gamma, beta, mean, var, eps)
+relu_forward(x) relu_backward(dy, cache)
+max_pool_forward(x, size, stride, pad=0) max_pool_backward(dy, cache)
+global_avg_pool_forward(x) global_avg_pool_backward(dy, cache)
+linear_forward(x, w, b) linear_backward(dy, cache)
+softmax_cross_entropy(logits, labels)
+"""
+
+
+def signature(function):
+    plain = inspect.signature(function)
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in plain.parameters.values()]
+    return f"{function.__name__}{inspect.Signature(bare)}"
+
+
+def test_every_backend_has_the_ops_of_the_contract(ops):
+    expected = CONTRACT.replace(") ", ")\n").split("\n")
+    expected = [line for line in expected if line]
+    assert [signature(getattr(ops, line.split("(")[0])) for line in expected] == expected
+
+
+def test_backends_have_the_same_public_functions():
+    def public(ops):
+        found = {n: f for n, f in vars(ops).items() if inspect.isfunction(f) and not n.startswith("_")}
+        return {signature(f) for f in found.values() if f.__module__.startswith("minires.ops")}
+
+    names = {backend: public(get_ops(backend)) for backend in BACKENDS}
+    assert all(names["numpy"] <= found for found in names.values())
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(InputError, match="backend must be one of"):
+        get_ops("cuda")
