@@ -5,12 +5,13 @@ This is the only place that imports the compiled one, so that plain NumPy works 
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from types import ModuleType
 
 from minires.errors import InputError
+from minires.ops import numpy_ops as numpy_ops  # first, since its last line imports `fused`, which imports it
 
-BACKENDS = ("numpy",)
+BACKENDS = ("numpy", "numba")
 
 
 def get_ops(backend: str) -> ModuleType:
@@ -19,8 +20,10 @@ def get_ops(backend: str) -> ModuleType:
     Raises
     ------
     InputError
-        If there is no such backend.
+        If there is no such backend, or Numba is asked for and not installed.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "numba" and importlib.util.find_spec("numba") is None:
+        raise InputError("the numba backend needs Numba: pip install numba, or choose the numpy backend")
     return importlib.import_module(f"minires.ops.{backend}_ops")

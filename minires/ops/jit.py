@@ -6,6 +6,7 @@ Numba compiles a kernel when it first meets its argument types, seconds each, so
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -51,6 +52,21 @@ def kernel(function: Callable) -> Any:
         config.CACHE_DIR = chosen
     KERNELS.append(compiled)
     return compiled
+
+
+def start_threads() -> None:
+    """Load Numba's threads so that they sleep while they wait, unless the user said otherwise.
+
+    OpenMP's threads spin by default. That is a little faster on an idle machine, but where other programs run too each
+    loop then waits for a spinning thread to lose its turn: batch norm measured 24 ms, and 2.4 ms with sleeping threads.
+    """
+    if "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ:
+        return
+    os.environ["OMP_WAIT_POLICY"] = "passive"  # read once, when OpenMP is loaded; nobody else sees it
+    try:
+        numba.get_num_threads()
+    finally:
+        del os.environ["OMP_WAIT_POLICY"]
 
 
 def inner(function: Callable) -> Any:

@@ -13,7 +13,18 @@ from numba import prange
 
 from minires.ops import checks, numpy_ops
 from minires.ops.jit import inner, kernel
-from minires.ops.simd import ONE, VECTOR_BYTES, contiguous, copy, lanes, register, tile_load, tile_outer, tile_store, tile_zeros
+from minires.ops.simd import (
+    ONE,
+    VECTOR_BYTES,
+    contiguous,
+    copy,
+    lanes,
+    register,
+    tile_load,
+    tile_outer,
+    tile_store,
+    tile_zeros,
+)
 
 Array = np.ndarray
 Cache = tuple
@@ -66,7 +77,7 @@ def _filter_pixels(padded: Array, corner: int, step: int, panels: Array, k: int,
 @kernel
 def _correlate(x: Array, panels: Array, y: Array, stride: int, corner: tuple, phase: tuple,
                rows: tuple, vectors: tuple) -> None:  # fmt: skip
-    """y[n, row + i*step, col + j*step, :] = sum_pr xpad[n, i*stride + p, j*stride*C + r] panels[:, p, r, :].
+    """Compute y[n, row + i*step, col + j*step, :] = sum_pr xpad[n, i*stride + p, j*stride*C + r] panels[:, p, r, :].
 
     `panels` is (K / block, KH, run, block): the filters of one tile follow each other in memory. (top, left) = `corner`
     is where x begins in xpad; (step, row, col) = `phase` are the pixels of y to write.
@@ -110,7 +121,7 @@ def _weigh_band(padded: Array, corner: int, stride: int, dy: Array, at: int, hei
 
 @kernel
 def _correlate_weights(x: Array, dy: Array, dw: Array, stride: int, corner: tuple, rows: tuple, vectors: tuple) -> None:
-    """dw[chunk, p, r, :] = sum over the images n of a chunk and i, j of xpad[n, i*stride + p, j*stride*C + r] dy[n, i, j, :]."""
+    """Compute dw[chunk, p, r, :] = sum_nij xpad[n, i*stride + p, j*stride*C + r] dy[n, i, j, :], n in the chunk."""
     N, H, W, C = x.shape
     _, OH, OW, K = dy.shape
     chunks, KH, run, _ = dw.shape
@@ -195,7 +206,7 @@ def _backward_input(dy: Array, shape: tuple[int, ...], w: Array, stride: int, pa
 
 
 def _backward_weights(dy: Array, x: Array, shape: tuple[int, ...], stride: int, pad: int) -> Array:
-    """Each chunk of images adds up its own gradient, and the chunks are added in order: the same bits on any threads."""
+    """Each chunk of images adds up its own gradient, and the chunks are added in order: the same bits on any thread."""
     KH, KW, C, K = shape
     wide, *tile = _tile(K, dy.dtype, *WEIGHT_TILE)
     if wide != K:

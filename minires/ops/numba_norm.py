@@ -13,20 +13,18 @@ from numba import prange
 
 from minires.ops import checks
 from minires.ops.jit import kernel
-from minires.ops.simd import contiguous, keep, lanes, load, load_or, maximum, register, store
+from minires.ops.simd import contiguous, keep, lanes, load, load_or, maximum, register, store, zeros
 
 Array = np.ndarray
 Cache = tuple
 
-STRIP = 64  # values, at least: sums of 8 registers in turn hide the time that one addition takes
-BLOCK = 1 << 14  # values, about: many more blocks than threads, yet long enough to start up
+BLOCK = 1 << 14  # values, about: a block of x and one of y stay in a core's second cache while each register is visited
 NO_FLOOR = -math.inf  # max(y, -inf) = y, and y > -inf: batch norm alone is batch norm + ReLU with this floor
 
 
 def _strip(C: int, dtype: np.dtype) -> tuple[int, int]:
     """Return the length of a strip for C channels, and the number of values in a block."""
-    whole = math.lcm(C, lanes(dtype))
-    strip = whole * -(-STRIP // whole)
+    strip = math.lcm(C, lanes(dtype))
     return strip, strip * max(1, BLOCK // strip)
 
 
@@ -40,57 +38,57 @@ def _columns(strip: int, dtype: np.dtype, *per_channel: Array) -> Array:
 
 @kernel
 def _moments(x: Array, centre: Array, sums: Array, block: int) -> None:
-    """Of each block b and place in a strip: sums[b] = (sum of d, sum of d * d) with d = x - centre."""
+    """Of each block b and place in a strip: (sum of d, sum of d * d) with d = x - centre."""
     strip = centre.size
     for b in prange(len(sums)):
-        sums[b] = 0
-        for start in range(b * block, min(x.size, (b + 1) * block), strip):
-            for j in range(0, min(strip, x.size - start), len(register(x))):
-                c, first, second = load(centre, j), 2 * b * strip + j, (2 * b + 1) * strip + j
-                d = load_or(x, start + j, c) - c
-                store(sums, first, load(sums, first) + d)
-                store(sums, second, load(sums, second) + d * d)
+        for j in range(0, strip, len(register(x))):
+            c, total, squares = load(centre, j), zeros(x), zeros(x)
+            for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
+                d = load_or(x, i, c) - c
+                total, squares = total + d, squares + d * d
+            store(sums, 2 * b * strip + j, total)
+            store(sums, (2 * b + 1) * strip + j, squares)
 
 
 @kernel
 def _normalise(x: Array, columns: Array, floor: float, y: Array, block: int) -> None:
-    """y = max((x - mean) * scale + beta, floor) with (mean, scale, beta) = columns."""
+    """Compute y = max((x - mean) * scale + beta, floor) with (mean, scale, beta) = columns."""
     strip = columns.shape[1]
-    mean, scale, beta = columns[0], columns[1], columns[2]
     for b in prange((x.size + block - 1) // block):
-        for start in range(b * block, min(x.size, (b + 1) * block), strip):
-            for j in range(0, min(strip, x.size - start), len(register(x))):
-                d = load(x, start + j) - load(mean, j)
-                store(y, start + j, maximum(d * load(scale, j) + load(beta, j), floor))
+        for j in range(0, strip, len(register(x))):
+            mean, scale, beta = load(columns[0], j), load(columns[1], j), load(columns[2], j)
+            for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
+                store(y, i, maximum((load(x, i) - mean) * scale + beta, floor))
 
 
 @kernel
 def _gradient_sums(dy: Array, x: Array, columns: Array, floor: float, sums: Array, block: int) -> None:
-    """Of each block b and place in a strip: sums[b] = (sum of g, sum of g * d), d = x - mean, g = dy where y > floor."""
+    """Of each block b and place in a strip: (sum of g, sum of g * d), d = x - mean, g = dy where y > floor."""
     strip = columns.shape[1]
-    mean, scale, beta = columns[0], columns[1], columns[2]
     for b in prange(len(sums)):
-        sums[b] = 0
-        for start in range(b * block, min(x.size, (b + 1) * block), strip):
-            for j in range(0, min(strip, x.size - start), len(register(x))):
-                d = load(x, start + j) - load(mean, j)
-                g = keep(load(dy, start + j), d * load(scale, j) + load(beta, j), floor)
-                first, second = 2 * b * strip + j, (2 * b + 1) * strip + j
-                store(sums, first, load(sums, first) + g)
-                store(sums, second, load(sums, second) + g * d)
+        for j in range(0, strip, len(register(x))):
+            mean, scale, beta = load(columns[0], j), load(columns[1], j), load(columns[2], j)
+            total, products = zeros(x), zeros(x)
+            for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
+                d = load(x, i) - mean
+                g = keep(load(dy, i), d * scale + beta, floor)
+                total, products = total + g, products + g * d
+            store(sums, 2 * b * strip + j, total)
+            store(sums, (2 * b + 1) * strip + j, products)
 
 
 @kernel
 def _gradient_input(dy: Array, x: Array, columns: Array, floor: float, dx: Array, block: int) -> None:
-    """dx = scale * g - share_g - d * share_d, d = x - mean, g = dy where y > floor, the shares being those of sums."""
+    """Compute dx = scale * g - share_g - d * share_d, d = x - mean, g = dy where y > floor, shares being of sums."""
     strip = columns.shape[1]
-    mean, scale, beta, share_g, share_d = columns[0], columns[1], columns[2], columns[3], columns[4]
     for b in prange((x.size + block - 1) // block):
-        for start in range(b * block, min(x.size, (b + 1) * block), strip):
-            for j in range(0, min(strip, x.size - start), len(register(x))):
-                d = load(x, start + j) - load(mean, j)
-                g = keep(load(dy, start + j), d * load(scale, j) + load(beta, j), floor)
-                store(dx, start + j, g * load(scale, j) - load(share_g, j) - d * load(share_d, j))
+        for j in range(0, strip, len(register(x))):
+            mean, scale, beta = load(columns[0], j), load(columns[1], j), load(columns[2], j)
+            share_g, share_d = load(columns[3], j), load(columns[4], j)
+            for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
+                d = load(x, i) - mean
+                g = keep(load(dy, i), d * scale + beta, floor)
+                store(dx, i, g * scale - share_g - d * share_d)
 
 
 # ---------------------------------------------------------------------------------------------------------- public ops
@@ -169,9 +167,7 @@ def batchnorm_relu_inference(x: Array, gamma: Array, beta: Array, mean: Array, v
     return _inference(x, gamma, beta, mean, var, eps, 0.0)
 
 
-def _inference(
-    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, floor: float
-) -> Array:
+def _inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, floor: float) -> Array:
     checks.batchnorm(x, eps, gamma=gamma, beta=beta, mean=mean, var=var)
     x = contiguous(x)
     strip, block = _strip(x.shape[-1], x.dtype)

@@ -10,12 +10,14 @@ import numpy as np
 from numba import prange
 
 from minires.ops import checks, numba_conv, numba_norm, numpy_ops
-from minires.ops.jit import kernel
-from minires.ops.numpy_ops import (
+from minires.ops.jit import kernel, start_threads
+from minires.ops.numpy_ops import (  # noqa: F401 - ops of this backend too
     global_avg_pool_backward,
     global_avg_pool_forward,
     linear_backward,
     linear_forward,
+    max_pool_backward,
+    max_pool_forward,
     softmax_cross_entropy,
 )
 from minires.ops.simd import contiguous, keep, load, maximum, register, store
@@ -25,6 +27,7 @@ Cache = tuple
 Op = TypeVar("Op", bound=Callable)
 
 BLOCK = 1 << 14  # values in a chunk of work
+SGD_VALUES = 1 << 15  # fewer weights take NumPy less time than it takes to wake the threads, measured 50 us
 
 
 def _smooth(function: Op) -> Op:
@@ -40,18 +43,23 @@ def _smooth(function: Op) -> Op:
     return op  # type: ignore[return-value]
 
 
+start_threads()
+
 conv2d_forward = _smooth(numba_conv.conv2d_forward)
 conv2d_backward = _smooth(numba_conv.conv2d_backward)
 batchnorm_forward = _smooth(numba_norm.batchnorm_forward)
 batchnorm_backward = _smooth(numba_norm.batchnorm_backward)
 batchnorm_inference = _smooth(numba_norm.batchnorm_inference)
+batchnorm_relu_forward = _smooth(numba_norm.batchnorm_relu_forward)
+batchnorm_relu_backward = _smooth(numba_norm.batchnorm_relu_backward)
+batchnorm_relu_inference = _smooth(numba_norm.batchnorm_relu_inference)
 
 # --------------------------------------------------------------------------------------------------------------- ReLU
 
 
 @kernel
 def _relu(x: Array, y: Array) -> None:
-    """y = max(x, 0)."""
+    """Compute y = max(x, 0)."""
     for b in prange((x.size + BLOCK - 1) // BLOCK):
         for i in range(b * BLOCK, min(x.size, (b + 1) * BLOCK), len(register(x))):
             store(y, i, maximum(load(x, i), 0.0))
@@ -59,7 +67,7 @@ def _relu(x: Array, y: Array) -> None:
 
 @kernel
 def _relu_gradient(dy: Array, y: Array, dx: Array) -> None:
-    """dx = dy where y > 0, else 0."""
+    """Compute dx = dy where y > 0, else 0."""
     for b in prange((y.size + BLOCK - 1) // BLOCK):
         for i in range(b * BLOCK, min(y.size, (b + 1) * BLOCK), len(register(y))):
             store(dx, i, keep(load(dy, i), load(y, i), 0.0))
@@ -67,10 +75,20 @@ def _relu_gradient(dy: Array, y: Array, dx: Array) -> None:
 
 @kernel
 def _add_relu(a: Array, b: Array, y: Array) -> None:
-    """y = max(a + b, 0)."""
+    """Compute y = max(a + b, 0)."""
     for chunk in prange((y.size + BLOCK - 1) // BLOCK):
         for i in range(chunk * BLOCK, min(y.size, (chunk + 1) * BLOCK), len(register(y))):
             store(y, i, maximum(load(a, i) + load(b, i), 0.0))
+
+
+@kernel
+def _sgd(w: Array, dw: Array, v: Array, lr: float, momentum: float, weight_decay: float) -> None:
+    """Compute v = momentum * v + dw + weight_decay * w, then w = w - lr * v."""
+    for b in prange((w.size + BLOCK - 1) // BLOCK):
+        for i in range(b * BLOCK, min(w.size, (b + 1) * BLOCK), len(register(w))):
+            velocity = load(v, i) * momentum + load(dw, i) + load(w, i) * weight_decay
+            store(v, i, velocity)
+            store(w, i, load(w, i) - velocity * lr)
 
 
 def relu_forward(x: Array) -> tuple[Array, Cache]:
@@ -89,3 +107,29 @@ def relu_backward(dy: Array, cache: Cache) -> Array:
     dx = np.empty_like(y)
     _relu_gradient(contiguous(dy, y.dtype).reshape(-1), y.reshape(-1), dx.reshape(-1))
     return dx
+
+
+def add_relu_forward(a: Array, b: Array) -> tuple[Array, Cache]:
+    """Read a and b, write y."""
+    checks.arrays("add_relu", a=a, b=b)
+    checks.same_shape("add_relu", "b", b, a.shape)
+    a, b = contiguous(a), contiguous(b)
+    y = np.empty_like(a)
+    _add_relu(a.reshape(-1), b.reshape(-1), y.reshape(-1))
+    return y, (y,)
+
+
+def add_relu_backward(dy: Array, cache: Cache) -> Array:
+    """The gradient of a ReLU, whatever was added before it."""
+    return relu_backward(dy, cache)
+
+
+def sgd_update(w: Array, dw: Array, v: Array, lr: float, momentum: float, weight_decay: float) -> None:
+    """Read w, dw and v, write w and v."""
+    checks.arrays("sgd_update", w=w, dw=dw, v=v)
+    checks.same_shape("sgd_update", "dw", dw, w.shape)
+    checks.same_shape("sgd_update", "v", v, w.shape)
+    if w.size >= SGD_VALUES and w.flags.c_contiguous and v.flags.c_contiguous:
+        _sgd(w.reshape(-1), contiguous(dw).reshape(-1), v.reshape(-1), lr, momentum, weight_decay)
+    else:
+        numpy_ops.sgd_update(w, dw, v, lr, momentum, weight_decay)

@@ -35,6 +35,7 @@ def _host_vector_bytes() -> int:
 VECTOR_BYTES = _host_vector_bytes()
 ONE = (0,)
 
+
 def lanes(dtype: np.dtype) -> int:
     """How many values of `dtype` one register of the host holds."""
     return VECTOR_BYTES // np.dtype(dtype).itemsize
@@ -123,7 +124,7 @@ def _broadcast(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -
 
 
 def _multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-    """a * b + c: one instruction where the host has it, two elsewhere."""
+    """Return a * b + c: one instruction where the host has it, two elsewhere."""
     name = f"llvm.fmuladd.v{a.type.count}f{32 if isinstance(a.type.element, ir.FloatType) else 64}"
     function = builder.module.globals.get(name)
     if function is None:
@@ -147,7 +148,7 @@ def register(typingctx: Any, array: types.Array) -> Codegen:
 
 @intrinsic
 def load_or(typingctx: Any, array: types.Array, position: types.Type, beyond: Vector) -> Codegen:
-    """Read a vector from array[position : ]; lanes that would lie beyond the end of the array take those of `beyond`."""
+    """Read a vector from array[position : ]; lanes that lie beyond the end of the array are those of `beyond`."""
     vector = _llvm(beyond)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
@@ -254,9 +255,7 @@ def keep(typingctx: Any, value: Vector, condition: Vector, floor: types.Float) -
 
 
 @intrinsic
-def copy(
-    typingctx: Any, x: types.Array, i: types.Type, y: types.Array, j: types.Type, count: types.Type
-) -> Codegen:
+def copy(typingctx: Any, x: types.Array, i: types.Type, y: types.Array, j: types.Type, count: types.Type) -> Codegen:
     """Copy a run: y[j : j + count] = x[i : i + count]."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
@@ -293,9 +292,7 @@ def tile_outer(
         x_memory = _Memory(context, builder, x, x_array)
         w_memory = _Memory(context, builder, w, w_array)
         vector, index = _llvm(tile), j.type
-        w_row = [
-            w_memory.load(builder.add(j, index(v * tile.lanes)), vector) for v in range(tile.vectors)
-        ]
+        w_row = [w_memory.load(builder.add(j, index(v * tile.lanes)), vector) for v in range(tile.vectors)]
         for r in range(tile.rows):
             at = builder.add(i, builder.mul(step, index(r)))
             x_value = _broadcast(builder, x_memory.load(at, vector.element), vector)
