@@ -170,26 +170,23 @@ def _running_mean(values: np.ndarray, steps: int) -> np.ndarray:
 
 
 def message(runs: Sequence[Run]) -> str:
-    """What the figure shows, in one sentence with its numbers."""
+    """What the figure shows, in one sentence with its numbers, or that the differences are within the noise."""
     groups = by_net([run for run in runs if run.evals])
     depths = {f: sorted((g[0].depth, net) for net, g in groups.items() if g[0].family == f) for f in FAMILIES}
+    pairs = [(found[-1][1], found[0][1]) for found in depths.values() if len({depth for depth, _ in found}) > 1]
+    twins = [(r, p) for d, p in depths["plain"] for e, r in depths["resnet"] if d == e]
+    parts = [_compare(groups[a], groups[b]) for a, b in pairs + twins[-1:]]
+    return "Training error: " + "; ".join(parts) if parts else "Error by iteration"
 
-    def error(net: str) -> float:
-        return float(final(groups[net], "train").mean())
 
-    parts = []
-    for found in depths.values():
-        if len(found) > 1 and found[0][0] != found[-1][0]:
-            (_, shallow), (_, deep) = found[0], found[-1]
-            gap = error(deep) - error(shallow)
-            word = "above" if gap > 0 else "below"
-            parts.append(f"{deep}'s training error is {abs(gap):.1f} points {word} {shallow}'s")
-    twins = [(p, r) for d, p in depths["plain"] for e, r in depths["resnet"] if d == e]
-    if twins:
-        plain, residual = twins[-1]
-        gap = error(residual) - error(plain)
-        parts.append(f"{residual}'s {abs(gap):.1f} {'above' if gap > 0 else 'below'} {plain}'s")
-    return "; ".join(parts) or "Error by iteration"
+def _compare(a: Sequence[Run], b: Sequence[Run]) -> str:
+    """Difference of two nets' final training errors, against twice its sampling error (binomial, all seeds' images)."""
+    p, q = (final(runs, "train").mean() / 100 for runs in (a, b))
+    images = [sum(run.config["eval_images"] for run in runs) for runs in (a, b)]
+    noise = 2 * np.sqrt(p * (1 - p) / images[0] + q * (1 - q) / images[1])
+    if abs(p - q) < noise:
+        return f"{a[0].net} and {b[0].net} alike (within {100 * noise:.1f} points of noise)"
+    return f"{a[0].net} {100 * abs(p - q):.1f} points {'above' if p > q else 'below'} {b[0].net}"
 
 
 def _caption(runs: Sequence[Run]) -> str:
