@@ -262,6 +262,3 @@ def main() -> None:
     except Interrupted as e:
         typer.echo(f"\n{e}", err=True)
         sys.exit(130)
-    except KeyboardInterrupt:
-        typer.echo("\ninterrupted; what was saved before is whole", err=True)
-        sys.exit(130)

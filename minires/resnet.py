@@ -222,14 +222,15 @@ def plain(depth: int, *, rng: Rng = 0) -> Network:
     return _cifar(f"plain{depth}", depth, None, rng)
 
 
-def imagenet_resnet(depth: int, shortcut: Option = "B", *, rng: Rng = 0) -> Network:
+def imagenet_resnet(depth: int, shortcut: Option | None = None, *, rng: Rng = 0) -> Network:
     """Residual network for ImageNet (table 1), to be read and audited: 1000 classes, 224x224 images.
 
     Parameters
     ----------
     depth : int
         18 or 34 (basic blocks), 50, 101 or 152 (bottlenecks).
-    shortcut : {"A", "B", "C"}
+    shortcut : {"A", "B", "C"}, optional
+        By default the one that table 1 counts: A up to 34 layers, B beyond.
     rng : Generator or seed
 
     Returns
@@ -239,6 +240,7 @@ def imagenet_resnet(depth: int, shortcut: Option = "B", *, rng: Rng = 0) -> Netw
     if depth not in IMAGENET_BLOCKS:
         raise InputError(f"depth must be one of {', '.join(map(str, IMAGENET_BLOCKS))}, got {depth!r}; see table 1")
     rng, bottleneck, C = np.random.default_rng(rng), depth >= 50, 64
+    shortcut = shortcut or ("B" if bottleneck else "A")
     stages: dict[str, Layer] = {}
     for i, blocks in enumerate(IMAGENET_BLOCKS[depth]):
         K = 64 * 2**i * (4 if bottleneck else 1)

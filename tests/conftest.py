@@ -1,9 +1,14 @@
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+from minires import cli
+from minires.data import shapes10
+from minires.lab.config import Config
 
 shared = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
 settings.register_profile("laptop", max_examples=50, **shared)
@@ -24,3 +29,35 @@ def cifar10_folder():
     if not folder:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("set MINIRES_DATA to a folder that holds CIFAR-10")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def shapes():
+    """A data set small enough to train on in a test."""
+    return shapes10.dataset(seed=0, train=96, test=32)
+
+
+@pytest.fixture
+def tiny():
+    """A recipe that takes a second."""
+    return Config(
+        net="resnet8", dataset="shapes10", iterations=6, batch_size=4, eval_every=3, eval_images=16, bn_images=16
+    )
+
+
+@pytest.fixture
+def run_cli(monkeypatch, capsys):
+    """Type a command; returns exit code, standard output, standard error."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["minires", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as e:
+            code = e.code or 0
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return run

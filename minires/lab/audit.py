@@ -45,7 +45,8 @@ def audit(net: Network) -> list[Row]:
     receptive field is the side of the square of input pixels that one output can see along the bodies of the blocks.
     """
     side = 224 if net.title.startswith("imagenet") else 32
-    outputs = layer_outputs(net, np.zeros((1, side, side, 3), np.float32))
+    dtype = next(iter(net.parameters().values())).dtype
+    outputs = layer_outputs(net, np.zeros((1, side, side, 3), dtype))
     rows, field, jump = [], 1, 1  # jump: input pixels between two neighbouring outputs
     for name, layer in net.named_layers():
         if not isinstance(layer, (Conv2d, BatchNorm, MaxPool, GlobalAvgPool, Linear, ZeroPadShortcut)):

@@ -37,11 +37,11 @@ def write_whole(path: Path, data: bytes) -> None:
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
+            os.replace(part, path)
         except OSError:
             with contextlib.suppress(OSError):
                 part.unlink()
             raise
-        os.replace(part, path)
         _sync_folder(path.parent)
 
 
@@ -72,6 +72,12 @@ def append_line(path: Path, values: Mapping[str, Any]) -> None:
     """Append one JSON line; a crash can only cut the last one, which `read_lines` passes over."""
     with _writing(path), open(path, "a", encoding="utf-8") as f:
         f.write(json.dumps(values) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Wait until what was appended to a file is on the disk."""
+    with _writing(path), open(path, "a", encoding="utf-8") as f:
+        os.fsync(f.fileno())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

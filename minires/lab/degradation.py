@@ -81,7 +81,7 @@ def follower(progress: Any, title: str, cost: float) -> Any:
 
     def follow(p: Progress) -> None:
         nonlocal seen
-        if p.iteration > seen + 1:  # resumed: what was done before counts, but not for the speed
+        if p.iteration > seen + 1 and not progress.disable:  # resumed: done before, which must not count as speed
             progress.initial += cost * (p.iteration - 1 - seen)
             progress.n += cost * (p.iteration - 1 - seen)
         seen = p.iteration

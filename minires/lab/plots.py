@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from minires.errors import InputError
 from minires.lab.checkpoint import read_lines
@@ -122,12 +124,13 @@ def draw_errors(runs: Sequence[Run], path: Path) -> None:
                 _draw_net(axes, net, group, shades[i], width=1.2 + 0.9 * i)
             axes.set_title({"plain": "plain nets", "resnet": "residual nets"}[family])
             axes.set_xlabel("iteration")
-            axes.set_xlim(left=0)
+            axes.set_xlim(0, max(run.config["iterations"] for run in runs))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_ylim(bottom=0, top=100)
             axes.grid(axis="y", alpha=0.25)
-            axes.legend(loc="lower left", fontsize=9, framealpha=0.9, ncols=2 if len(groups) > 2 else 1)
+            axes.legend(loc="best", fontsize=9, framealpha=0.8, ncols=2 if len(groups) > 2 else 1)
         panels[0].set_ylabel("error (%)")
-        figure.suptitle(message(runs), fontsize=12)
+        figure.suptitle("\n".join(textwrap.wrap(message(runs), 48 * len(families))), fontsize=12)
         figure.text(0.995, 0.005, _caption(runs), ha="right", va="bottom", fontsize=7, color="0.4")
         figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))  # type: ignore[union-attr, call-arg]
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
@@ -145,7 +148,8 @@ def _draw_net(axes: Axes, net: str, group: Sequence[Run], colour: Any, width: fl
             seeds = f", {len(group)} seeds" if len(group) > 1 else ""
             last = errors[:, -1].mean()
             label = f"{net} {which} {last:.1f} %{seeds}"
-            axes.plot(iteration, errors.mean(axis=0), style, marker=marker, ms=4, color=colour, lw=width, label=label)
+            mean = errors.mean(axis=0)
+            axes.plot(iteration, mean, style, marker=marker, ms=4, color=colour, lw=width, label=label, clip_on=False)
             if len(group) > 1:
                 axes.fill_between(iteration, errors.min(axis=0), errors.max(axis=0), color=colour, alpha=0.15, lw=0)
 
@@ -166,26 +170,23 @@ def _running_mean(values: np.ndarray, steps: int) -> np.ndarray:
 
 
 def message(runs: Sequence[Run]) -> str:
-    """What the figure shows, in one sentence with its numbers."""
+    """What the figure shows, in one sentence with its numbers, or that the differences are within the noise."""
     groups = by_net([run for run in runs if run.evals])
     depths = {f: sorted((g[0].depth, net) for net, g in groups.items() if g[0].family == f) for f in FAMILIES}
+    pairs = [(found[-1][1], found[0][1]) for found in depths.values() if len({depth for depth, _ in found}) > 1]
+    twins = [(r, p) for d, p in depths["plain"] for e, r in depths["resnet"] if d == e]
+    parts = [_compare(groups[a], groups[b]) for a, b in pairs + twins[-1:]]
+    return "Training error: " + "; ".join(parts) if parts else "Error by iteration"
 
-    def error(net: str) -> float:
-        return float(final(groups[net], "train").mean())
 
-    parts = []
-    for found in depths.values():
-        if len(found) > 1 and found[0][0] != found[-1][0]:
-            (_, shallow), (_, deep) = found[0], found[-1]
-            gap = error(deep) - error(shallow)
-            word = "above" if gap > 0 else "below"
-            parts.append(f"{deep}'s training error is {abs(gap):.1f} points {word} {shallow}'s")
-    twins = [(p, r) for d, p in depths["plain"] for e, r in depths["resnet"] if d == e]
-    if twins:
-        plain, residual = twins[-1]
-        gap = error(residual) - error(plain)
-        parts.append(f"{residual}'s {abs(gap):.1f} {'above' if gap > 0 else 'below'} {plain}'s")
-    return "; ".join(parts) or "Error by iteration"
+def _compare(a: Sequence[Run], b: Sequence[Run]) -> str:
+    """Difference of two nets' final training errors, against twice its sampling error (binomial, all seeds' images)."""
+    p, q = (final(runs, "train").mean() / 100 for runs in (a, b))
+    images = [sum(run.config["eval_images"] for run in runs) for runs in (a, b)]
+    noise = 2 * np.sqrt(p * (1 - p) / images[0] + q * (1 - q) / images[1])
+    if abs(p - q) < noise:
+        return f"{a[0].net} and {b[0].net} alike (within {100 * noise:.1f} points of noise)"
+    return f"{a[0].net} {100 * abs(p - q):.1f} points {'above' if p > q else 'below'} {b[0].net}"
 
 
 def _caption(runs: Sequence[Run]) -> str:
@@ -211,3 +212,26 @@ def table(runs: Sequence[Run]) -> str:
         reached = min(run.evals[-1]["iteration"] for run in group)
         lines.append([net, str(len(group)), str(reached), *cells, f"{minutes:.1f}"])
     return columns(lines, left=1)
+
+
+def save_sheet(sheet: np.ndarray, classes: Sequence[str], path: Path) -> None:
+    """Write a contact sheet with the name of each class above its column.
+
+    Parameters
+    ----------
+    sheet : ndarray of shape (H, W, 3), uint8
+    classes : list of str
+    path : Path
+    """
+    with mpl.rc_context(STYLE):
+        H, W, _ = sheet.shape
+        figure = Figure(figsize=(W / 40, H / 40 + 0.3), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(sheet, interpolation="nearest")
+        axes.set_xticks((np.arange(len(classes)) + 0.5) * W / len(classes), classes)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0, labelsize=9)
+        axes.set_yticks([])
+        for side in axes.spines.values():
+            side.set_visible(False)
+        figure.savefig(path, dpi=110)

@@ -33,8 +33,8 @@ LINES = 1000  # at most this many training lines in metrics.jsonl
 CHECKPOINT_SECONDS = 30.0
 
 
-class Interrupted(KeyboardInterrupt):
-    """The user stopped the run, and it was saved; the message says how to go on."""
+class Interrupted(BaseException):
+    """The user stopped the run, and it was saved; the message says how to go on. No handler of errors catches it."""
 
 
 class DivergenceError(InputError):
@@ -120,7 +120,7 @@ def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progres
         _claim(config, folder, data)
         run = _Run(config, folder, data, net)
         run.restore()
-        with _stop_requests() as stop:
+        with _stop_requests() as stop, np.errstate(over="ignore", invalid="ignore"):  # what overflows is explained
             while run.iteration < config.iterations:
                 report(run.step())
                 if stop.is_set() and run.iteration < config.iterations:
@@ -167,6 +167,7 @@ class _Run:
             "running_error": self.running_error,
             "window": self.window,
         }
+        checkpoint.sync(self.folder / "metrics.jsonl")  # never behind the checkpoint
         checkpoint.save(self.folder, self.arrays(), meta)
         self.saved_at = time.monotonic()
 
@@ -199,11 +200,10 @@ class _Run:
         x, labels = training_batch(
             self.data, self.mean, config.seed, self.iteration, config.batch_size, augment=config.augment
         )
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is explained below, with its layer
-            try:
-                loss, error = train_step(self.net, self.optimizer, x, labels, lr)
-            except FloatingPointError:
-                raise DivergenceError(self._explain(x, lr)) from None
+        try:
+            loss, error = train_step(self.net, self.optimizer, x, labels, lr)
+        except FloatingPointError:
+            raise DivergenceError(self._explain(x, lr)) from None
         self.iteration += 1
         self.running_error += SMOOTHING * (error - self.running_error)
         self.warm = self.warm or self.running_error < WARMUP_ERROR
@@ -238,6 +238,9 @@ class _Run:
         values = {}
         for name, (x, y) in sets.items():
             values[f"{name}_loss"], values[f"{name}_error"] = evaluate(self.net, x, y, self.mean, size)
+        if not np.isfinite(list(values.values())).all():
+            lr = step_schedule(config.lr, config.milestones, self.iteration - 1)
+            raise DivergenceError(self._explain(normalise(images[rows[0]], self.mean), lr))
         self._record("eval", **values)
 
     def _explain(self, x: Array, lr: float) -> str:

@@ -1,0 +1,214 @@
+"""What a person types, and what they get: tables, figures, exit codes, and one line for every mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minires import data
+from minires.lab import checkpoint, degradation
+
+QUICK = ("--iterations", 2, "--batch-size", 2, "--eval-images", 8, "--quiet")
+
+
+@pytest.fixture(autouse=True)
+def small_shapes(shapes, monkeypatch, tmp_path):
+    """Commands run in an empty folder, on a small shapes10."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MINIRES_DATA", raising=False)
+    monkeypatch.setattr(data.cifar10, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(data.shapes10, "dataset", lambda *a, **k: shapes)
+
+
+def size(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_degradation_draws_a_figure_a_table_and_says_how_to_get_cifar10(run_cli, tmp_path):
+    code, out, _ = run_cli("degradation", "--nets", "plain8,resnet8", *QUICK)
+    assert code == 0
+    assert "minires data cifar10" in out
+    assert all(word in out for word in ("train error %", "plain8", "resnet8", "degradation.png"))
+    folder = tmp_path / "runs" / "degradation-shapes10-2"
+    assert size(folder / "degradation.png")[0] > 1000
+    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["plain8-seed0", "resnet8-seed0"]
+
+
+def test_the_second_call_trains_nothing(run_cli, tmp_path, monkeypatch):
+    words = ("degradation", "--nets", "plain8", "--seeds", 2, *QUICK)
+    _, first, _ = run_cli(*words)
+    monkeypatch.setattr(degradation, "train", lambda *a: pytest.fail("it trained again"))
+    code, second, _ = run_cli(*words)
+    assert code == 0
+    assert first.splitlines()[-3:] == second.splitlines()[-3:]
+    assert "  2  " in second  # seeds
+
+
+def test_train_stopped_and_resumed_ends_as_one_that_was_not(run_cli, tmp_path, monkeypatch):
+    run_cli("train", "resnet8", *QUICK, "--out", "whole")
+    real = degradation.follower
+
+    def press(*args):
+        follow = real(*args)
+
+        def pressing(progress):
+            follow(progress)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        return pressing
+
+    monkeypatch.setattr(degradation, "follower", press)
+    code, _, err = run_cli("train", "resnet8", *QUICK, "--out", "stopped")
+    assert code == 130
+    assert "minires resume stopped" in err
+    monkeypatch.setattr(degradation, "follower", real)
+    code, out, _ = run_cli("resume", "stopped", "--quiet")
+    assert code == 0
+    assert "stopped/errors.png" in out.replace("\\", "/")
+    a, b = (checkpoint.load(Path(name))[0] for name in ("whole", "stopped"))
+    assert all(np.array_equal(a[k], b[k]) for k in a)
+
+
+def test_plot_writes_png_and_svg(run_cli, tmp_path):
+    run_cli("degradation", "--nets", "plain8,resnet8", "--seeds", 2, "--out", "exp", *QUICK)
+    for name in ("a.png", "b.svg", "c.pdf"):
+        code, out, _ = run_cli("plot", "exp", "--out", name)
+        assert code == 0
+        assert name in out
+        assert (tmp_path / name).stat().st_size > 5000
+    assert "<svg" in (tmp_path / "b.svg").read_text()
+
+
+def test_a_figure_is_drawn_again_bit_for_bit(run_cli, tmp_path):
+    run_cli("degradation", "--nets", "plain8", "--out", "exp", *QUICK)
+    for name in ("a.svg", "b.svg"):
+        run_cli("plot", "exp", "--out", name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_info_audits_a_network(run_cli):
+    code, out, _ = run_cli("info", "resnet56")
+    assert code == 0
+    assert "853,018 parameters" in out
+    assert "125,485,696 multiply-adds" in out
+
+
+def test_info_says_what_is_here(run_cli):
+    code, out, _ = run_cli("info")
+    assert code == 0
+    assert all(word in out for word in ("numpy", "cores", "CIFAR-10: not found"))
+
+
+def test_the_contact_sheet_is_drawn(run_cli, tmp_path):
+    code, _, _ = run_cli("data", "shapes10", "--out", "sheet.png")
+    assert code == 0
+    assert size(tmp_path / "sheet.png")[0] > 300
+
+
+@pytest.mark.parametrize("command", [(), ("degradation",), ("train",), ("resume",), ("plot",), ("info",), ("data",)])
+def test_every_help_fits_a_screen_and_gives_an_example(run_cli, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    code, out, _ = run_cli(*command, "--help")
+    assert code == 0
+    assert len(out.splitlines()) <= 45
+    assert not command or command == ("data",) or "Example: minires" in out
+
+
+def make_cifar10(folder, label=3, records=10_000):
+    """Sparse files in the binary layout: every image black, every label 0 but the first."""
+    layout = folder / "cifar-10-batches-bin"
+    layout.mkdir(parents=True)
+    for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
+        with open(layout / name, "wb") as f:
+            f.write(bytes([label]))
+            f.truncate(records * 3073)
+    return layout
+
+
+MISTAKES = {
+    "an unknown net": (("train", "vgg16"), "unknown network 'vgg16'"),
+    "an odd depth": (("train", "resnet21"), "6n + 2"),
+    "an odd depth in a list": (("degradation", "--nets", "plain20,plain33"), "6n + 2"),
+    "no seeds": (("degradation", "--seeds", "0"), "at least one net and one seed"),
+    "no nets": (("degradation", "--nets", ","), "at least one net and one seed"),
+    "no iterations": (("degradation", "--iterations", "0"), "iterations must be an integer of at least 1"),
+    "a negative rate": (("train", "resnet8", "--lr", "-1"), "lr must be a positive number"),
+    "an unknown backend": (("train", "resnet8", "--backend", "tpu"), "backend must be one of"),
+    "an unknown data set": (("train", "resnet8", "--dataset", "mnist"), "mnist"),
+    "no CIFAR-10": (("train", "resnet8", "--dataset", "cifar10"), "minires data cifar10"),
+    "an empty data folder": (("train", "resnet8", "--data", "."), "found neither"),
+    "a folder that is no run": (("resume", "."), "no config.json"),
+    "nothing to plot": (("plot", "."), "no run in"),
+    "a figure of unknown kind": (("plot", ".", "--out", "a.gif"), ".png, .svg or .pdf"),
+    "a file that is not there": (("data", "cifar10", "--from", "nothing.tar.gz"), "nothing.tar.gz"),
+    "an unknown option": (("train", "resnet8", "--colour", "blue"), "--colour"),
+    "text for a number": (("degradation", "--iterations", "many"), "'--iterations'"),
+    "an unknown network to audit": (("info", "resnet5"), "6n + 2"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_message_and_exit_code_2(mistake, run_cli):
+    words, part = MISTAKES[mistake]
+    code, _, err = run_cli(*words)
+    assert code == 2
+    assert part in err
+
+
+def test_damaged_cifar10_is_one_message_and_exit_code_2(run_cli, tmp_path):
+    make_cifar10(tmp_path / "label", label=10)
+    code, _, err = run_cli("train", "resnet8", "--data", tmp_path / "label", *QUICK)
+    assert code == 2
+    assert "label" in err
+    (make_cifar10(tmp_path / "missing") / "data_batch_3.bin").unlink()
+    code, _, err = run_cli("train", "resnet8", "--data", tmp_path / "missing", *QUICK)
+    assert code == 2
+    assert "data_batch_3.bin" in err
+    make_cifar10(tmp_path / "short", records=9_999)
+    code, _, err = run_cli("train", "resnet8", "--data", tmp_path / "short", *QUICK)
+    assert code == 2
+    assert str(10_000 * 3073) in err.replace(",", "")
+
+
+def test_a_locked_run_is_one_message_and_exit_code_2(run_cli):
+    run_cli("train", "resnet8", *QUICK, "--out", "run")
+    with checkpoint.locked(Path("run")):
+        code, _, err = run_cli("train", "resnet8", *QUICK, "--out", "run")
+    assert code == 2
+    assert "in use by process" in err
+
+
+def test_the_same_folder_for_another_recipe_is_one_message_and_exit_code_2(run_cli):
+    run_cli("train", "resnet8", *QUICK, "--out", "run")
+    code, _, err = run_cli("train", "resnet8", *QUICK, "--out", "run", "--lr", 0.3)
+    assert code == 2
+    assert "lr 0.1 there, 0.3 asked for" in err
+
+
+def test_divergence_is_one_message_and_exit_code_2(run_cli):
+    code, _, err = run_cli("train", "resnet8", *QUICK, "--lr", 1e30)
+    assert code == 2
+    assert "diverged" in err
+
+
+def test_the_command_is_installed_and_the_package_runs_as_a_module():
+    command = Path(sys.executable).with_name("minires.exe" if sys.platform == "win32" else "minires")
+    for words in ([sys.executable, "-m", "minires"], [command]):
+        done = subprocess.run([*words, "--help"], capture_output=True, text=True, check=True)
+        assert "degradation" in done.stdout
+
+
+@pytest.mark.cifar10
+def test_degradation_runs_on_cifar10(run_cli, cifar10_folder, tmp_path, monkeypatch):
+    code, out, _ = run_cli("degradation", "--data", cifar10_folder, "--nets", "plain8,resnet8", *QUICK)
+    assert code == 0
+    assert "Data: CIFAR-10" in out
+    record = json.loads((tmp_path / "runs/degradation-cifar-10-2/resnet8-seed0/config.json").read_text())
+    assert record["data"]["name"] == "CIFAR-10"

@@ -1,0 +1,370 @@
+"""A run ends with the same bits however often it is stopped, and nothing that it recorded is ever lost."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minires import InputError, resnet
+from minires.data import per_pixel_mean
+from minires.lab import checkpoint
+from minires.lab import train as training
+from minires.lab.config import Config
+from minires.lab.train import DivergenceError, evaluate, finished, read_record, train, train_step
+from minires.optim import SGD
+
+
+class Crash(BaseException):
+    """The machine stops here."""
+
+
+def final_state(folder):
+    arrays, meta = checkpoint.load(folder)
+    return arrays, {k: v for k, v in meta.items() if k != "seconds"}
+
+
+def metrics(folder):
+    return [{k: v for k, v in m.items() if k != "seconds"} for m in checkpoint.read_lines(folder / "metrics.jsonl")]
+
+
+def assert_same_end(a, b):
+    (arrays, meta), (expected, expected_meta) = final_state(a), final_state(b)
+    assert meta == expected_meta
+    assert arrays.keys() == expected.keys()
+    for name, value in expected.items():
+        assert value.tobytes() == arrays[name].tobytes(), name
+    assert metrics(a) == metrics(b)
+
+
+@pytest.fixture(scope="module")
+def unstopped(tmp_path_factory, shapes):
+    config = Config("resnet8", "shapes10", 6, batch_size=4, eval_every=3, eval_images=16, bn_images=16)
+    return train(config, tmp_path_factory.mktemp("unstopped"), shapes)
+
+
+@pytest.fixture
+def saves_always(monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+
+
+def test_a_network_learns_sixteen_images_by_heart(shapes):
+    net = resnet(8)
+    sgd, mean = SGD(net.parameters()), per_pixel_mean(shapes.train_images)
+    x = (shapes.train_images[:16] - mean) / 255
+    losses = [train_step(net, sgd, x.astype("float32"), shapes.train_labels[:16], 0.05)[0] for _ in range(40)]
+    assert losses[0] > 2
+    assert losses[-1] < 0.01
+
+
+def test_a_run_folder_holds_config_metrics_and_checkpoint(unstopped, shapes):
+    record = read_record(unstopped)
+    assert record["data"] == {"name": "shapes10", "source": shapes.source, "sha256": shapes.sha256}
+    assert {"minires", "python", "numpy"} <= record["provenance"]["versions"].keys()
+    assert record["provenance"]["machine"]["processor"]
+    lines = metrics(unstopped)
+    assert [m["iteration"] for m in lines if m["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert [m["iteration"] for m in lines if m["kind"] == "eval"] == [3, 6]
+    assert all(0 <= m[f"{s}_error"] <= 1 for m in lines if m["kind"] == "eval" for s in ("train", "test"))
+    assert finished(unstopped)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(unstopped, tiny, shapes, tmp_path):
+    assert_same_end(train(tiny, tmp_path / "a", shapes), unstopped)
+    other = final_state(train(replace(tiny, seed=1), tmp_path / "b", shapes))[0]
+    assert not np.array_equal(other["net/conv.w"], final_state(unstopped)[0]["net/conv.w"])
+
+
+def test_evaluation_does_not_change_the_training(unstopped, tiny, shapes, tmp_path):
+    often = final_state(train(replace(tiny, eval_every=1), tmp_path / "a", shapes))[0]
+    for name, value in final_state(unstopped)[0].items():
+        if "running" not in name:
+            np.testing.assert_array_equal(often[name], value, name)
+
+
+def test_a_finished_run_is_left_as_it_is(unstopped, tiny, shapes):
+    before = {p.name: p.stat().st_mtime_ns for p in unstopped.iterdir() if p.suffix == ".safetensors"}
+    seen = []
+    train(tiny, unstopped, shapes, seen.append)
+    assert seen == []
+    assert {p.name: p.stat().st_mtime_ns for p in unstopped.iterdir() if p.suffix == ".safetensors"} == before
+
+
+# ---------------------------------------------------------------------------------------------------------- crashes
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_a_crash_at_any_write_and_a_new_start_end_with_the_same_bits(
+    call, unstopped, tiny, shapes, tmp_path, monkeypatch, saves_always
+):
+    real = getattr(os, call)
+
+    def crash_at(number, after):
+        seen = 0
+
+        def wrapped(*args, **kwargs):
+            nonlocal seen
+            seen += 1
+            if seen == number:
+                if after:
+                    real(*args, **kwargs)
+                raise Crash
+            return real(*args, **kwargs)
+
+        return wrapped
+
+    for number in range(1, 13):
+        folder = tmp_path / str(number)
+        monkeypatch.setattr(os, call, crash_at(number, after=number % 2))
+        with pytest.raises(Crash):
+            train(tiny, folder, shapes)
+        monkeypatch.setattr(os, call, real)
+        train(tiny, folder, shapes)
+        assert_same_end(folder, unstopped)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from minires.data import shapes10
+from minires.lab import train
+from minires.lab.config import Config
+train.CHECKPOINT_SECONDS = 0.02
+config = Config("plain8", "shapes10", 120, batch_size=4, eval_every=40, eval_images=16, bn_images=16)
+data = shapes10.dataset(seed=0, train=96, test=32)
+print("started", flush=True)
+train.train(config, Path(sys.argv[1]), data, lambda p: print(p.iteration, flush=True))
+"""
+
+
+def test_killed_at_twenty_random_instants_a_run_ends_with_the_same_bits(tmp_path):
+    rng = np.random.default_rng(20)
+    whole, killed, kills, places = tmp_path / "whole", tmp_path / "killed", 0, set()
+    subprocess.run([sys.executable, "-c", KILLED, str(whole)], check=True, stdout=subprocess.DEVNULL)
+    while kills < 20:
+        command = [sys.executable, "-c", KILLED, str(killed)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            process.stdout.readline()
+            process.stdout.readline()  # the first iteration is done
+            try:
+                process.wait(timeout=rng.uniform(0, 0.12))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+                places.add(process.stdout.read().split("\n")[-2:][0])
+            else:
+                break
+    assert kills >= 5, "the run was over too soon to be killed often"
+    while not finished(killed):
+        subprocess.run([sys.executable, "-c", KILLED, str(killed)], check=True, stdout=subprocess.DEVNULL)
+    assert_same_end(killed, whole)
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_the_rest_gives_the_same_bits(unstopped, tiny, shapes, tmp_path):
+    def press(progress):
+        if progress.iteration == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(training.Interrupted, match="saved at iteration 2 of 6"):
+        train(tiny, tmp_path, shapes, press)
+    assert checkpoint.load(tmp_path)[1]["iteration"] == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    seen = []
+    train(tiny, tmp_path, shapes, seen.append)
+    assert seen[0].iteration == 3
+    assert_same_end(tmp_path, unstopped)
+
+
+def test_a_cut_last_line_of_metrics_is_harmless(unstopped, tiny, shapes, tmp_path, saves_always):
+    def press(progress):
+        if progress.iteration == 4:
+            raise Crash
+
+    with pytest.raises(Crash):
+        train(tiny, tmp_path, shapes, press)
+    with open(tmp_path / "metrics.jsonl", "a") as f:
+        f.write('{"kind": "train", "iter')
+    train(tiny, tmp_path, shapes)
+    assert_same_end(tmp_path, unstopped)
+
+
+# ----------------------------------------------------------------------------------------------------------- damage
+
+
+def stopped_run(tiny, shapes, folder):
+    """A run of 6 iterations that crashed after 4, saved at every one."""
+
+    def stop(progress):
+        if progress.iteration == 4:
+            raise Crash
+
+    with pytest.raises(Crash):
+        train(tiny, folder, shapes, stop)
+    return folder / checkpoint.NAME
+
+
+@pytest.mark.parametrize("damage", ["cut", "a bit flipped", "empty", "rubbish"])
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_serves(
+    damage, unstopped, tiny, shapes, tmp_path, saves_always
+):
+    path = stopped_run(tiny, shapes, tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes({"cut": content[:-500], "empty": b"", "rubbish": b"x" * 1000}.get(damage, bytes(content)))
+    with pytest.warns(UserWarning, match="going on from the one before"):
+        train(tiny, tmp_path, shapes)
+    assert_same_end(tmp_path, unstopped)
+
+
+def test_with_no_whole_checkpoint_the_run_is_refused_and_kept(tiny, shapes, tmp_path, saves_always):
+    path = stopped_run(tiny, shapes, tmp_path)
+    for name in (checkpoint.NAME, checkpoint.PREVIOUS):
+        path.with_name(name).write_bytes(b"rubbish")
+    lines = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match="not a whole checkpoint"):
+        train(tiny, tmp_path, shapes)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == lines
+
+
+def test_a_checkpoint_of_another_net_is_refused(tiny, shapes, tmp_path, saves_always):
+    theirs = stopped_run(replace(tiny, net="plain8"), shapes, tmp_path / "theirs")
+    mine = stopped_run(tiny, shapes, tmp_path / "mine")
+    mine.write_bytes(theirs.read_bytes())
+    with pytest.raises(InputError, match="its checkpoint is of plain8, not resnet8"):
+        train(tiny, mine.parent, shapes)
+
+
+def test_a_damaged_config_is_refused(unstopped, tiny, shapes, tmp_path):
+    for content in ("", "{", "[]", '{"config": {}}', json.dumps({"config": {"net": "resnet8"}, "data": {}})):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(InputError, match=r"damaged|must have the fields"):
+            train(tiny, tmp_path, shapes)
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.05}, {"net": "plain8"}, {"iterations": 7}, {"seed": 3}])
+def test_a_folder_of_another_recipe_is_refused_and_says_what_differs(change, unstopped, tiny, shapes):
+    with pytest.raises(InputError, match=f"holds another run: {next(iter(change))}"):
+        train(replace(tiny, **change), unstopped, shapes)
+
+
+def test_a_folder_of_other_data_is_refused(unstopped, tiny, shapes):
+    other = replace(shapes, test_labels=(shapes.test_labels + 1) % 10)
+    with pytest.raises(InputError, match="other data"):
+        train(tiny, unstopped, other)
+
+
+def test_a_locked_folder_is_refused_and_free_again_afterwards(unstopped, tiny, shapes):
+    with checkpoint.locked(unstopped), pytest.raises(InputError, match=f"in use by process {os.getpid()}"):
+        train(tiny, unstopped, shapes)
+    train(tiny, unstopped, shapes)
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_full_disk_is_one_message_and_loses_nothing(
+    failing, unstopped, tiny, shapes, tmp_path, monkeypatch, saves_always
+):
+    real, calls = getattr(os, failing), 0
+
+    def full(*args):
+        nonlocal calls
+        calls += 1
+        if calls > 9:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*args)
+
+    monkeypatch.setattr(os, failing, full)
+    with pytest.raises(InputError, match=r"cannot write .*No space left on device.*recorded before is whole"):
+        train(tiny, tmp_path, shapes)
+    monkeypatch.setattr(os, failing, real)
+    assert checkpoint.load(tmp_path)[1]["iteration"] >= 1
+    assert not list(tmp_path.glob(".*.part"))
+    train(tiny, tmp_path, shapes)
+    assert_same_end(tmp_path, unstopped)
+
+
+def test_a_folder_that_cannot_be_made_is_one_message(tiny, shapes, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        train(tiny, tmp_path / "file" / "run", shapes)
+
+
+def test_a_read_only_folder_is_one_message(tiny, shapes, tmp_path, monkeypatch):
+    def refuse(path, *args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(InputError, match="Permission denied"):
+        train(tiny, tmp_path, shapes)
+
+
+# ------------------------------------------------------------------------------------------------------- divergence
+
+
+def test_a_diverging_run_names_step_and_layer_and_advises(tiny, shapes, tmp_path):
+    with pytest.raises(DivergenceError) as e:
+        train(replace(tiny, lr=1e30), tmp_path, shapes)
+    text = str(e.value)
+    assert "resnet8 diverged at iteration" in text
+    assert "First values that are not finite: " in text
+    assert "--lr" in text
+
+
+def test_nan_in_a_weight_is_traced_to_it(tiny, shapes, tmp_path, monkeypatch):
+    real = training.train_step
+
+    def poisoned(net, *args):
+        net.parameters()["stage2.block1.body.conv1.w"][0, 0, 0, 0] = np.nan
+        return real(net, *args)
+
+    monkeypatch.setattr(training, "train_step", poisoned)
+    with pytest.raises(DivergenceError, match=r"not finite: stage2\.block1\.body\.conv1\.w"):
+        train(tiny, tmp_path, shapes)
+
+
+# --------------------------------------------------------------------------------------------------------- recipe
+
+
+def test_warm_up_lasts_until_the_training_error_is_below_80_percent(tiny, shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "train_step", lambda net, sgd, x, y, lr: (1.0, 0.7 if len(rates) > 2 else 0.9))
+    monkeypatch.setattr(training, "SMOOTHING", 1.0)
+    rates = []
+    train(replace(tiny, warmup_lr=0.01), tmp_path, shapes, lambda p: rates.append(p.lr))
+    assert rates == [0.01, 0.01, 0.01, 0.01, 0.1, 0.1]
+
+
+def test_the_learning_rate_drops_at_the_milestones(tiny, shapes, tmp_path):
+    rates = []
+    train(replace(tiny, milestones=(2, 4)), tmp_path, shapes, lambda p: rates.append(p.lr))
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_evaluation_counts_every_image_once(shapes, rng):
+    net, mean = resnet(8), per_pixel_mean(shapes.train_images)
+    loss, error = evaluate(net, shapes.test_images, shapes.test_labels, mean, 5)
+    whole_loss, whole_error = evaluate(net, shapes.test_images, shapes.test_labels, mean, 32)
+    assert error == whole_error
+    assert loss == pytest.approx(whole_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"iterations": 0}, {"batch_size": 1}, {"lr": 0.0}, {"lr": float("nan")}, {"seed": -1}, {"eval_images": 0},
+     {"milestones": (4, 2)}, {"backend": "tpu"}],
+)  # fmt: skip
+def test_a_senseless_recipe_is_refused(change, tiny):
+    with pytest.raises(InputError, match=next(iter(change))):
+        replace(tiny, **change)
+
+
+def test_more_evaluation_images_than_there_are_is_refused(tiny, shapes, tmp_path):
+    with pytest.raises(InputError, match="evaluation needs"):
+        train(replace(tiny, eval_images=90), tmp_path, shapes)
+
+
+def test_a_config_survives_json(tiny):
+    assert Config.from_json(json.loads(json.dumps(tiny.to_json()))) == tiny
