@@ -1,0 +1,320 @@
+"""The compiled ops are the NumPy ops: same names, same numbers, on any number of threads and any width of registers."""
+
+import hashlib
+import inspect
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minires.errors import InputError
+from minires.ops import get_ops, jit, simd
+
+compiled, plain = get_ops("numba"), get_ops("numpy")
+dtypes = st.sampled_from(["float32", "float64"])
+seeds = st.integers(0, 2**32 - 1)
+sizes = st.integers(1, 9)
+channels = st.one_of(st.integers(1, 20), st.sampled_from([32, 48]))
+
+
+def assert_close(ours, theirs, terms, scale):
+    """Rounding errors of a sum grow like the square root of the number of its terms, each of the size of `scale`."""
+    assert ours.dtype == theirs.dtype
+    assert ours.shape == theirs.shape
+    tolerance = 8 * math.sqrt(terms) * np.finfo(ours.dtype).eps * scale
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+
+
+def size_of(*arrays):
+    return math.prod(float(np.abs(a).max()) for a in arrays)
+
+
+def normal(rng, shape, dtype):
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def public_ops(module):
+    found = inspect.getmembers(module, inspect.isfunction)
+    return {name: f for name, f in found if name.endswith(("forward", "backward", "inference", "update", "entropy"))}
+
+
+def test_both_backends_have_the_same_names_and_signatures():
+    ours, theirs = public_ops(compiled), public_ops(plain)
+    assert len(theirs) >= 14
+    assert set(ours) == set(theirs)
+    for name, function in theirs.items():
+        assert str(inspect.signature(ours[name])) == str(inspect.signature(function)), name
+
+
+@given(seeds, dtypes, sizes, sizes, sizes, channels, channels, st.integers(1, 4), st.integers(1, 4), st.integers(1, 3),
+       st.integers(0, 3))  # fmt: skip
+def test_convolution_equals_numpy_for_any_shape_stride_and_pad(seed, dtype, N, H, W, C, K, KH, KW, stride, pad):
+    rng = np.random.default_rng(seed)
+    KH, KW = min(KH, H + 2 * pad), min(KW, W + 2 * pad)
+    x, w = normal(rng, (N, H, W, C), dtype), normal(rng, (KH, KW, C, K), dtype)
+    (y, cache), (y_plain, cache_plain) = (ops.conv2d_forward(x, w, stride, pad) for ops in (compiled, plain))
+    assert_close(y, y_plain, KH * KW * C, size_of(x, w))
+    dy = normal(rng, y.shape, dtype)
+    (dx, dw), (dx_plain, dw_plain) = compiled.conv2d_backward(dy, cache), plain.conv2d_backward(dy, cache_plain)
+    assert_close(dx, dx_plain, KH * KW * K, size_of(dy, w))
+    assert_close(dw, dw_plain, y[..., 0].size, size_of(dy, x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "filters", "stride", "pad"),
+    [((2, 30, 26, 3), (7, 7, 16), 2, 3), ((18, 8, 8, 64), (3, 3, 64), 1, 1), ((3, 14, 14, 24), (1, 1, 40), 2, 0),
+     ((2, 5, 6, 4), (2, 2, 3), 5, 2), ((1, 6, 5, 2), (1, 2, 2), 1, 4)],
+)  # fmt: skip
+def test_convolution_equals_numpy_for_stems_projections_and_odd_geometry(dtype, shape, filters, stride, pad):
+    rng = np.random.default_rng(0)
+    (KH, KW, K), C = filters, shape[3]
+    x, w = normal(rng, shape, dtype), normal(rng, (KH, KW, C, K), dtype)
+    (y, cache), (y_plain, cache_plain) = (ops.conv2d_forward(x, w, stride, pad) for ops in (compiled, plain))
+    assert_close(y, y_plain, KH * KW * C, size_of(x, w))
+    dy = normal(rng, y.shape, dtype)
+    (dx, dw), (dx_plain, dw_plain) = compiled.conv2d_backward(dy, cache), plain.conv2d_backward(dy, cache_plain)
+    assert_close(dx, dx_plain, KH * KW * K, size_of(dy, w))
+    assert_close(dw, dw_plain, y[..., 0].size, size_of(dy, x))
+
+
+@pytest.mark.parametrize("name", ["batchnorm", "batchnorm_relu"])
+@given(seeds, dtypes, st.sampled_from([1, 2, 3]), sizes, sizes, channels)
+def test_batchnorm_equals_numpy_with_and_without_relu(name, seed, dtype, axes, N, H, C):
+    rng = np.random.default_rng(seed)
+    shape, eps = (*(N + 1, H, H)[:axes], C), 1e-2
+    x = normal(rng, shape, dtype) + np.asarray(rng.uniform(-3, 3), dtype)
+    gamma, beta, dy = normal(rng, C, dtype), normal(rng, C, dtype), normal(rng, shape, dtype)
+    M = x.size // C
+    *ours, cache = getattr(compiled, f"{name}_forward")(x, gamma, beta, eps)
+    *theirs, cache_plain = getattr(plain, f"{name}_forward")(x, gamma, beta, eps)
+    inv_std = 1 / np.sqrt(theirs[2] + eps)
+    condition = (1 + size_of(x, inv_std)) ** 2  # how much a rounding error of x grows in xhat
+    for a, b, scale in zip(ours, theirs, (size_of(gamma) * condition + size_of(beta), size_of(x), size_of(x, x)),
+                           strict=True):  # fmt: skip
+        assert_close(a, b, M, scale)
+    backward = size_of(dy) * condition
+    dy[np.abs(theirs[0]) < 1e-4] = 0  # next to the kink of the ReLU a rounding error decides
+    ours = getattr(compiled, f"{name}_backward")(dy, cache)
+    theirs = getattr(plain, f"{name}_backward")(dy, cache_plain)
+    for a, b, scale in zip(ours, theirs, (size_of(gamma, inv_std) * backward, M * backward, M * backward), strict=True):
+        assert_close(a, b, M, scale)
+    mean, var = normal(rng, C, dtype), rng.uniform(0.1, 2, C).astype(dtype)
+    ours, theirs = (getattr(ops, f"{name}_inference")(x, gamma, beta, mean, var, eps) for ops in (compiled, plain))
+    assert_close(ours, theirs, 4, size_of(gamma, 1 / np.sqrt(var)) * (size_of(x) + size_of(mean)) + size_of(beta))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_variance_survives_a_mean_far_from_zero_and_a_first_image_far_from_the_others(dtype):
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((64, 8, 8, 5)).astype(dtype) + np.asarray(1000, dtype)
+    x[0] += 50
+    _, mean, var, _ = compiled.batchnorm_forward(x, np.ones(5, dtype), np.zeros(5, dtype), 1e-5)
+    exact = x.astype(np.float64).reshape(-1, 5)
+    np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=math.sqrt(len(exact)) * np.finfo(dtype).eps)
+    np.testing.assert_allclose(var, exact.var(axis=0), rtol=64 * 8 * np.finfo(dtype).eps)  # N = 64 images
+
+
+@given(seeds, dtypes, st.lists(sizes, min_size=1, max_size=4))
+def test_relu_and_add_relu_equal_numpy_exactly(seed, dtype, shape):
+    rng = np.random.default_rng(seed)
+    a, b, dy = (normal(rng, shape, dtype) for _ in range(3))
+    a.flat[0] = 0
+    for name, arguments in (("relu", (a,)), ("add_relu", (a, b))):
+        results = []
+        for ops in (compiled, plain):
+            y, cache = getattr(ops, f"{name}_forward")(*arguments)
+            results.append((y, getattr(ops, f"{name}_backward")(dy, cache)))
+        np.testing.assert_array_equal(results[0], results[1])
+
+
+@given(seeds, dtypes, sizes, sizes, sizes, channels, st.integers(1, 4), st.integers(1, 3), st.integers(0, 2))
+def test_pooling_equals_numpy(seed, dtype, N, H, W, C, size, stride, pad):
+    rng = np.random.default_rng(seed)
+    pad = min(pad, size // 2)
+    size = min(size, H + 2 * pad, W + 2 * pad)
+    pad = min(pad, size // 2)
+    x = rng.integers(-3, 3, (N, H, W, C)).astype(dtype)  # equal values: the first one wins
+    (y, cache), (y_plain, cache_plain) = (ops.max_pool_forward(x, size, stride, pad) for ops in (compiled, plain))
+    np.testing.assert_array_equal(y, y_plain)
+    dy = normal(rng, y.shape, dtype)
+    ours, theirs = compiled.max_pool_backward(dy, cache), plain.max_pool_backward(dy, cache_plain)
+    assert_close(ours, theirs, size * size, size_of(dy))
+    (y, cache), (y_plain, cache_plain) = (ops.global_avg_pool_forward(x) for ops in (compiled, plain))
+    assert_close(y, y_plain, H * W, size_of(x))
+    dy = normal(rng, y.shape, dtype)
+    ours, theirs = compiled.global_avg_pool_backward(dy, cache), plain.global_avg_pool_backward(dy, cache_plain)
+    assert_close(ours, theirs, 1, size_of(dy))
+
+
+@given(seeds, dtypes, sizes, channels, st.integers(2, 12))
+def test_linear_and_loss_equal_numpy(seed, dtype, N, C, K):
+    rng = np.random.default_rng(seed)
+    x, w, b, dy = (normal(rng, shape, dtype) for shape in ((N, C), (C, K), K, (N, K)))
+    (y, cache), (y_plain, cache_plain) = (ops.linear_forward(x, w, b) for ops in (compiled, plain))
+    assert_close(y, y_plain, C, size_of(x, w) + size_of(b))
+    for ours, theirs in zip(compiled.linear_backward(dy, cache), plain.linear_backward(dy, cache_plain), strict=True):
+        assert_close(ours, theirs, max(N, K), size_of(dy) * (1 + size_of(x) + size_of(w)))
+    labels = rng.integers(0, K, N)
+    loss, dlogits = compiled.softmax_cross_entropy(y_plain, labels)
+    loss_plain, dlogits_plain = plain.softmax_cross_entropy(y_plain, labels)
+    assert loss == pytest.approx(loss_plain, rel=1e-5)
+    assert_close(dlogits, dlogits_plain, K, 1)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 40_001])  # the last is large enough for the kernel
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sgd_equals_numpy_and_changes_weights_and_velocity_in_place(size, dtype):
+    rng = np.random.default_rng(0)
+    w, dw, v = (normal(rng, size, dtype) for _ in range(3))
+    w_plain, v_plain = w.copy(), v.copy()
+    for _ in range(3):
+        assert compiled.sgd_update(w, dw, v, 0.1, 0.9, 1e-2) is None
+        plain.sgd_update(w_plain, dw, v_plain, 0.1, 0.9, 1e-2)
+    assert_close(v, v_plain, 9, size_of(dw) + size_of(v) + size_of(w))
+    assert_close(w, w_plain, 9, size_of(dw) + size_of(v) + size_of(w))
+
+
+def calls(rng, dtype):
+    """One call of every op that a kernel computes: name, arguments of the forward, and gradients its backward takes."""
+    x, w = normal(rng, (5, 9, 7, 16), dtype), normal(rng, (3, 3, 16, 16), dtype)
+    narrow, odd = normal(rng, (5, 9, 7, 3), dtype), normal(rng, (3, 3, 3, 5), dtype)
+    gamma, beta = normal(rng, 16, dtype), normal(rng, 16, dtype)
+    return [
+        ("conv2d", (x, w, 1, 1)), ("conv2d", (x, w, 2, 1)), ("conv2d", (narrow, odd, 2, 0)),
+        ("batchnorm", (x, gamma, beta, 1e-5)), ("batchnorm_relu", (x, gamma, beta, 1e-5)),
+        ("relu", (x,)), ("add_relu", (x, x[::-1])), ("max_pool", (x, 3, 2, 1)),
+    ]  # fmt: skip
+
+
+def run(ops, dtype, seed=0):
+    """Every result of every call, in order."""
+    rng, results = np.random.default_rng(seed), []
+    for name, arguments in calls(rng, dtype):
+        *forward, cache = getattr(ops, f"{name}_forward")(*arguments)
+        backward = getattr(ops, f"{name}_backward")(normal(rng, forward[0].shape, dtype), cache)
+        results += [*forward, *(backward if isinstance(backward, tuple) else (backward,))]
+    weights = [normal(rng, 40_000, dtype) for _ in range(3)]
+    ops.sgd_update(*weights, 0.1, 0.9, 1e-4)
+    return [*results, *weights]
+
+
+def test_inputs_stay_and_results_share_no_memory_with_them_or_with_later_results():
+    rng = np.random.default_rng(0)
+    for name, arguments in calls(rng, "float32"):
+        forward, backward = (getattr(compiled, f"{name}_{way}") for way in ("forward", "backward"))
+        arrays = [a for a in arguments if isinstance(a, np.ndarray)]
+        y, *_, cache = forward(*arguments)
+        dy = normal(rng, y.shape, "float32")
+        dx = results[0] if isinstance(results := backward(dy, cache), tuple) else results
+        named = [*arrays, y, dy, dx]
+        copies = [a.copy() for a in named]
+        later, *_, cache = forward(*(a * 2 for a in arrays), *arguments[len(arrays) :])
+        backward(dy * 3, cache)
+        for now, then in zip(named, copies, strict=True):
+            np.testing.assert_array_equal(now, then, err_msg=name)
+        assert not any(np.shares_memory(y, a) or np.shares_memory(dx, a) for a in (*arrays, later, dy)), name
+
+
+def test_results_do_not_depend_on_how_inputs_lie_in_memory():
+    rng = np.random.default_rng(0)
+    for name, arguments in calls(rng, "float64"):
+        strange = [np.asfortranarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
+        for a in strange:
+            if isinstance(a, np.ndarray):
+                a.setflags(write=False)
+        *ours, cache = getattr(compiled, f"{name}_forward")(*arguments)
+        *again, cache_again = getattr(compiled, f"{name}_forward")(*strange)
+        dy = normal(rng, ours[0].shape, "float64")
+        backward = getattr(compiled, f"{name}_backward")
+        np.testing.assert_array_equal(backward(dy, cache)[0], backward(np.asfortranarray(dy), cache_again)[0])
+        for a, b in zip(ours, again, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def test_both_backends_refuse_the_same_arguments_in_the_same_words():
+    x, w = np.ones((2, 4, 4, 3), np.float32), np.ones((3, 3, 5, 2), np.float32)
+    wrong = [
+        ("conv2d_forward", (x, w)), ("conv2d_forward", (x, w[:, :, :3], 0)), ("conv2d_forward", (x[:0], w[:, :, :3])),
+        ("batchnorm_forward", (x, x[0, 0, 0, :2], x[0, 0, 0], 1e-5)), ("relu_forward", (x.astype(int),)),
+        ("add_relu_forward", (x, x[:1])), ("sgd_update", (x, x[:1], x, 0.1, 0.9, 0.0)),
+        ("batchnorm_relu_inference", (x, *[x[0, 0, 0]] * 4, -1.0)),
+    ]  # fmt: skip
+    for name, arguments in wrong:
+        with pytest.raises(InputError) as ours:
+            getattr(compiled, name)(*arguments)
+        with pytest.raises(InputError) as theirs:
+            getattr(plain, name)(*arguments)
+        assert str(ours.value) == str(theirs.value)
+
+
+def test_complex_numbers_go_to_numpy():
+    rng = np.random.default_rng(0)
+    x, w = normal(rng, (2, 5, 5, 3), "complex128"), normal(rng, (3, 3, 3, 2), "complex128") * 1j
+    (y, cache), (y_plain, cache_plain) = (ops.conv2d_forward(x, w, 1, 1) for ops in (compiled, plain))
+    np.testing.assert_array_equal(y, y_plain)
+    np.testing.assert_array_equal(compiled.conv2d_backward(y, cache)[0], plain.conv2d_backward(y, cache_plain)[0])
+
+
+def test_nan_stays_visible():
+    x = np.zeros((1, 3, 3, 5), np.float32)
+    x[0, 1, 1, 2] = np.nan
+    ones = np.ones(5, np.float32)
+    assert np.isnan(compiled.relu_forward(x)[0]).any()
+    assert np.isnan(compiled.add_relu_forward(x, x)[0]).any()
+    assert np.isnan(compiled.batchnorm_relu_forward(x, ones, ones, 1e-5)[0][..., 2]).all()
+    assert np.isnan(compiled.conv2d_forward(x, np.ones((3, 3, 5, 2), np.float32))[0]).all()
+
+
+# ------------------------------------------------------------------------------------------------------ other processes
+
+
+def report():
+    """What a process of its own prints: a digest of every result, and what it compiled."""
+    digest = hashlib.sha256()
+    for ours, theirs in zip(run(compiled, "float32"), run(plain, "float32"), strict=True):
+        digest.update(ours.tobytes())
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * size_of(theirs))
+    print(json.dumps({"digest": digest.hexdigest(), "vector_bytes": simd.VECTOR_BYTES, **jit.compilations()}))
+
+
+def in_process(cache_folder, **environment):
+    root = str(Path(__file__).parents[1])
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache_folder), "PYTHONPATH": root} | environment
+    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("machine_code")
+    return [in_process(folder, NUMBA_NUM_THREADS=threads) for threads in ("1", "2")]
+
+
+def test_same_bits_on_one_and_two_threads(two_processes):
+    one, two = two_processes
+    assert one["digest"] == two["digest"]
+
+
+def test_the_second_process_compiles_nothing(two_processes):
+    first, second = two_processes
+    assert first["compiled"] > 0
+    assert second["compiled"] == 0
+    assert second["loaded"] == first["compiled"]
+
+
+@pytest.mark.parametrize(("name", "most_bytes"), [("haswell", 32), ("generic", 16)])
+def test_results_equal_numpy_on_other_processors(tmp_path, name, most_bytes):
+    assert in_process(tmp_path, NUMBA_CPU_NAME=name, NUMBA_NUM_THREADS="2")["vector_bytes"] <= most_bytes
+
+
+if __name__ == "__main__":
+    report()
