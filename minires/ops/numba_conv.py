@@ -37,11 +37,13 @@ WEIGHT_CHUNKS = 16  # each has its own sum of weight gradients, so this many cop
 BAND_PIXELS = 128  # output pixels a weight tile adds up before the next tile reads them again from the nearest cache
 
 
-def _tile(K: int, dtype: np.dtype, rows: int, vectors: int) -> tuple[int, tuple, tuple]:
-    """Return K rounded up to whole registers, and the rows and vectors of the tile: as high again if one is enough."""
+def _tile(most: int, K: int, dtype: np.dtype, rows: int, vectors: int) -> tuple[int, tuple, tuple]:
+    """Return K rounded up to whole registers, and the sizes of a tile for it that has at most `most` rows."""
     registers = -(-K // lanes(dtype))
     if registers % vectors:
         rows, vectors = rows * vectors, 1
+    while rows > most:
+        rows //= 2
     return registers * lanes(dtype), (0,) * rows, (0,) * vectors
 
 
@@ -86,7 +88,6 @@ def _correlate(x: Array, panels: Array, y: Array, stride: int, corner: tuple, ph
     top, left = corner
     step, row, col = phase
     OH, OW = (YH - row + step - 1) // step, (YW - col + step - 1) // step
-    tiled = OW - OW % len(rows)  # the pixels of a row that fill whole tiles; the others go one by one
     for chunk in prange((N + IMAGES - 1) // IMAGES):
         padded = np.zeros(((OH - 1) * stride + KH, (OW - 1) * stride + run // C, C), x.dtype)
         columns = padded.shape[1]
@@ -96,12 +97,10 @@ def _correlate(x: Array, panels: Array, y: Array, stride: int, corner: tuple, ph
                 for i in range(OH):
                     source = i * stride * columns * C
                     target = ((n * YH + row + i * step) * YW + col) * K + k * block
-                    for j in range(0, tiled, len(rows)):
+                    for first in range(0, OW, len(rows)):
+                        j = min(first, OW - len(rows))  # the last tile ends with the row, some pixels are done twice
                         _filter_pixels(padded, source + j * stride * C, stride * C, panels, k,
                                        y, target + j * step * K, step * K, rows, vectors)  # fmt: skip
-                    for j in range(tiled, OW):
-                        _filter_pixels(padded, source + j * stride * C, stride * C, panels, k,
-                                       y, target + j * step * K, step * K, ONE, vectors)  # fmt: skip
 
 
 @inner
@@ -152,7 +151,9 @@ def _correlate_weights(x: Array, dy: Array, dw: Array, stride: int, corner: tupl
 def _apply(x: Array, w: Array, y: Array, stride: int, corner: tuple, phase: tuple = (1, 0, 0)) -> None:
     """Write the correlation of x with the filters w into the pixels of y that `phase` names."""
     KH, KW, C, K = w.shape
-    wide, *tile = _tile(K, x.dtype, *PIXEL_TILE)
+    step, row, col = phase
+    pixels = y[:, row::step, col::step]
+    wide, *tile = _tile(pixels.shape[2], K, x.dtype, *PIXEL_TILE)
     block = len(tile[1]) * lanes(x.dtype)
     panels = np.zeros((KH, KW * C, wide), x.dtype)
     panels[:, :, :K] = w.reshape(KH, KW * C, K)
@@ -160,8 +161,6 @@ def _apply(x: Array, w: Array, y: Array, stride: int, corner: tuple, phase: tupl
     if wide == K:
         _correlate(x, panels, y, stride, corner, phase, *tile)
     else:  # the last register of each pixel is not full: work with more filters and drop them
-        step, row, col = phase
-        pixels = y[:, row::step, col::step]
         more = np.empty((*pixels.shape[:3], wide), x.dtype)
         _correlate(x, panels, more, stride, corner, (1, 0, 0), *tile)
         pixels[...] = more[..., :K]
@@ -206,7 +205,7 @@ def _backward_input(dy: Array, shape: tuple[int, ...], w: Array, stride: int, pa
 def _backward_weights(dy: Array, x: Array, shape: tuple[int, ...], stride: int, pad: int) -> Array:
     """Each chunk of images adds up its own gradient, and the chunks are added in order: the same bits on any thread."""
     KH, KW, C, K = shape
-    wide, *tile = _tile(K, dy.dtype, *WEIGHT_TILE)
+    wide, *tile = _tile(KW * C, K, dy.dtype, *WEIGHT_TILE)
     if wide != K:
         dy = np.pad(dy, ((0, 0), (0, 0), (0, 0), (0, wide - K)))
     chunks = np.empty((min(len(x), WEIGHT_CHUNKS), KH, KW * C, wide), dy.dtype)

@@ -134,3 +134,23 @@ def sgd_update(w: Array, dw: Array, v: Array, lr: float, momentum: float, weight
         _sgd(w.reshape(-1), contiguous(dw).reshape(-1), v.reshape(-1), lr, momentum, weight_decay)
     else:
         numpy_ops.sgd_update(w, dw, v, lr, momentum, weight_decay)
+
+
+def warm_up(dtype: str = "float32") -> None:
+    """Compile every kernel that the networks for CIFAR-10 need, or load it from the disk.
+
+    Kernels depend on the dtype and on how many registers the channels fill, on no other size, so small arrays will do.
+    `jit.announce` tells which kernels are compiled meanwhile.
+    """
+    for C, K, stride in ((3, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1)):  # the stem, and both widths of tiles
+        x, w = np.zeros((1, 16, 16, C), dtype), np.zeros((3, 3, C, K), dtype)
+        y, cache = conv2d_forward(x, w, stride, 1)
+        conv2d_backward(y, cache)
+    gamma = np.ones(y.shape[-1], dtype)
+    y, mean, var, cache = batchnorm_forward(y, gamma, gamma, 1e-5)
+    batchnorm_backward(y, cache)
+    batchnorm_inference(y, mean, mean, mean, var, 1e-5)
+    relu_backward(y, relu_forward(y)[1])
+    add_relu_forward(y, y)
+    w = np.zeros(SGD_VALUES, dtype)
+    sgd_update(w, w.copy(), w.copy(), 0.1, 0.9, 1e-4)
