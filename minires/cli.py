@@ -38,6 +38,9 @@ EvalOption = Annotated[int, typer.Option(help="Training and test images on which
 BackendOption = Annotated[str, typer.Option(help=f"Whose ops: {', '.join(BACKENDS)}.")]
 EveryOption = Annotated[int | None, typer.Option(help="Iterations between evaluations [default: a quarter of all].")]
 WarmupOption = Annotated[float | None, typer.Option(help="Learning rate until the training error is below 80 %.")]
+MovingOption = Annotated[
+    bool, typer.Option("--moving-average", help="Evaluate with batch norm's moving averages, not recomputed ones.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 
@@ -61,7 +64,7 @@ def load(dataset: str, folder: Path | None) -> Dataset:
 
 
 def recipe(
-    net: str, dataset: Dataset, iterations: int, eval_images: int, eval_every: int | None, **rest: Any
+    net: str, dataset: Dataset, iterations: int, eval_images: int, eval_every: int | None, moving: bool, **rest: Any
 ) -> Config:
     """Config with what is left open filled in."""
     every = max(1, iterations // 4) if eval_every is None else eval_every
@@ -73,7 +76,7 @@ def recipe(
         milestones=milestones,
         eval_every=every,
         eval_images=eval_images,
-        bn_images=eval_images,
+        bn_images=0 if moving else eval_images,
         **rest,
     )
 
@@ -90,6 +93,7 @@ def degradation_command(
     batch_size: BatchOption = 128,
     eval_images: EvalOption = 512,
     eval_every: EveryOption = None,
+    moving_average: MovingOption = False,
     backend: BackendOption = "numpy",
     quiet: QuietOption = False,
 ) -> None:
@@ -105,9 +109,8 @@ def degradation_command(
     if seeds < 1 or not names:
         raise InputError(f"expected at least one net and one seed, got --nets {nets!r} --seeds {seeds}")
     found = load(dataset, data)
-    base = recipe(
-        names[0], found, iterations, eval_images, eval_every, lr=lr, batch_size=batch_size, backend=backend
-    )
+    rest = {"lr": lr, "batch_size": batch_size, "backend": backend}
+    base = recipe(names[0], found, iterations, eval_images, eval_every, moving_average, **rest)
     folder = out or RUNS / f"degradation-{found.name.lower()}-{iterations}"
     say(f"Recipe: {iterations} iterations, batch {batch_size}, lr {lr:g}, momentum {base.momentum}, {backend} backend")
     folders = degradation.run(names, seeds, base, folder, found, quiet)
@@ -127,6 +130,7 @@ def train_command(
     batch_size: BatchOption = 128,
     eval_images: EvalOption = 2000,
     eval_every: EveryOption = None,
+    moving_average: MovingOption = False,
     backend: BackendOption = "numpy",
     quiet: QuietOption = False,
 ) -> None:
@@ -144,6 +148,7 @@ def train_command(
         iterations,
         eval_images,
         eval_every,
+        moving_average,
         lr=lr,
         warmup_lr=warmup_lr,
         batch_size=batch_size,
