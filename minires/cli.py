@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from dataclasses import replace
@@ -14,6 +15,8 @@ from minires import data as images
 from minires.data import Dataset, cifar10, shapes10
 from minires.errors import InputError
 from minires.lab import audit, degradation, plots
+from minires.lab import bench as timing
+from minires.lab.checkpoint import write_whole
 from minires.lab.config import Config, paper_milestones, provenance, read_record
 from minires.lab.train import Interrupted, train
 from minires.ops import BACKENDS
@@ -222,6 +225,28 @@ def info(
     say(f"backends: {', '.join(BACKENDS)}")
     folder = images.find_cifar10()
     say(f"CIFAR-10: {folder or 'not found; get it with: minires data cifar10'}")
+
+
+@app.command()
+def bench(
+    nets: Annotated[str, typer.Option(help="Names, separated by commas.")] = "resnet20,resnet56",
+    backend: Annotated[str, typer.Option(help="Backends, separated by commas.")] = ",".join(BACKENDS),
+    peer: Annotated[str, typer.Option(help="torch, torch.compile, or both with a comma; needs PyTorch.")] = "",
+    rounds: Annotated[int, typer.Option(help="Rounds for each contender, in turn.")] = 15,
+    batch_size: BatchOption = 128,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+) -> None:
+    """Time training steps and inference, backend against backend and against PyTorch.
+
+    Example: minires bench --nets resnet20 --peer torch --json bench.json
+    """
+    names = timing.contenders([b for b in backend.split(",") if b], [p for p in peer.split(",") if p])
+    found = timing.bench(nets.split(","), names, rounds, batch_size, lambda line: typer.echo(line, err=True))
+    here = provenance()
+    say(f"{here['machine']['processor']}, {here['machine']['cores']} cores; {here['versions']}; batch {batch_size}")
+    say(timing.table(found, None) + "\n\n" + timing.kinds_table(found))
+    if json_file:
+        write_whole(json_file, json.dumps(timing.record(found, None), indent=1).encode())
 
 
 data_app = typer.Typer(help="Get CIFAR-10, or look at shapes10.", no_args_is_help=True, rich_markup_mode=None)
