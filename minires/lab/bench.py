@@ -211,7 +211,8 @@ def _torch_steps(name: str, how: str, batch_size: int) -> dict[str, Callable[[],
     net = by_name(name)
     layout: Any = torch.contiguous_format if "contiguous" in how else torch.channels_last
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    twin = peer.as_torch(net).to(memory_format=layout)
+    twin: Any = peer.as_torch(net)
+    twin.to(memory_format=layout)
     sgd = torch.optim.SGD(twin.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     images, numbers = _batch(batch_size)
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(memory_format=layout)
