@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from dataclasses import replace
@@ -14,6 +15,8 @@ from minires import data as images
 from minires.data import Dataset, cifar10, shapes10
 from minires.errors import InputError
 from minires.lab import audit, degradation, plots
+from minires.lab import bench as timing
+from minires.lab.checkpoint import write_whole
 from minires.lab.config import Config, paper_milestones, provenance, read_record
 from minires.lab.train import Interrupted, train
 from minires.ops import BACKENDS
@@ -38,6 +41,9 @@ EvalOption = Annotated[int, typer.Option(help="Training and test images on which
 BackendOption = Annotated[str, typer.Option(help=f"Whose ops: {', '.join(BACKENDS)}.")]
 EveryOption = Annotated[int | None, typer.Option(help="Iterations between evaluations [default: a quarter of all].")]
 WarmupOption = Annotated[float | None, typer.Option(help="Learning rate until the training error is below 80 %.")]
+MovingOption = Annotated[
+    bool, typer.Option("--moving-average", help="Evaluate with batch norm's moving averages, not recomputed ones.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 
@@ -61,7 +67,7 @@ def load(dataset: str, folder: Path | None) -> Dataset:
 
 
 def recipe(
-    net: str, dataset: Dataset, iterations: int, eval_images: int, eval_every: int | None, **rest: Any
+    net: str, dataset: Dataset, iterations: int, eval_images: int, eval_every: int | None, moving: bool, **rest: Any
 ) -> Config:
     """Config with what is left open filled in."""
     every = max(1, iterations // 4) if eval_every is None else eval_every
@@ -73,7 +79,7 @@ def recipe(
         milestones=milestones,
         eval_every=every,
         eval_images=eval_images,
-        bn_images=eval_images,
+        bn_images=0 if moving else eval_images,
         **rest,
     )
 
@@ -90,6 +96,7 @@ def degradation_command(
     batch_size: BatchOption = 128,
     eval_images: EvalOption = 512,
     eval_every: EveryOption = None,
+    moving_average: MovingOption = False,
     backend: BackendOption = "numpy",
     quiet: QuietOption = False,
 ) -> None:
@@ -105,9 +112,8 @@ def degradation_command(
     if seeds < 1 or not names:
         raise InputError(f"expected at least one net and one seed, got --nets {nets!r} --seeds {seeds}")
     found = load(dataset, data)
-    base = recipe(
-        names[0], found, iterations, eval_images, eval_every, lr=lr, batch_size=batch_size, backend=backend
-    )
+    rest = {"lr": lr, "batch_size": batch_size, "backend": backend}
+    base = recipe(names[0], found, iterations, eval_images, eval_every, moving_average, **rest)
     folder = out or RUNS / f"degradation-{found.name.lower()}-{iterations}"
     say(f"Recipe: {iterations} iterations, batch {batch_size}, lr {lr:g}, momentum {base.momentum}, {backend} backend")
     folders = degradation.run(names, seeds, base, folder, found, quiet)
@@ -127,6 +133,7 @@ def train_command(
     batch_size: BatchOption = 128,
     eval_images: EvalOption = 2000,
     eval_every: EveryOption = None,
+    moving_average: MovingOption = False,
     backend: BackendOption = "numpy",
     quiet: QuietOption = False,
 ) -> None:
@@ -144,6 +151,7 @@ def train_command(
         iterations,
         eval_images,
         eval_every,
+        moving_average,
         lr=lr,
         warmup_lr=warmup_lr,
         batch_size=batch_size,
@@ -217,6 +225,28 @@ def info(
     say(f"backends: {', '.join(BACKENDS)}")
     folder = images.find_cifar10()
     say(f"CIFAR-10: {folder or 'not found; get it with: minires data cifar10'}")
+
+
+@app.command()
+def bench(
+    nets: Annotated[str, typer.Option(help="Names, separated by commas.")] = "resnet20,resnet56",
+    backend: Annotated[str, typer.Option(help="Backends, separated by commas.")] = ",".join(BACKENDS),
+    peer: Annotated[str, typer.Option(help="torch, torch.compile, or both with a comma; needs PyTorch.")] = "",
+    rounds: Annotated[int, typer.Option(help="Rounds for each contender, in turn.")] = 15,
+    batch_size: BatchOption = 128,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+) -> None:
+    """Time training steps and inference, backend against backend and against PyTorch.
+
+    Example: minires bench --nets resnet20 --peer torch --json bench.json
+    """
+    names = timing.contenders([b for b in backend.split(",") if b], [p for p in peer.split(",") if p])
+    found = timing.bench(nets.split(","), names, rounds, batch_size, lambda line: typer.echo(line, err=True))
+    here = provenance()
+    say(f"{here['machine']['processor']}, {here['machine']['cores']} cores; {here['versions']}; batch {batch_size}")
+    say(timing.table(found, None) + "\n\n" + timing.kinds_table(found))
+    if json_file:
+        write_whole(json_file, json.dumps(timing.record(found, None), indent=1).encode())
 
 
 data_app = typer.Typer(help="Get CIFAR-10, or look at shapes10.", no_args_is_help=True, rich_markup_mode=None)

@@ -1,5 +1,6 @@
 """The same numbers as PyTorch: ops, gradients of whole networks, and twenty steps of training."""
 
+import importlib.util
 import os
 
 import numpy as np
@@ -8,17 +9,17 @@ from hypothesis import given
 from strategies import convolutions, images, pools
 
 from minires import get_ops, plain, resnet
-from minires.layers import Conv2d, layer_outputs
+from minires.layers import layer_outputs
 from minires.ops import BACKENDS
 from minires.optim import SGD
 
-try:
-    import torch
-    import torch.nn.functional as F  # noqa: N812
-except ImportError:
-    if os.environ.get("CI"):
-        raise
+if importlib.util.find_spec("torch") is None and not os.environ.get("CI"):
     pytest.skip("PyTorch is an optional peer: pip install -e '.[peers]'", allow_module_level=True)
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from minires.lab import peer
 
 pytestmark = pytest.mark.peers
 TIGHT = 1e-11  # of the largest value, in float64
@@ -102,51 +103,16 @@ def test_cross_entropy(ops, rng):
     agree(dlogits, t.grad.numpy())
 
 
-class Peer:
-    """A network of ours in PyTorch, built from its parameters by name."""
-
-    def __init__(self, net):
-        self.convolutions = {n for n, layer in net.named_layers() if isinstance(layer, Conv2d)}
-        self.weights = {}
-        for name, p in net.parameters().items():
-            self.weights[name] = filters(p) if p.ndim == 4 else torch.tensor(p, requires_grad=True)
-        self.blocks = sorted({n.split(".body")[0] for n in self.weights if ".body" in n})
-        self.plain = net.title.startswith("plain")
-
-    def conv_bn(self, x, prefix, i="", stride=1):
-        w = self.weights[f"{prefix}conv{i}.w"]
-        y = F.conv2d(x, w, stride=stride, padding=w.shape[2] // 2)
-        gamma, beta = (self.weights[f"{prefix}bn{i}.{p}"] for p in ("gamma", "beta"))
-        return F.batch_norm(y, None, None, gamma, beta, training=True, eps=1e-5)
-
-    def __call__(self, x):
-        x = F.relu(self.conv_bn(x, ""))
-        for block in sorted(self.blocks, key=lambda b: [int("".join(filter(str.isdigit, p))) for p in b.split(".")]):
-            K = self.weights[f"{block}.body.conv1.w"].shape[0]
-            stride = 1 if K == x.shape[1] else 2
-            z = self.conv_bn(F.relu(self.conv_bn(x, f"{block}.body.", 1, stride)), f"{block}.body.", 2)
-            if f"{block}.shortcut.conv.w" in self.weights:
-                z = z + self.conv_bn(x, f"{block}.shortcut.", stride=stride)
-            elif not self.plain:
-                z = z + F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, K - x.shape[1]))
-            x = F.relu(z)
-        return x.mean((2, 3)) @ self.weights["fc.w"] + self.weights["fc.b"]
-
-    def loss(self, x, labels):
-        for w in self.weights.values():
-            w.grad = None
-        loss = F.cross_entropy(self(tensor(x)), torch.tensor(labels))
-        loss.backward()
-        return loss.item()
-
-    def named(self, attribute):
-        found = {n: (w.grad if attribute == "grad" else w.detach()).numpy() for n, w in self.weights.items()}
-        return {n: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for n, a in found.items()}
-
-
 def batch(N, seed=0, side=32, dtype="float64"):
     rng = np.random.default_rng(seed)
     return rng.standard_normal((N, side, side, 3)).astype(dtype), rng.integers(0, 10, N)
+
+
+def torch_loss(twin, x, labels):
+    twin.zero_grad()
+    loss = F.cross_entropy(twin(tensor(x)), torch.tensor(labels))
+    loss.backward()
+    return loss.item()
 
 
 def gradients(net, x, labels):
@@ -169,11 +135,11 @@ NETS = {
 def test_gradients_of_whole_networks_in_float64(name, backend):
     net = NETS[name]().astype("float64").use(backend)
     x, labels = batch(8)
-    peer = Peer(net)
-    theirs_loss = peer.loss(x, labels)
+    twin = peer.as_torch(net)
+    theirs_loss = torch_loss(twin, x, labels)
     loss, ours = gradients(net, x, labels)
     assert abs(loss - theirs_loss) <= TIGHT * abs(theirs_loss)
-    for name, theirs in peer.named("grad").items():
+    for name, theirs in peer.gradients(net, twin).items():
         agree(ours[name], theirs)
 
 
@@ -192,25 +158,25 @@ def test_float32_gradients_are_exact_to_the_rounding_of_their_sums(backend):
             break
     else:
         pytest.fail("a ReLU changed sides in each of 20 batches")
-    peer = Peer(double)
-    peer.loss(x32.astype("float64"), labels)
+    twin = peer.as_torch(double)
+    torch_loss(twin, x32.astype("float64"), labels)
     ours = gradients(single, x32, labels)[1]
-    errors = [np.linalg.norm(ours[n] - e) / np.linalg.norm(e) for n, e in peer.named("grad").items()]
+    errors = [np.linalg.norm(ours[n] - e) / np.linalg.norm(e) for n, e in peer.gradients(double, twin).items()]
     depth, terms = 20, x[..., 0].size  # every layer sums N H W terms, whose roundings add up as a random walk
     assert max(errors) <= depth * np.sqrt(terms) * np.finfo(np.float32).eps
 
 
 def trajectory(net, steps, lr):
     """Train both for some steps; return the largest relative distance of a parameter."""
-    peer = Peer(net)
-    torch_sgd = torch.optim.SGD(peer.weights.values(), lr=lr, momentum=0.9, weight_decay=1e-4)
+    twin = peer.as_torch(net)
+    torch_sgd = torch.optim.SGD(twin.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
     sgd = SGD(net.parameters())
     for i in range(steps):
         x, labels = batch(16, seed=i)
-        peer.loss(x, labels)
+        torch_loss(twin, x, labels)
         torch_sgd.step()
         sgd.step(gradients(net, x, labels)[1], lr)
-    theirs = peer.named("weights")
+    theirs = peer.parameters(net, twin)
     return max(np.abs(p - theirs[n]).max() / np.abs(theirs[n]).max() for n, p in net.parameters().items())
 
 

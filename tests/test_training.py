@@ -87,6 +87,13 @@ def test_evaluation_does_not_change_the_training(unstopped, tiny, shapes, tmp_pa
             np.testing.assert_array_equal(often[name], value, name)
 
 
+def test_with_no_images_for_it_evaluation_uses_the_moving_averages(unstopped, tiny, shapes, tmp_path):
+    moving = final_state(train(replace(tiny, bn_images=0, eval_every=1), tmp_path, shapes))[0]
+    recomputed = final_state(unstopped)[0]
+    np.testing.assert_array_equal(moving["net/conv.w"], recomputed["net/conv.w"])
+    assert not np.array_equal(moving["net/bn.running_mean"], recomputed["net/bn.running_mean"])
+
+
 def test_a_finished_run_is_left_as_it_is(unstopped, tiny, shapes):
     before = {p.name: p.stat().st_mtime_ns for p in unstopped.iterdir() if p.suffix == ".safetensors"}
     seen = []

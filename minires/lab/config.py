@@ -44,7 +44,8 @@ class Config:
     eval_images : int
         Fixed training images, not augmented, and as many test images, on which errors are measured.
     bn_images : int
-        Other training images, over which batch norm's statistics are recomputed before each evaluation.
+        Other training images, over which batch norm's statistics are recomputed before each evaluation, as the paper's
+        authors did; 0 keeps the moving averages of training.
     backend : str
     """
 
@@ -65,7 +66,7 @@ class Config:
     backend: str = "numpy"
 
     def __post_init__(self) -> None:
-        least = {"iterations": 1, "batch_size": 2, "seed": 0, "eval_every": 1, "eval_images": 1, "bn_images": 2}
+        least = {"iterations": 1, "batch_size": 2, "seed": 0, "eval_every": 1, "eval_images": 1, "bn_images": 0}
         for name, bound in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < bound:

@@ -229,8 +229,9 @@ class _Run:
     def _evaluate(self) -> None:
         config, images, labels = self.config, self.data.train_images, self.data.train_labels
         size = config.batch_size
-        rows = [self.bn_rows[i : i + size] for i in range(0, len(self.bn_rows), size)]
-        recompute_statistics(self.net, (normalise(images[r], self.mean) for r in rows if len(r) > 1))
+        if len(self.bn_rows):
+            rows = [self.bn_rows[i : i + size] for i in range(0, len(self.bn_rows), size)]
+            recompute_statistics(self.net, (normalise(images[r], self.mean) for r in rows))
         sets = {
             "train": (images[self.eval_rows], labels[self.eval_rows]),
             "test": (self.data.test_images[: config.eval_images], self.data.test_labels[: config.eval_images]),
@@ -240,7 +241,7 @@ class _Run:
             values[f"{name}_loss"], values[f"{name}_error"] = evaluate(self.net, x, y, self.mean, size)
         if not np.isfinite(list(values.values())).all():
             lr = step_schedule(config.lr, config.milestones, self.iteration - 1)
-            raise DivergenceError(self._explain(normalise(images[rows[0]], self.mean), lr))
+            raise DivergenceError(self._explain(normalise(images[self.eval_rows[:size]], self.mean), lr))
         self._record("eval", **values)
 
     def _explain(self, x: Array, lr: float) -> str:

@@ -1,0 +1,283 @@
+"""How fast is it? Training steps and inference of the same network, backend against backend and against PyTorch.
+
+Each contender lives in a process of its own with the same threads, and waits without computing while another is timed;
+rounds go in turn, so that a machine whose speed drifts is fair to all. Medians are quoted, with the extremes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minires.errors import InputError
+from minires.lab.audit import macs
+from minires.lab.config import provenance
+from minires.lab.text import columns
+from minires.layers import Layer
+from minires.ops import BACKENDS
+from minires.optim import SGD
+from minires.resnet import by_name
+
+PEERS = {"torch": ("torch channels_last", "torch contiguous"), "torch.compile": ("torch.compile channels_last",)}
+ROUND_SECONDS = 0.5  # a round repeats its step until it has taken about this long
+
+
+@dataclass
+class Timing:
+    """One contender at one network: seconds per step of each round, and what it cost to get there."""
+
+    net: str
+    contender: str
+    batch_size: int
+    first_step: float
+    train: list[float] = field(default_factory=list)
+    inference: list[float] = field(default_factory=list)
+    peak_megabytes: float = 0.0
+    kinds: dict[str, float] = field(default_factory=dict)
+
+
+def contenders(backends: Sequence[str], peers: Sequence[str]) -> list[str]:
+    """Names of all contenders.
+
+    Raises
+    ------
+    InputError
+        If a backend or a peer is unknown.
+    """
+    for kind, given, known in (("backend", backends, BACKENDS), ("peer", peers, tuple(PEERS))):
+        for name in given:
+            if name not in known:
+                raise InputError(f"{kind} must be one of {', '.join(known)}, got {name!r}")
+    return [*backends, *(name for peer in peers for name in PEERS[peer])]
+
+
+def bench(
+    nets: Sequence[str], names: Sequence[str], rounds: int, batch_size: int, report: Callable[[str], None]
+) -> list[Timing]:
+    """Time every contender at every network, `rounds` rounds in turn.
+
+    Parameters
+    ----------
+    nets, names : list of str
+        Networks, and contenders as `contenders` names them.
+    rounds, batch_size : int
+    report : callable
+        Told what is going on.
+
+    Returns
+    -------
+    timings : list of Timing
+    """
+    if rounds < 1 or batch_size < 2:
+        raise InputError(f"expected at least one round and a batch of two, got {rounds} and {batch_size}")
+    return [timing for net in nets for timing in _bench_net(by_name(net).title, names, rounds, batch_size, report)]
+
+
+def _bench_net(
+    net: str, names: Sequence[str], rounds: int, batch_size: int, report: Callable[[str], None]
+) -> list[Timing]:
+    with ExitStack() as stack:
+        pipes, timings = {}, {}
+        for name in names:
+            report(f"{net}, {name}: first step")
+            pipes[name] = stack.enter_context(_worker(net, name, batch_size))
+            timings[name] = Timing(net, name, batch_size, _ask(pipes[name], "start"))
+        for i in range(rounds):
+            for name in names:
+                report(f"{net}, {name}: round {i + 1} of {rounds}")
+                timings[name].train.append(_ask(pipes[name], "train"))
+                timings[name].inference.append(_ask(pipes[name], "inference"))
+        for name in names:
+            timings[name].kinds = _ask(pipes[name], "kinds")
+            timings[name].peak_megabytes = _ask(pipes[name], "memory")
+    return list(timings.values())
+
+
+# ------------------------------------------------------------------------------------------------------------ workers
+
+
+@contextmanager
+def _worker(net: str, name: str, batch_size: int) -> Iterator[Any]:
+    context = multiprocessing.get_context("spawn")  # a fork would inherit threads that do not run
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, net, name, batch_size), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        process.join(10)
+        process.kill()
+
+
+def _ask(pipe: Any, question: str) -> Any:
+    pipe.send(question)
+    try:
+        answer = pipe.recv()
+    except EOFError:
+        raise InputError(f"the process that answers {question!r} ended; run it alone to see why") from None
+    if isinstance(answer, str):
+        raise InputError(answer)
+    return answer
+
+
+def _serve(pipe: Any, net: str, name: str, batch_size: int) -> None:
+    """Answer questions until the other side hangs up."""
+    try:
+        steps = _torch_steps(net, name, batch_size) if name.startswith("torch") else _steps(net, name, batch_size)
+        repeats = {"train": 1, "inference": 1}
+        while True:
+            question = pipe.recv()
+            if question == "start":
+                answer: Any = _time(steps["train"], 1)
+                _time(steps["inference"], 1)
+                for kind in repeats:
+                    repeats[kind] = max(1, round(ROUND_SECONDS / _time(steps[kind], 1)))
+            elif question == "memory":
+                answer = peak_megabytes()
+            elif question == "kinds":
+                answer = steps["kinds"]() if "kinds" in steps else {}
+            else:
+                answer = _time(steps[question], repeats[question])
+            pipe.send(answer)
+    except EOFError:
+        return
+    except InputError as e:
+        pipe.send(str(e))
+
+
+def _time(step: Callable[[], Any], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return (time.perf_counter() - start) / repeats
+
+
+def _batch(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((batch_size, 32, 32, 3)).astype(np.float32), rng.integers(0, 10, batch_size)
+
+
+def _steps(name: str, backend: str, batch_size: int) -> dict[str, Callable[[], Any]]:
+    net = by_name(name).use(backend)
+    sgd, (x, labels) = SGD(net.parameters()), _batch(batch_size)
+
+    def train() -> None:
+        _, dlogits = net.ops.softmax_cross_entropy(net.forward(x, train=True), labels)
+        net.backward(dlogits)
+        sgd.step(net.gradients(), 0.01)
+
+    def kinds() -> dict[str, float]:
+        spent: dict[str, float] = defaultdict(float)
+        for _, layer in net.named_layers():
+            if not layer.children:
+                _watch(layer, spent)
+        spent["whole step"] = _time(train, 3) * 3
+        return {kind: seconds / 3 for kind, seconds in spent.items()}
+
+    return {"train": train, "inference": lambda: net.forward(x), "kinds": kinds}
+
+
+def _watch(layer: Layer, spent: dict[str, float]) -> None:
+    """Add the time that one layer takes to the account of its kind."""
+
+    def timed(direction: str, call: Callable) -> Callable:
+        def run(*args: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return call(*args, **named)
+            finally:
+                spent[f"{type(layer).__name__} {direction}"] += time.perf_counter() - start
+
+        return run
+
+    vars(layer).update(forward=timed("forward", layer.forward), backward=timed("backward", layer.backward))
+
+
+def _torch_steps(name: str, how: str, batch_size: int) -> dict[str, Callable[[], Any]]:
+    from minires.lab import peer  # optional, and slow to import
+    from minires.lab.peer import torch
+
+    net = by_name(name)
+    layout: Any = torch.contiguous_format if "contiguous" in how else torch.channels_last
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    twin: Any = peer.as_torch(net)
+    twin.to(memory_format=layout)
+    sgd = torch.optim.SGD(twin.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    images, numbers = _batch(batch_size)
+    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(memory_format=layout)
+    labels = torch.from_numpy(numbers)
+    model: Any = torch.compile(twin) if "compile" in how else twin
+
+    def train() -> None:
+        twin.train()
+        sgd.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(model(x), labels).backward()
+        sgd.step()
+
+    def inference() -> None:
+        twin.eval()
+        with torch.no_grad():
+            model(x)
+
+    return {"train": train, "inference": inference}
+
+
+def peak_megabytes() -> float:
+    """Largest memory this process has held; 0 where the system does not tell."""
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+def table(timings: Sequence[Timing], peak: float | None) -> str:
+    """Images a second (median, extremes), GFLOP/s, share of the peak, for training and inference."""
+    head = ["net", "contender", "train images/s", "range", "GFLOP/s"]
+    head += ["of peak"] * (peak is not None) + ["inference images/s", "range", "first step s", "peak MB"]
+    lines = [head]
+    for t in timings:
+        flops = 2 * macs(by_name(t.net)) * 3 / np.median(t.train) * t.batch_size / 1e9  # forward, dx and dw
+        cells = [t.net, t.contender, *_rate(t.train, t.batch_size), f"{flops:.0f}"]
+        cells += [f"{100 * flops / peak:.0f} %"] if peak is not None else []
+        cells += [*_rate(t.inference, t.batch_size), f"{t.first_step:.1f}", f"{t.peak_megabytes:.0f}"]
+        lines.append(cells)
+    return columns(lines, left=2)
+
+
+def _rate(seconds: Sequence[float], batch_size: int) -> tuple[str, str]:
+    rates = batch_size / np.array(seconds)
+    return f"{np.median(rates):.0f}", f"{rates.min():.0f}-{rates.max():.0f}"
+
+
+def kinds_table(timings: Sequence[Timing]) -> str:
+    """Where the time of a training step goes, by kind of layer, in milliseconds."""
+    lines = [["net", "contender", "kind of layer", "ms", "share"]]
+    for t in timings:
+        whole = t.kinds.get("whole step", 0.0)
+        listed = sorted(t.kinds.items(), key=lambda item: -item[1])
+        for kind, seconds in listed:
+            if seconds < 0.005 * whole:
+                continue
+            lines.append([t.net, t.contender, kind, f"{1e3 * seconds:.1f}", f"{100 * seconds / whole:.0f} %"])
+    return columns(lines, left=3)
+
+
+def record(timings: Sequence[Timing], peak: float | None) -> dict[str, Any]:
+    """Everything measured, with machine and versions, as JSON values."""
+    return {"provenance": provenance(), "peak_gflops": peak, "timings": [asdict(t) for t in timings]}
