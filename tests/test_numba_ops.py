@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minires
 from minires.errors import InputError
 from minires.ops import get_ops, jit, simd
 
@@ -278,11 +279,19 @@ def test_nan_stays_visible():
 
 def report():
     """What a process of its own prints: a digest of every result, and what it compiled."""
-    digest = hashlib.sha256()
+    compiled.warm_up()
+    before = jit.compilations()
+    net, images = minires.resnet(8, rng=0).use("numba"), np.ones((3, 32, 32, 3), np.float32)
+    logits = net.forward(images, train=True)
+    net.backward(compiled.softmax_cross_entropy(logits, np.arange(3))[1])
+    net.forward(images)
+    missed = jit.compilations() != before
+    digest = hashlib.sha256(b"".join(gradient.tobytes() for gradient in net.gradients().values()))
     for ours, theirs in zip(run(compiled, "float32"), run(plain, "float32"), strict=True):
         digest.update(ours.tobytes())
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * size_of(theirs))
-    print(json.dumps({"digest": digest.hexdigest(), "vector_bytes": simd.VECTOR_BYTES, **jit.compilations()}))
+    told = {"digest": digest.hexdigest(), "vector_bytes": simd.VECTOR_BYTES, "warm_up_missed_kernels": missed}
+    print(json.dumps(told | jit.compilations()))
 
 
 def in_process(cache_folder, **environment):
@@ -302,6 +311,10 @@ def two_processes(tmp_path_factory):
 def test_same_bits_on_one_and_two_threads(two_processes):
     one, two = two_processes
     assert one["digest"] == two["digest"]
+
+
+def test_after_a_warm_up_a_network_compiles_nothing(two_processes):
+    assert not two_processes[0]["warm_up_missed_kernels"]
 
 
 def test_the_second_process_compiles_nothing(two_processes):

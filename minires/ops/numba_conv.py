@@ -38,13 +38,13 @@ BAND_PIXELS = 128  # output pixels a weight tile adds up before the next tile re
 
 
 def _tile(most: int, K: int, dtype: np.dtype, rows: int, vectors: int) -> tuple[int, tuple, tuple]:
-    """Return K rounded up to whole registers, and the sizes of a tile for it that has at most `most` rows."""
+    """Return K rounded up to whole registers, and the sizes of a tile that fits it and `most` rows."""
     registers = -(-K // lanes(dtype))
-    if registers % vectors:
-        rows, vectors = rows * vectors, 1
-    while rows > most:
-        rows //= 2
-    return registers * lanes(dtype), (0,) * rows, (0,) * vectors
+    return (
+        registers * lanes(dtype),
+        (0,) * (rows if rows <= most else 1),
+        (0,) * (vectors if registers % vectors == 0 else 1),
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels

@@ -12,8 +12,10 @@ from numba import prange
 from minires.ops import checks, numba_conv, numba_norm, numpy_ops
 from minires.ops.jit import keep_freed_memory, kernel, start_threads
 from minires.ops.numpy_ops import (  # noqa: F401 - ops of this backend too
+    col2im,
     global_avg_pool_backward,
     global_avg_pool_forward,
+    im2col,
     linear_backward,
     linear_forward,
     max_pool_backward,
@@ -152,5 +154,5 @@ def warm_up(dtype: str = "float32") -> None:
     batchnorm_inference(y, mean, mean, mean, var, 1e-5)
     relu_backward(y, relu_forward(y)[1])
     add_relu_forward(y, y)
-    w = np.zeros(SGD_VALUES, dtype)
-    sgd_update(w, w.copy(), w.copy(), 0.1, 0.9, 1e-4)
+    w, dw, v = np.zeros((3, SGD_VALUES), dtype)
+    sgd_update(w, dw, v, 0.1, 0.9, 1e-4)
