@@ -27,14 +27,15 @@ from minires.ops.simd import (
 Array = np.ndarray
 Cache = tuple
 
-# (rows, registers) of a tile by register width in bytes. Measured on 16@32x32, 32@16x16 and 64@8x8 in float32, share of
-# the speed of a large BLAS matrix product. 32 bytes (16 registers; AMD Zen 3), pixels: 4x2 0.94-1.03, 2x4 0.84-0.93,
-# 5x2 0.55-0.88, 6x2 0.65-0.88, 8x1 0.66-0.72, 3x4 0.45. 64 bytes has 32 registers.
+# (rows, registers) of a tile by register width in bytes. Measured on 16@32x32, 32@16x16 and 64@8x8 in float32 as a share
+# of the speed of a BLAS matrix product. 32 bytes (AMD Zen 3, 16 registers), pixels: 4x2 0.94-1.03, 2x4 0.84-0.93,
+# 5x2 0.55-0.88, 6x2 0.65-0.88, 8x1 0.66-0.72, 3x4 0.45; weights: 6x2 0.88, 4x2 0.7. 64 bytes (32 registers) by a
+# prototype: pixels 8x1 and 16x1 alike on all three, weights 12x2.
 PIXEL_TILE = {16: (4, 2), 32: (4, 2), 64: (8, 1)}[VECTOR_BYTES]
 WEIGHT_TILE = {16: (6, 2), 32: (6, 2), 64: (12, 2)}[VECTOR_BYTES]
 IMAGES = 4  # images a chunk: 32 chunks in a batch of 128
 WEIGHT_CHUNKS = 16  # each has its own sum of weight gradients, so this many copies of w are added up at the end
-BAND_PIXELS = 128  # output pixels a weight tile adds up before the next tile reads them again from the nearest cache
+BAND_PIXELS = 128  # output pixels that every weight tile reads in turn while they are near; 32-4096 are within 10 %
 
 
 def _tile(most: int, K: int, dtype: np.dtype, rows: int, vectors: int) -> tuple[int, tuple, tuple]:

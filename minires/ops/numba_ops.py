@@ -95,7 +95,7 @@ def _sgd(w: Array, dw: Array, v: Array, lr: float, momentum: float, weight_decay
 
 
 def relu_forward(x: Array) -> tuple[Array, Cache]:
-    """Remember y itself: it is positive where x is, and kept anyway by the layer that follows."""
+    """Remember y itself, which the layer that follows keeps anyway: it is positive where x is."""
     checks.arrays("relu", x=x)
     x = contiguous(x)
     y = np.empty_like(x)

@@ -33,7 +33,7 @@ def _host_vector_bytes() -> int:
 
 
 VECTOR_BYTES = _host_vector_bytes()
-ONE = (0,)
+ONE = (0,)  # the height of a tile of one row
 
 
 def lanes(dtype: np.dtype) -> int:
