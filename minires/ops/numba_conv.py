@@ -27,7 +27,7 @@ from minires.ops.simd import (
 Array = np.ndarray
 Cache = tuple
 
-# (rows, registers) of a tile by register width in bytes. Measured on 16@32x32, 32@16x16 and 64@8x8 in float32 as a share
+# (rows, registers) of a tile by register width in bytes. Measured on 16@32x32, 32@16x16, 64@8x8 in float32 as a share
 # of the speed of a BLAS matrix product. 32 bytes (AMD Zen 3, 16 registers), pixels: 4x2 0.94-1.03, 2x4 0.84-0.93,
 # 5x2 0.55-0.88, 6x2 0.65-0.88, 8x1 0.66-0.72, 3x4 0.45; weights: 6x2 0.88, 4x2 0.7. 64 bytes (32 registers) by a
 # prototype: pixels 8x1 and 16x1 alike on all three, weights 12x2.
