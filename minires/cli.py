@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from tqdm.auto import tqdm
 
 from minires import data as images
 from minires.data import Dataset, cifar10, shapes10
@@ -19,7 +20,7 @@ from minires.lab import bench as timing
 from minires.lab.checkpoint import write_whole
 from minires.lab.config import Config, paper_milestones, provenance, read_record
 from minires.lab.train import Interrupted, train
-from minires.ops import BACKENDS
+from minires.ops import BACKENDS, default_backend, get_ops, prepare
 from minires.resnet import by_name
 
 app = typer.Typer(
@@ -38,7 +39,7 @@ DatasetOption = Annotated[str, typer.Option(help="cifar10, shapes10, or auto: CI
 LrOption = Annotated[float, typer.Option(help="Learning rate.")]
 BatchOption = Annotated[int, typer.Option(help="Images a step.")]
 EvalOption = Annotated[int, typer.Option(help="Training and test images on which errors are measured.")]
-BackendOption = Annotated[str, typer.Option(help=f"Whose ops: {', '.join(BACKENDS)}.")]
+BackendOption = Annotated[str | None, typer.Option(help="numba (compiled, the default where installed) or numpy.")]
 EveryOption = Annotated[int | None, typer.Option(help="Iterations between evaluations [default: a quarter of all].")]
 WarmupOption = Annotated[float | None, typer.Option(help="Learning rate until the training error is below 80 %.")]
 MovingOption = Annotated[
@@ -64,6 +65,17 @@ def load(dataset: str, folder: Path | None) -> Dataset:
             "or name its folder with --data DIR or MINIRES_DATA."
         )
     return found
+
+
+def choose(backend: str | None) -> str:
+    """Backend to use, compiled and ready; says what is compiled, and when the compiled one is missing."""
+    if backend is None and default_backend() == "numpy":
+        say("Numba is not installed, so this runs on plain NumPy, several times slower: pip install numba")
+    chosen = backend or default_backend()
+    get_ops(chosen)
+    with tqdm(desc="compiling for this machine, once", unit=" kernels", delay=1, leave=False) as progress:
+        prepare(chosen, lambda name: progress.update())
+    return chosen
 
 
 def recipe(
@@ -97,7 +109,7 @@ def degradation_command(
     eval_images: EvalOption = 512,
     eval_every: EveryOption = None,
     moving_average: MovingOption = False,
-    backend: BackendOption = "numpy",
+    backend: BackendOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Train plain and residual nets side by side and draw their errors in one figure.
@@ -112,6 +124,7 @@ def degradation_command(
     if seeds < 1 or not names:
         raise InputError(f"expected at least one net and one seed, got --nets {nets!r} --seeds {seeds}")
     found = load(dataset, data)
+    backend = choose(backend)
     rest = {"lr": lr, "batch_size": batch_size, "backend": backend}
     base = recipe(names[0], found, iterations, eval_images, eval_every, moving_average, **rest)
     folder = out or RUNS / f"degradation-{found.name.lower()}-{iterations}"
@@ -134,7 +147,7 @@ def train_command(
     eval_images: EvalOption = 2000,
     eval_every: EveryOption = None,
     moving_average: MovingOption = False,
-    backend: BackendOption = "numpy",
+    backend: BackendOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Train one net by the paper's recipe; the same command goes on where it was stopped.
@@ -156,7 +169,7 @@ def train_command(
         warmup_lr=warmup_lr,
         batch_size=batch_size,
         seed=seed,
-        backend=backend,
+        backend=choose(backend),
     )
     folder = out or RUNS / f"{name}-{found.name.lower()}-{iterations}-seed{seed}"
     run_one(degradation.recipe(config), folder, found, quiet)
@@ -166,7 +179,6 @@ def train_command(
 def resume(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
     data: DataOption = None,
-    backend: Annotated[str | None, typer.Option(help="As it was, unless named here.")] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Go on with a run that was stopped, by its own recipe.
@@ -176,7 +188,7 @@ def resume(
     record = read_record(folder)
     config = Config.from_json(record["config"])
     found = images.load("cifar10" if record["data"]["name"] == "CIFAR-10" else "shapes10", data)
-    run_one(config if backend is None else replace(config, backend=backend), folder, found, quiet)
+    run_one(replace(config, backend=choose(config.backend)), folder, found, quiet)
 
 
 def run_one(config: Config, folder: Path, found: Dataset, quiet: bool) -> None:
@@ -211,18 +223,22 @@ def plot(
 @app.command()
 def info(
     net: Annotated[str | None, typer.Argument(help="Such as resnet56, plain20, imagenet-resnet50.")] = None,
+    warmup: Annotated[bool, typer.Option("--warmup", help="Compile the kernels of the compiled backend now.")] = False,
 ) -> None:
     """Audit a network layer by layer; without a name, say what is installed and found here.
 
     Example: minires info resnet56
     """
+    if warmup:
+        say(f"{choose(None)} backend: ready")
+        return
     if net:
         say(audit.table(by_name(net)))
         return
     here = provenance()
     say("  ".join(f"{name} {number}" for name, number in here["versions"].items()))
     say(f"{here['machine']['processor']}, {here['machine']['cores']} cores, {here['machine']['system']}")
-    say(f"backends: {', '.join(BACKENDS)}")
+    say(f"backends: {', '.join(BACKENDS)}; the default is {default_backend()}")
     folder = images.find_cifar10()
     say(f"CIFAR-10: {folder or 'not found; get it with: minires data cifar10'}")
 
@@ -241,12 +257,14 @@ def bench(
     Example: minires bench --nets resnet20 --peer torch --json bench.json
     """
     names = timing.contenders([b for b in backend.split(",") if b], [p for p in peer.split(",") if p])
+    peak = timing.matrix_product_gflops()
     found = timing.bench(nets.split(","), names, rounds, batch_size, lambda line: typer.echo(line, err=True))
     here = provenance()
     say(f"{here['machine']['processor']}, {here['machine']['cores']} cores; {here['versions']}; batch {batch_size}")
-    say(timing.table(found, None) + "\n\n" + timing.kinds_table(found))
+    say(f"NumPy's matrix product: {peak:.0f} GFLOP/s")
+    say(timing.table(found, peak) + "\n\n" + timing.kinds_table(found))
     if json_file:
-        write_whole(json_file, json.dumps(timing.record(found, None), indent=1).encode())
+        write_whole(json_file, json.dumps(timing.record(found, peak), indent=1).encode())
 
 
 data_app = typer.Typer(help="Get CIFAR-10, or look at shapes10.", no_args_is_help=True, rich_markup_mode=None)

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ import minires
 from minires.errors import InputError
 from minires.ops import get_ops
 
-LIBRARIES = ("numpy", "safetensors")
+LIBRARIES = ("numpy", "numba", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def provenance() -> dict[str, Any]:
     """Where and with what this process runs."""
     return {
         "versions": {"minires": minires.__version__, "python": platform.python_version()}
-        | {name: version(name) for name in LIBRARIES},
+        | {name: version(name) for name in LIBRARIES if find_spec(name)},
         "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
     }
 

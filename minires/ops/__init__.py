@@ -6,12 +6,32 @@ This is the only place that imports the compiled one, so that plain NumPy works 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from types import ModuleType
 
 from minires.errors import InputError
-from minires.ops import numpy_ops as numpy_ops  # first, since its last line imports `fused`, which imports it
 
 BACKENDS = ("numpy", "numba")
+
+
+def default_backend() -> str:
+    """Name of the fastest backend that this installation has: what the command line uses unless told otherwise."""
+    return "numba" if importlib.util.find_spec("numba") else "numpy"
+
+
+def prepare(backend: str, report: Callable[[str], None]) -> None:
+    """Have everything compiled that a network needs, before it is timed or watched.
+
+    Parameters
+    ----------
+    backend : str
+    report : callable
+        Called with the name of each kernel that is about to be compiled; kernels found on the disk are not reported.
+    """
+    if backend == "numba":
+        ops, jit = get_ops(backend), importlib.import_module("minires.ops.jit")
+        with jit.announce(report):
+            ops.warm_up()
 
 
 def get_ops(backend: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Batch normalisation, compiled: one pass over memory for sums, one that writes the result, a ReLU at no cost.
+"""Batch normalisation, compiled: one pass over memory for the sums, one that writes the result.
 
 In memory the channels repeat. A *strip* is a stretch of whole pixels and whole registers, so that the j-th place of
 every strip belongs to the same channel, whatever C is. A *block* of strips is a chunk of work.
@@ -13,13 +13,12 @@ from numba import prange
 
 from minires.ops import checks
 from minires.ops.jit import kernel
-from minires.ops.simd import contiguous, keep, lanes, load, load_or, maximum, register, store, zeros
+from minires.ops.simd import contiguous, lanes, load, load_or, register, store, zeros
 
 Array = np.ndarray
 Cache = tuple
 
 BLOCK = 1 << 14  # values, about: a block of x and one of y stay in a core's second cache while each register is visited
-NO_FLOOR = -math.inf  # max(y, -inf) = y, and y > -inf: batch norm alone is batch norm + ReLU with this floor
 
 
 def _strip(C: int, dtype: np.dtype) -> tuple[int, int]:
@@ -51,44 +50,40 @@ def _moments(x: Array, centre: Array, sums: Array, block: int) -> None:
 
 
 @kernel
-def _normalise(x: Array, columns: Array, floor: float, y: Array, block: int) -> None:
-    """Compute y = max((x - mean) * scale + beta, floor) with (mean, scale, beta) = columns."""
+def _normalise(x: Array, columns: Array, y: Array, block: int) -> None:
+    """Compute y = (x - mean) * scale + beta with (mean, scale, beta) = columns."""
     strip = columns.shape[1]
     for b in prange((x.size + block - 1) // block):
         for j in range(0, strip, len(register(x))):
             mean, scale, beta = load(columns[0], j), load(columns[1], j), load(columns[2], j)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                store(y, i, maximum((load(x, i) - mean) * scale + beta, floor))
+                store(y, i, (load(x, i) - mean) * scale + beta)
 
 
 @kernel
-def _gradient_sums(dy: Array, x: Array, columns: Array, floor: float, sums: Array, block: int) -> None:
-    """Of each block b and place in a strip: (sum of g, sum of g * d), d = x - mean, g = dy where y > floor."""
-    strip = columns.shape[1]
+def _gradient_sums(dy: Array, x: Array, mean_column: Array, sums: Array, block: int) -> None:
+    """Of each block b and place in a strip: (sum of dy, sum of dy * d) with d = x - mean."""
+    strip = mean_column.size
     for b in prange(len(sums)):
         for j in range(0, strip, len(register(x))):
-            mean, scale, beta = load(columns[0], j), load(columns[1], j), load(columns[2], j)
-            total, products = zeros(x), zeros(x)
+            mean, total, products = load(mean_column, j), zeros(x), zeros(x)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                d = load(x, i) - mean
-                g = keep(load(dy, i), d * scale + beta, floor)
-                total, products = total + g, products + g * d
+                g = load(dy, i)
+                total, products = total + g, products + g * (load(x, i) - mean)
             store(sums, 2 * b * strip + j, total)
             store(sums, (2 * b + 1) * strip + j, products)
 
 
 @kernel
-def _gradient_input(dy: Array, x: Array, columns: Array, floor: float, dx: Array, block: int) -> None:
-    """Compute dx = scale * g - share_g - d * share_d, d = x - mean, g = dy where y > floor, shares being of sums."""
+def _gradient_input(dy: Array, x: Array, columns: Array, dx: Array, block: int) -> None:
+    """Compute dx = dy * scale - share_dy - (x - mean) * share_d, the shares being those of the two sums."""
     strip = columns.shape[1]
     for b in prange((x.size + block - 1) // block):
         for j in range(0, strip, len(register(x))):
-            mean, scale, beta = load(columns[0], j), load(columns[1], j), load(columns[2], j)
-            share_g, share_d = load(columns[3], j), load(columns[4], j)
+            mean, scale = load(columns[0], j), load(columns[1], j)
+            share_dy, share_d = load(columns[2], j), load(columns[3], j)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                d = load(x, i) - mean
-                g = keep(load(dy, i), d * scale + beta, floor)
-                store(dx, i, g * scale - share_g - d * share_d)
+                store(dx, i, load(dy, i) * scale - share_dy - (load(x, i) - mean) * share_d)
 
 
 # ---------------------------------------------------------------------------------------------------------- public ops
@@ -105,7 +100,8 @@ def _per_channel(sums: Array, C: int) -> Array:
     return sums.sum(axis=0, dtype=np.float64).reshape(2, -1, C).sum(axis=1)
 
 
-def _forward(x: Array, gamma: Array, beta: Array, eps: float, floor: float) -> tuple[Array, Array, Array, Cache]:
+def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
+    """Read x twice and write y once; the cache holds x and the statistics, and xhat is never stored."""
     checks.batchnorm(x, eps, gamma=gamma, beta=beta)
     x, C, M = contiguous(x), x.shape[-1], x.size // x.shape[-1]
     sums, block = _sums(x.shape, x.dtype)
@@ -118,60 +114,31 @@ def _forward(x: Array, gamma: Array, beta: Array, eps: float, floor: float) -> t
     mean, var = centre + d, np.maximum(square - d * d, 0)
     inv_std = 1 / np.sqrt(var + eps)
     y, columns = np.empty_like(x), _columns(strip, x.dtype, mean, gamma * inv_std, beta)
-    _normalise(x.reshape(-1), columns, floor, y.reshape(-1), block)
-    return y, mean.astype(x.dtype), var.astype(x.dtype), (x, columns, inv_std, floor)
-
-
-def _backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
-    x, columns, inv_std, floor = cache
-    checks.same_shape("batchnorm_backward", "dy", dy, x.shape)
-    dy, C, M = contiguous(dy, x.dtype), x.shape[-1], x.size // x.shape[-1]
-    sums, block = _sums(x.shape, x.dtype)
-    _gradient_sums(dy.reshape(-1), x.reshape(-1), columns, floor, sums, block)
-    dbeta, sum_gd = _per_channel(sums, C)
-    scale, dgamma = columns[1, :C].astype(np.float64), sum_gd * inv_std
-    dx = np.empty_like(x)
-    shares = _columns(sums.shape[2], x.dtype, scale * dbeta / M, scale * inv_std * dgamma / M)
-    columns = np.concatenate([columns, shares])
-    _gradient_input(dy.reshape(-1), x.reshape(-1), columns, floor, dx.reshape(-1), block)
-    return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
-
-
-def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
-    """Read x twice and write y once; the cache holds x and the statistics, and xhat is never stored."""
-    return _forward(x, gamma, beta, eps, NO_FLOOR)
+    _normalise(x.reshape(-1), columns, y.reshape(-1), block)
+    return y, mean.astype(x.dtype), var.astype(x.dtype), (x, columns, inv_std)
 
 
 def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """Read dy and x for the two sums, and again for dx."""
-    return _backward(dy, cache)
+    x, columns, inv_std = cache
+    checks.same_shape("batchnorm_backward", "dy", dy, x.shape)
+    dy, C, M = contiguous(dy, x.dtype), x.shape[-1], x.size // x.shape[-1]
+    sums, block = _sums(x.shape, x.dtype)
+    _gradient_sums(dy.reshape(-1), x.reshape(-1), columns[0], sums, block)
+    dbeta, sum_dy_d = _per_channel(sums, C)
+    scale, dgamma = columns[1, :C].astype(np.float64), sum_dy_d * inv_std
+    dx = np.empty_like(x)
+    shares = _columns(sums.shape[2], x.dtype, scale * dbeta / M, scale * inv_std * dgamma / M)
+    _gradient_input(dy.reshape(-1), x.reshape(-1), np.concatenate([columns[:2], shares]), dx.reshape(-1), block)
+    return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
 
 
 def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:
     """Read x and write y."""
-    return _inference(x, gamma, beta, mean, var, eps, NO_FLOOR)
-
-
-def batchnorm_relu_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
-    """Clip at 0 before y is written."""
-    return _forward(x, gamma, beta, eps, 0.0)
-
-
-def batchnorm_relu_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
-    """Find out again from x where y was positive."""
-    return _backward(dy, cache)
-
-
-def batchnorm_relu_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:
-    """Clip at 0 before y is written."""
-    return _inference(x, gamma, beta, mean, var, eps, 0.0)
-
-
-def _inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, floor: float) -> Array:
     checks.batchnorm(x, eps, gamma=gamma, beta=beta, mean=mean, var=var)
     x = contiguous(x)
     strip, block = _strip(x.shape[-1], x.dtype)
     y = np.empty_like(x)
     columns = _columns(strip, x.dtype, mean, gamma / np.sqrt(var + eps), beta)
-    _normalise(x.reshape(-1), columns, floor, y.reshape(-1), block)
+    _normalise(x.reshape(-1), columns, y.reshape(-1), block)
     return y

@@ -29,7 +29,6 @@ Cache = tuple
 Op = TypeVar("Op", bound=Callable)
 
 BLOCK = 1 << 14  # values in a chunk of work
-SGD_VALUES = 1 << 15  # fewer weights take NumPy less time than it takes to wake the threads, measured 50 us
 
 
 def _smooth(function: Op) -> Op:
@@ -53,9 +52,6 @@ conv2d_backward = _smooth(numba_conv.conv2d_backward)
 batchnorm_forward = _smooth(numba_norm.batchnorm_forward)
 batchnorm_backward = _smooth(numba_norm.batchnorm_backward)
 batchnorm_inference = _smooth(numba_norm.batchnorm_inference)
-batchnorm_relu_forward = _smooth(numba_norm.batchnorm_relu_forward)
-batchnorm_relu_backward = _smooth(numba_norm.batchnorm_relu_backward)
-batchnorm_relu_inference = _smooth(numba_norm.batchnorm_relu_inference)
 
 # --------------------------------------------------------------------------------------------------------------- ReLU
 
@@ -76,24 +72,6 @@ def _relu_gradient(dy: Array, y: Array, dx: Array) -> None:
             store(dx, i, keep(load(dy, i), load(y, i), 0.0))
 
 
-@kernel
-def _add_relu(a: Array, b: Array, y: Array) -> None:
-    """Compute y = max(a + b, 0)."""
-    for chunk in prange((y.size + BLOCK - 1) // BLOCK):
-        for i in range(chunk * BLOCK, min(y.size, (chunk + 1) * BLOCK), len(register(y))):
-            store(y, i, maximum(load(a, i) + load(b, i), 0.0))
-
-
-@kernel
-def _sgd(w: Array, dw: Array, v: Array, lr: float, momentum: float, weight_decay: float) -> None:
-    """Compute v = momentum * v + dw + weight_decay * w, then w = w - lr * v."""
-    for b in prange((w.size + BLOCK - 1) // BLOCK):
-        for i in range(b * BLOCK, min(w.size, (b + 1) * BLOCK), len(register(w))):
-            velocity = load(v, i) * momentum + load(dw, i) + load(w, i) * weight_decay
-            store(v, i, velocity)
-            store(w, i, load(w, i) - velocity * lr)
-
-
 def relu_forward(x: Array) -> tuple[Array, Cache]:
     """Remember y itself, which the layer that follows keeps anyway: it is positive where x is."""
     checks.arrays("relu", x=x)
@@ -112,32 +90,6 @@ def relu_backward(dy: Array, cache: Cache) -> Array:
     return dx
 
 
-def add_relu_forward(a: Array, b: Array) -> tuple[Array, Cache]:
-    """Read a and b, write y."""
-    checks.arrays("add_relu", a=a, b=b)
-    checks.same_shape("add_relu", "b", b, a.shape)
-    a, b = contiguous(a), contiguous(b)
-    y = np.empty_like(a)
-    _add_relu(a.reshape(-1), b.reshape(-1), y.reshape(-1))
-    return y, (y,)
-
-
-def add_relu_backward(dy: Array, cache: Cache) -> Array:
-    """The gradient of a ReLU, whatever was added before it."""
-    return relu_backward(dy, cache)
-
-
-def sgd_update(w: Array, dw: Array, v: Array, lr: float, momentum: float, weight_decay: float) -> None:
-    """Read w, dw and v, write w and v."""
-    checks.arrays("sgd_update", w=w, dw=dw, v=v)
-    checks.same_shape("sgd_update", "dw", dw, w.shape)
-    checks.same_shape("sgd_update", "v", v, w.shape)
-    if w.size >= SGD_VALUES and w.flags.c_contiguous and v.flags.c_contiguous:
-        _sgd(w.reshape(-1), contiguous(dw).reshape(-1), v.reshape(-1), lr, momentum, weight_decay)
-    else:
-        numpy_ops.sgd_update(w, dw, v, lr, momentum, weight_decay)
-
-
 def warm_up(dtype: str = "float32") -> None:
     """Compile every kernel that the networks for CIFAR-10 need, or load it from the disk.
 
@@ -153,6 +105,3 @@ def warm_up(dtype: str = "float32") -> None:
     batchnorm_backward(y, cache)
     batchnorm_inference(y, mean, mean, mean, var, 1e-5)
     relu_backward(y, relu_forward(y)[1])
-    add_relu_forward(y, y)
-    w, dw, v = np.zeros((3, SGD_VALUES), dtype)
-    sgd_update(w, dw, v, 0.1, 0.9, 1e-4)

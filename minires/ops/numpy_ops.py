@@ -396,5 +396,3 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
     dlogits = exp / total
     dlogits[rows, labels] -= 1
     return loss, dlogits / N
-
-from minires.ops.fused import *  # noqa: E402, F403 - compositions of the ops above, one pass in a compiled backend
