@@ -276,7 +276,7 @@ def _replace(new: Path, target: Path, aside: Path) -> Path:
 
 def download(into: Path | None = None, progress: bool = True) -> Path:
     """
-    Download CIFAR-10 (162 MB) and install it in the binary layout.
+    Download CIFAR-10 (170 MB) and install it in the binary layout.
 
     Each mirror is tried in turn, and all of them once more; the SHA-256 decides whether the bytes are taken. The call
     can be interrupted and repeated: nothing half-written gets a final name. A whole data set already there is kept.

@@ -101,7 +101,7 @@ def _uniform(rng: np.random.Generator, low: float, high: float, *shape: int) -> 
     return (low + (high - low) * rng.random(shape)).astype(np.float32)
 
 
-def _turn(rng: np.random.Generator, n: int, degrees: float = 180) -> tuple[np.ndarray, np.ndarray]:
+def _turn(rng: np.random.Generator, n: int, degrees: float | np.ndarray = 180) -> tuple[np.ndarray, np.ndarray]:
     """Cosine and sine (n, 1, 1) of random angles; taken in float64 so that rounding hides the machine's last bit."""
     angle = np.deg2rad(degrees) * (2 * rng.random((n, 1, 1)) - 1)
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
@@ -113,10 +113,12 @@ def _cover(distance: Plane) -> Plane:
     return np.clip(cover, 0, 1, out=cover)
 
 
-def _contrast(rng: np.random.Generator, colour: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Another colour (3, n, 1, 1): `low` to `high` lighter or darker, at random, where 0..255 leaves room for it."""
+def _contrast(
+    rng: np.random.Generator, colour: np.ndarray, low: float, high: float, darker: float | np.ndarray
+) -> np.ndarray:
+    """Another colour (3, n, 1, 1): `low` to `high` lighter, or `darker` by a probability, if 0..255 leaves room."""
     step = _uniform(rng, low, high, *colour.shape)
-    step *= np.where(rng.random(colour.shape[1:]) < 0.5, np.float32(-1), np.float32(1))
+    step *= np.where(rng.random(colour.shape[1:]) < darker, np.float32(-1), np.float32(1))
     there = colour + step
     return np.where((there < 0) | (there > 255), colour - step, there)
 
@@ -128,18 +130,18 @@ def _paint(canvas: np.ndarray, cover: Plane, colour: np.ndarray) -> None:
         canvas[c] += step
 
 
-def _background(rng: np.random.Generator, x: Plane, y: Plane, colour: np.ndarray) -> np.ndarray:
+def _background(rng: np.random.Generator, x: Plane, y: Plane, colour: np.ndarray, hard: np.ndarray) -> np.ndarray:
     """A colour gradient and stripes (a triangle wave) of random direction, period and strength: (3, n, 32, 32)."""
     n = colour.shape[1]
     cos, sin = _turn(rng, n)
-    slope = _uniform(rng, -50 / SIZE, 50 / SIZE, 3, n, 1, 1)
+    slope = hard * _uniform(rng, -50 / SIZE, 50 / SIZE, 3, n, 1, 1)
     ramp = cos * x + sin * y
     cos, sin = _turn(rng, n)
     period = _uniform(rng, 4, 14, n, 1, 1)
     wave = (cos / period) * x + ((sin / period) * y + _uniform(rng, 0, 1, n, 1, 1))
     wave -= np.floor(wave)
     wave = abs(wave - np.float32(0.5))  # 0 to 1/2 and back, once a period
-    strength = _uniform(rng, -60, 60, 3, n, 1, 1)
+    strength = hard * _uniform(rng, -60, 60, 3, n, 1, 1)
     canvas = slope * ramp
     canvas += strength * wave
     canvas += colour - strength / 4
@@ -157,22 +159,22 @@ def _stroke(rng: np.random.Generator, x: Plane, y: Plane, length: float) -> Plan
 
 
 def _draw(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One chunk; the ranges are tuned so that ResNet-20 errs on about half of the test images after 200 steps."""
-    labels = rng.integers(0, len(CLASSES), n)
+    """One chunk. An image is as hard as its number from 0 to 1 says: clutter, noise and tilt grow, contrast fades."""
+    labels, hard = rng.integers(0, len(CLASSES), n), _uniform(rng, 0, 1, n, 1, 1)
     axis = np.arange(SIZE, dtype=np.float32) - np.float32((SIZE - 1) / 2)
     x, y = axis[None, None, :], axis[None, :, None]
-    ground = _uniform(rng, 40, 215, 3, n, 1, 1)
-    ink = _contrast(rng, ground, 30, 125)
-    canvas = _background(rng, x, y, ground)
+    ground = _uniform(rng, 30, 150, 3, n, 1, 1)
+    ink = ground + (1 - 0.8 * hard) * (_contrast(rng, ground, 30, 105, darker=hard / 2) - ground)
+    canvas = _background(rng, x, y, ground, hard)
 
     radius = _uniform(rng, 8.5, 13.5, n, 1, 1)
     room = np.float32(SIZE / 2 - 1) - radius
-    cx, cy = room * _uniform(rng, -1, 1, 2, n, 1, 1)
+    cx, cy = (0.5 + 0.5 * hard) * room * _uniform(rng, -1, 1, 2, n, 1, 1)
     for _ in range(2):  # distractors behind the shape, in its own colour
         far_x, far_y = _uniform(rng, -SIZE / 2, SIZE / 2, 2, n, 1, 1)
-        _paint(canvas, _stroke(rng, x - far_x, y - far_y, length=5), ink)
+        _paint(canvas, hard * _stroke(rng, x - far_x, y - far_y, length=5), ink)
 
-    cos, sin = _turn(rng, n, degrees=35)
+    cos, sin = _turn(rng, n, degrees=40 * hard)
     stretch = _uniform(rng, 0.85, 1.18, n, 1, 1)
     dx, dy = x - cx, y - cy
     u = (sin * dx - cos * dy) * (1 / (radius * stretch))  # up in the picture is -y
@@ -185,10 +187,10 @@ def _draw(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
     near_x, near_y = radius * _uniform(rng, -0.6, 0.6, 2, n, 1, 1)
     occluder = _stroke(rng, dx - near_x, dy - near_y, length=6)
-    _paint(canvas, occluder, _contrast(rng, ground, 0, 60))
+    _paint(canvas, hard * occluder, _contrast(rng, ground, 0, 60, darker=0.5))
     grain = rng.integers(-128, 128, (2, 3, n, SIZE, SIZE), dtype=np.int8).astype(np.float32)
     grain = grain[0] + grain[1]  # the sum of two even spreads is a triangular one
-    grain *= _uniform(rng, 0.02, 0.14, n, 1, 1)
+    grain *= hard * _uniform(rng, 0.02, 0.14, n, 1, 1)
     canvas += grain
     np.clip(canvas, 0, 255, out=canvas)
     return np.rint(canvas, out=canvas).astype(np.uint8).transpose(1, 2, 3, 0), labels
