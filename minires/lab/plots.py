@@ -128,7 +128,9 @@ def draw_errors(runs: Sequence[Run], path: Path) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_ylim(bottom=0, top=100)
             axes.grid(axis="y", alpha=0.25)
-            axes.legend(loc="best", fontsize=9, framealpha=0.8, ncols=2 if len(groups) > 2 else 1)
+            lowest = min(100 * m["error"] for run in runs for m in run.train)
+            place = "lower left" if lowest > 30 else "upper right"  # the corner that curves leave free
+            axes.legend(loc=place, fontsize=9, framealpha=0.8, ncols=2 if len(groups) > 2 else 1)
         panels[0].set_ylabel("error (%)")
         figure.suptitle("\n".join(textwrap.wrap(message(runs), 48 * len(families))), fontsize=12)
         figure.text(0.995, 0.005, _caption(runs), ha="right", va="bottom", fontsize=7, color="0.4")
