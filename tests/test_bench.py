@@ -1,0 +1,63 @@
+"""The benchmark runs, counts what it says, and refuses what it does not know; no speed is asserted here."""
+
+import json
+
+import numpy as np
+import pytest
+
+from minires import InputError
+from minires.lab import bench
+from minires.lab.audit import macs
+from minires.resnet import resnet
+
+
+@pytest.fixture(scope="module")
+def timings():
+    return bench.bench(["resnet8"], ["numpy", "numba"], 2, 4, lambda line: None)
+
+
+def test_every_contender_is_timed_in_every_round(timings):
+    assert [(t.net, t.contender) for t in timings] == [("resnet8", "numpy"), ("resnet8", "numba")]
+    for t in timings:
+        assert len(t.train) == len(t.inference) == 2
+        assert min(t.train + t.inference) > 0
+        assert t.kinds["Conv2d backward"] < t.kinds["whole step"]
+
+
+def test_the_table_counts_three_convolutions_for_a_training_step(timings):
+    t = timings[0]
+    t = bench.Timing(t.net, t.contender, 10, 0.0, train=[0.5], inference=[0.1])
+    gflops = 3 * 2 * macs(resnet(8)) * 20 / 1e9  # forward, dx and dw, a multiply and an add, 20 images a second
+    line = bench.table([t], 2 * gflops).splitlines()[1].split()
+    assert line[2] == "20"
+    assert line[4] == f"{gflops:.0f}"
+    assert line[5:7] == ["50", "%"]
+
+
+def test_the_record_is_json_with_machine_and_versions(timings):
+    record = json.loads(json.dumps(bench.record(timings, 1.0)))
+    assert record["provenance"]["versions"]["numpy"] == np.__version__
+    assert len(record["timings"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("backends", "peers"), [(["tpu"], []), (["numpy"], ["tensorflow"])], ids=["backend", "peer"]
+)
+def test_an_unknown_contender_is_refused_with_the_known_ones(backends, peers):
+    with pytest.raises(InputError, match="must be one of"):
+        bench.contenders(backends, peers)
+
+
+def test_a_worker_that_cannot_start_says_why(run_cli):
+    code, _, err = run_cli("bench", "--nets", "resnet9", "--backend", "numpy", "--rounds", 1)
+    assert code == 2
+    assert "6n + 2" in err
+
+
+def test_bench_prints_its_table_and_writes_json(run_cli, tmp_path):
+    words = ("--nets", "resnet8", "--backend", "numpy", "--rounds", 1, "--batch-size", 2, "--json", tmp_path / "b.json")
+    code, out, _ = run_cli("bench", *words)
+    assert code == 0
+    assert "train images/s" in out
+    assert "Conv2d backward" in out
+    assert json.loads((tmp_path / "b.json").read_text())["timings"][0]["net"] == "resnet8"
