@@ -238,6 +238,25 @@ def test_with_no_whole_checkpoint_the_run_is_refused_and_kept(tiny, shapes, tmp_
     assert (tmp_path / "metrics.jsonl").read_bytes() == lines
 
 
+def test_metrics_of_a_run_whose_checkpoint_is_gone_are_kept(unstopped, tiny, shapes, tmp_path):
+    train(tiny, tmp_path, shapes)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    (tmp_path / checkpoint.NAME).unlink()
+    train(tiny, tmp_path, shapes)
+    assert (tmp_path / "metrics.previous.jsonl").read_bytes() == before
+    assert_same_end(tmp_path, unstopped)
+
+
+def test_ctrl_c_in_the_last_iteration_stops_the_experiment_too(tiny, shapes, tmp_path):
+    def press(progress):
+        if progress.iteration == tiny.iterations:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(training.Interrupted):
+        train(tiny, tmp_path, shapes, press)
+    assert finished(tmp_path)
+
+
 def test_a_checkpoint_of_another_net_is_refused(tiny, shapes, tmp_path, saves_always):
     theirs = stopped_run(replace(tiny, net="plain8"), shapes, tmp_path / "theirs")
     mine = stopped_run(tiny, shapes, tmp_path / "mine")

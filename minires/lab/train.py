@@ -123,7 +123,7 @@ def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progres
         with _stop_requests() as stop, np.errstate(over="ignore", invalid="ignore"):  # what overflows is explained
             while run.iteration < config.iterations:
                 report(run.step())
-                if stop.is_set() and run.iteration < config.iterations:
+                if stop.is_set():
                     run.save()
                     raise Interrupted(
                         f"stopped and saved at iteration {run.iteration} of {config.iterations} in {folder}; "
@@ -186,10 +186,12 @@ class _Run:
             self.iteration, self.seconds, self.warm = meta["iteration"], meta["seconds"], meta["warm"]
             self.running_error, self.window = meta["running_error"], meta["window"]
             kept = self.iteration
-        metrics = self.folder / "metrics.jsonl"
+        metrics, aside = self.folder / "metrics.jsonl", self.folder / "metrics.previous.jsonl"
         if metrics.exists():
+            if not found and not aside.exists():
+                checkpoint.write_whole(aside, metrics.read_bytes())  # of a run whose checkpoint is gone
             lines = [json.dumps(m) + "\n" for m in checkpoint.read_lines(metrics) if m["iteration"] <= kept]
-            checkpoint.write_whole(metrics, "".join(lines).encode() if found else b"")
+            checkpoint.write_whole(metrics, "".join(lines).encode())
 
     def step(self) -> Progress:
         """Train on the next batch, then record, evaluate and save where it is time to."""
