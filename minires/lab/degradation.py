@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +73,8 @@ def recipe(config: Config) -> Config:
 def bar(total: float, quiet: bool = False) -> Any:
     """Progress bar with an ETA over work of different cost."""
     shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
-    return tqdm(total=total, bar_format=shape, disable=quiet, mininterval=0.5, smoothing=0.05, dynamic_ncols=True)
+    pause = 0.5 if sys.stderr.isatty() else 15  # seconds; a log file gets a line now and then
+    return tqdm(total=total, bar_format=shape, disable=quiet, mininterval=pause, smoothing=0.05, dynamic_ncols=True)
 
 
 def follower(progress: Any, title: str, cost: float) -> Any:
