@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from minires import data as images
 from minires.data import Dataset, cifar10, shapes10
 from minires.errors import InputError
-from minires.lab import audit, degradation, plots
+from minires.lab import audit, bench_ops, degradation, plots
 from minires.lab import bench as timing
 from minires.lab.checkpoint import write_whole
 from minires.lab.config import Config, paper_milestones, provenance, read_record
@@ -251,17 +251,25 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Rounds for each contender, in turn.")] = 15,
     batch_size: BatchOption = 128,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    ops: Annotated[bool, typer.Option("--ops", help="Time each op's passes against PyTorch's instead.")] = False,
 ) -> None:
     """Time training steps and inference, backend against backend and against PyTorch.
 
     Example: minires bench --nets resnet20 --peer torch --json bench.json
     """
+    here = provenance()
+    versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
+    machine = f"{here['machine']['processor']}, {here['machine']['cores']} cores; {versions}; batch {batch_size}"
+    if ops:
+        seconds = bench_ops.bench(rounds, batch_size, lambda line: typer.echo(line, err=True))
+        say(f"{machine}\n{bench_ops.table(seconds)}")
+        if json_file:
+            write_whole(json_file, json.dumps({"provenance": here, "seconds": seconds}, indent=1).encode())
+        return
     names = timing.contenders([b for b in backend.split(",") if b], [p for p in peer.split(",") if p])
     peak = timing.matrix_product_gflops()
     found = timing.bench(nets.split(","), names, rounds, batch_size, lambda line: typer.echo(line, err=True))
-    here = provenance()
-    say(f"{here['machine']['processor']}, {here['machine']['cores']} cores; {here['versions']}; batch {batch_size}")
-    say(f"NumPy's matrix product: {peak:.0f} GFLOP/s")
+    say(f"{machine}\nNumPy's matrix product: {peak:.0f} GFLOP/s")
     say(timing.table(found, peak) + "\n\n" + timing.kinds_table(found))
     if json_file:
         write_whole(json_file, json.dumps(timing.record(found, peak), indent=1).encode())

@@ -173,10 +173,10 @@ def conv2d_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     x, w, stride, pad = cache
     checks.same_shape("conv2d_backward", "dy", dy, checks.conv2d(x, w, stride, pad))
     dy = contiguous(dy, x.dtype)
-    return _backward_input(dy, x.shape, w, stride, pad), _backward_weights(dy, x, w.shape, stride, pad)
+    return backward_input(dy, x.shape, w, stride, pad), backward_weights(dy, x, w.shape, stride, pad)
 
 
-def _backward_input(dy: Array, shape: tuple[int, ...], w: Array, stride: int, pad: int) -> Array:
+def backward_input(dy: Array, shape: tuple[int, ...], w: Array, stride: int, pad: int) -> Array:
     """Correlate dy with the filters flipped in both directions, channels and filters exchanged.
 
     With a stride, the pixels (row + i*stride, col + j*stride) of dx meet only every stride-th weight in each direction:
@@ -196,7 +196,7 @@ def _backward_input(dy: Array, shape: tuple[int, ...], w: Array, stride: int, pa
     return dx
 
 
-def _backward_weights(dy: Array, x: Array, shape: tuple[int, ...], stride: int, pad: int) -> Array:
+def backward_weights(dy: Array, x: Array, shape: tuple[int, ...], stride: int, pad: int) -> Array:
     """Each chunk of images adds up its own gradient, and the chunks are added in order: the same bits on any thread."""
     KH, KW, C, K = shape
     if numba_winograd.suits((KH, KW), stride, (C, K), x.dtype):
