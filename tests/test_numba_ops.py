@@ -263,6 +263,8 @@ def test_nan_stays_visible():
     x[0, 1, 1, 2] = np.nan
     ones = np.ones(5, np.float32)
     assert np.isnan(compiled.relu_forward(x)[0]).any()
+    for ops in (compiled, plain):
+        assert np.isnan(ops.max_pool_forward(x, 2, 1)[0][..., 2]).all()
     assert np.isnan(compiled.batchnorm_forward(x, ones, ones, 1e-5)[0][..., 2]).all()
     assert np.isnan(compiled.conv2d_forward(x, np.ones((3, 3, 5, 2), np.float32))[0]).all()
     wide, w = np.repeat(x, 16, axis=3), np.ones((3, 3, 80, 16), np.float32)
