@@ -199,7 +199,7 @@ def test_a_named_folder_without_cifar10_is_an_error_and_no_silent_fall_back(orig
 
 def test_without_cifar10_auto_draws_shapes10_and_cifar10_says_how_to_get_it(monkeypatch):
     drawn = data.shapes10.dataset(train=20, test=10)
-    monkeypatch.setattr(data.shapes10, "dataset", lambda: drawn)
+    monkeypatch.setattr(data.shapes10, "dataset", lambda **_: drawn)
     assert data.load("auto") is drawn
     assert data.load("shapes10") is drawn
     with pytest.raises(InputError) as caught:
