@@ -78,7 +78,7 @@ def errors(runs: Sequence[Run]) -> Figure:
             place = "lower left" if lowest > 30 else "upper right"  # the corner that curves leave free
             axes.legend(loc=place, fontsize=9, framealpha=0.8, ncols=2 if len(groups) > 2 else 1)
         panels[0].set_ylabel("error (%)")
-        _finish(figure, message(runs), _caption(runs), 48 * len(families))
+        _finish(figure, message(runs), f"{_caption(runs)}; {_how(runs)}; thin: training batches")
     return figure
 
 
@@ -86,30 +86,26 @@ def depth(runs: Sequence[Run]) -> Figure:
     """Error at the end against depth: training dashed, test solid; bars from the smallest to the largest seed."""
     shown = [run for run in runs if run.evals]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 5.0), layout="constrained")
+        figure = Figure(figsize=(7.0, 5.2), layout="constrained")
         axes = figure.subplots()
         for kind in dict.fromkeys(run.kind for run in shown):
             groups = list(by_net([run for run in shown if run.kind == kind]).values())
-            colour = _shades(groups[0][0].family, 1)[0]
-            for which, style, marker in WAYS:
+            style = {"color": _shades(groups[0][0].family, 1)[0], "capsize": 3}
+            style |= {"mfc": "white"} if kind == "plain" else {}  # told apart in grey
+            for which, line, marker in WAYS:
                 ends = [final(group, which) for group in groups]
                 mean = np.array([e.mean() for e in ends])
                 reach = np.abs([[e.min() for e in ends] - mean, [e.max() for e in ends] - mean])
                 depths = [group[0].depth for group in groups]
-                axes.errorbar(depths, mean, reach, fmt=style + marker, color=colour, capsize=3, label=f"{kind} {which}")
-                above = which == "test"
-                for x, y in zip(depths, mean, strict=True):
-                    axes.annotate(
-                        f"{y:.1f}", (x, y), (0, 7 if above else -7), textcoords="offset points", fontsize=8,
-                        ha="center", va="bottom" if above else "top", color=colour,
-                    )  # fmt: skip
+                label = f"{kind} {which}: {', '.join(f'{y:.1f}' for y in mean)} %"
+                axes.errorbar(depths, mean, reach, fmt=line + marker, label=label, **style)
         axes.set_xticks(sorted({run.depth for run in shown}))
         axes.margins(x=0.12)
         axes.set_ylim(bottom=0)
         axes.set(xlabel="depth (weighted layers)", ylabel="error at the end (%)")
         axes.grid(axis="y", alpha=0.25)
         axes.legend(fontsize=9, framealpha=0.8)
-        _finish(figure, message(runs), _caption(runs), 62)
+        _finish(figure, message(runs), f"{_caption(runs)}; {_how(runs)}")
     return figure
 
 
@@ -146,17 +142,19 @@ def layers(runs: Sequence[Run]) -> Figure:
             _draw_layers(panels[-2], run, last, style)
             _draw_layers(panels[-1], run, last, style, largest_first=True)
         for axes, step in zip(panels, steps, strict=False):
-            axes.set(title=f"gradient at step {step}", xlabel="layer, from the input", yscale="log")
+            axes.set(title=f"gradient of the weights, step {step}", xlabel="layer, from the input", yscale="log")
             axes.grid(axis="y", alpha=0.25)
-        panels[0].set_ylabel("gradient norm of a layer's weights")
-        panels[-2].set(title="responses in the end, by layer", xlabel="layer, from the input")
+        panels[0].set_ylabel("gradient norm")
+        panels[-2].set(title="responses at the end, by layer", xlabel="layer, from the input")
         panels[-1].set(title="the same, sorted by magnitude", xlabel="layer, largest response first")
-        panels[-2].set_ylabel("standard deviation of the response")
+        panels[-2].set_ylabel("standard deviation")
         for axes in panels[-2:]:
             axes.grid(axis="y", alpha=0.25)
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.05 * max(max(run.layers[-1]["response_std"].values()) for run in shown))
+        for axes in panels:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panels[-1].legend(fontsize=9, framealpha=0.8, ncols=2)
-        _finish(figure, layers_message(shown), _caption(shown), 100)
+        _finish(figure, layers_message(shown), f"{_caption(shown)}; one seed; responses: after batch norm, before ReLU")
     return figure
 
 
@@ -182,10 +180,14 @@ def _shades(family: str, count: int) -> Any:
     return mpl.colormaps[FAMILIES[family]](np.linspace(0.5, 0.95, count) if count > 1 else [0.8])
 
 
-def _finish(figure: Figure, title: str, caption: str, width: int) -> None:
-    figure.suptitle("\n".join(textwrap.wrap(title, width)), fontsize=12)
-    figure.text(0.995, 0.005, caption, ha="right", va="bottom", fontsize=7, color="0.4")
-    figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))  # type: ignore[union-attr, call-arg]
+def _finish(figure: Figure, title: str, caption: str) -> None:
+    """Title above and caption below, in lines as wide as the figure."""
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(caption, int(20 * width))
+    figure.suptitle("\n".join(textwrap.wrap(title, int(9 * width))), fontsize=12)
+    figure.text(0.995, 0.005, "\n".join(lines), ha="right", va="bottom", fontsize=7, color="0.4")
+    below = (0.05 + 0.13 * len(lines)) / height
+    figure.get_layout_engine().set(rect=(0, below, 1, 1 - below))  # type: ignore[union-attr, call-arg]
 
 
 def _draw_net(axes: Axes, net: str, group: Sequence[Run], colour: Any, width: float) -> None:
@@ -244,10 +246,12 @@ def _caption(runs: Sequence[Run]) -> str:
         return " / ".join(dict.fromkeys(str(r.config[key]) for r in runs))
 
     data = " / ".join(dict.fromkeys(r.data["name"] for r in runs))
-    return (
-        f"{data}, {each('iterations')} iterations, batch {each('batch_size')}, lr {each('lr')}; errors in evaluation "
-        f"mode on {each('eval_images')} images (train dashed, test solid); thin: training batches"
-    )
+    return f"{data}, {each('iterations')} iterations, batch {each('batch_size')}, lr {each('lr')}"
+
+
+def _how(runs: Sequence[Run]) -> str:
+    images = " / ".join(dict.fromkeys(str(run.config["eval_images"]) for run in runs))
+    return f"errors in evaluation mode on {images} images (train dashed, test solid)"
 
 
 def table(runs: Sequence[Run]) -> str:

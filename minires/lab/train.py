@@ -103,16 +103,15 @@ def by_layer(net: Layer) -> dict[str, dict[str, float]]:
         "gradient_norm" and "response_std", each by the layers' dotted names in network order.
     """
     kernels = {name.removesuffix(".w"): dw for name, dw in net.gradients().items() if dw.ndim == 4}
+    gradients = {name: np.linalg.norm(dw) for name, dw in kernels.items()}
     responses = {}
     for name, layer in net.named_layers():
         if isinstance(layer, BatchNorm):
             var = layer.buffers["running_var"]
             within = layer.params["gamma"] ** 2 * (var / (var + layer.eps))
-            responses[name] = float(np.sqrt(within.mean() + layer.params["beta"].var()))
-    return {
-        "gradient_norm": {name: float(np.linalg.norm(dw)) for name, dw in kernels.items()},
-        "response_std": responses,
-    }
+            responses[name] = np.sqrt(within.mean() + layer.params["beta"].var())
+    record = {"gradient_norm": gradients, "response_std": responses}
+    return {kind: {name: float(f"{v:.6g}") for name, v in values.items()} for kind, values in record.items()}
 
 
 def evaluation_rows(config: Config, images: int) -> tuple[Array, Array]:
