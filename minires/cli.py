@@ -20,7 +20,7 @@ from minires.errors import InputError
 from minires.lab import audit, checkpoint, claims, degradation, plots, report
 from minires.lab import bench as timing
 from minires.lab.config import Config, provenance, read_record
-from minires.lab.runs import find_runs, run_folders, settled
+from minires.lab.runs import find_runs, settled
 from minires.lab.train import Interrupted, train
 from minires.ops import BACKENDS, default_backend, get_ops, prepare
 from minires.resnet import by_name
@@ -290,8 +290,8 @@ def export(folders: FoldersArgument) -> None:
 
     Example: minires export runs/degradation-shapes10-200/resnet20-seed0
     """
-    for folder in run_folders(folders):
-        path = checkpoint.export_weights(folder)
+    for run in find_runs(folders):
+        path = checkpoint.export_weights(run.folder)
         say(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 

@@ -112,7 +112,10 @@ def test_the_contact_sheet_is_drawn(run_cli, tmp_path):
     assert size(tmp_path / "sheet.png")[0] > 300
 
 
-@pytest.mark.parametrize("command", [(), ("degradation",), ("train",), ("resume",), ("plot",), ("info",), ("data",)])
+COMMANDS = ("degradation", "train", "resume", "claims", "plot", "report", "export", "info", "data")
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
 def test_every_help_fits_a_screen_and_gives_an_example(run_cli, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     code, out, _ = run_cli(*command, "--help")
@@ -135,6 +138,11 @@ def make_cifar10(folder, label=3, records=10_000):
 MISTAKES = {
     "an unknown net": (("train", "vgg16"), "unknown network 'vgg16'"),
     "an odd depth": (("train", "resnet21"), "6n + 2"),
+    "an unknown tier": (("degradation", "--tier", "huge"), "quick, lesson, quarter, paper"),
+    "a depth that is no number": (("degradation", "--depths", "20,deep"), "unknown network 'plaindeep'"),
+    "an unknown shortcut": (("degradation", "--shortcut", "D"), "unknown network 'resnet20D'"),
+    "an unknown kind of figure": (("plot", ".", "--kind", "pie"), "errors, depth, layers"),
+    "weights of nothing": (("export", "."), "no run in"),
     "an odd depth in a list": (("degradation", "--nets", "plain20,plain33"), "6n + 2"),
     "no seeds": (("degradation", "--seeds", "0"), "at least one net and one seed"),
     "no nets": (("degradation", "--nets", ","), "at least one net and one seed"),

@@ -49,5 +49,5 @@ def butterfly(
 
 def growth(distances: Array) -> float:
     """Factor by which the distance grows at each step, on average, as long as it is below `LINEAR`."""
-    last = max(1, int(np.argmax(distances > LINEAR)) if distances[-1] > LINEAR else len(distances) - 1)
+    last = max(1, int((distances <= LINEAR).cumprod().sum()) - 1)
     return float((distances[last] / distances[0]) ** (1 / last))

@@ -15,13 +15,12 @@ from minires import data
 from minires.errors import InputError
 from minires.lab.butterfly import butterfly, growth
 from minires.lab.checkpoint import load_weights, make_folder, write_whole
-from minires.lab.config import TIERS, Config, tier_name
+from minires.lab.config import TIERS, Config, Tier, tier_name
 from minires.lab.deepen import deepen
 from minires.lab.runs import Run, by_net, final, noise
 from minires.lab.train import evaluate, evaluation_rows
 from minires.resnet import by_name
 
-VANISHING = 0.01  # of the last layer's gradient: a layer that gets less learns a hundred times slower
 APART = 100  # times: "orders of magnitude" are two at least
 FILE = "claims.json"
 
@@ -46,10 +45,10 @@ class Group:
     data_folder: Path | None = None
 
     @property
-    def margin(self) -> float | None:
-        """Points that the tier demands."""
+    def tier(self) -> Tier | None:
+        """Tier of these runs, if they have its size and recipe."""
         name = tier_name(self.runs[0].config)
-        return TIERS[name].margin if name else None
+        return TIERS[name] if name else None
 
     def finished(self, net: str) -> dict[int, Run]:
         """Finished runs of a net by their seeds."""
@@ -58,7 +57,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence, and the function that decides on it; `computed` ones take seconds, the others read records."""
+    """A sentence, and the function that decides on it; `computed` ones take seconds, the others read runs of a tier."""
 
     key: str
     sentence: str
@@ -74,10 +73,10 @@ def _above(group: Group, upper: str, lower: str) -> Verdict:
         return Verdict(None, f"needs finished runs of {upper} and {lower} with the same seed")
     gaps = np.array([final([a[s]], "train")[0] - final([b[s]], "train")[0] for s in seeds])
     numbers = f"{upper} above {lower} by {', '.join(f'{gap:.1f}' for gap in gaps)} points"
-    if group.margin is None:
-        sizes = ", ".join(f"{name} {tier.iterations}" for name, tier in TIERS.items())
-        return Verdict(None, f"{numbers}; no margin is registered for this size and recipe (tiers: {sizes})")
-    return Verdict(bool((gaps >= group.margin).all()), f"{numbers}; at least {group.margin:g} demanded of each seed")
+    if not group.tier:
+        return Verdict(None, numbers)
+    demanded = group.tier.margin
+    return Verdict(bool((gaps >= demanded).all()), f"{numbers}; at least {demanded:g} demanded of each seed")
 
 
 def _no_overfitting(group: Group) -> Verdict:
@@ -96,6 +95,11 @@ def _no_overfitting(group: Group) -> Verdict:
 
 
 def _no_vanishing(group: Group) -> Verdict:
+    """No layer gets so little that it learns less in the whole run than the last layer does in one of its steps.
+
+    What a layer gets is ||g|| ||w||, the gradient with respect to the direction of its weights: behind a batch norm
+    their length means nothing, and g shrinks as it grows.
+    """
     plain = [run for run in group.runs if run.family == "plain" and run.done and run.layers]
     if not plain:
         return Verdict(None, "needs a finished plain run with gradients recorded layer by layer")
@@ -103,12 +107,13 @@ def _no_vanishing(group: Group) -> Verdict:
     smallest: dict[int, float] = {}
     for run in deepest:
         for line in run.layers:
-            norms = list(line["gradient_norm"].values())
-            share = min(norms) / norms[-1]
+            got = [g * line["weight_norm"][name] for name, g in line["gradient_norm"].items()]
+            share = min(got) / got[-1]
             smallest[line["iteration"]] = min(share, smallest.get(line["iteration"], share))
     steps = ", ".join(f"{share:.2g} at step {step}" for step, share in smallest.items())
-    numbers = f"{deepest[0].net}, smallest gradient norm of a layer over the last one's: {steps}; {VANISHING} demanded"
-    return Verdict(min(smallest.values()) >= VANISHING, numbers)
+    demanded = 1 / group.runs[0].config["iterations"]
+    numbers = f"{deepest[0].net}, least that a layer gets, of what the last one gets: {steps}; {demanded:.2g} demanded"
+    return Verdict(min(smallest.values()) >= demanded, numbers)
 
 
 def _construction(group: Group) -> Verdict:
@@ -204,7 +209,7 @@ def judge(
         before = _recorded(folder)
         missing = Verdict(None, f"takes seconds; ask for it with: minires claims {folder} --all")
         verdicts[title] = [
-            (claim, claim.check(group) if compute or not claim.computed else before.get(claim.key, missing))
+            (claim, _decide(claim, group) if compute or not claim.computed else before.get(claim.key, missing))
             for claim in CLAIMS
         ]
         if compute:
@@ -212,6 +217,14 @@ def judge(
             make_folder(folder)
             write_whole(folder / FILE, (json.dumps(kept, indent=2) + "\n").encode())
     return verdicts
+
+
+def _decide(claim: Claim, group: Group) -> Verdict:
+    """Verdict of a claim; claims that read runs are made of the tiers, and decide nothing about other sizes."""
+    verdict = claim.check(group)
+    if claim.computed or group.tier:
+        return verdict
+    return Verdict(None, f"{verdict.numbers}; it is registered for the tiers only: {', '.join(TIERS)}")
 
 
 def text(verdicts: Mapping[str, Sequence[tuple[Claim, Verdict]]]) -> str:

@@ -169,7 +169,7 @@ def layers_message(runs: Sequence[Run]) -> str:
     parts = ", ".join(f"{net} {mean:.2f}" for net, mean in means)
     norms = [list(line["gradient_norm"].values()) for run in runs for line in run.layers]
     smallest = min(min(n) / n[-1] for n in norms)
-    return f"Mean response {parts}; no layer's gradient is below {smallest:.2g} of the last one's"
+    return f"Mean response {parts}; smallest gradient {smallest:.2g} of the last layer's"
 
 
 FIGURES = {"errors": errors, "depth": depth, "layers": layers}
@@ -193,7 +193,8 @@ def _finish(figure: Figure, title: str, caption: str) -> None:
 def _draw_net(axes: Axes, net: str, group: Sequence[Run], colour: Any, width: float) -> None:
     iteration, errors = _common(group, "train", "error")
     smooth = np.apply_along_axis(_running_mean, 1, errors, max(1, errors.shape[1] // 25))
-    axes.plot(iteration, smooth.mean(axis=0), color=colour, lw=0.7 * width, alpha=0.55)
+    label = None if any(run.evals for run in group) else net
+    axes.plot(iteration, smooth.mean(axis=0), color=colour, lw=0.7 * width, alpha=0.55, label=label)
     if len(group) > 1:
         axes.fill_between(iteration, smooth.min(axis=0), smooth.max(axis=0), color=colour, alpha=0.15, lw=0)
     for which, style, marker in WAYS:
