@@ -148,9 +148,13 @@ def layers(runs: Sequence[Run]) -> Figure:
         panels[-2].set(title="responses at the end, by layer", xlabel="layer, from the input")
         panels[-1].set(title="the same, sorted by magnitude", xlabel="layer, largest response first")
         panels[-2].set_ylabel("standard deviation")
+        ends = [std for run in shown for std in run.layers[-1]["response_std"].values()]
         for axes in panels[-2:]:
             axes.grid(axis="y", alpha=0.25)
-            axes.set_ylim(0, 1.05 * max(max(run.layers[-1]["response_std"].values()) for run in shown))
+            if max(ends) > 10 * min(ends):
+                axes.set_yscale("log")
+            else:
+                axes.set_ylim(0, 1.05 * max(ends))
         for axes in panels:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panels[-1].legend(fontsize=9, framealpha=0.8, ncols=2)

@@ -306,9 +306,10 @@ def claim(config: Config, folder: Path, data: Dataset) -> None:
     if not path.exists():
         if (folder / checkpoint.NAME).exists():
             raise InputError(f"{folder} has a checkpoint but no config.json; put it back, or choose another --out")
+        source = Path(data.source).name  # a record is to be shared: it names no path of a machine
         record = {
             "config": wanted,
-            "data": {"name": data.name, "source": data.source, "sha256": data.sha256},
+            "data": {"name": data.name, "source": source, "sha256": data.sha256},
             "provenance": provenance(),
         }
         checkpoint.write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
@@ -329,11 +330,6 @@ def position(folder: Path) -> int:
     """Iterations that the checkpoint in `folder` has behind it, 0 if there is none."""
     found = checkpoint.load(folder)
     return found[1]["iteration"] if found else 0
-
-
-def finished(folder: Path) -> bool:
-    """Whether the run in `folder` has come to its end."""
-    return (folder / "config.json").exists() and position(folder) >= read_record(folder)["config"]["iterations"]
 
 
 @contextlib.contextmanager
