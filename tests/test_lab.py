@@ -174,7 +174,7 @@ def test_the_solution_exists_by_construction(tiny, shapes, tmp_path, monkeypatch
     config = replace(tiny, net="plain20", iterations=2, eval_every=2)
     folder = train(config, tmp_path / "plain20-seed0", shapes)
     for name in (checkpoint.export_weights(folder).name, None):
-        group = claims.Group("", find_runs([tmp_path]))
+        group = claims.Group(find_runs([tmp_path]))
         verdict = claims._construction(group)
         assert verdict.held, name
         assert "logits apart by" in verdict.numbers
