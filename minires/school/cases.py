@@ -1,0 +1,219 @@
+"""Small problems for every exercise, drawn so that what fails shrinks to a few small whole numbers.
+
+A case is a dict of arguments by name. A problem is a strategy that draws cases, and a function that runs a case on any
+copy of a module and returns everything that came out, by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from minires.layers import Conv2d
+from minires.ops import numpy_ops
+
+Case = dict[str, Any]
+Run = Callable[[ModuleType, Case], dict[str, Any]]
+
+small = st.integers(1, 2)
+dtypes = st.sampled_from(["float64", "float32"])
+
+
+def values(dtype: Any, *shape: int, least: int = -3, most: int = 3) -> st.SearchStrategy[np.ndarray]:
+    """Array of small whole numbers, which shrink towards 0."""
+    return hnp.arrays(dtype, shape, elements=st.integers(least, most).map(float), fill=st.nothing())
+
+
+@st.composite
+def windows(draw: Any, kernels: int, touching: bool = False) -> tuple[int, ...]:
+    """H, W, KH, KW, stride, pad of a window that fits; `touching` is square and never lies in the padding alone."""
+    KH = draw(st.integers(1, kernels))
+    KW = KH if touching else draw(st.integers(1, kernels))
+    stride, pad = draw(st.integers(1, 3)), draw(st.integers(0, KH // 2 if touching else 2))
+    H, W = (draw(st.integers(max(1, size - 2 * pad), 5)) for size in (KH, KW))
+    return H, W, KH, KW, stride, pad
+
+
+@st.composite
+def unrolling(draw: Any, back: bool) -> Case:
+    """Arguments of im2col, or of col2im."""
+    H, W, KH, KW, stride, pad = draw(windows(3))
+    x = draw(values(draw(dtypes), draw(small), H, W, draw(small)))
+    if not back:
+        return {"x": x, "KH": KH, "KW": KW, "stride": stride, "pad": pad}
+    shape = numpy_ops.im2col(x, KH, KW, stride, pad).shape
+    return {"cols": draw(values(x.dtype, *shape)), "H": H, "W": W, "stride": stride, "pad": pad}
+
+
+@st.composite
+def convolution(draw: Any) -> Case:
+    """Arguments of conv2d_forward."""
+    H, W, KH, KW, stride, pad = draw(windows(3))
+    N, C, K, dtype = draw(small), draw(small), draw(small), draw(dtypes)
+    x, w = draw(values(dtype, N, H, W, C)), draw(values(dtype, KH, KW, C, K))
+    return {"x": x, "w": w, "stride": stride, "pad": pad}
+
+
+@st.composite
+def image(draw: Any, flat: bool = True) -> np.ndarray:
+    """An x of shape (N, C), if `flat` allows it, or (N, H, W, C)."""
+    axes = draw(st.sampled_from([1, 3])) if flat else 3
+    shape = [draw(st.integers(1, 3)) for _ in range(axes)]
+    return draw(values(draw(dtypes), *shape, draw(small)))
+
+
+@st.composite
+def normalisation(draw: Any, inference: bool = False) -> Case:
+    """Arguments of batchnorm_forward, or of batchnorm_inference."""
+    x = draw(image())
+    one = partial(values, x.dtype, x.shape[-1])
+    case = {"x": x, "gamma": draw(one()), "beta": draw(one())}
+    if inference:
+        case |= {"mean": draw(one()), "var": draw(one(least=0))}
+    return case | {"eps": draw(st.sampled_from([1.0, 0.25, 0.01]))}
+
+
+@st.composite
+def pooling(draw: Any) -> Case:
+    """Arguments of max_pool_forward; many values are equal."""
+    H, W, size, _, stride, pad = draw(windows(3, touching=True))
+    return {"x": draw(values(draw(dtypes), draw(small), H, W, draw(small))), "size": size, "stride": stride, "pad": pad}
+
+
+@st.composite
+def weighing(draw: Any) -> Case:
+    """Arguments of linear_forward."""
+    N, C, K, dtype = draw(st.integers(1, 3)), draw(small), draw(small), draw(dtypes)
+    return {"x": draw(values(dtype, N, C)), "w": draw(values(dtype, C, K)), "b": draw(values(dtype, K))}
+
+
+@st.composite
+def classification(draw: Any) -> Case:
+    """Arguments of softmax_cross_entropy; some logits are large."""
+    N, K = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    logits = draw(values(draw(dtypes), N, K)) + draw(st.sampled_from([0, 1000]))
+    return {"logits": logits, "labels": np.array(draw(st.lists(st.integers(0, K - 1), min_size=N, max_size=N)))}
+
+
+@st.composite
+def pair(draw: Any, op: str, inputs: st.SearchStrategy[Case]) -> Case:
+    """Arguments of a forward, and a gradient for its backward."""
+    case = draw(inputs)
+    y = getattr(numpy_ops, f"{op}_forward")(**case)[0]
+    return case | {"dy": draw(values(y.dtype, *y.shape))}
+
+
+@st.composite
+def block(draw: Any) -> Case:
+    """A residual block whose body is one convolution: shortcut the identity, or option A."""
+    C, grows, dtype = draw(small), draw(st.booleans()), draw(dtypes)
+    K, stride = (2 * C, 2) if grows else (C, 1)
+    x, w = draw(values(dtype, draw(small), 2, 2, C)), draw(values(dtype, 1, 1, C, K))
+    return {"x": x, "w": w, "stride": stride, "dy": draw(values(dtype, len(x), 2 // stride, 2 // stride, K))}
+
+
+@st.composite
+def descent(draw: Any) -> Case:
+    """Some weights, and the gradients of a few steps."""
+    dtype, size = draw(dtypes), draw(small)
+    steps = draw(st.lists(values(dtype, size), min_size=1, max_size=3))
+    rates = {name: draw(st.sampled_from([0.0, 0.5, 0.25])) for name in ("momentum", "weight_decay")}
+    return {"w": draw(values(dtype, size)), "gradients": steps, **rates, "lr": draw(st.sampled_from([1.0, 0.5]))}
+
+
+@st.composite
+def schedule(draw: Any) -> Case:
+    """Arguments of step_schedule."""
+    milestones = sorted(draw(st.lists(st.integers(0, 9), max_size=3, unique=True)))
+    return {"lr": draw(st.sampled_from([1.0, 0.1])), "milestones": milestones, "iteration": draw(st.integers(0, 10))}
+
+
+# ------------------------------------------------------------------------------------------------- running a case
+
+
+def returned(function: Callable[..., Any]) -> list[str]:
+    """Names of what a function returns, as its docstring says."""
+    section = re.search(r"Returns\n-+\n(.*?)(\n\n|$)", inspect.getdoc(function) or "", re.S)
+    names = re.findall(r"^(\w.*?) :", section[1], re.M) if section else ["the result"]
+    return [name for line in names for name in line.split(", ")]
+
+
+def call(name: str) -> Run:
+    """Run one function."""
+    names = returned(getattr(numpy_ops, name, None) or (lambda: None))
+
+    def run(module: ModuleType, case: Case) -> dict[str, Any]:
+        result = getattr(module, name)(**case)
+        return dict(zip(names, result if len(names) > 1 else [result], strict=True))
+
+    return run
+
+
+def both(op: str) -> Run:
+    """Run a forward and then its backward."""
+    forward, backward = f"{op}_forward", f"{op}_backward"
+    *outputs, _ = returned(getattr(numpy_ops, forward))
+    gradients = returned(getattr(numpy_ops, backward))
+
+    def run(module: ModuleType, case: Case) -> dict[str, Any]:
+        inputs = {name: a for name, a in case.items() if name != "dy"}
+        *came, cache = getattr(module, forward)(**inputs)
+        back = getattr(module, backward)(case["dy"], cache)
+        back = back if len(gradients) > 1 else [back]
+        return dict(zip(outputs + gradients, [*came, *back], strict=True))
+
+    return run
+
+
+def run_block(module: ModuleType, case: Case) -> dict[str, Any]:
+    """Forward and backward of a residual block."""
+    C, K = case["w"].shape[2:]
+    body = Conv2d(C, K, 1, case["stride"])
+    body.params["w"] = case["w"]
+    made = module.ResidualBlock(body, module.make_shortcut("A", C, K, case["stride"], 0))
+    y = made.forward(case["x"], train=True)
+    dx = made.backward(case["dy"])
+    return {"y": y, "dx": dx, "dw of the body": body.grads.get("w")}
+
+
+def run_descent(module: ModuleType, case: Case) -> dict[str, Any]:
+    """Steps of SGD on one live array."""
+    sgd, seen = module.SGD({"w": case["w"]}, case["momentum"], case["weight_decay"]), {}
+    for i, g in enumerate(case["gradients"], start=1):
+        sgd.step({"w": g}, case["lr"])
+        seen[f"w after step {i}"] = case["w"].copy()
+    return seen | {"the velocity": sgd.velocity["w"]}
+
+
+def problems() -> dict[str, tuple[st.SearchStrategy[Case], Run]]:
+    """Strategy and run of every exercise, by its name."""
+    pairs = {
+        "conv2d": convolution(),
+        "batchnorm": normalisation(),
+        "relu": image().map(lambda x: {"x": x}),
+        "max_pool": pooling(),
+        "global_avg_pool": image(flat=False).map(lambda x: {"x": x}),
+        "linear": weighing(),
+    }
+    calls = {
+        "im2col": unrolling(back=False),
+        "col2im": unrolling(back=True),
+        "batchnorm_inference": normalisation(inference=True),
+        "softmax_cross_entropy": classification(),
+        "step_schedule": schedule(),
+    }
+    ways = ("forward", "backward")
+    return {
+        **{f"{op}_{way}": (pair(op, cases), both(op)) for op, cases in pairs.items() for way in ways},
+        **{name: (cases, call(name)) for name, cases in calls.items()},
+        "residual_block_backward": (block(), run_block),
+        "sgd_step": (descent(), run_descent),
+    }
