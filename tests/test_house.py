@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "minires.lab.plots": {"errors", "lab.checkpoint", "lab.config", "lab.text"},
     "minires.lab.checkpoint": {"errors"},
     "minires.lab.text": set(),
-    "minires.school": {"errors", "ops", "layers", "resnet", "gradcheck", "school"},
+    "minires.school": {"errors", "ops", "layers", "resnet", "optim", "gradcheck", "school"},
     "minires.cli": {"errors", "ops", "resnet", "data", "lab", "school"},
     "minires.__main__": {"cli"},
     "minires": {"errors", "ops", "resnet", "gradcheck"},

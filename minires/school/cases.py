@@ -9,13 +9,11 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from minires.layers import Conv2d
 from minires.ops import numpy_ops
@@ -23,29 +21,40 @@ from minires.ops import numpy_ops
 Case = dict[str, Any]
 Run = Callable[[ModuleType, Case], dict[str, Any]]
 
+BYTES, STEPS = 17, (1, 2, 7, 11, 17, 13)
 small = st.integers(1, 2)
 dtypes = st.sampled_from(["float64", "float32"])
 
 
-def values(dtype: Any, *shape: int, least: int = -3, most: int = 3) -> st.SearchStrategy[np.ndarray]:
-    """Array of small whole numbers, which shrink towards 0."""
-    return hnp.arrays(dtype, shape, elements=st.integers(least, most).map(float), fill=st.nothing())
+def values(dtype: Any, *shape: int) -> st.SearchStrategy[np.ndarray]:
+    """Array of small whole numbers, which shrink towards 0: one string of bytes, so that a draw is cheap.
+
+    Which byte an element takes depends on its index alone, so an element keeps its value when the shape shrinks.
+    """
+    index = sum(step * i for step, i in zip(STEPS, np.indices(shape, sparse=True), strict=False)) % BYTES
+
+    def read(drawn: bytes) -> np.ndarray:
+        numbers = np.frombuffer(drawn, np.uint8)[index] % 7
+        return np.where(numbers % 2, numbers // 2 + 1, 0.0 - numbers // 2).astype(dtype)  # 0, 1, -1, 2, -2, 3, -3
+
+    return st.binary(min_size=BYTES, max_size=BYTES).map(read)
 
 
 @st.composite
-def windows(draw: Any, kernels: int, touching: bool = False) -> tuple[int, ...]:
+def windows(draw: Any, largest: int, touching: bool = False) -> tuple[int, ...]:
     """H, W, KH, KW, stride, pad of a window that fits; `touching` is square and never lies in the padding alone."""
-    KH = draw(st.integers(1, kernels))
-    KW = KH if touching else draw(st.integers(1, kernels))
-    stride, pad = draw(st.integers(1, 3)), draw(st.integers(0, KH // 2 if touching else 2))
-    H, W = (draw(st.integers(max(1, size - 2 * pad), 5)) for size in (KH, KW))
+    kernels = st.integers(1, min(largest, 3))
+    KH, stride = draw(kernels), draw(kernels)
+    KW = KH if touching else draw(kernels)
+    pad = draw(st.integers(0, KH // 2 if touching else largest // 2))
+    H, W = (draw(st.integers(max(1, size - 2 * pad), largest)) for size in (KH, KW))
     return H, W, KH, KW, stride, pad
 
 
 @st.composite
-def unrolling(draw: Any, back: bool) -> Case:
+def unrolling(draw: Any, largest: int, back: bool) -> Case:
     """Arguments of im2col, or of col2im."""
-    H, W, KH, KW, stride, pad = draw(windows(3))
+    H, W, KH, KW, stride, pad = draw(windows(largest))
     x = draw(values(draw(dtypes), draw(small), H, W, draw(small)))
     if not back:
         return {"x": x, "KH": KH, "KW": KW, "stride": stride, "pad": pad}
@@ -54,51 +63,51 @@ def unrolling(draw: Any, back: bool) -> Case:
 
 
 @st.composite
-def convolution(draw: Any) -> Case:
+def convolution(draw: Any, largest: int) -> Case:
     """Arguments of conv2d_forward."""
-    H, W, KH, KW, stride, pad = draw(windows(3))
+    H, W, KH, KW, stride, pad = draw(windows(largest))
     N, C, K, dtype = draw(small), draw(small), draw(small), draw(dtypes)
     x, w = draw(values(dtype, N, H, W, C)), draw(values(dtype, KH, KW, C, K))
     return {"x": x, "w": w, "stride": stride, "pad": pad}
 
 
 @st.composite
-def image(draw: Any, flat: bool = True) -> np.ndarray:
+def image(draw: Any, largest: int, flat: bool = True) -> np.ndarray:
     """An x of shape (N, C), if `flat` allows it, or (N, H, W, C)."""
     axes = draw(st.sampled_from([1, 3])) if flat else 3
-    shape = [draw(st.integers(1, 3)) for _ in range(axes)]
+    shape = [draw(st.integers(1, largest)) for _ in range(axes)]
     return draw(values(draw(dtypes), *shape, draw(small)))
 
 
 @st.composite
-def normalisation(draw: Any, inference: bool = False) -> Case:
+def normalisation(draw: Any, largest: int, inference: bool = False) -> Case:
     """Arguments of batchnorm_forward, or of batchnorm_inference."""
-    x = draw(image())
-    one = partial(values, x.dtype, x.shape[-1])
-    case = {"x": x, "gamma": draw(one()), "beta": draw(one())}
+    x = draw(image(largest))
+    channels = values(x.dtype, x.shape[-1])
+    case = {"x": x, "gamma": draw(channels), "beta": draw(channels)}
     if inference:
-        case |= {"mean": draw(one()), "var": draw(one(least=0))}
+        case |= {"mean": draw(channels), "var": abs(draw(channels))}
     return case | {"eps": draw(st.sampled_from([1.0, 0.25, 0.01]))}
 
 
 @st.composite
-def pooling(draw: Any) -> Case:
+def pooling(draw: Any, largest: int) -> Case:
     """Arguments of max_pool_forward; many values are equal."""
-    H, W, size, _, stride, pad = draw(windows(3, touching=True))
+    H, W, size, _, stride, pad = draw(windows(largest, touching=True))
     return {"x": draw(values(draw(dtypes), draw(small), H, W, draw(small))), "size": size, "stride": stride, "pad": pad}
 
 
 @st.composite
-def weighing(draw: Any) -> Case:
+def weighing(draw: Any, largest: int) -> Case:
     """Arguments of linear_forward."""
-    N, C, K, dtype = draw(st.integers(1, 3)), draw(small), draw(small), draw(dtypes)
+    N, C, K, dtype = draw(st.integers(1, largest)), draw(small), draw(small), draw(dtypes)
     return {"x": draw(values(dtype, N, C)), "w": draw(values(dtype, C, K)), "b": draw(values(dtype, K))}
 
 
 @st.composite
-def classification(draw: Any) -> Case:
+def classification(draw: Any, largest: int) -> Case:
     """Arguments of softmax_cross_entropy; some logits are large."""
-    N, K = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    N, K = draw(st.integers(1, largest)), draw(st.integers(1, largest))
     logits = draw(values(draw(dtypes), N, K)) + draw(st.sampled_from([0, 1000]))
     return {"logits": logits, "labels": np.array(draw(st.lists(st.integers(0, K - 1), min_size=N, max_size=N)))}
 
@@ -193,21 +202,21 @@ def run_descent(module: ModuleType, case: Case) -> dict[str, Any]:
     return seen | {"the velocity": sgd.velocity["w"]}
 
 
-def problems() -> dict[str, tuple[st.SearchStrategy[Case], Run]]:
-    """Strategy and run of every exercise, by its name."""
+def problems(largest: int) -> dict[str, tuple[st.SearchStrategy[Case], Run]]:
+    """Strategy and run of every exercise, by its name; images have at most `largest` rows and columns."""
     pairs = {
-        "conv2d": convolution(),
-        "batchnorm": normalisation(),
-        "relu": image().map(lambda x: {"x": x}),
-        "max_pool": pooling(),
-        "global_avg_pool": image(flat=False).map(lambda x: {"x": x}),
-        "linear": weighing(),
+        "conv2d": convolution(largest),
+        "batchnorm": normalisation(largest),
+        "relu": image(largest).map(lambda x: {"x": x}),
+        "max_pool": pooling(largest),
+        "global_avg_pool": image(largest, flat=False).map(lambda x: {"x": x}),
+        "linear": weighing(largest),
     }
     calls = {
-        "im2col": unrolling(back=False),
-        "col2im": unrolling(back=True),
-        "batchnorm_inference": normalisation(inference=True),
-        "softmax_cross_entropy": classification(),
+        "im2col": unrolling(largest, back=False),
+        "col2im": unrolling(largest, back=True),
+        "batchnorm_inference": normalisation(largest, inference=True),
+        "softmax_cross_entropy": classification(largest),
         "step_schedule": schedule(),
     }
     ways = ("forward", "backward")

@@ -34,7 +34,7 @@ try:
 except ImportError as e:
     raise InputError("exercises are checked with hypothesis, which is not installed: pip install hypothesis") from e
 
-EXAMPLES = 150  # cases tried; every bug of the zoo falls within them, in about a second
+SIZES, EXAMPLES = (2, 4), 60  # the smallest images first, as their failures are easiest to read; cases of each size
 TOLERANCE = {"float32": 1e-3, "float64": 1e-8}  # cases are small whole numbers: a bug is off by far more
 SHOWN = 40  # elements of an array that are printed
 
@@ -113,7 +113,7 @@ def check(function: Callable[..., Any], name: str | None = None) -> Report:
     report : Report
     """
     chosen = exercise(name or function.__name__)
-    cases, run = problems()[chosen.name]
+    _, run = problems(SIZES[0])[chosen.name]
     attempt = copy_of(chosen.where)
     swap(attempt, chosen.function, _watched(function, chosen))
     tried, printed = itertools.count(), io.StringIO()
@@ -126,7 +126,8 @@ def check(function: Callable[..., Any], name: str | None = None) -> Report:
 
     with np.errstate(all="ignore"), contextlib.redirect_stdout(printed):
         try:
-            smallest = _search(cases, fails, EXAMPLES)
+            found = (_search(problems(size)[chosen.name][0], fails) for size in SIZES)
+            smallest = next(filter(None, found), None)
         except Flaky:
             again = "The same arguments gave different answers: the result must depend on nothing but the arguments."
             return Report(chosen.name, False, next(tried), again)
@@ -137,17 +138,18 @@ def check(function: Callable[..., Any], name: str | None = None) -> Report:
         output = printed.getvalue()
         wrong = _judge(chosen, run, attempt, function, smallest)
         assert wrong is not None
-        diagnosis = _diagnose(chosen, run, attempt, [smallest, *_sample(cases)], wrong.output)
+        others = _sample(problems(SIZES[-1])[chosen.name][0])
+        diagnosis = _diagnose(chosen, run, attempt, [smallest, *others], wrong.output)
     message = f"The smallest case that fails, of {next(tried)} tried:\n\n{_show(smallest)}\n\n{wrong}"
     if output:
         message += f"\n\nIn this case it printed:\n{textwrap.indent(output, '    ')}"
     return Report(chosen.name, False, next(tried) - 1, message, diagnosis)
 
 
-def _search(cases: Any, condition: Callable[[Case], bool], examples: int) -> Case | None:
+def _search(cases: Any, condition: Callable[[Case], bool]) -> Case | None:
     """Smallest case that meets the condition, the same one at every call."""
     quiet = settings(
-        max_examples=examples,
+        max_examples=EXAMPLES,
         deadline=None,
         database=None,
         derandomize=True,
@@ -159,14 +161,14 @@ def _search(cases: Any, condition: Callable[[Case], bool], examples: int) -> Cas
         return None
 
 
-def _sample(cases: Any, examples: int = 40) -> list[Case]:
+def _sample(cases: Any) -> list[Case]:
     drawn: list[Case] = []
 
     def note(case: Case) -> bool:
         drawn.append(case)
         return False
 
-    _search(cases, note, examples)
+    _search(cases, note)
     return drawn
 
 
