@@ -23,21 +23,18 @@ Run = Callable[[ModuleType, Case], dict[str, Any]]
 
 BYTES, STEPS = 17, (1, 2, 7, 11, 17, 13)
 small = st.integers(1, 2)
+drawn = st.binary(min_size=BYTES, max_size=BYTES)
 dtypes = st.sampled_from(["float64", "float32"])
 
 
-def values(dtype: Any, *shape: int) -> st.SearchStrategy[np.ndarray]:
-    """Array of small whole numbers, which shrink towards 0: one string of bytes, so that a draw is cheap.
+def values(draw: Any, dtype: Any, *shape: int) -> np.ndarray:
+    """Draw an array of small whole numbers, which shrink towards 0: one string of bytes, so that a draw is cheap.
 
     Which byte an element takes depends on its index alone, so an element keeps its value when the shape shrinks.
     """
     index = sum(step * i for step, i in zip(STEPS, np.indices(shape, sparse=True), strict=False)) % BYTES
-
-    def read(drawn: bytes) -> np.ndarray:
-        numbers = np.frombuffer(drawn, np.uint8)[index] % 7
-        return np.where(numbers % 2, numbers // 2 + 1, 0.0 - numbers // 2).astype(dtype)  # 0, 1, -1, 2, -2, 3, -3
-
-    return st.binary(min_size=BYTES, max_size=BYTES).map(read)
+    numbers = np.frombuffer(draw(drawn), np.uint8)[index] % 7
+    return np.where(numbers % 2, numbers // 2 + 1, 0.0 - numbers // 2).astype(dtype)  # 0, 1, -1, 2, -2, 3, -3
 
 
 @st.composite
@@ -55,11 +52,11 @@ def windows(draw: Any, largest: int, touching: bool = False) -> tuple[int, ...]:
 def unrolling(draw: Any, largest: int, back: bool) -> Case:
     """Arguments of im2col, or of col2im."""
     H, W, KH, KW, stride, pad = draw(windows(largest))
-    x = draw(values(draw(dtypes), draw(small), H, W, draw(small)))
+    x = values(draw, draw(dtypes), draw(small), H, W, draw(small))
     if not back:
         return {"x": x, "KH": KH, "KW": KW, "stride": stride, "pad": pad}
     shape = numpy_ops.im2col(x, KH, KW, stride, pad).shape
-    return {"cols": draw(values(x.dtype, *shape)), "H": H, "W": W, "stride": stride, "pad": pad}
+    return {"cols": values(draw, x.dtype, *shape), "H": H, "W": W, "stride": stride, "pad": pad}
 
 
 @st.composite
@@ -67,7 +64,7 @@ def convolution(draw: Any, largest: int) -> Case:
     """Arguments of conv2d_forward."""
     H, W, KH, KW, stride, pad = draw(windows(largest))
     N, C, K, dtype = draw(small), draw(small), draw(small), draw(dtypes)
-    x, w = draw(values(dtype, N, H, W, C)), draw(values(dtype, KH, KW, C, K))
+    x, w = values(draw, dtype, N, H, W, C), values(draw, dtype, KH, KW, C, K)
     return {"x": x, "w": w, "stride": stride, "pad": pad}
 
 
@@ -76,17 +73,17 @@ def image(draw: Any, largest: int, flat: bool = True) -> np.ndarray:
     """An x of shape (N, C), if `flat` allows it, or (N, H, W, C)."""
     axes = draw(st.sampled_from([1, 3])) if flat else 3
     shape = [draw(st.integers(1, largest)) for _ in range(axes)]
-    return draw(values(draw(dtypes), *shape, draw(small)))
+    return values(draw, draw(dtypes), *shape, draw(small))
 
 
 @st.composite
 def normalisation(draw: Any, largest: int, inference: bool = False) -> Case:
     """Arguments of batchnorm_forward, or of batchnorm_inference."""
     x = draw(image(largest))
-    channels = values(x.dtype, x.shape[-1])
-    case = {"x": x, "gamma": draw(channels), "beta": draw(channels)}
+    names = ("gamma", "beta", "mean", "var") if inference else ("gamma", "beta")
+    case = {"x": x, **{name: values(draw, x.dtype, x.shape[-1]) for name in names}}
     if inference:
-        case |= {"mean": draw(channels), "var": abs(draw(channels))}
+        case["var"] = abs(case["var"])
     return case | {"eps": draw(st.sampled_from([1.0, 0.25, 0.01]))}
 
 
@@ -94,21 +91,21 @@ def normalisation(draw: Any, largest: int, inference: bool = False) -> Case:
 def pooling(draw: Any, largest: int) -> Case:
     """Arguments of max_pool_forward; many values are equal."""
     H, W, size, _, stride, pad = draw(windows(largest, touching=True))
-    return {"x": draw(values(draw(dtypes), draw(small), H, W, draw(small))), "size": size, "stride": stride, "pad": pad}
+    return {"x": values(draw, draw(dtypes), draw(small), H, W, draw(small)), "size": size, "stride": stride, "pad": pad}
 
 
 @st.composite
 def weighing(draw: Any, largest: int) -> Case:
     """Arguments of linear_forward."""
     N, C, K, dtype = draw(st.integers(1, largest)), draw(small), draw(small), draw(dtypes)
-    return {"x": draw(values(dtype, N, C)), "w": draw(values(dtype, C, K)), "b": draw(values(dtype, K))}
+    return {"x": values(draw, dtype, N, C), "w": values(draw, dtype, C, K), "b": values(draw, dtype, K)}
 
 
 @st.composite
 def classification(draw: Any, largest: int) -> Case:
     """Arguments of softmax_cross_entropy; some logits are large."""
     N, K = draw(st.integers(1, largest)), draw(st.integers(1, largest))
-    logits = draw(values(draw(dtypes), N, K)) + draw(st.sampled_from([0, 1000]))
+    logits = values(draw, draw(dtypes), N, K) + draw(st.sampled_from([0, 1000]))
     return {"logits": logits, "labels": np.array(draw(st.lists(st.integers(0, K - 1), min_size=N, max_size=N)))}
 
 
@@ -117,7 +114,7 @@ def pair(draw: Any, op: str, inputs: st.SearchStrategy[Case]) -> Case:
     """Arguments of a forward, and a gradient for its backward."""
     case = draw(inputs)
     y = getattr(numpy_ops, f"{op}_forward")(**case)[0]
-    return case | {"dy": draw(values(y.dtype, *y.shape))}
+    return case | {"dy": values(draw, y.dtype, *y.shape)}
 
 
 @st.composite
@@ -125,17 +122,17 @@ def block(draw: Any) -> Case:
     """A residual block whose body is one convolution: shortcut the identity, or option A."""
     C, grows, dtype = draw(small), draw(st.booleans()), draw(dtypes)
     K, stride = (2 * C, 2) if grows else (C, 1)
-    x, w = draw(values(dtype, draw(small), 2, 2, C)), draw(values(dtype, 1, 1, C, K))
-    return {"x": x, "w": w, "stride": stride, "dy": draw(values(dtype, len(x), 2 // stride, 2 // stride, K))}
+    x, w = values(draw, dtype, draw(small), 2, 2, C), values(draw, dtype, 1, 1, C, K)
+    return {"x": x, "w": w, "stride": stride, "dy": values(draw, dtype, len(x), 2 // stride, 2 // stride, K)}
 
 
 @st.composite
 def descent(draw: Any) -> Case:
     """Some weights, and the gradients of a few steps."""
     dtype, size = draw(dtypes), draw(small)
-    steps = draw(st.lists(values(dtype, size), min_size=1, max_size=3))
+    steps = [values(draw, dtype, size) for _ in range(draw(st.integers(1, 3)))]
     rates = {name: draw(st.sampled_from([0.0, 0.5, 0.25])) for name in ("momentum", "weight_decay")}
-    return {"w": draw(values(dtype, size)), "gradients": steps, **rates, "lr": draw(st.sampled_from([1.0, 0.5]))}
+    return {"w": values(draw, dtype, size), "gradients": steps, **rates, "lr": draw(st.sampled_from([1.0, 0.5]))}
 
 
 @st.composite

@@ -214,7 +214,7 @@ def stub(name: str) -> str:
     doc = _doc(chosen)
     body = [f'"""{doc}' + ('\n"""' if "\n" in doc else '"""'), *_body(chosen), f'raise NotImplementedError("{name}")']
     lines = [
-        f'"""Exercise {name}: write the function, then type   minires exercise check {name}.py"""',
+        f'"""Exercise: write {name}, then type   minires exercise check {name}.py"""',
         "",
         "import numpy as np",
         "",

@@ -138,8 +138,7 @@ def check(function: Callable[..., Any], name: str | None = None) -> Report:
         output = printed.getvalue()
         wrong = _judge(chosen, run, attempt, function, smallest)
         assert wrong is not None
-        others = _sample(problems(SIZES[-1])[chosen.name][0])
-        diagnosis = _diagnose(chosen, run, attempt, [smallest, *others], wrong.output)
+        diagnosis = _diagnose(chosen, run, attempt, smallest, wrong.output) if wrong.output else ""
     message = f"The smallest case that fails, of {next(tried)} tried:\n\n{_show(smallest)}\n\n{wrong}"
     if output:
         message += f"\n\nIn this case it printed:\n{textwrap.indent(output, '    ')}"
@@ -276,11 +275,9 @@ def _own_line(e: Exception, filename: str) -> str:
 # ---------------------------------------------------------------------------------------------------- the diagnosis
 
 
-def _diagnose(chosen: Exercise, run: Run, attempt: ModuleType, cases: list[Case], output: str) -> str:
-    """Find the bug of the zoo that gives the same wrong `output` in every case."""
-    if not output:
-        return ""
-    module = home(chosen.where)
+def _diagnose(chosen: Exercise, run: Run, attempt: ModuleType, smallest: Case, output: str) -> str:
+    """Find the bug of the zoo that gives the same wrong `output` in this case and in many others."""
+    module, cases = home(chosen.where), [smallest, *_sample(problems(SIZES[-1])[chosen.name][0])]
     got = [_output(run, attempt, case, output) for case in cases]
     bugs = [bug for bug in ZOO if home(bug.where) is module]
     for bug in sorted(bugs, key=lambda bug: bug.where != chosen.where):  # the op's own bugs first
