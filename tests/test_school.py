@@ -28,6 +28,12 @@ def sizes(message):
     return [np.prod([int(n) for n in shape.split(",") if n.strip()]) for shape in shapes]
 
 
+@pytest.fixture
+def unshrunk(monkeypatch):
+    """Take the first case that fails, for answers that do not depend on it: most of the time goes into shrinking."""
+    monkeypatch.setattr(grading, "settings", partial(settings, phases=[Phase.generate]))
+
+
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_reference_passes(name):
     report = school.check(EXERCISES[name].reference, name)
@@ -35,6 +41,7 @@ def test_the_reference_passes(name):
     assert report.examples >= 50
 
 
+@pytest.mark.usefixtures("unshrunk")
 @pytest.mark.parametrize("name", EXERCISES)
 def test_an_untouched_stub_fails_and_says_that_it_is_still_to_be_written(name, tmp_path, run_cli):
     assert run_cli("exercise", "start", name, tmp_path)[0] == 0
@@ -47,10 +54,9 @@ def test_an_untouched_stub_fails_and_says_that_it_is_still_to_be_written(name, t
     assert f"File: {file}" in out
 
 
+@pytest.mark.usefixtures("unshrunk")
 @pytest.mark.parametrize(("bug", "name"), OF_EXERCISES, ids=lambda v: getattr(v, "name", v))
-def test_every_bug_fails_its_exercise_and_is_named(bug, name, monkeypatch):
-    unshrunk = partial(settings, phases=[Phase.generate])
-    monkeypatch.setattr(grading, "settings", unshrunk)
+def test_every_bug_fails_its_exercise_and_is_named(bug, name):
     report = school.check(attrgetter(bug.function)(bug.plant()), name)
     assert not report.passed
     assert bug.says in report.diagnosis
@@ -94,6 +100,7 @@ def relu(body, tmp_path, name="relu_backward"):
     return file
 
 
+@pytest.mark.usefixtures("unshrunk")
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -107,7 +114,7 @@ def relu(body, tmp_path, name="relu_backward"):
         ("return dy * positive, 1", "Expected 1 results (dx), got 2"),
         ("return dy @ positive.nothing", "line 6: return dy @ positive.nothing"),
         ("return dy * positive if np.random.default_rng().random() < 0.5 else dy + 1", ""),
-        ("print('seen', dy.shape); return dy", "In this case it printed:\n    seen (1, 1)"),
+        ("print('seen', dy.shape); return dy", "In this case it printed:\n    seen ("),
         ("return dy * np.nan", "got nan"),
     ],
 )
@@ -132,6 +139,7 @@ def test_a_forward_whose_cache_the_backward_cannot_use_is_told_so():
     assert "(positive,) = cache" in report.message
 
 
+@pytest.mark.usefixtures("unshrunk")
 def test_the_file_at_the_path_is_what_is_imported(tmp_path, run_cli):
     right, wrong = tmp_path / "a", tmp_path / "b"
     right.mkdir()
@@ -221,6 +229,7 @@ def test_the_list_has_every_exercise_and_every_op_of_the_contract_is_one(run_cli
 # -------------------------------------------------------------------------------------------------------- the hunt
 
 
+@pytest.mark.usefixtures("unshrunk")
 def test_a_hunted_bug_is_found_by_the_gradient_checker_and_not_named(rng, tmp_path, run_cli):
     chosen, bug = quarry("batchnorm_backward", 1)
     text = hidden(chosen, bug)
