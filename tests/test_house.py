@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "minires.lab.report": {"errors", "lab.config", "lab.plots", "lab.runs"},
     "minires.lab.checkpoint": {"errors"},
     "minires.lab.text": set(),
-    "minires.school": {"errors", "ops", "layers", "resnet", "gradcheck", "school"},
+    "minires.school": {"errors", "ops", "layers", "resnet", "optim", "gradcheck", "school"},
     "minires.cli": {"errors", "ops", "resnet", "data", "lab", "school"},
     "minires.__main__": {"cli"},
     "minires": {"errors", "ops", "resnet", "gradcheck"},

@@ -1,0 +1,131 @@
+"""Every bug of the zoo is killed by a test of this suite that the reference passes; the usual checks miss many."""
+
+import sys
+from operator import attrgetter
+
+import numpy as np
+import pytest
+import test_gradients
+import test_networks
+import test_ops
+import test_optim
+from hypothesis import Phase, settings
+
+from minires import InputError, get_ops
+from minires.school.bugs import Bug, copy_of, home, swap
+from minires.school.weak import weak_checks
+from minires.school.zoo import ZOO
+
+NUMPY = get_ops("numpy")
+CONVOLUTION = (test_ops.test_convolution_equals_loops, NUMPY)
+NORM = (test_ops.test_batch_norm_equals_loops, NUMPY)
+POOL = (test_ops.test_max_pool_equals_loops, NUMPY)
+LOSS = (test_ops.test_cross_entropy_equals_loops_and_never_overflows, NUMPY)
+BLOCK = (test_gradients.test_layer, "residual block A", "numpy", "rng")
+STEPS = (test_optim.test_three_steps_by_hand,)
+
+# a test of the suite and its arguments, for every bug of a function unless the bug has one of its own
+KILLER = {
+    "im2col": CONVOLUTION,
+    "col2im": CONVOLUTION,
+    "conv2d_forward": CONVOLUTION,
+    "conv2d_backward": (test_gradients.test_convolution, NUMPY),
+    "batchnorm_forward": NORM,
+    "batchnorm_backward": (test_gradients.test_batch_norm, NUMPY),
+    "relu_backward": (test_gradients.test_relu, NUMPY),
+    "max_pool_forward": POOL,
+    "max_pool_backward": (test_gradients.test_max_pool, NUMPY),
+    "global_avg_pool_backward": (test_gradients.test_global_average_pool, NUMPY),
+    "linear_backward": (test_gradients.test_linear, NUMPY),
+    "softmax_cross_entropy": LOSS,
+    "ResidualBlock.forward": (test_gradients.test_layer, "residual block, same shape", "numpy", "rng"),
+    "ResidualBlock.backward": BLOCK,
+    "ZeroPadShortcut.backward": (test_gradients.test_layer, "option A", "numpy", "rng"),
+    "SGD.step": STEPS,
+    "step_schedule": (test_optim.test_the_papers_schedule,),
+    "last-of-equals": (test_ops.test_the_first_of_equal_maxima_gets_the_gradient, NUMPY),
+    "batch-statistics-at-test-time": (
+        test_networks.test_evaluation_of_an_image_does_not_depend_on_its_neighbours,
+        "rng",
+    ),
+    "biased-running-variance": (test_networks.test_running_statistics_follow_with_the_unbiased_variance, "rng"),
+    "running-momentum-swapped": (test_networks.test_running_statistics_follow_with_the_unbiased_variance, "rng"),
+    "evaluation-overwrites-the-cache": (test_networks.test_evaluation_between_forward_and_backward_does_no_harm, "rng"),
+    "cache-used-twice": (test_networks.test_backward_without_a_training_forward_names_the_layer, "rng"),
+}
+
+
+def release(monkeypatch, bug, module):
+    """Put the function of a copied module into the library itself, and wherever a test holds it, for one test."""
+    owner, _, name = bug.function.rpartition(".")
+    original, replacement = (attrgetter(bug.function)(m) for m in (home(bug.where), module))
+    monkeypatch.setattr(attrgetter(owner)(home(bug.where)) if owner else home(bug.where), name, replacement)
+    for tests in (test_gradients, test_networks, test_ops, test_optim):
+        for held in [key for key, value in vars(tests).items() if value is original]:
+            monkeypatch.setattr(tests, held, replacement)
+
+
+def run(monkeypatch, test, *arguments):
+    """Run a test of the suite; one of a property at the same examples each time, and without shrinking."""
+    if hasattr(test, "hypothesis"):
+        quick = settings(max_examples=50, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
+        monkeypatch.setattr(test, "_hypothesis_internal_use_settings", quick)
+    with np.errstate(all="ignore"):
+        test(*(np.random.default_rng(0) if a == "rng" else a for a in arguments))
+
+
+@pytest.mark.parametrize("bug", ZOO, ids=lambda bug: bug.name)
+def test_every_bug_is_killed_by_a_test_that_the_reference_passes(bug, monkeypatch):
+    test, *arguments = KILLER.get(bug.name) or KILLER[bug.function]
+    clean, planted = copy_of(bug.where), bug.plant()
+    release(monkeypatch, bug, clean)
+    run(monkeypatch, test, *arguments)
+    release(monkeypatch, bug, planted)
+    with pytest.raises((AssertionError, pytest.fail.Exception, InputError)):
+        run(monkeypatch, test, *arguments)
+
+
+def test_planting_leaves_the_library_alone():
+    before = {bug.where: attrgetter(bug.function)(home(bug.where)) for bug in ZOO}
+    modules = dict(sys.modules)
+    for bug in ZOO:
+        bug.plant()
+    assert {bug.where: attrgetter(bug.function)(home(bug.where)) for bug in ZOO} == before
+    assert {name: m for name, m in sys.modules.items() if name.startswith("minires")} == {
+        name: m for name, m in modules.items() if name.startswith("minires")
+    }
+
+
+def test_a_bug_whose_line_is_gone_is_refused_not_disarmed():
+    with pytest.raises(InputError, match="found it 0 times"):
+        Bug("gone", "ops.numpy_ops:relu_backward", "no such piece", "", "", "").plant()
+    with pytest.raises(InputError, match="the reference has changed"):
+        Bug("twice", "ops.numpy_ops:relu_backward", "dy", "x", "", "").plant()
+
+
+def test_names_are_unique_and_each_bug_is_one_line():
+    assert len({bug.name for bug in ZOO}) == len(ZOO) >= 24
+    for bug in ZOO:
+        assert "\n" not in bug.old + bug.new
+        assert not bug.says.endswith(".")
+        assert bug.hint.endswith((".", "?"))
+
+
+def test_a_function_put_into_a_copy_is_the_one_the_copy_uses():
+    where = "ops.numpy_ops:im2col"
+    copied = copy_of(where)
+    swap(copied, "im2col", lambda x, KH, KW, stride, pad: np.ones((1, 1, 1, 1, 1, 1)))
+    x = np.full((1, 1, 1, 1), 5.0)
+    assert copied.conv2d_forward(x, x)[0] == 5
+    assert NUMPY.conv2d_forward(x, x)[0] == 25
+
+
+def test_each_usual_check_lets_some_bug_through_and_ours_none():
+    table = weak_checks()
+    assert not any(table.pop("the reference").values())
+    assert len(table) >= 20
+    assert all(row["minires.gradcheck"] for row in table.values())
+    for check in next(iter(table.values())):
+        assert check == "minires.gradcheck" or not all(row[check] for row in table.values()), check
+    assert not table["no-variance-path"]["cotangent of ones"]
+    assert not table["gradient-not-averaged"]["batch of one"]
