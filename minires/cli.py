@@ -7,7 +7,7 @@ import json
 import sys
 import time
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +24,7 @@ from minires.lab.runs import find_runs, settled
 from minires.lab.train import Interrupted, train
 from minires.ops import BACKENDS, default_backend, get_ops, prepare
 from minires.resnet import by_name
-from minires.school import exercises
+from minires.school import commands as exercise
 
 app = typer.Typer(
     name="minires",
@@ -383,64 +383,7 @@ def data_shapes10(
     say(f"{', '.join(shapes10.CLASSES)}: {out}")
 
 
-exercise_app = typer.Typer(help="Write an op yourself, or find a bug.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(exercise_app, name="exercise")
-
-
-@exercise_app.command("list")
-def exercise_list() -> None:
-    """Say what there is to write."""
-    for chosen in exercises.EXERCISES.values():
-        say(f"{chosen.name:26}{chosen.summary}")
-
-
-@exercise_app.command("start")
-def exercise_start(
-    name: Annotated[str, typer.Argument(help="As in: minires exercise list.")],
-    folder: Annotated[Path, typer.Argument(help="Folder for NAME.py.")] = Path(),
-) -> None:
-    """Write NAME.py: signature, what it should do, hints.
-
-    Example: minires exercise start conv2d_backward
-    """
-    file = exercises.write(exercises.stub(name), folder / f"{name}.py")
-    say(f"Write the function in {file}, then: minires exercise check {file}")
-
-
-@exercise_app.command("check")
-def exercise_check(
-    file: Annotated[Path, typer.Argument(help="A file with a solution.")],
-    json_output: Annotated[bool, typer.Option("--json", help="For grade books.")] = False,
-) -> None:
-    """Find the smallest case in which a solution is wrong, and say which bug explains it; exit code 1 if there is one.
-
-    Example: minires exercise check conv2d_backward.py
-    """
-    from minires.school import grading  # hypothesis takes a moment to import
-
-    report = grading.check_file(file)
-    say(json.dumps(asdict(report)) if json_output else f"File: {file.resolve()}\n{report}")
-    if not report.passed:
-        sys.exit(1)
-
-
-@exercise_app.command("hunt")
-def exercise_hunt(
-    name: Annotated[str | None, typer.Argument(help="An op's backward [default: any].")] = None,
-    seed: Annotated[int, typer.Option(help="Which bug.", min=0)] = 0,
-    folder: Annotated[Path, typer.Option("--into", help="Folder for the file.")] = Path(),
-    reveal: Annotated[bool, typer.Option("--reveal", help="Say which bug it is.")] = False,
-) -> None:
-    """Write a whole op with one wrong line in it, to be found with the gradient checker.
-
-    Example: minires exercise hunt batchnorm_backward --seed 2
-    """
-    chosen, bug = exercises.quarry(name, seed)
-    if reveal:
-        say(f"{chosen.name}, {bug.name}: right, but {bug.says}.\n  right: {bug.old}\n  wrong: {bug.new}")
-        return
-    file = exercises.write(exercises.hidden(chosen, bug), folder / f"hunt_{chosen.name}_{seed}.py")
-    say(f"One line of {file} is wrong; its first lines say how to look. Stuck? {bug.hint}")
+app.add_typer(exercise.app, name="exercise")
 
 
 def main() -> None:

@@ -1,0 +1,70 @@
+"""minires exercise: what a student types."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minires.school import exercises
+
+app = typer.Typer(help="Write an op yourself, or find a bug.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_exercises() -> None:
+    """Say what there is to write."""
+    for chosen in exercises.EXERCISES.values():
+        typer.echo(f"{chosen.name:26}{chosen.summary}")
+
+
+@app.command("start")
+def start(
+    name: Annotated[str, typer.Argument(help="As in: minires exercise list.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for NAME.py.")] = Path(),
+) -> None:
+    """Write NAME.py: signature, what it should do, hints.
+
+    Example: minires exercise start conv2d_backward
+    """
+    file = exercises.write(exercises.stub(name), folder / f"{name}.py")
+    typer.echo(f"Write the function in {file}, then: minires exercise check {file}")
+
+
+@app.command("check")
+def check(
+    file: Annotated[Path, typer.Argument(help="A file with a solution.")],
+    json_output: Annotated[bool, typer.Option("--json", help="For grade books.")] = False,
+) -> None:
+    """Find the smallest case in which a solution is wrong, and say which bug explains it; exit code 1 if there is one.
+
+    Example: minires exercise check conv2d_backward.py
+    """
+    from minires.school import grading  # hypothesis takes a moment to import
+
+    report = grading.check_file(file)
+    typer.echo(json.dumps(asdict(report)) if json_output else f"File: {file.resolve()}\n{report}")
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+@app.command("hunt")
+def hunt(
+    name: Annotated[str | None, typer.Argument(help="An op's backward [default: any].")] = None,
+    seed: Annotated[int, typer.Option(help="Which bug.", min=0)] = 0,
+    folder: Annotated[Path, typer.Option("--into", help="Folder for the file.")] = Path(),
+    reveal: Annotated[bool, typer.Option("--reveal", help="Say which bug it is.")] = False,
+) -> None:
+    """Write a whole op with one wrong line in it, to be found with the gradient checker.
+
+    Example: minires exercise hunt batchnorm_backward --seed 2
+    """
+    chosen, bug = exercises.quarry(name, seed)
+    if reveal:
+        typer.echo(f"{chosen.name}, {bug.name}: right, but {bug.says}.\n  right: {bug.old}\n  wrong: {bug.new}")
+        return
+    file = exercises.write(exercises.hidden(chosen, bug), folder / f"hunt_{chosen.name}_{seed}.py")
+    typer.echo(f"One line of {file} is wrong; its first lines say how to look. Stuck? {bug.hint}")
