@@ -243,10 +243,10 @@ for k, f in enumerate(factors):
         f"He × {f:g}", (50, found[f, False][-1]), (5, 0), textcoords="offset points", color=HUES[k], va="center"
     )
 axes.annotate(
-    "with batch norm, all three", (20, found[1.25, True][19]), (5, 300), arrowprops={"arrowstyle": "-", "color": "0.4"}
+    "with batch norm,\nall three", (8, found[1.25, True][7]), (4, 60), arrowprops={"arrowstyle": "-", "color": "0.4"}
 )
 axes.set(xlabel="layer", ylabel="standard deviation of the signal", xlim=(0, 57))
-axes.set_title("A small factor per layer is a large one after fifty; with batch norm every layer starts afresh")
+axes.set_title("A small factor per layer is a large one after fifty, unless each layer is normalised")
 show(
     figure,
     "Standard deviation by layer on a logarithmic axis. Dashed, without batch norm: three lines that fall fast, fall slowly and rise, "

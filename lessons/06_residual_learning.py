@@ -84,7 +84,7 @@ for edge in (9.5, 18.5):
 axes.set(xlabel="block, from the input to the loss (dotted: the picture is halved)", ylabel="gradient, last block = 1")
 axes.legend()
 axes.set_title(
-    f"On its way to the input the plain gradient grows {growth['plain-56']:.0f} times, the residual one {growth['ResNet-56']:.0f} times"
+    f"Towards the input the plain gradient grows {growth['plain-56']:,.0f}-fold, the residual {growth['ResNet-56']:.0f}-fold"
 )
 show(
     figure,
@@ -95,7 +95,7 @@ show(
 # %%
 say(f"""
     Nothing vanishes here. In the plain network the gradient *explodes*: by a factor of {per_layer["plain-56"]:.2f} per layer in the first stage, {growth["plain-56"]:,.0f} over all blocks.
-    With shortcuts it is {per_layer["ResNet-56"]:.3f} per layer and {growth["ResNet-56"]:.0f} over all. For ReLU and batch norm in wide layers theory says √(π/(π-1)) = {np.sqrt(np.pi / (np.pi - 1)):.2f} per layer (Yang and others 2019).
+    With shortcuts it is {per_layer["ResNet-56"]:.2f} per layer there and {growth["ResNet-56"]:.0f} over all; the curve says that most of it happens in the first few blocks. For ReLU and batch norm in wide layers theory says √(π/(π-1)) = {np.sqrt(np.pi / (np.pi - 1)):.2f} per layer (Yang and others 2019).
 """)
 assert per_layer["plain-56"] > 1.1
 assert growth["plain-56"] > 5 * growth["ResNet-56"]
@@ -189,6 +189,7 @@ show(
 
 # %%
 stages = [split[:9], split[9:18], split[18:]]
+assert all(s[-1, 0] < s[0, 0] for s in stages)
 say(f"""
     In the last block of each stage the body brings {", ".join(f"{s[-1, 0]:.0%}" for s in stages)} of the size of dx, in the first {", ".join(f"{s[0, 0]:.0%}" for s in stages)}.
     The two parts stand almost at right angles (mean cosine {split[:, 2].mean():.2f}), so their squares add up.
@@ -301,17 +302,12 @@ axes = figure.subplots()
 for (name, depth), distance in apart.items():
     colour, style = (PLAIN, "--") if name == "plain" else (RESIDUAL, "-")
     axes.semilogy(range(1, 21), np.maximum(distance, 1e-18), style, color=colour, lw=1 + depth / 20)
+    label, nudge = (f"plain-{depth}", 4) if name == "plain" else (f"ResNet-{depth}", -4)
     axes.annotate(
-        f"{'plain' if name == 'plain' else 'ResNet'}-{depth}",
-        (20, distance[-1]),
-        (4, 0),
-        textcoords="offset points",
-        color=colour,
-        va="center",
-        fontsize=9,
+        label, (20, distance[-1]), (4, nudge), textcoords="offset points", color=colour, va="center", fontsize=9
     )
 axes.set(xlabel="training step", ylabel="relative distance of the twins", xlim=(0, 24), xticks=range(0, 21, 4))
-axes.set_title("One weight changed in its 14th digit: deep plain twins soon have nothing in common")
+axes.set_title("One weight changed in its 14th digit: deep plain twins part ways")
 show(
     figure,
     "Relative distance of twin networks by training step on a logarithmic axis. The 8-layer twins stay near 1e-16; plain nets of 20 and 32 layers "
