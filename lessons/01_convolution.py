@@ -29,7 +29,7 @@ import time
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from style import HUES, LOOPS, MUTED, NUMPY, say, seconds, show, source, table
+from style import HUES, LOOPS, MUTED, NUMPY, claims, say, seconds, show, source
 
 from minires import get_ops, resnet
 from minires.data import shapes10
@@ -294,8 +294,7 @@ show(
 
 # %%
 error = abs(by_loops - by_product).max()
-table(
-    ["claim", "measured here", "verdict"],
+claims(
     [
         [
             "A convolution needs a routine of its own",
@@ -307,7 +306,7 @@ table(
             f"{megabytes[128][1]:.1f} MB for an image of {megabytes[128][0]:.1f} MB",
             "no: KH·KW times the memory, and the time to write it",
         ],
-    ],
+    ]
 )
 
 # %% [markdown]

@@ -27,7 +27,7 @@ import inspect
 
 import numpy as np
 from matplotlib.figure import Figure
-from style import HUES, MUTED, PLAIN, RESIDUAL, say, show, source, table
+from style import HUES, MUTED, PLAIN, RESIDUAL, claims, say, show, source, table
 
 from minires import get_ops, gradcheck
 from minires.ops import numpy_ops
@@ -426,8 +426,7 @@ say(
 # ## Claims put to the test
 
 # %%
-table(
-    ["claim", "measured here", "verdict"],
+claims(
     [
         [
             "A relative error of 1e-2 is fine",
@@ -444,7 +443,7 @@ table(
             f"dx = 0 agrees to {worst['zeros', 'all ones']:.0e} when dy is ones",
             "not if both are zero",
         ],
-    ],
+    ]
 )
 
 # %% [markdown]

@@ -26,7 +26,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from style import HUES, PLAIN, RESIDUAL, say, show, source, table
+from style import HUES, PLAIN, RESIDUAL, claims, say, show, source, table
 
 from minires import get_ops, gradcheck
 
@@ -109,9 +109,9 @@ say(f"""
 #
 # What "transpose" means for a function that copies: $\langle \mathrm{im2col}(x), z\rangle = \langle x, \mathrm{col2im}(z)\rangle$ for all $x$ and $z$. Copying a number to $k$ places has the transpose "add up what stands in those $k$ places".
 #
-# Written out for one pixel, with padding $\hat r = r + \mathrm{pad}$ and stride $s$:
+# Written out for the pixel in row $r$ and column $t$, with stride $s$, and $\hat r = r + \mathrm{pad}$, $\hat t = t + \mathrm{pad}$:
 #
-# $$dx_{n,r,c,\cdot} = \sum_{p,q,k}\; w_{p,q,\cdot,k}\; dy_{n,\,(\hat r-p)/s,\,(\hat c-q)/s,\,k} \qquad\text{where the divisions come out even.}$$
+# $$dx_{n,r,t,c} = \sum_{p,q,k}\; w_{p,q,c,k}\; dy_{n,\,(\hat r-p)/s,\,(\hat t-q)/s,\,k} \qquad\text{where the divisions come out even.}$$
 #
 # The index of $dy$ *falls* when $p$ grows. That minus sign is the flip. And "where the divisions come out even" says that with a stride, $dy$ is to be spread out with $s-1$ zeros between its values.
 
@@ -326,8 +326,7 @@ assert max(map(abs, through)) < 0.2
 # ## Claims put to the test
 
 # %%
-table(
-    ["claim", "measured here", "verdict"],
+claims(
     [
         [
             "Backward flips the filter because convolution is defined so",
@@ -344,7 +343,7 @@ table(
             f"cosine {cosines[-1]:.2f} per layer without the flip",
             "no: check it (lesson 2) with random, asymmetric filters",
         ],
-    ],
+    ]
 )
 
 # %% [markdown]

@@ -25,7 +25,7 @@
 # %%
 import numpy as np
 from matplotlib.figure import Figure
-from style import HUES, PLAIN, RESIDUAL, say, show, source, table
+from style import HUES, PLAIN, RESIDUAL, claims, say, show, source, table
 
 from minires import get_ops, gradcheck, resnet
 from minires.data import shapes10
@@ -389,8 +389,7 @@ assert abs(late * 50 - lag[0.1]) < 2.5
 # ## Claims put to the test
 
 # %%
-table(
-    ["claim", "measured here", "verdict"],
+claims(
     [
         [
             "Evaluation mode means no batch norm",
@@ -407,7 +406,7 @@ table(
             f"with one value per picture and channel, |dx| is at most {nothing:.0e}",
             "no: nothing is learned through it",
         ],
-    ],
+    ]
 )
 
 # %% [markdown]

@@ -27,7 +27,7 @@ import copy
 
 import numpy as np
 from matplotlib.figure import Figure
-from style import HUES, MUTED, PLAIN, RESIDUAL, say, show, source, table
+from style import HUES, MUTED, PLAIN, RESIDUAL, claims, say, show, source, table
 
 from minires import plain, resnet
 from minires.data import shapes10
@@ -348,10 +348,11 @@ table(
 
 # %% [markdown]
 # ## Claims put to the test
+#
+# The first three are found in popular reviews of the paper.
 
 # %%
-table(
-    ["claim, as found in reviews of the paper", "measured here", "verdict"],
+claims(
     [
         [
             "Gradients vanish in deep plain nets; shortcuts repair that",
@@ -373,7 +374,7 @@ table(
             f"{growth['ResNet-56']:.0f} times in ResNet-56; (1 + a)³ = {chain[-1][2]:.1f} by hand",
             "it can; measured, it grows little",
         ],
-    ],
+    ]
 )
 
 # %% [markdown]

@@ -33,7 +33,7 @@ from pathlib import Path
 import numba
 import numpy as np
 from matplotlib.figure import Figure
-from style import LOOPS, NUMBA, NUMPY, say, seconds, show, source, table
+from style import LOOPS, NUMBA, NUMPY, claims, say, seconds, show, source, table
 
 from minires import get_ops, resnet
 from minires.lab.bench import matrix_product_gflops
@@ -325,8 +325,7 @@ else:
 # ## Claims put to the test
 
 # %%
-table(
-    ["claim", "measured here", "verdict"],
+claims(
     [
         [
             "Python is slow",
@@ -339,7 +338,7 @@ table(
             "no: order, vectors and registers are left to you",
         ],
         ["More threads change results", "one and all threads: the same bits", "only if the work is split by threads"],
-    ],
+    ]
 )
 
 # %% [markdown]

@@ -41,10 +41,15 @@ def say(text: str) -> None:
     display(Markdown(textwrap.dedent(text)))
 
 
-def table(head: list[str], rows: list[list[object]]) -> None:
-    """Display a table; the first column is text, the others are numbers."""
-    lines = [head, [":--", *["--:"] * (len(head) - 1)], *rows]
+def table(head: list[str], rows: list[list[object]], others: str = "--:") -> None:
+    """Display a table; the first column is text, the others are numbers, aligned to the right."""
+    lines = [head, [":--", *[others] * (len(head) - 1)], *rows]
     say("\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines))
+
+
+def claims(rows: list[list[str]]) -> None:
+    """Display what is said, what was measured, and what follows."""
+    table(["claim", "measured here", "verdict"], rows, others=":--")
 
 
 def source(*functions: object) -> None:
@@ -54,7 +59,8 @@ def source(*functions: object) -> None:
         (node,) = ast.parse("\n".join(lines)).body
         if ast.get_docstring(node):
             del lines[node.body[0].lineno - 1 : node.body[0].end_lineno]
-        say("```python\n" + "\n".join(lines) + "\n```")
+        page = "\n".join(lines)  # nbconvert would show it in the font of prose
+        say(f'<div style="font-family: monospace">\n\n```python\n{page}\n```\n\n</div>')
 
 
 def seconds(call: object, repeats: int = 3) -> float:
