@@ -271,7 +271,7 @@ axes.text(1e-13, 1e-8, "float64: rounding", color=HUES[0])
 axes.text(1.5e-3, 1e-11, "curvature", color=HUES[0])
 axes.text(1e-12, 7e-16, "complex step", color=HUES[2])
 axes.set(xlabel="step h", ylabel="relative error of the derivative", ylim=(1e-17, 1e3))
-axes.set_title("A large step sees curvature, a small one sees rounding; the complex step has no such floor")
+axes.set_title("Large steps see curvature, small ones rounding; a complex step may be tiny")
 show(
     figure,
     "Error against step size on logarithmic axes: two V shapes, float32 with its lowest point near 1e-2 and float64 near "
@@ -436,7 +436,7 @@ claims(
         [
             "float32 is good enough for checking",
             f"its best error is {best[np.float32][1]:.0e}, at one step only",
-            "no, and float64 costs nothing here",
+            "no, use float64",
         ],
         [
             "The numbers agree, so the gradient is right",

@@ -4,12 +4,16 @@ What only reads the notebooks runs with all tests; `pytest -m lessons` executes 
 """
 
 import ast
+import base64
+import io
 import itertools
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "lessons").glob("[0-9][0-9]_*.ipynb"))
@@ -76,6 +80,13 @@ def test_every_figure_has_a_text_for_those_who_cannot_see_it(path):
     figures = [o for o in outputs(path) if "image/png" in o.get("data", {})]
     assert figures
     assert all(len(f["metadata"]["image/png"].get("alt", "")) > 60 for f in figures)
+
+
+@each_lesson
+def test_no_figure_is_cut_off_at_its_edge(path):
+    for data in [o["data"]["image/png"] for o in outputs(path) if "image/png" in o.get("data", {})]:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"))
+        assert all((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
 
 
 @each_lesson
