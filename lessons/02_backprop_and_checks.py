@@ -1,0 +1,475 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: jupytext,kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. How do you know that a gradient is right?
+#
+# A wrong forward pass shows itself: the numbers are nonsense. A wrong backward pass often trains, only worse, and nobody notices. The usual remedy is to compare it with a numerical derivative. But that check can be fooled too, and how easily is the subject of this lesson.
+#
+# - **Time:** 60 minutes.
+# - **You need:** lesson 1 for the names, derivatives, the chain rule for functions of one variable.
+# - **Afterwards you can** derive a backward pass, choose step, precision and cotangent for checking it, and say which mistakes a given check cannot see.
+
+# %%
+import inspect
+
+import numpy as np
+from matplotlib.figure import Figure
+from style import HUES, MUTED, PLAIN, RESIDUAL, claims, say, show, source, table
+
+from minires import get_ops, gradcheck
+from minires.ops import numpy_ops
+
+ops = get_ops("numpy")
+rng = np.random.default_rng(2)
+
+# %% [markdown]
+# ## The surprise
+#
+# `broken` takes a function of the library and changes one fragment of its source. With it we make a batch normalisation whose backward pass returns zeros for the images: it will never train anything below it.
+
+
+# %%
+def broken(function, old, new):
+    """The library's function with one fragment of its source replaced."""
+    text = inspect.getsource(function)
+    assert text.count(old) == 1
+    namespace = dict(vars(numpy_ops))
+    exec(text.replace(old, new), namespace)
+    return namespace[function.__name__]
+
+
+formula = "gamma * inv_std * (dy - dbeta / M - xhat * (dgamma / M))"
+backward_of_zeros = broken(ops.batchnorm_backward, formula, "0 * dy")
+
+
+# %% [markdown]
+# And here is a numerical check as one writes it the first time: wiggle every element of the input by a small $h$, watch a number that the output gives, and compare the slope with what backward said. The number to watch is $\langle dy, y\rangle$, the sum of all outputs weighed by some $dy$. The $dy$ that comes to mind first is all ones: then it is the sum of the outputs.
+
+
+# %%
+def errors(forward, backward, inputs, dy, h=1e-5):
+    """Error of every element of every gradient, relative to the largest of its array (absolute if that is below 1)."""
+    gradients = backward(dy, forward(*inputs)[-1])
+    found = []
+    for k, (a, g) in enumerate(zip(inputs, gradients if isinstance(gradients, tuple) else (gradients,), strict=True)):
+        numeric = np.zeros(a.shape)
+        for i in np.ndindex(a.shape):
+            up, down = a.copy(), a.copy()
+            up[i], down[i] = a[i] + h, a[i] - h
+            y_up, y_down = (forward(*inputs[:k], moved, *inputs[k + 1 :])[0] for moved in (up, down))
+            numeric[i] = (dy * (y_up - y_down)).sum() / (2 * h)
+        found.append(abs(g - numeric) / max(1, abs(numeric).max()))
+    return found
+
+
+def norm(x, gamma, beta):
+    return ops.batchnorm_forward(x, gamma, beta, 1e-5)
+
+
+inputs = [rng.standard_normal((4, 3, 3, 2)), rng.standard_normal(2), rng.standard_normal(2)]
+cotangents = {"all ones": np.ones((4, 3, 3, 2)), "random": rng.standard_normal((4, 3, 3, 2))}
+worst = {
+    (which, name): max(e.max() for e in errors(norm, backward, inputs, dy))
+    for which, backward in (("right", ops.batchnorm_backward), ("zeros", backward_of_zeros))
+    for name, dy in cotangents.items()
+}
+table(
+    ["backward of batch norm", "error with dy all ones", "error with dy random"],
+    [
+        [name, f"{worst[key, 'all ones']:.0e}", f"{worst[key, 'random']:.0e}"]
+        for key, name in (("right", "the library's"), ("zeros", "returns dx = 0"))
+    ],
+)
+assert worst["zeros", "all ones"] < 1e-8 < 1e-2 < worst["zeros", "random"]
+
+# %% [markdown]
+# With ones, a backward pass that does nothing at all is as right as the true one. It is not a weakness of the arithmetic: batch norm gives every channel the mean `beta`, whatever the input, so the sum of its outputs *never moves*, and its true gradient **is** zero. The check asked a question to which "0" is the right answer.
+
+# %% [markdown]
+# ## By hand
+#
+# Two layers, one number each. Forward, from left to right: $a = w_1 x$, then $h = \max(a, 0)$, then $s = w_2 h$, and the loss $L = (s - t)^2/2$ with the target $t = 1$. Take $x = 2$, $w_1 = \tfrac12$, $w_2 = 3$. Backward, from right to left: each step multiplies what arrives by its own slope.
+
+# %%
+x, w1, w2, t = 2.0, 0.5, 3.0, 1.0
+a = w1 * x
+h = max(a, 0.0)
+s = w2 * h
+L = (s - t) ** 2 / 2
+ds = s - t  # slope of (s - t)^2 / 2
+dw2, dh = ds * h, ds * w2
+da = dh * (a > 0)
+dw1, dx = da * x, da * w1
+
+# %% jupyter={"source_hidden": true}
+figure = Figure(figsize=(7.8, 2.9))
+axes = figure.subplots()
+axes.set(xlim=(-0.4, 8.5), ylim=(-1.5, 1.6))
+axes.axis("off")
+stations = [("x", x, dx), ("a", a, da), ("h", h, dh), ("s", s, ds), ("L", L, 1.0)]
+steps = ["times w1", "max(a, 0)", "times w2", "(s - t)²/2"]
+for k, (name, value, gradient) in enumerate(stations):
+    axes.text(
+        2 * k,
+        0,
+        name,
+        ha="center",
+        va="center",
+        fontsize=14,
+        bbox={"boxstyle": "circle,pad=0.4", "fc": "white", "ec": "0.3"},
+    )
+    axes.text(2 * k, 0.75, f"{value:g}", ha="center", va="center", fontsize=14, color=RESIDUAL)
+    axes.text(2 * k, -0.75, f"d{name} = {gradient:g}", ha="center", va="center", fontsize=13, color=PLAIN)
+for k, name in enumerate(steps):
+    axes.annotate("", (2 * k + 1.6, 0.12), (2 * k + 0.4, 0.12), arrowprops={"arrowstyle": "->", "color": RESIDUAL})
+    axes.annotate("", (2 * k + 0.4, -0.12), (2 * k + 1.6, -0.12), arrowprops={"arrowstyle": "->", "color": PLAIN})
+    axes.text(2 * k + 1, 0.3, name, ha="center", fontsize=10, color="0.25")
+for k, (name, gradient) in ((0, ("dw1", dw1)), (2, ("dw2", dw2))):
+    axes.text(2 * k + 1, -1.25, f"{name} = {gradient:g}", ha="center", color=PLAIN)
+axes.set_title("Values run forward (blue), slopes of the loss run backward (red)")
+show(
+    figure,
+    "A chain x, a, h, s, L with the values 2, 1, 1, 3, 2 above and the gradients dx 3, da 6, dh 6, ds 2, dL 1 below; "
+    "the weights get dw1 12 and dw2 2.",
+)
+
+
+# %%
+def loss(x, w1, w2):
+    return (w2 * max(w1 * x, 0.0) - t) ** 2 / 2
+
+
+by_hand, step = np.array([dx, dw1, dw2]), 1e-5
+point = np.array([x, w1, w2])
+wiggled = np.array([(loss(*(point + step * e)) - loss(*(point - step * e))) / (2 * step) for e in np.eye(3)])
+assert np.allclose(by_hand, wiggled, rtol=1e-9)
+say(f"""
+    Read the red numbers from the right: ds = s - t = {ds:g}. A change of h changes s {w2:g} times as much, so dh = {ds:g}·{w2:g} = {dh:g}.
+    The ReLU passes it on because a is positive. x enters times w1, so dx = {da:g}·{w1:g} = **{dx:g}**, and w1 enters times x, so dw1 = {da:g}·{x:g} = **{dw1:g}**.
+    Wiggling each of the three by {step:g} gives {wiggled[0]:.6f}, {wiggled[1]:.6f} and {wiggled[2]:.6f}.
+""")
+
+# %% [markdown]
+# ## The equation
+#
+# Let $y = f(x)$ be any op, with many inputs and many outputs, and $J$ the matrix of its slopes, $J_{ab} = \partial y_a / \partial x_b$. The loss sees $x$ through $y$ alone, so
+#
+# $$dx \;=\; J^{\mathsf T} dy .$$
+#
+# - $dy$, the *cotangent*, is the gradient of the loss with respect to the output: it arrives from above, one number per output;
+# - $dx$ is the gradient with respect to the input, one number per input;
+# - $J$ is never written down. A backward pass computes the product with it.
+#
+# To check the product we need no $J$ either. For any direction $v$ in which the input may move,
+#
+# $$\langle dx, v\rangle \;=\; \langle dy, J v\rangle \;\approx\; \Big\langle dy,\; \frac{f(x + h v) - f(x - h v)}{2h}\Big\rangle .$$
+#
+# The right side is a *central difference*. If $v$ moves one element only, the left side is that element of $dx$. If $v$ moves all elements at once, one comparison looks at all of them. And $dy$ must be random: it decides which combinations of the rows of $J$ are looked at, and with ones only their sum is.
+
+# %% [markdown]
+# ## The code
+#
+# This is the library's answer to the surprise. Before it believes any comparison it asks whether the numeric gradient is distinguishable from 0 at all.
+
+# %%
+source(gradcheck._Check._refuse_vacuous)
+
+
+# %%
+def complaint(*args, **kwargs):
+    """What the checker has to object to."""
+    try:
+        gradcheck.check_op(*args, **kwargs)
+    except gradcheck.GradientError as error:
+        return error
+    raise AssertionError("the checker has no objection")
+
+
+with_ones = complaint(ops.batchnorm_forward, backward_of_zeros, *inputs, eps=1e-5, cotangent=1.0)
+with_random = complaint(ops.batchnorm_forward, backward_of_zeros, *inputs, eps=1e-5)
+assert (with_ones.kind, with_random.kind) == ("vacuous", "wrong")
+say(f"**dy all ones:** {with_ones}\n\n**dy random:** {with_random}")
+
+# %% [markdown]
+# With ones the checker refuses to vouch for anything. With a random cotangent it names the first wrong element. The true backward passes, and the report says how well:
+
+# %%
+gradcheck.check_op(ops.batchnorm_forward, ops.batchnorm_backward, *inputs, eps=1e-5)
+
+# %% [markdown]
+# ## The experiment: how small a step?
+#
+# A smaller step $h$ approximates the slope better. So take the smallest step there is? We measure the error of one directional derivative of batch norm for steps from large to tiny, in both precisions.
+
+# %%
+x, gamma, beta = rng.standard_normal((8, 4, 4, 3)), np.ones(3), np.zeros(3)
+dy = rng.standard_normal(x.shape)
+directions = rng.standard_normal((25, *x.shape))
+
+
+def watched(x):
+    """The number that is watched, in the precision of x."""
+    return (dy.astype(x.dtype) * ops.batchnorm_forward(x, gamma.astype(x.dtype), beta.astype(x.dtype), 1e-5)[0]).sum()
+
+
+dx, _, _ = ops.batchnorm_backward(dy, ops.batchnorm_forward(x, gamma, beta, 1e-5)[3])
+exact = np.array([(dx * v).sum() for v in directions])
+scale = abs(exact).max()
+
+
+# %%
+def central(h, dtype):
+    """Median error of the central difference over all directions."""
+    x_, h = x.astype(dtype), dtype(h)
+    slopes = [(watched(x_ + h * v.astype(dtype)) - watched(x_ - h * v.astype(dtype))) / (2 * h) for v in directions]
+    return np.median(abs(slopes - exact)) / scale
+
+
+def complex_step(h):
+    slopes = [watched(x + 1j * h * v).imag / h for v in directions]
+    return np.median(abs(slopes - exact)) / scale
+
+
+steps = np.logspace(-13, 0, 40)
+curves = {dtype: np.array([central(h, dtype) for h in steps]) for dtype in (np.float32, np.float64)}
+complex_curve = np.array([complex_step(h) for h in steps])
+
+
+# %% jupyter={"source_hidden": true}
+def slope(curve, low, high):
+    """Exponent of h on the stretch between two steps, and the stretch."""
+    part = (steps >= low) & (steps <= high) & (curve > 0)
+    return np.polyfit(np.log(steps[part]), np.log(curve[part]), 1)[0]
+
+
+stretches = {np.float32: ((1e-6, 1e-3), (3e-2, 0.3)), np.float64: ((1e-12, 1e-7), (1e-4, 0.3))}
+exponents = {dtype: [slope(curves[dtype], *part) for part in parts] for dtype, parts in stretches.items()}
+figure = Figure(figsize=(7.8, 4.8))
+axes = figure.subplots()
+for dtype, colour, marker in ((np.float32, HUES[1], "s"), (np.float64, HUES[0], "o")):
+    curve, best = curves[dtype], steps[curves[dtype].argmin()]
+    axes.loglog(steps, curve, marker + "-", ms=4, color=colour)
+    expected = np.finfo(dtype).eps ** (1 / 3)
+    axes.axvline(expected, color=colour, ls=":", lw=1)
+    axes.text(expected, 3e-17, f" eps^(1/3) of {dtype.__name__}", color=colour, fontsize=9)
+axes.loglog(steps, np.maximum(complex_curve, 1e-17), "^-", ms=4, color=HUES[2])
+axes.text(3e-13, 3e-2, "float32: rounding", color=HUES[1])
+axes.text(1e-13, 1e-8, "float64: rounding", color=HUES[0])
+axes.text(1.5e-3, 1e-11, "curvature", color=HUES[0])
+axes.text(1e-12, 7e-16, "complex step", color=HUES[2])
+axes.set(xlabel="step h", ylabel="relative error of the derivative", ylim=(1e-17, 1e3))
+axes.set_title("Large steps see curvature, small ones rounding; a complex step may be tiny")
+show(
+    figure,
+    "Error against step size on logarithmic axes: two V shapes, float32 with its lowest point near 1e-2 and float64 near "
+    "1e-5 and far lower; the complex step stays at 1e-16 for all small steps.",
+)
+
+# %%
+best = {dtype: (steps[c.argmin()], c.min()) for dtype, c in curves.items()}
+assert abs(exponents[np.float64][0] + 1) < 0.25
+assert abs(exponents[np.float64][1] - 2) < 0.25
+table(
+    ["precision", "left branch", "right branch", "best step", "error there"],
+    [
+        [d.__name__, f"h^{e[0]:.2f}", f"h^{e[1]:.2f}", f"{best[d][0]:.0e}", f"{best[d][1]:.0e}"]
+        for d, e in exponents.items()
+    ],
+)
+
+# %% [markdown]
+# Two errors work against each other.
+#
+# - **Right branch, slope +2.** Expand $f(x \pm hv)$ in $h$: the even terms cancel, and what is left of the difference quotient is $f' + \tfrac{h^2}{6} f''' + \dots$ The error is *curvature*, and falls with $h^2$.
+# - **Left branch, slope -1.** Each evaluation is wrong by about $\varepsilon |f|$, with $\varepsilon$ the precision of the numbers. The difference keeps that error and is divided by $2h$. The error is *rounding*, and grows with $\varepsilon/h$.
+#
+# They are equal where $h^3 \approx \varepsilon$. So the best step is about $\varepsilon^{1/3}$, and the best error about $\varepsilon^{2/3}$.
+
+# %%
+digits = {d: -np.log10(error) for d, (_, error) in best.items()}
+say(f"""
+    At its best, the central difference has {digits[np.float64]:.0f} correct digits in float64 and **{digits[np.float32]:.0f} in float32**.
+    And a step ten times too small costs float32 one of those. A check in float32 cannot tell a small mistake from its own noise.
+""")
+
+# %% [markdown]
+# The *complex step* avoids the subtraction: for a smooth $f$, $f(x + ihv) = f(x) + i h f' - \tfrac{h^2}{2} f'' - \dots$, so the imaginary part divided by $h$ is the slope, with nothing to cancel, at any small $h$. It needs ops that take complex numbers. The library's smooth ones do; a ReLU cannot.
+
+# %% [markdown]
+# ## The experiment: a kink
+#
+# A ReLU has no slope at 0, and near 0 a step may jump over the corner. Put one input at a distance of $10^{-4}$ from it.
+
+# %%
+near = np.array([[1e-4]])
+hs = np.logspace(-7, 0, 60)
+measured = [float((ops.relu_forward(near + h)[0] - ops.relu_forward(near - h)[0])[0, 0] / (2 * h)) for h in hs]
+
+# %% jupyter={"source_hidden": true}
+figure = Figure(figsize=(7.8, 3.4))
+axes = figure.subplots()
+axes.semilogx(hs, measured, "o-", ms=3, color=HUES[0])
+axes.axvline(near[0, 0], color=MUTED, ls=":")
+axes.text(near[0, 0] * 1.15, 0.97, "distance to the kink", color="0.35", va="top")
+axes.axhline(1, color=MUTED, lw=0.8)
+axes.set(xlabel="step h", ylabel="slope by central difference", ylim=(0.4, 1.1))
+axes.set_title("A step that crosses the kink of a ReLU measures half a slope; the true one is 1")
+show(
+    figure,
+    "The measured slope is 1 for steps up to 1e-4, then falls towards one half: the step has crossed the kink of the ReLU.",
+)
+
+# %% [markdown]
+# Such an error looks like a mistake of the backward pass and is none. The library's checker compares the slopes from the left and from the right: a curvature halves with the step, a kink stays. It first tries smaller steps to get off the kink, and when none helps it says so instead of passing or failing.
+
+# %%
+source(gradcheck._Check._derivative)
+
+# %%
+gradcheck.check_op(ops.relu_forward, ops.relu_backward, np.array([[1e-4, 1.0, -2.0]]))  # smaller steps helped
+on_the_kink = complaint(ops.relu_forward, ops.relu_backward, np.array([[0.0, 1.0, -2.0]]))
+assert on_the_kink.kind == "kink"
+say(f"> {on_the_kink}")
+
+# %% [markdown]
+# ## The experiment: mistakes against checks
+#
+# Six mistakes of one line that people make. Five checks look at each: four of them with one weakness and otherwise careful (float64, central differences, tolerance $10^{-6}$), and the library's. Does the check notice?
+
+# %%
+mistakes = {
+    "none: the library as it is": (norm, ops.batchnorm_backward),
+    "batch norm: dx is 0": (norm, backward_of_zeros),
+    "batch norm: no path through the variance": (norm, broken(ops.batchnorm_backward, " - xhat * (dgamma / M))", ")")),
+    "batch norm: M - 1 instead of M": (
+        norm,
+        broken(
+            ops.batchnorm_backward, "dbeta / M - xhat * (dgamma / M)", "dbeta / (M - 1) - xhat * (dgamma / (M - 1))"
+        ),
+    ),
+    "ReLU: the mask of dy, not of x": (ops.relu_forward, broken(ops.relu_backward, "dy * positive", "dy * (dy > 0)")),
+    "linear: db is the mean over the batch": (
+        ops.linear_forward,
+        broken(ops.linear_backward, "dy.sum(axis=0)", "dy.mean(axis=0)"),
+    ),
+    "loss: not divided by N": (ops.softmax_cross_entropy, broken(ops.softmax_cross_entropy, "dlogits / N", "dlogits")),
+}
+labels = rng.integers(0, 5, 16)
+
+
+def case(forward, backward, N):
+    """Forward, backward and inputs for a batch of N."""
+    if forward is norm:
+        return forward, backward, [rng.standard_normal((N, 3, 3, 2)), rng.standard_normal(2), rng.standard_normal(2)]
+    if forward is ops.linear_forward:
+        return forward, backward, [rng.standard_normal((N, 4)), rng.standard_normal((4, 3)), rng.standard_normal(3)]
+    if forward is ops.softmax_cross_entropy:  # the loss comes with its gradient: that is the cache
+        return lambda z: backward(z, labels[:N]), lambda dy, dlogits: dy * dlogits, [rng.standard_normal((N, 5))]
+    return forward, backward, [rng.standard_normal((N, 5))]
+
+
+# %%
+def verdicts(forward, backward):
+    """What each check says of one backward pass."""
+    forward_16, backward_16, inputs = case(forward, backward, 16)
+    y = np.asarray(forward_16(*inputs)[0])
+    careful = np.concatenate([e.ravel() for e in errors(forward_16, backward_16, inputs, rng.standard_normal(y.shape))])
+    ones = max(e.max() for e in errors(forward_16, backward_16, inputs, np.ones(y.shape)))
+    f, b, alone = case(forward, backward, 1)
+    single = max(e.max() for e in errors(f, b, alone, rng.standard_normal(np.shape(f(*alone)[0]))))
+    try:
+        gradcheck.check_op(forward_16, backward_16, *inputs)
+        ours = 0.0
+    except gradcheck.GradientError:
+        ours = 1.0
+    # the largest error for all checks but one random index, which fails on some share of all indices
+    return [ones > 1e-6, (careful > 1e-6).mean(), careful.max() > 1e-2, single > 1e-6, ours]
+
+
+def word(share):
+    return {0.0: "passes", 1.0: "caught"}.get(float(share), f"caught {share:.0%} of times")
+
+
+found = {name: verdicts(*pair) for name, pair in mistakes.items()}
+table(
+    ["mistake", "dy of ones", "one random index", "tolerance 1e-2", "batch of one", "gradcheck"],
+    [[name, *map(word, v)] for name, v in found.items()],
+)
+reference, *others = found.values()
+assert not any(reference)
+assert all(v[-1] for v in others)
+
+# %% [markdown]
+# "passes" in the first row is right; everywhere below it is a mistake that gets through. Every weak check lets at least one through, and each another one. A column is blind where its weakness meets the mistake: ones cancel what batch norm subtracts, a batch of one cannot tell a sum from a mean, and a tolerance of one percent is wider than $1/M$ once a channel has more than a hundred values.
+
+# %%
+assert all(any(not v[k] for v in others) or any(0 < v[k] < 1 for v in others) for k in range(4))
+M = 16 * 9
+say(
+    f"In the table a channel has M = {M} values, so M - 1 instead of M is an error of {1 / M:.1%} in the two means: below one percent, in every layer, at every step."
+)
+
+# %% [markdown]
+# ## Claims put to the test
+
+# %%
+claims(
+    [
+        [
+            "A relative error of 1e-2 is fine",
+            f"M - 1 instead of M passes it; the best achievable error is {best[np.float64][1]:.0e}",
+            "no, use 1e-6 in float64",
+        ],
+        [
+            "float32 is good enough for checking",
+            f"its best error is {best[np.float32][1]:.0e}, at one step only",
+            "no, use float64",
+        ],
+        [
+            "The numbers agree, so the gradient is right",
+            f"dx = 0 agrees to {worst['zeros', 'all ones']:.0e} when dy is ones",
+            "not if both are zero",
+        ],
+    ]
+)
+
+# %% [markdown]
+# The first is found as a rule of thumb in the notes of Stanford's course CS231n (*Neural Networks Part 3*, section *Gradient checks*): errors above $10^{-2}$ probably mean a wrong gradient, $10^{-7}$ and less should make you happy. The notes are careful about what lies between; those who quote only the first half are not.
+
+# %% [markdown]
+# ## What this does not show
+#
+# - That the *forward* pass is right. A check compares backward with the forward that is there. For the forward we compare with loops (lesson 1) and with another library.
+# - That every element was checked. In large arrays the checker looks at some elements and at random directions through all of them; a direction overlooks a mistake only by a coincidence of rounding.
+# - Anything about the optimiser, the running statistics or the data. A gradient may be right and used wrongly.
+
+# %% [markdown]
+# ## Exercises
+#
+# **Now.** Make a mistake of your own with `broken`, for instance in `max_pool_backward` or `global_avg_pool_backward`, and add it to the table. Which columns see it?
+#
+# **To think about.** Check batch norm on inputs of shape (1, C): a batch of one without rows and columns. The numeric gradient is 0 for every cotangent. Why? Which guard speaks up?
+#
+# **For the weekend.** `minires exercise hunt` writes a file in which one line of the library is wrong. Find it with `gradcheck`, without comparing with the original.
+
+# %% [markdown]
+# ## Where to read on
+#
+# - CS231n, [Neural Networks Part 3](https://cs231n.github.io/neural-networks-3/#gradcheck), *Gradient checks*, Stanford, since 2015. Practical advice on steps, kinks and precision.
+# - Squire, Trapp: *Using Complex Variables to Estimate Derivatives of Real Functions*, SIAM Review 40(1), 1998. The complex step in three pages.
+# - Baydin, Pearlmutter, Radul, Siskind: *Automatic Differentiation in Machine Learning: a Survey*, [arXiv 1502.05767](https://arxiv.org/abs/1502.05767), section 3, 2018. Forward and reverse mode.
+# - Griewank, Walther: *Evaluating Derivatives*, chapter 3, 2nd edition, 2008. The theory of $J v$ and $J^{\mathsf T} dy$.
+# - [Lesson 3](03_convolution_backward.ipynb): the backward pass of a convolution.

@@ -1,0 +1,370 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: jupytext,kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3. Where does a pixel's gradient come from?
+#
+# Forward, an output of a convolution looks at a window of pixels. Backward, a pixel must ask the other way round: which outputs looked at me, and with which weight? The answer is again a convolution, with the filter turned upside down. Textbooks state the flip; this lesson shows where it comes from, and what happens to those who forget it.
+#
+# - **Time:** 50 minutes.
+# - **You need:** [lesson 1](01_convolution.ipynb) (im2col) and [lesson 2](02_backprop_and_checks.ipynb) (cotangents, $dx = J^{\mathsf T} dy$).
+# - **Afterwards you can** derive both gradients of a convolution from one matrix product, for any stride, and explain the flip without remembering it.
+
+# %%
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from style import HUES, PLAIN, RESIDUAL, claims, say, show, source, table
+
+from minires import get_ops, gradcheck
+
+ops = get_ops("numpy")
+rng = np.random.default_rng(3)
+
+# %% [markdown]
+# ## The surprise
+#
+# Somebody computes the gradient of the input by sliding the *same* filter over `dy`, without flipping it. Four filters, all of 3x3, decide how that goes.
+
+
+# %%
+def slide_over(dy, w, flip):
+    """Convolve dy with the filters, channels and filters exchanged; 3x3, stride 1, padding 1."""
+    turned = w[::-1, ::-1] if flip else w
+    return ops.conv2d_forward(dy, turned.swapaxes(2, 3), pad=1)[0]
+
+
+filters = {
+    "blur": np.full((3, 3), 1 / 9),
+    "spot": np.array([[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]]) / 8,
+    "edge": np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4,
+    "random": rng.standard_normal((3, 3)),
+}
+x, dy = rng.standard_normal((2, 1, 8, 8, 1))
+wrong = {}
+for name, f in filters.items():
+    w = f.reshape(3, 3, 1, 1)
+    true, _ = ops.conv2d_backward(dy, ops.conv2d_forward(x, w, pad=1)[1])
+    assert np.allclose(slide_over(dy, w, flip=True), true)
+    wrong[name] = np.linalg.norm(slide_over(dy, w, flip=False) - true) / np.linalg.norm(true)
+table(["filter", "error of dx without the flip, relative to dx"], [[name, f"{e:.0%}"] for name, e in wrong.items()])
+assert max(wrong["blur"], wrong["spot"]) < 1e-14
+assert np.isclose(wrong["edge"], 2)
+
+# %% [markdown]
+# On the blur and on the spot the mistake is *invisible*: these filters look the same upside down. On the edge filter the error is twice the gradient itself, because the result is exactly $-dx$: every pixel is pushed the wrong way. Whoever tests with a symmetric filter, and averages and Gaussians are what one reaches for, will find nothing.
+
+# %% [markdown]
+# ## By hand
+#
+# One row of four pixels, a filter of two weights $w = (3, 1)$, stride 1. Three windows, three outputs:
+#
+# $$y_0 = 3x_0 + x_1, \qquad y_1 = 3x_1 + x_2, \qquad y_2 = 3x_2 + x_3 .$$
+#
+# Let the cotangent be $dy = (1, 10, 100)$, so that every digit tells where it came from. Pixel $x_1$ appears in $y_0$ with weight 1 and in $y_1$ with weight 3. Its gradient is what each of the two brings back: $1\cdot 1 + 3\cdot 10$.
+
+# %%
+w = np.array([3.0, 1.0])
+A = np.array([[3, 1, 0, 0], [0, 3, 1, 0], [0, 0, 3, 1]], float)  # y = A x
+dy = np.array([1.0, 10, 100])
+dx = A.T @ dy
+row = np.concatenate([[0], dy, [0]])
+slid = np.array([row[i : i + 2] @ w[::-1] for i in range(4)])  # the filter backwards over the padded dy
+
+_, cache = ops.conv2d_forward(rng.standard_normal((1, 1, 4, 1)), w.reshape(1, 2, 1, 1))
+assert np.array_equal(dx, ops.conv2d_backward(dy.reshape(1, 1, 3, 1), cache)[0].ravel())
+assert np.array_equal(dx, slid)
+say(f"""
+    Pixel by pixel: dx = ({", ".join(f"{v:g}" for v in dx)}). The two pixels at the ends are seen by one window only.
+
+    Now put a zero at each end of dy, and slide the filter *read backwards*, (1, 3), over ({", ".join(f"{v:g}" for v in row)}):
+    the results are ({", ".join(f"{v:g}" for v in slid)}), the same numbers.
+""")
+
+# %% [markdown]
+# The flip is no rule to remember. In $y_0$ the pixel $x_1$ stands at the *right* end of the window; so from where the pixel stands, that output lies to the *left*. Whoever looks back along a line of sight sees left and right exchanged.
+
+# %% [markdown]
+# ## The equation
+#
+# Lesson 1 wrote a convolution as $Y = \mathrm{im2col}(x)\,W$, with a row per output pixel and a column per filter. Two rules of lesson 2 do the rest. For a product $Y = XW$ the gradients are $dX = dY\,W^{\mathsf T}$ and $dW = X^{\mathsf T} dY$. And im2col is linear, so its backward pass is its transpose, called col2im:
+#
+# $$dw = \mathrm{im2col}(x)^{\mathsf T}\, dy, \qquad\qquad dx = \mathrm{col2im}\big(dy\, w^{\mathsf T}\big).$$
+#
+# - $dy$ of shape $(N\,OH\,OW,\,K)$: a row per output pixel;
+# - $dy\,w^{\mathsf T}$ of shape $(N\,OH\,OW,\,KH\,KW\,C)$: for each output, what it sends back to every pixel of its window;
+# - $\mathrm{col2im}$ adds each of these numbers to the pixel from which im2col had copied.
+#
+# What "transpose" means for a function that copies: $\langle \mathrm{im2col}(x), z\rangle = \langle x, \mathrm{col2im}(z)\rangle$ for all $x$ and $z$. Copying a number to $k$ places has the transpose "add up what stands in those $k$ places".
+#
+# Written out for the pixel in row $r$ and column $t$, with stride $s$, and $\hat r = r + \mathrm{pad}$, $\hat t = t + \mathrm{pad}$:
+#
+# $$dx_{n,r,t,c} = \sum_{p,q,k}\; w_{p,q,c,k}\; dy_{n,\,(\hat r-p)/s,\,(\hat t-q)/s,\,k} \qquad\text{where the divisions come out even.}$$
+#
+# The index of $dy$ *falls* when $p$ grows. That minus sign is the flip. And "where the divisions come out even" says that with a stride, $dy$ is to be spread out with $s-1$ zeros between its values.
+
+# %% [markdown]
+# ## The code
+
+# %%
+source(ops.conv2d_backward, ops.col2im)
+
+# %% [markdown]
+# No flip is to be seen. `col2im` adds window by window (each `p, q` at once for all windows) to where it was read, and the geometry takes care of itself: padding is cropped at the end, and the stride is the step of the slice. First we check that col2im is the transpose of im2col, on two hundred random shapes.
+
+# %%
+worst = 0.0
+for _ in range(200):
+    N, C, KH, KW, stride = rng.integers(1, 4, 5)
+    pad = rng.integers(0, min(KH, KW))
+    H, W = rng.integers(max(KH, KW), 9, 2)
+    x = rng.standard_normal((N, H, W, C))
+    cols = ops.im2col(x, KH, KW, stride, pad)
+    z = rng.standard_normal(cols.shape)
+    left, right = (cols * z).sum(), (x * ops.col2im(z, H, W, stride, pad)).sum()
+    worst = max(worst, abs(left - right) / np.linalg.norm(cols) / np.linalg.norm(z))
+say(f"Largest difference of the two sides, relative to the lengths of the vectors: **{worst:.0e}**. That is rounding.")
+assert worst < 1e-14
+
+
+# %% [markdown]
+# Then that dx is, for every stride, a convolution: spread dy out with zeros, surround it with zeros, and slide the flipped filters over it.
+
+
+# %%
+def spread(dy, w, H, W, stride, pad):
+    """dy with stride - 1 zeros between its values, and zeros around, so that a full slide gives H x W."""
+    (N, OH, OW, K), (KH, KW) = dy.shape, w.shape[:2]
+    wide = np.zeros((N, H + KH - 1, W + KW - 1, K))
+    top, left = KH - 1 - pad, KW - 1 - pad
+    wide[:, top : top + stride * OH : stride, left : left + stride * OW : stride] = dy
+    return wide
+
+
+for stride, pad in ((1, 0), (1, 1), (2, 0), (2, 1), (3, 2)):
+    x, w = rng.standard_normal((2, 9, 8, 3)), rng.standard_normal((3, 3, 3, 4))
+    y, cache = ops.conv2d_forward(x, w, stride, pad)
+    dy = rng.standard_normal(y.shape)
+    dx, dw = ops.conv2d_backward(dy, cache)
+    as_convolution, _ = ops.conv2d_forward(spread(dy, w, 9, 8, stride, pad), w[::-1, ::-1].swapaxes(2, 3))
+    assert np.allclose(dx, as_convolution, rtol=1e-12, atol=1e-12)
+    rows = ops.im2col(x, 3, 3, stride, pad).reshape(-1, 27)
+    assert np.allclose(dw.reshape(27, 4), rows.T @ dy.reshape(-1, 4), rtol=1e-12, atol=1e-12)
+gradcheck.check_op(ops.conv2d_forward, ops.conv2d_backward, x, w, stride=2, pad=1)
+
+# %% [markdown]
+# Here is one such slide with stride 2 to follow with a finger: dy of 2x2, a filter of 3x3, an image of 5x5.
+
+# %% jupyter={"source_hidden": true}
+dy = np.array([[1.0, 2], [3, 4]]).reshape(1, 2, 2, 1)
+w = np.arange(1.0, 10).reshape(3, 3, 1, 1)
+wide = spread(dy, w, 5, 5, 2, 0)
+dx, _ = ops.conv2d_forward(wide, w[::-1, ::-1])
+assert np.array_equal(dx, ops.conv2d_backward(dy, ops.conv2d_forward(np.zeros((1, 5, 5, 1)), w, 2)[1])[0])
+
+
+def boxes(axes, left, top, values, title):
+    axes.text(left + values.shape[1] / 2, top - 0.3, title, ha="center", va="bottom")
+    for (i, j), value in np.ndenumerate(values):
+        axes.add_patch(Rectangle((left + j, top + i), 1, 1, fill=False, ec="0.75"))
+        shade = "0.75" if value == 0 else "black"
+        axes.text(left + j + 0.5, top + i + 0.5, f"{value:g}", ha="center", va="center", color=shade)
+
+
+figure = Figure(figsize=(8.2, 4.1))
+axes = figure.subplots()
+axes.set(xlim=(-0.2, 20.6), ylim=(7.3, -1.2), aspect="equal")
+axes.axis("off")
+boxes(axes, 0, 2.5, dy[0, ..., 0], "dy")
+boxes(axes, 3.3, 0, wide[0, ..., 0], "dy, spread out and surrounded")
+boxes(axes, 11.4, 2, w[::-1, ::-1, 0, 0], "filter, flipped")
+boxes(axes, 15.4, 1, dx[0, ..., 0], "dx")
+for left, sign in ((2.65, "→"), (10.85, "∗"), (14.9, "=")):
+    axes.text(left, 3.5, sign, ha="center", va="center", fontsize=16, color="0.35")
+for k, (i, j) in enumerate(((0, 0), (2, 2), (4, 3))):
+    axes.add_patch(Rectangle((3.3 + j, i), 3, 3, fill=False, ec=HUES[k], lw=3))
+    axes.add_patch(Rectangle((15.4 + j, 1 + i), 1, 1, fc=HUES[k], alpha=0.35))
+axes.set_title("Backward with stride 2: zeros between the values of dy, then an ordinary convolution")
+show(
+    figure,
+    "dy of 2x2; the same numbers spread out with zeros into 7x7, with three coloured 3x3 windows; the flipped filter 9 to 1; "
+    "and dx of 5x5 with the pixels that these windows give in the same colours.",
+)
+
+# %% [markdown]
+# ## The experiment: both directions as maps
+#
+# A library that has a forward and a backward pass can be asked for both lines of sight. Send back a single 1 from one output: the pixels that light up are its window, with their weights. Send forward a single 1 at one pixel: the outputs that light up are those that look at it.
+
+# %%
+w = np.arange(1.0, 10).reshape(3, 3, 1, 1)
+one = np.zeros((1, 7, 7, 1))
+one[0, 3, 3, 0] = 1
+answers, cache = ops.conv2d_forward(one, w, pad=1)
+reads, _ = ops.conv2d_backward(one, cache)
+
+# %% jupyter={"source_hidden": true}
+figure = Figure(figsize=(7.6, 4.4))
+for axes, values, title in zip(
+    figure.subplots(1, 2),
+    (reads[0, ..., 0], answers[0, ..., 0]),
+    ("pixels that the middle output reads", "outputs that read the middle pixel"),
+    strict=True,
+):
+    axes.imshow(values, cmap="Blues", vmin=0, vmax=14)
+    for (i, j), value in np.ndenumerate(values):
+        if value:
+            axes.text(j, i, f"{value:g}", ha="center", va="center", fontsize=14)
+    axes.add_patch(Rectangle((2.5, 2.5), 1, 1, fill=False, ec=PLAIN, lw=2))
+    axes.set(xticks=range(7), yticks=range(7), xlabel="column", ylabel="row")
+    axes.set_title(title, loc="center", fontsize=11)
+figure.suptitle("The same nine weights, seen from both ends: one is the other turned by half a circle")
+show(
+    figure,
+    "Two 7x7 maps. Left, the pixels that the middle output reads, weights 1 to 9 in reading order. "
+    "Right, the outputs that read the middle pixel, weights 9 to 1: the same turned by 180 degrees.",
+)
+
+# %%
+assert np.array_equal(reads[:, ::-1, ::-1], answers)
+
+# %% [markdown]
+# On the left, weight 1 is at the top left: an output reads its upper left neighbour with weight 1. On the right, weight 1 is at the bottom right: the output to the lower right reads *me* with weight 1, since I am its upper left neighbour.
+
+# %% [markdown]
+# ## The experiment: how many windows see a pixel?
+#
+# If every window sends back a 1 to each of its pixels, col2im counts.
+
+# %%
+counts = {}
+for stride, pad, H in ((1, 1, 9), (2, 1, 9), (3, 0, 9)):
+    OH = (H + 2 * pad - 3) // stride + 1
+    counts[stride] = ops.col2im(np.ones((1, OH, OH, 3, 3, 1)), H, H, stride, pad)[0, ..., 0]
+
+# %% jupyter={"source_hidden": true}
+figure = Figure(figsize=(8.2, 3.7))
+for axes, (stride, values) in zip(figure.subplots(1, 3), counts.items(), strict=True):
+    axes.imshow(values, cmap="Oranges", vmin=0, vmax=11)
+    for (i, j), value in np.ndenumerate(values):
+        axes.text(j, i, f"{value:g}", ha="center", va="center", fontsize=9)
+    axes.set(xticks=[], yticks=[], xlabel=f"stride {stride}")
+    axes.spines[:].set_visible(False)
+figure.suptitle("With stride 2 the windows overlap unevenly: a pixel hears from 1, 2 or 4 of them")
+show(
+    figure,
+    "Number of 3x3 windows that cover each pixel of a 9x9 image. Stride 1: 9 inside, fewer at the border. "
+    "Stride 2: a chequered pattern of 1, 2 and 4. Stride 3: 1 everywhere.",
+)
+
+# %%
+x = rng.standard_normal((1, 9, 9, 1))
+there_and_back = ops.col2im(ops.im2col(x, 3, 3, 2, 1), 9, 9, 2, 1)
+assert np.allclose(there_and_back[0, ..., 0], counts[2] * x[0, ..., 0])
+
+# %% [markdown]
+# The assertion says that going there and back multiplies each pixel by its count. The transpose is therefore **not** the inverse. With stride 2 the count is chequered, and so is what a network sends back through such a layer: in pictures made by transposed convolutions this is seen as *checkerboard artifacts* (Odena, Dumoulin, Olah 2016).
+
+# %% [markdown]
+# ## The experiment: would training notice a missing flip?
+#
+# A gradient that is only roughly right can still go downhill. We take filters between symmetric and fully random, $w_t = \tfrac12(w + \text{flipped } w) + \tfrac t2 (w - \text{flipped } w)$, and compare the direction of the gradient without flip to the true one: a cosine of 1 is the same direction, 0 is a right angle.
+
+# %%
+w = np.sqrt(2 / (9 * 16)) * rng.standard_normal((3, 3, 16, 16))
+dy = rng.standard_normal((4, 16, 16, 16))
+ts = np.linspace(0, 1, 11)
+cosines, lengths = [], []
+for t in ts:
+    w_t = ((1 + t) * w + (1 - t) * w[::-1, ::-1]) / 2
+    a, b = slide_over(dy, w_t, flip=True), slide_over(dy, w_t, flip=False)
+    cosines.append((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
+    lengths.append(np.linalg.norm(a - b) / np.linalg.norm(a))
+
+# %% jupyter={"source_hidden": true}
+figure = Figure(figsize=(7.6, 3.8))
+axes = figure.subplots()
+axes.plot(ts, cosines, "o-", color=RESIDUAL)
+axes.plot(ts, lengths, "s--", color=PLAIN)
+axes.text(0.03, 1.06, "cosine of the angle to the true dx", color=RESIDUAL)
+axes.text(0.13, 0.1, "size of the error, relative to dx", color=PLAIN)
+axes.set(xlabel="asymmetry t of the filters (0: symmetric, 1: as drawn at random)", ylabel="no unit", ylim=(0, 1.5))
+axes.set_title(f"Without the flip, dx through random filters points elsewhere (cosine {cosines[-1]:.2f})")
+show(
+    figure,
+    "Against the asymmetry of the filters, the cosine between wrong and true dx falls from 1 to about 0.1, and the relative error rises from 0 to about 1.3.",
+)
+
+# %%
+a = b = dy
+through = []
+for w_l in np.sqrt(2 / (9 * 16)) * rng.standard_normal((4, 3, 3, 16, 16)):  # four layers, from the loss downwards
+    a, b = slide_over(a, w_l, flip=True), slide_over(b, w_l, flip=False)
+    through.append((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
+say(f"""
+    At random filters only the middle weight of nine is in its right place, so the cosine should be about 1/9 = {1 / 9:.2f}; measured {cosines[-1]:.2f}.
+    Through one, two, three and four such layers in a row it is {", ".join(f"{c:.3f}" for c in through)}: almost a right angle to the true gradient.
+    The layers next to the loss still get right gradients, so the loss may well fall. That is how such a mistake survives.
+""")
+assert abs(cosines[-1] - 1 / 9) < 0.05
+assert np.isclose(cosines[0], 1)
+assert max(map(abs, through)) < 0.2
+
+# %% [markdown]
+# ## Claims put to the test
+
+# %%
+claims(
+    [
+        [
+            "Backward flips the filter because convolution is defined so",
+            "our forward never flips; `conv2d_backward` agrees with it and shows no flip either",
+            "no: flipping is what the transpose looks like, written as a sliding window",
+        ],
+        [
+            "A transposed convolution undoes a convolution",
+            f"im2col, then col2im, multiplies pixels by {counts[2].min():g} to {counts[2].max():g} at stride 2",
+            "no: it is the transpose, not the inverse",
+        ],
+        [
+            "It trains, so the gradient is right",
+            f"cosine {cosines[-1]:.2f} per layer without the flip",
+            "no: check it (lesson 2) with random, asymmetric filters",
+        ],
+    ]
+)
+
+# %% [markdown]
+# ## What this does not show
+#
+# - How training with the wrong dx ends. We measured directions in up to four layers, not a training; an exercise asks you to try.
+# - That adding up window by window is the fastest way. The compiled backend does slide the flipped filters, and for a stride it makes several small convolutions instead of multiplying the zeros between: `_backward_input` in `minires/ops/numba_conv.py`.
+
+# %% [markdown]
+# ## Exercises
+#
+# **Now.** In the figure with stride 2, compute the orange pixel of dx by hand: four values of dy meet the middle of the image. With which four weights?
+#
+# **To think about.** A layer with stride 3 and a 2x2 filter never looks at some pixels. What is their gradient, and which line of `col2im` makes it so?
+#
+# **For the weekend.** `minires exercise start conv2d_backward`. Then put the mistake of this lesson in, and train plain-8 on shapes10 with both: how far apart are the losses after 200 steps?
+
+# %% [markdown]
+# ## Where to read on
+#
+# - Dumoulin, Visin: *A guide to convolution arithmetic for deep learning*, [arXiv 1603.07285](https://arxiv.org/abs/1603.07285), chapter 4, 2016. Transposed convolutions, with pictures of every case.
+# - Odena, Dumoulin, Olah: [*Deconvolution and Checkerboard Artifacts*](https://distill.pub/2016/deconv-checkerboard/), Distill, 2016.
+# - LeCun, Bottou, Bengio, Haffner: *Gradient-Based Learning Applied to Document Recognition*, Proceedings of the IEEE 86(11), section II, 1998. Convolutional networks and their gradients.
+# - [Lesson 4](04_batch_norm.ipynb): a layer in which the gradient of one picture depends on all others.

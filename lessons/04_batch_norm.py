@@ -1,0 +1,435 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: jupytext,kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 4. Why does the gradient of one picture depend on its neighbours?
+#
+# Every layer so far treated each picture of a batch by itself. Batch normalisation does not: it shifts and scales each channel by the mean and the variance of the *whole batch*. So a picture changes what its neighbours become, and its gradient has to account for that. What does the sum of all these influences look like?
+#
+# - **Time:** 60 minutes.
+# - **You need:** [lesson 2](02_backprop_and_checks.ipynb), mean and variance.
+# - **Afterwards you can** derive the backward pass of batch normalisation along its three paths, say what it removes from a gradient, and explain what differs between training and evaluation.
+
+# %%
+import numpy as np
+from matplotlib.figure import Figure
+from style import HUES, PLAIN, RESIDUAL, claims, say, show, source, table
+
+from minires import get_ops, gradcheck, resnet
+from minires.data import shapes10
+from minires.layers import BatchNorm, Conv2d, ReLU, recompute_statistics
+
+ops = get_ops("numpy")
+rng = np.random.default_rng(4)
+
+# %% [markdown]
+# ## The surprise
+#
+# Eight pictures, one channel. Only *one* picture has any influence on the loss: `dy` is zero for the others.
+
+# %%
+x, gamma, beta = rng.standard_normal((8, 1)), np.array([1.5]), np.array([0.3])
+dy = np.zeros((8, 1))
+dy[2] = 1.0
+_, _, _, cache = ops.batchnorm_forward(x, gamma, beta, 1e-5)
+dx, _, _ = ops.batchnorm_backward(dy, cache)
+table(
+    ["picture", *range(8), "sum"],
+    [[name, *(f"{v:.2f}" for v in a[:, 0]), f"{abs(a.sum()):.2g}"] for name, a in (("dy", dy), ("dx", dx))],
+)
+assert (dx[[0, 1, 3, 4, 5, 6, 7]] != 0).all()
+
+# %% [markdown]
+# Every picture gets a gradient, also those that the loss never looked at. And the gradients add up to zero. Is that an accident of these numbers? A thousand random cotangents say no:
+
+# %%
+sums = [abs(ops.batchnorm_backward(rng.standard_normal((8, 1)), cache)[0].sum()) for _ in range(1000)]
+say(f"Largest |sum of dx| of a thousand: **{max(sums):.0e}**, which is rounding.")
+assert max(sums) < 1e-13
+
+# %% [markdown]
+# ## By hand
+#
+# Four pictures with the values $x = (1, 1, 4, 4)$, and $\gamma = 1$, $\beta = 0$. Mean $2.5$; distances from it $\mp 1.5$; variance $1.5^2$. So $\hat x = (-1, -1, 1, 1)$.
+#
+# Let $dy = (1, 0, 0, 0)$. Three things happen if $x_1$ grows a little.
+#
+# 1. Its own $\hat x$ grows, by $1/1.5$ of the change.
+# 2. The mean grows by a quarter of the change, so *all* four $\hat x$ shrink.
+# 3. $x_1$ lies below the mean, so it moves closer to the others: the variance shrinks, and all four $\hat x$ move away from 0.
+
+# %%
+x = np.array([1.0, 1, 4, 4])
+dy = np.array([1.0, 0, 0, 0])
+std = x.std()
+xhat = (x - x.mean()) / std
+direct = dy / std
+through_mean = np.full(4, -dy.mean() / std)
+through_variance = -xhat * (dy * xhat).mean() / std
+dx = direct + through_mean + through_variance
+
+*_, cache = ops.batchnorm_forward(x[:, None], np.ones(1), np.zeros(1), 0.0)
+assert np.allclose(dx, ops.batchnorm_backward(dy[:, None], cache)[0][:, 0], rtol=1e-15)
+parts = {"direct": direct, "through the mean": through_mean, "through the variance": through_variance, "dx": dx}
+table(
+    ["in units of 1/1.5", "x₁", "x₂", "x₃", "x₄"], [[name, *(f"{v * std:g}" for v in a)] for name, a in parts.items()]
+)
+
+# %% [markdown]
+# On the blackboard: direct $(1, 0, 0, 0)$; mean $-\tfrac14$ everywhere; variance $-\hat x \cdot(-\tfrac14)$. Together $(\tfrac12, -\tfrac12, 0, 0)/1.5$. The neighbour $x_2$, which is as low as $x_1$, is pushed against it. The two others feel mean and variance cancel.
+
+# %% [markdown]
+# ## The equation
+#
+# For each channel, over the $M = N\,H\,W$ values in it:
+#
+# $$\mu = \frac1M\sum_m x_m, \qquad \sigma^2 = \frac1M\sum_m (x_m-\mu)^2, \qquad \hat x_m = \frac{x_m - \mu}{\sqrt{\sigma^2+\varepsilon}}, \qquad y_m = \gamma\,\hat x_m + \beta .$$
+#
+# - $\mu, \sigma^2$: mean and variance of the channel over the batch;
+# - $\varepsilon$: a small number that keeps the root away from 0;
+# - $\gamma, \beta$: trained; they give the channel the deviation and the mean that the network wants.
+#
+# Backward,
+#
+# $$dx_m = \frac{\gamma}{\sqrt{\sigma^2+\varepsilon}}\Big(\underbrace{dy_m}_{\text{direct}} \;\underbrace{-\;\overline{dy}}_{\text{mean}} \;\underbrace{-\;\hat x_m\,\overline{dy\,\hat x}}_{\text{variance}}\Big), \qquad d\gamma = \sum_m dy_m \hat x_m, \qquad d\beta = \sum_m dy_m,$$
+#
+# where the bar is the mean over the channel. **How to get there:** nine small steps forward, and the same nine backward, each a rule that fits on a line. Read the cell below from top to bottom on the left, and from the bottom up for the gradients.
+
+
+# %%
+def nine_steps(x, gamma, beta, eps, dy):
+    """Batch norm along its computational graph; x is (M, C)."""
+    M = len(x)
+    mean = x.sum(axis=0) / M  # 1
+    centred = x - mean  # 2
+    square = centred**2  # 3
+    var = square.sum(axis=0) / M  # 4
+    std = np.sqrt(var + eps)  # 5
+    inverse = 1 / std  # 6
+    xhat = centred * inverse  # 7
+    scaled = gamma * xhat  # 8
+    y = scaled + beta  # 9
+
+    dscaled, dbeta = dy, dy.sum(axis=0)  # 9
+    dxhat, dgamma = dscaled * gamma, (dscaled * xhat).sum(axis=0)  # 8
+    dcentred, dinverse = dxhat * inverse, (dxhat * centred).sum(axis=0)  # 7
+    dstd = -dinverse / std**2  # 6
+    dvar = dstd / (2 * std)  # 5
+    dsquare = np.broadcast_to(dvar / M, x.shape)  # 4
+    dcentred = dcentred + 2 * centred * dsquare  # 3, the path through the variance joins
+    dx, dmean = dcentred, -dcentred.sum(axis=0)  # 2
+    dx = dx + dmean / M  # 1, the path through the mean joins
+    return y, dx, dgamma, dbeta
+
+
+x, dy = rng.standard_normal((2, 50, 3)) * 2 + 1
+gamma, beta = rng.standard_normal((2, 3))
+y, mean, var, cache = ops.batchnorm_forward(x, gamma, beta, 1e-5)
+closed = (y, *ops.batchnorm_backward(dy, cache))
+for step_by_step, formula in zip(nine_steps(x, gamma, beta, 1e-5, dy), closed, strict=True):
+    assert np.allclose(step_by_step, formula, rtol=1e-11, atol=1e-12)
+
+# %% [markdown]
+# The nine steps and the closed form agree on random input. The closed form is what remains when $d\sigma$ and $d\mu$ are put in and the sums are collected: two means instead of nine arrays.
+
+# %% [markdown]
+# ## The code
+
+# %%
+source(ops.batchnorm_forward, ops.batchnorm_backward)
+
+# %%
+gradcheck.check_op(ops.batchnorm_forward, ops.batchnorm_backward, x, gamma, beta, eps=1e-5)
+
+# %% [markdown]
+# ## The experiment: three paths
+#
+# Eight values of one channel and a random cotangent: what does each path contribute?
+
+# %%
+x, dy = rng.standard_normal((2, 8, 1))
+*_, cache = ops.batchnorm_forward(x, np.ones(1), np.zeros(1), 0.0)
+dx, _, _ = ops.batchnorm_backward(dy, cache)
+xhat, _, inv_std = cache
+paths = {
+    "direct": inv_std * dy,
+    "through the mean": -inv_std * dy.mean() * np.ones((8, 1)),
+    "through the variance": -inv_std * xhat * (dy * xhat).mean(),
+}
+assert np.allclose(sum(paths.values()), dx)
+
+# %% jupyter={"source_hidden": true}
+figure = Figure(figsize=(7.8, 4.0))
+axes = figure.subplots()
+order = np.argsort(x[:, 0])
+for k, (name, values) in enumerate(paths.items()):
+    axes.bar(np.arange(8) + 0.25 * (k - 1), values[order, 0], 0.23, color=HUES[k], label=name)
+axes.plot(np.arange(8), dx[order, 0], "D", color="black", ms=7, label="sum: dx")
+axes.axhline(0, color="0.3", lw=0.8)
+axes.set(xlabel="value of x̂, in rising order", ylabel="part of dx")
+axes.set_xticks(range(8), [f"{v:.2f}" for v in xhat[order, 0]])
+axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, -0.36))
+axes.set_title("The mean's path shifts all gradients alike, the variance's path tilts them along x̂")
+show(
+    figure,
+    "For eight values in rising order, bars for the direct path (irregular), the path through the mean (equal for all) and "
+    "the path through the variance (a straight line in x-hat), and their sum as diamonds.",
+)
+
+# %% [markdown]
+# The two corrections have one meaning. Seen as a vector of $M$ numbers, $dx$ is what remains of $dy$ after its part along $(1, 1, \dots, 1)$ and its part along $\hat x$ are taken away: a projection. It has to be so. Adding a constant to the channel, or stretching it, changes nothing that batch norm gives out; so there can be no gradient in these two directions.
+
+# %%
+x, dy = rng.standard_normal((2, 16, 5, 5, 4))
+*_, cache = ops.batchnorm_forward(x, rng.standard_normal(4), np.zeros(4), 0.0)
+dx, _, _ = ops.batchnorm_backward(dy, cache)
+assert np.allclose(dx.sum(axis=(0, 1, 2)), 0, atol=1e-12)
+assert np.allclose((dx * x).sum(axis=(0, 1, 2)), 0, atol=1e-12)
+
+pair = rng.standard_normal((2, 3))  # two pictures, one value in each channel
+*_, cache = ops.batchnorm_forward(pair, np.ones(3), np.zeros(3), 0.0)
+nothing = abs(ops.batchnorm_backward(rng.standard_normal((2, 3)), cache)[0]).max()
+say(f"""
+    A strange consequence: with *two* values in a channel, the two directions are all there is, and nothing remains.
+    Largest |dx| for a batch of two numbers: **{nothing:.0e}**. Every pair becomes (-1, 1) or (1, -1), whatever it was,
+    so no layer below can learn anything from it.
+""")
+assert nothing < 1e-12
+
+# %% [markdown]
+# ## The experiment: signals by depth
+#
+# Fifty convolutions with ReLUs in a row, on pictures of shapes10. The weights are He's initialisation times a factor: slightly too small, right, slightly too large. How strong is the signal after each layer?
+
+# %%
+pictures, _ = shapes10.images(32, np.random.default_rng(0))
+signal = ((pictures[:, ::2, ::2] - pictures.mean()) / pictures.std()).astype(np.float32)  # (32, 16, 16, 3)
+
+
+def deviations(factor, normalise, depth=50):
+    """Standard deviation of what each convolution gives out."""
+    x, found = signal, []
+    for layer in range(depth):
+        conv = Conv2d(x.shape[-1], 16, pad=1, rng=layer)
+        x = conv.forward(x) * np.float32(factor)
+        found.append(x.std())
+        x = BatchNorm(16).forward(x, train=True) if normalise else x
+        x = ReLU().forward(x)
+    return np.array(found)
+
+
+factors = (0.8, 1.0, 1.25)
+found = {(f, n): deviations(f, n) for f in factors for n in (False, True)}
+
+# %% jupyter={"source_hidden": true}
+figure = Figure(figsize=(7.8, 4.2))
+axes = figure.subplots()
+for k, f in enumerate(factors):
+    axes.semilogy(range(1, 51), found[f, False], "--", color=HUES[k])
+    axes.semilogy(range(1, 51), found[f, True], "-", color=HUES[k], lw=2)
+    axes.annotate(
+        f"He × {f:g}", (50, found[f, False][-1]), (5, 0), textcoords="offset points", color=HUES[k], va="center"
+    )
+axes.annotate(
+    "with batch norm,\nall three", (8, found[1.25, True][7]), (4, 60), arrowprops={"arrowstyle": "-", "color": "0.4"}
+)
+axes.set(xlabel="layer", ylabel="standard deviation of the signal", xlim=(0, 57))
+axes.set_title("A small factor per layer is a large one after fifty, unless each layer is normalised")
+show(
+    figure,
+    "Standard deviation by layer on a logarithmic axis. Dashed, without batch norm: three lines that fall fast, fall slowly and rise, "
+    "about exponentially. Solid, with batch norm: three level lines near 1.",
+)
+
+# %%
+ratio = {n: found[1.25, n][-1] / found[0.8, n][-1] for n in (False, True)}
+say(f"""
+    After 50 layers, the strongest and the weakest signal differ by a factor of **{ratio[False]:.0e}** without batch norm, and by {ratio[True]:.2f} with it
+    (that is 1.25/0.8 = {1.25 / 0.8:.2f}, the factor of the last layer alone).
+    In the words of the paper on residual networks, batch norm "ensures forward propagated signals to have non-zero variances" (section 4.1).
+""")
+assert ratio[False] > 1e8
+assert ratio[True] < 2
+
+# %% [markdown]
+# ## The experiment: a picture and its neighbour
+#
+# A ResNet-8 with random weights looks at a picture *together with one other*. In training mode the statistics are those of the two; in evaluation mode they are the running statistics, gathered beforehand. Here are the ten scores of one and the same picture, with forty different neighbours.
+
+# %%
+pictures, _ = shapes10.images(256, np.random.default_rng(1))
+data = ((pictures - pictures.mean()) / pictures.std()).astype(np.float32)
+net = resnet(8, rng=0)
+recompute_statistics(net, [data[i : i + 64] for i in range(0, 256, 64)])
+alone = net.forward(data[:1])[0]
+evaluated = np.array([net.forward(data[[0, n]])[0] for n in range(1, 41)])
+trained = np.array([net.forward(data[[0, n]], train=True)[0] for n in range(1, 41)])
+
+# %% jupyter={"source_hidden": true}
+figure = Figure(figsize=(7.8, 4.0))
+axes = figure.subplots()
+shift = np.linspace(-0.25, 0.25, 40)
+for k in range(10):
+    axes.plot(
+        k + shift,
+        trained[:, k],
+        "o",
+        ms=3.5,
+        color=PLAIN,
+        alpha=0.5,
+        label="training mode, 40 neighbours" if k == 0 else None,
+    )
+    axes.plot(
+        k + shift, evaluated[:, k], "-", lw=3, color=RESIDUAL, label="evaluation mode, the same 40" if k == 0 else None
+    )
+axes.set(xlabel="class", ylabel="score of one picture", xticks=range(10))
+axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.17))
+axes.set_title("In training mode the scores of a picture depend on who stands beside it")
+show(
+    figure,
+    "Ten scores of one picture. In training mode each score is a cloud of forty points, one for each neighbour; "
+    "in evaluation mode all forty coincide in a short line.",
+)
+
+# %%
+assert np.allclose(evaluated, alone, atol=1e-4)
+top = len(set(trained.argmax(axis=1)))
+spread = trained.std(axis=0).mean()
+say(f"""
+    With forty neighbours the score moves by {spread:.2f} on average (standard deviation), and {top} different classes come out on top for the same picture.
+    In evaluation mode all forty agree to rounding, and with the picture alone.
+""")
+
+# %% [markdown]
+# Evaluation mode is not "batch norm off". It is the same formula with fixed numbers, $y = a\,x + b$ with $a = \gamma/\sqrt{\sigma^2_{run}+\varepsilon}$ and $b = \beta - a\,\mu_{run}$, and so it can be moved into the convolution before it:
+
+# %%
+source(ops.batchnorm_inference)
+
+# %%
+x, w = rng.standard_normal((2, 6, 6, 3)), rng.standard_normal((3, 3, 3, 4))
+gamma, beta, mean, var = *rng.standard_normal((3, 4)), rng.uniform(0.5, 2, 4)
+y, _ = ops.conv2d_forward(x, w)
+normalised = ops.batchnorm_inference(y, gamma, beta, mean, var, 1e-5)
+scale = gamma / np.sqrt(var + 1e-5)
+folded, _ = ops.conv2d_forward(x, w * scale)
+assert np.allclose(normalised, folded + (beta - mean * scale), rtol=1e-12, atol=1e-12)
+off = abs(normalised - y).max()
+
+# %% [markdown]
+# ## The experiment: how slowly running statistics follow
+#
+# The running mean is moved a little towards each batch's: $r \leftarrow (1 - m)\,r + m\,\mu$. While a network trains, its statistics move under its feet. We feed a `BatchNorm` layer a channel whose mean jumps from 0 to 1, and one whose mean drifts.
+
+# %%
+momenta = (0.01, 0.1, 0.5)
+batches = 120
+targets = {
+    "a jump": np.where(np.arange(batches) < 20, 0.0, 1.0),
+    "a drift": np.maximum(0, np.arange(batches) - 20) / 50,
+}
+followed = {}
+for name, target in targets.items():
+    for m in momenta:
+        norm, seen, noise = BatchNorm(1, momentum=m), [], np.random.default_rng(0)
+        for value in target:
+            norm.forward((value + noise.standard_normal((64, 1))).astype(np.float32), train=True)
+            seen.append(float(norm.buffers["running_mean"][0]))
+        followed[name, m] = np.array(seen)
+
+# %% jupyter={"source_hidden": true}
+half = {m: np.log(0.5) / np.log(1 - m) for m in momenta}
+lag = {m: (1 - m) / m for m in momenta}
+figure = Figure(figsize=(8.2, 4.0))
+for axes, (name, target) in zip(figure.subplots(1, 2), targets.items(), strict=True):
+    axes.plot(target, color="black", lw=1.5, label="true mean")
+    for k, m in enumerate(momenta):
+        axes.plot(followed[name, m], color=HUES[k], label=f"momentum {m:g}")
+    axes.set(xlabel="batch", ylabel="running mean", title=name)
+    if name == "a jump":
+        axes.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.12))
+figure.suptitle(
+    f"At momentum 0.1 the running mean is half way after {half[0.1]:.0f} batches, and {lag[0.1]:.0f} batches behind a drift"
+)
+show(
+    figure,
+    "Running mean by batch for momentum 0.01, 0.1 and 0.5. Left, after a jump the curves approach 1 slowly, quickly, at once but noisily. "
+    "Right, behind a drift they run parallel to the true mean at a distance.",
+)
+
+# %%
+late = (
+    targets["a drift"][-1]
+    - followed["a drift", 0.1][-40:].mean()
+    - (targets["a drift"][-1] - targets["a drift"][-40:].mean())
+)
+say(f"""
+    Half way after ln 0.5 / ln(1 - m) batches: {", ".join(f"{half[m]:.0f} at m = {m:g}" for m in momenta)}.
+    Behind a drift the lag is (1 - m)/m = {lag[0.1]:.0f} batches at m = 0.1; measured {late * 50:.1f}.
+    A large m follows quickly and hears the noise of single batches, a small one is calm and late. There is no value that is both.
+""")
+assert abs(late * 50 - lag[0.1]) < 2.5
+
+# %% [markdown]
+# This is why evaluation during training at a high learning rate is noisy: the weights move faster than the statistics. In one reproduction of the paper ([a-martyn/resnet](https://github.com/a-martyn/resnet)) the training error of plain-56 in evaluation mode jumps to 41.6 % in one epoch whose neighbours lie between about 10 and 25 %. The paper's authors did not use running averages at all: after training they computed mean and variance afresh over training images. The library can do that too (`recompute_statistics`), and does so before it reports an error.
+
+# %% [markdown]
+# ## Claims put to the test
+
+# %%
+claims(
+    [
+        [
+            "Evaluation mode means no batch norm",
+            f"it changes values by up to {off:.1f} and equals a convolution with other weights",
+            "no: the same formula with fixed numbers",
+        ],
+        [
+            "Batch norm makes the initial scale of weights irrelevant",
+            f"factor {ratio[True]:.2f} instead of {ratio[False]:.0e} after 50 layers",
+            "for the forward signal, yes",
+        ],
+        [
+            "A batch of two is a small batch, no more",
+            f"with one value per picture and channel, |dx| is at most {nothing:.0e}",
+            "no: nothing is learned through it",
+        ],
+    ]
+)
+
+# %% [markdown]
+# ## What this does not show
+#
+# - *Why* batch norm helps training. Its authors proposed that it reduces "internal covariate shift" (Ioffe, Szegedy 2015). Santurkar and others (2018) added noise after the normalisation, so that the distributions shifted more than without, and it trained as well; they propose a smoother loss instead. That it reduces covariate shift is a hypothesis, not a fact, and nothing above bears on it.
+# - That gradients behave as well as signals. At initialisation they *grow* towards the input, by about a fifth per layer of ReLU and batch norm (Yang and others 2019). [Lesson 6](06_residual_learning.ipynb) measures it.
+# - How small a batch may be in a real network, where a channel has many pixels per picture.
+
+# %% [markdown]
+# ## Exercises
+#
+# **Now.** In the first cell of the lesson, give two pictures a `dy`, 1 and -1. What happens to the others? Predict before you run.
+#
+# **To think about.** A convolution before a batch norm is often given a bias, a number added to each of its channels. What is the gradient of that bias, and why do the paper's networks have none?
+#
+# **For the weekend.** `minires exercise start batchnorm_backward`, first along the nine steps, then in closed form. Which is faster, and by how much?
+
+# %% [markdown]
+# ## Where to read on
+#
+# - Ioffe, Szegedy: *Batch Normalization*, [arXiv 1502.03167](https://arxiv.org/abs/1502.03167), section 3, 2015. Algorithms 1 and 2, and the gradients.
+# - Santurkar, Tsipras, Ilyas, Madry: *How Does Batch Normalization Help Optimization?*, [arXiv 1805.11604](https://arxiv.org/abs/1805.11604), section 2, 2018.
+# - Yang, Pennington, Rao, Sohl-Dickstein, Schoenholz: *A Mean Field Theory of Batch Normalization*, [arXiv 1902.08129](https://arxiv.org/abs/1902.08129), 2019. Gradients at initialisation.
+# - He, Zhang, Ren, Sun: *Deep Residual Learning*, [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), sections 3.4 and 4.1, 2015.
+# - [Lesson 6](06_residual_learning.ipynb): what an addition changes.

@@ -1,0 +1,48 @@
+"""
+Make the notebooks from their texts: `python lessons/build.py [01_convolution.py ...]`, all of them without arguments.
+
+Edit either half of a pair in JupyterLab (jupytext keeps both), then run this: it executes every cell, stops at an error
+or a warning, and stores the outputs without times and paths of the machine.
+"""
+
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+
+HERE = Path(__file__).parent
+KEPT = {"jupytext", "kernelspec"}
+
+
+def texts() -> list[Path]:
+    """The lessons in order."""
+    return sorted(HERE.glob("[0-9][0-9]_*.py"))
+
+
+def execute(text: Path) -> nbformat.NotebookNode:
+    """
+    Run a lesson from top to bottom.
+
+    Raises
+    ------
+    RuntimeError
+        If a cell wrote to standard error, where warnings go.
+    """
+    notebook = jupytext.read(text)
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": HERE}}).execute()
+    notebook.metadata = {key: notebook.metadata[key] for key in sorted(KEPT)}
+    for i, cell in enumerate(notebook.cells):
+        cell.id = f"{i:02d}"
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                raise RuntimeError(f"{text.name}, cell {i}: a lesson gives no warnings, but this came: {output.text}")
+    return notebook
+
+
+if __name__ == "__main__":
+    for text in [HERE / Path(name).name for name in sys.argv[1:]] or texts():
+        nbformat.write(execute(text), text.with_suffix(".ipynb"))
+        print(text.with_suffix(".ipynb").name)

@@ -1,0 +1,74 @@
+"""How the lessons look: colours that keep their meaning, figures that say what they show, code read from its source."""
+
+import ast
+import inspect
+import io
+import textwrap
+import time
+
+import matplotlib as mpl
+from IPython.display import Image, Markdown, display
+from matplotlib.figure import Figure
+
+# the paper's families and the two backends; their greys differ too
+PLAIN, RESIDUAL, LOOPS, NUMPY, NUMBA, MUTED = "#b2182b", "#2166ac", "#7f7f7f", "#e08214", "#1b7837", "#9a9a9a"
+HUES = ("#2166ac", "#e08214", "#1b7837", "#b2182b", "#7b3294", "#8c6d31")  # things to tell apart within one figure
+
+mpl.rcParams.update(
+    {
+        "figure.dpi": 100,
+        "figure.constrained_layout.use": True,
+        "font.size": 11,
+        "axes.titlesize": 12,
+        "figure.titlesize": 12,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+    }
+)
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure as a picture with a text for those who cannot see it."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
+    display(Image(picture.getvalue(), alt=alt))
+
+
+def say(text: str) -> None:
+    """Display Markdown: prose whose numbers were computed in the cell."""
+    display(Markdown(textwrap.dedent(text)))
+
+
+def table(head: list[str], rows: list[list[object]], others: str = "--:") -> None:
+    """Display a table; the first column is text, the others are numbers, aligned to the right."""
+    lines = [head, [":--", *[others] * (len(head) - 1)], *rows]
+    say("\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines))
+
+
+def claims(rows: list[list[str]]) -> None:
+    """Display what is said, what was measured, and what follows."""
+    table(["claim", "measured here", "verdict"], rows, others=":--")
+
+
+def source(*functions: object) -> None:
+    """Display the code of the library as it stands, without docstrings (`help(...)` shows those)."""
+    for function in functions:
+        lines = textwrap.dedent(inspect.getsource(getattr(function, "py_func", function))).splitlines()
+        (node,) = ast.parse("\n".join(lines)).body
+        if ast.get_docstring(node):
+            del lines[node.body[0].lineno - 1 : node.body[0].end_lineno]
+        page = "\n".join(lines)  # nbconvert would show it in the font of prose
+        say(f'<div style="font-family: monospace">\n\n```python\n{page}\n```\n\n</div>')
+
+
+def seconds(call: object, repeats: int = 3) -> float:
+    """Shortest time of a few calls, after one that is not counted."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -1,0 +1,149 @@
+"""A lesson is what it promises: its parts in order, figures with a text, links that lead somewhere, no second library.
+
+What only reads the notebooks runs with all tests; `pytest -m lessons` executes them (`pip install -e ".[lessons]"`).
+"""
+
+import ast
+import base64
+import io
+import itertools
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+LESSONS = sorted((ROOT / "lessons").glob("[0-9][0-9]_*.ipynb"))
+PARTS = [
+    "The surprise",
+    "By hand",
+    "The equation",
+    "The code",
+    "The experiment",
+    "Claims put to the test",
+    "What this does not show",
+    "Exercises",
+    "Where to read on",
+]
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+
+
+def cells(path, kind):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    return [cell | {"source": "".join(cell["source"])} for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+def prose(path):
+    return "\n\n".join(cell["source"] for cell in cells(path, "markdown"))
+
+
+def outputs(path):
+    return [output for cell in cells(path, "code") for output in cell["outputs"]]
+
+
+def functions(*texts):
+    """Every function by name, as a tree without its docstring."""
+    for node in itertools.chain.from_iterable(ast.walk(ast.parse(text)) for text in texts):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            yield node.name, "\n".join(map(ast.dump, body))
+
+
+def test_there_are_lessons():
+    assert len(LESSONS) >= 5
+
+
+@each_lesson
+def test_a_lesson_has_all_its_parts_in_order(path):
+    headings = re.findall(r"^## (.+)$", prose(path), re.M)
+    parts = list(dict.fromkeys(heading.split(":")[0] for heading in headings))
+    assert parts == PARTS
+    first = cells(path, "markdown")[0]["source"]
+    assert re.match(r"# \d+\. .+\?\n", first)
+    assert [word in first for word in ("**Time:**", "**You need:**", "**Afterwards you can**")] == [True] * 3
+    exercises = prose(path).split("## Exercises")[1]
+    assert re.findall(r"\*\*(.+?)\.\*\*", exercises)[:3] == ["Now", "To think about", "For the weekend"]
+
+
+@each_lesson
+def test_a_lesson_was_executed_from_top_to_bottom(path):
+    counts = [cell["execution_count"] for cell in cells(path, "code")]
+    assert counts == list(range(1, len(counts) + 1))
+    assert not [o for o in outputs(path) if o["output_type"] == "error" or o.get("name") == "stderr"]
+
+
+@each_lesson
+def test_every_figure_has_a_text_for_those_who_cannot_see_it(path):
+    figures = [o for o in outputs(path) if "image/png" in o.get("data", {})]
+    assert figures
+    assert all(len(f["metadata"]["image/png"].get("alt", "")) > 60 for f in figures)
+
+
+@each_lesson
+def test_no_figure_is_cut_off_at_its_edge(path):
+    for data in [o["data"]["image/png"] for o in outputs(path) if "image/png" in o.get("data", {})]:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"))
+        assert all((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
+
+
+@each_lesson
+def test_no_lesson_holds_a_path_or_a_secret_of_a_machine(path):
+    pictures = re.compile(r'"image/png": "[^"]*"')
+    text = pictures.sub("", path.read_text(encoding="utf-8"))
+    assert not re.findall(r"/(?:home|root|work|tmp|Users)/\S*|[A-Z]:\\\\\S*|0x[0-9a-f]{8,}", text)
+    assert path.stat().st_size < 600_000
+
+
+@each_lesson
+def test_a_lesson_speaks_plainly(path):
+    assert not re.findall(r"\b(?:simply|just|obviously|trivial|of course)\b", prose(path), re.I)
+
+
+@each_lesson
+def test_a_lesson_holds_no_copy_of_the_library(path):
+    library = list(functions(*(file.read_text(encoding="utf-8") for file in (ROOT / "minires").rglob("*.py"))))
+    own = list(functions(*(cell["source"] for cell in cells(path, "code"))))
+    ops = {name for name, _ in library if name.endswith(("_forward", "_backward"))} | {"im2col", "col2im"}
+    assert not {name for name, _ in own} & ops
+    assert not {body for _, body in own} & {body for _, body in library}
+
+
+@each_lesson
+def test_a_lesson_shows_the_library_and_asserts_that_it_agrees(path):
+    code = "\n".join(cell["source"] for cell in cells(path, "code"))
+    assert "source(" in code
+    assert code.count("assert ") >= 5
+
+
+def test_links_of_the_lessons_lead_somewhere():
+    pages = {path: prose(path) for path in LESSONS}
+    pages |= {path: path.read_text(encoding="utf-8") for path in (ROOT / "lessons").glob("*.md")}
+    for page, text in pages.items():
+        for target, anchor in re.findall(r"\]\(([^)#:\s]*)(#[^)\s]+)?\)", text):
+            file = page.parent / target if target else page
+            assert file.exists(), f"{page.name}: {target}"
+            headings = re.findall(r"^#+ (.+)$", prose(file) if file in LESSONS else file.read_text("utf-8"), re.M)
+            slugs = {"#" + re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert not anchor or anchor in slugs, f"{page.name}: {target}{anchor}"
+
+
+@pytest.mark.lessons
+@each_lesson
+def test_notebook_and_paired_text_agree(path):
+    import jupytext
+
+    text = jupytext.read(path.with_suffix(".py"))
+    notebook = jupytext.read(path)
+    assert [(c.cell_type, c.source) for c in text.cells] == [(c.cell_type, c.source) for c in notebook.cells]
+
+
+@pytest.mark.lessons
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the notebook machinery; the cells run elsewhere
+@each_lesson
+def test_a_lesson_runs_without_error_or_warning(path):
+    import build
+
+    build.execute(path.with_suffix(".py"))
