@@ -304,7 +304,9 @@ axes = figure.subplots()
 for (name, depth), distance in apart.items():
     colour, style = (PLAIN, "--") if name == "plain" else (RESIDUAL, "-")
     axes.semilogy(range(1, 13), np.maximum(distance, 1e-18), style, color=colour, lw=1 + depth / 20)
-    label, nudge = (f"plain-{depth}", 4) if name == "plain" else (f"ResNet-{depth}", -4)
+    label, nudge = (
+        (f"plain-{depth}", 3 if depth > 8 else -1) if name == "plain" else (f"ResNet-{depth}", 5 if depth > 8 else -12)
+    )
     axes.annotate(
         label, (12, distance[-1]), (4, nudge), textcoords="offset points", color=colour, va="center", fontsize=9
     )
