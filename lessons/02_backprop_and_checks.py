@@ -29,7 +29,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from style import HUES, MUTED, PLAIN, RESIDUAL, claims, say, show, source, table
 
-from minires import get_ops, gradcheck
+from minires import get_ops, gradcheck, school
 from minires.ops import numpy_ops
 
 ops = get_ops("numpy")
@@ -421,6 +421,21 @@ M = 16 * 9
 say(
     f"In the table a channel has M = {M} values, so M - 1 instead of M is an error of {1 / M:.1%} in the two means: below one percent, in every layer, at every step."
 )
+
+# %% [markdown]
+# The library keeps a *zoo* of such mistakes, and tries the usual checks on all of them that make a backward pass disagree with its forward. A check in float32 is among them; its tolerance has to be wide, or right gradients would fail.
+
+# %%
+zoo = school.weak_checks()
+checks = list(zoo["the reference"])
+table(
+    ["mistake", *checks],
+    [[name.replace("-", " "), *("caught" if row[c] else "passes" for c in checks)] for name, row in zoo.items()],
+)
+through = {c: sum(not row[c] for row in zoo.values()) - 1 for c in checks}  # the reference should pass
+say("Of these " + f"{len(zoo) - 1} mistakes, " + "; ".join(f"*{c}* lets **{n}** through" for c, n in through.items()) + ".")
+assert not any(zoo["the reference"].values())
+assert through["minires.gradcheck"] == 0
 
 # %% [markdown]
 # ## Claims put to the test
