@@ -2,6 +2,7 @@
 
 In a zero-padded NHWC image the KW*C values under one row of the kernel are neighbours, whatever C is. So each of the
 two kernels walks over *runs* of `run = KW*C` values and adds outer products to a tile that never leaves the registers.
+Most of a ResNet, 3x3 at stride 1, goes to `numba_winograd`, whose tiles do the same with fewer multiplications.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from numba import prange
 from minires.ops import checks, numba_winograd
 from minires.ops.jit import inner, kernel
 from minires.ops.simd import (
+    IMAGES,
     ONE,
+    PIXEL_TILE,
     VECTOR_BYTES,
+    WEIGHT_CHUNKS,
     contiguous,
     lanes,
     pad_image,
@@ -27,14 +31,7 @@ from minires.ops.simd import (
 Array = np.ndarray
 Cache = tuple
 
-# (rows, registers) of a tile by register width in bytes. Measured on 16@32x32, 32@16x16, 64@8x8 in float32 as a share
-# of the speed of a BLAS matrix product. 32 bytes (AMD Zen 3, 16 registers), pixels: 4x2 0.94-1.03, 2x4 0.84-0.93,
-# 5x2 0.55-0.88, 6x2 0.65-0.88, 8x1 0.66-0.72, 3x4 0.45; weights: 6x2 0.88, 4x2 0.7. 64 bytes (32 registers) by a
-# prototype: pixels 8x1 and 16x1 alike on all three, weights 12x2.
-PIXEL_TILE = {16: (4, 2), 32: (4, 2), 64: (8, 1)}[VECTOR_BYTES]
-WEIGHT_TILE = {16: (6, 2), 32: (6, 2), 64: (12, 2)}[VECTOR_BYTES]
-IMAGES = 4  # images a chunk: 32 chunks in a batch of 128
-WEIGHT_CHUNKS = 16  # each has its own sum of weight gradients, so this many copies of w are added up at the end
+WEIGHT_TILE = {16: (6, 2), 32: (6, 2), 64: (12, 2)}[VECTOR_BYTES]  # 32 bytes: 6x2 0.88 of a matrix product, 4x2 0.7
 BAND_PIXELS = 128  # output pixels that every weight tile reads in turn while they are near; 32-4096 are within 10 %
 
 

@@ -17,7 +17,9 @@ from numba import prange
 
 from minires.ops.jit import inner, kernel
 from minires.ops.simd import (
-    VECTOR_BYTES,
+    IMAGES,
+    PIXEL_TILE,
+    WEIGHT_CHUNKS,
     Vector,
     lanes,
     load_inside,
@@ -36,21 +38,18 @@ Array = np.ndarray
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 PRODUCTS = 16  # elements of a transformed tile
 
-TILE = {16: (4, 2), 32: (4, 2), 64: (8, 1)}[VECTOR_BYTES]  # rows x registers of the matrix products, as in numba_conv
-TILES = 32  # image tiles that are transformed and multiplied together, while they are near: 16 to 128 are within 10 %
-IMAGES = 4  # images a chunk
-WEIGHT_CHUNKS = 16  # each has its own sum of weight gradients
+TILES = 32  # image tiles transformed and multiplied together, while they are near: 64 alike, 16 and 128 up to 16 % more
 
 
 def suits(kernel_size: tuple[int, int], stride: int, channels: tuple[int, int], dtype: np.dtype) -> bool:
     """Whether this is a 3x3 convolution of stride 1 whose channels fill registers and tiles."""
-    whole = max(lanes(dtype), TILE[0])
+    whole = max(lanes(dtype), PIXEL_TILE[0])
     return tuple(kernel_size) == (3, 3) and stride == 1 and all(c % whole == 0 for c in channels)
 
 
 def _tile(K: int, dtype: np.dtype) -> tuple[tuple, tuple]:
     """Sizes of a register tile that divides K filters."""
-    rows, vectors = TILE
+    rows, vectors = PIXEL_TILE
     return (0,) * rows, (0,) * (vectors if K % (vectors * lanes(dtype)) == 0 else 1)
 
 
