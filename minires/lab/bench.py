@@ -265,7 +265,10 @@ def matrix_product_gflops() -> float:
 
 
 def table(timings: Sequence[Timing], peak: float) -> str:
-    """Images a second (median, extremes), GFLOP/s and their share of `peak`, for training and inference."""
+    """Images a second (median, extremes), GFLOP/s and their share of `peak`, for training and inference.
+
+    Operations are those of the formula; an algorithm that gets by with fewer shows more GFLOP/s than it does.
+    """
     head = ["net", "contender", "train images/s", "range", "GFLOP/s", "of matmul"]
     head += ["inference images/s", "range", "first step s", "peak MB"]
     lines = [head]
