@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from tqdm.auto import tqdm
@@ -15,10 +17,10 @@ from tqdm.auto import tqdm
 from minires import data as images
 from minires.data import Dataset, cifar10, shapes10
 from minires.errors import InputError
-from minires.lab import audit, degradation, plots
+from minires.lab import audit, bench_ops, checkpoint, claims, degradation, plots, report
 from minires.lab import bench as timing
-from minires.lab.checkpoint import write_whole
-from minires.lab.config import Config, paper_milestones, provenance, read_record
+from minires.lab.config import Config, provenance, read_record
+from minires.lab.runs import find_runs, settled
 from minires.lab.train import Interrupted, train
 from minires.ops import BACKENDS, default_backend, get_ops, prepare
 from minires.resnet import by_name
@@ -34,8 +36,10 @@ app = typer.Typer(
 )
 
 RUNS = Path("runs")
+WATCH_SECONDS = 5.0
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of CIFAR-10 [env: MINIRES_DATA].")]
-DatasetOption = Annotated[str, typer.Option(help="cifar10, shapes10, or auto: CIFAR-10 where it is found.")]
+DatasetOption = Annotated[str, typer.Option(help="cifar10, shapes10, shapes10-fresh, or auto.")]
+FoldersArgument = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
 LrOption = Annotated[float, typer.Option(help="Learning rate.")]
 BatchOption = Annotated[int, typer.Option(help="Images a step.")]
 EvalOption = Annotated[int, typer.Option(help="Training and test images on which errors are measured.")]
@@ -58,7 +62,7 @@ def load(dataset: str, folder: Path | None) -> Dataset:
     """Images to train on; says which, and how to get CIFAR-10 where it was not found."""
     found = images.load(dataset, folder)
     say(f"Data: {found.name} ({found.source})")
-    if found.name != "CIFAR-10" and dataset == "auto":
+    if not found.name.startswith("CIFAR-10") and dataset == "auto":
         say(
             "CIFAR-10 was not found, so this runs on shapes10, drawn by the program itself. To get CIFAR-10 (170 MB):\n"
             "  minires data cifar10              (add --from FILE if you have it)\n"
@@ -78,59 +82,88 @@ def choose(backend: str | None) -> str:
     return chosen
 
 
-def recipe(
-    net: str, dataset: Dataset, iterations: int, eval_images: int, eval_every: int | None, moving: bool, **rest: Any
-) -> Config:
-    """Config with what is left open filled in."""
-    every = max(1, iterations // 4) if eval_every is None else eval_every
-    milestones = paper_milestones(iterations)
-    return Config(
-        net=net,
-        dataset=dataset.name,
-        iterations=iterations,
-        milestones=milestones,
-        eval_every=every,
-        eval_images=eval_images,
-        bn_images=0 if moving else eval_images,
-        **rest,
-    )
-
-
 @app.command("degradation")
 def degradation_command(
-    iterations: Annotated[int, typer.Option(help="Steps for each net.")] = 150,
-    nets: Annotated[str, typer.Option(help="Names, separated by commas.")] = ",".join(degradation.NETS),
+    tier: Annotated[str, typer.Option(help="Size: quick, lesson, quarter or paper.")] = "quick",
+    iterations: Annotated[int | None, typer.Option(help="Steps for each net, if not those of the tier.")] = None,
+    depths: Annotated[str, typer.Option(help="Depths of the nets, separated by commas.")] = "20,56",
+    shortcut: Annotated[str, typer.Option(help="Shortcuts of the residual nets: A, B or C.")] = "A",
+    nets: Annotated[str | None, typer.Option(help="Nets by name instead, such as plain20,resnet32B.")] = None,
     seeds: Annotated[int, typer.Option(help="Repeat with seeds 0 .. K-1.", metavar="K")] = 1,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder [default: runs/degradation-DATA-ITERATIONS].")] = None,
-    lr: Annotated[float, typer.Option(help="Learning rate; the paper's 0.1 needs longer runs.")] = 0.03,
+    lr: Annotated[float | None, typer.Option(help="Learning rate, if not the tier's.")] = None,
     batch_size: BatchOption = 128,
-    eval_images: EvalOption = 512,
+    eval_images: Annotated[int | None, typer.Option(help="Images for errors, if not as many as the tier's.")] = None,
     eval_every: EveryOption = None,
     moving_average: MovingOption = False,
     backend: BackendOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train plain and residual nets side by side and draw their errors in one figure.
+    """Train plain and residual nets side by side, draw their errors, and check what was claimed of them.
 
-    The same command goes on where it was stopped, and only draws what is finished.
+    Tiers: quick 160 iterations at lr 0.025, lesson 2,000, quarter 16,000, paper 64,000 at 0.1, which the last three
+    divide by 10 at half and three quarters. The same command goes on where it was stopped, and only draws what is
+    finished. Claims read from the runs are printed; a claim that does not hold makes the exit code 1. Claims that need
+    computing: minires claims.
 
-    Example: minires degradation --iterations 400 --nets plain20,plain56,resnet56 --lr 0.1
+    Example: minires degradation --tier lesson --seeds 3
     """
-    names = [name for name in nets.split(",") if name.strip()]
+    names = degradation.nets(depths.split(","), shortcut) if nets is None else nets.split(",")
+    names = [name for name in names if name.strip()]
     for name in names:
         by_name(name)
     if seeds < 1 or not names:
         raise InputError(f"expected at least one net and one seed, got --nets {nets!r} --seeds {seeds}")
     found = load(dataset, data)
     backend = choose(backend)
-    rest = {"lr": lr, "batch_size": batch_size, "backend": backend}
-    base = recipe(names[0], found, iterations, eval_images, eval_every, moving_average, **rest)
-    folder = out or RUNS / f"degradation-{found.name.lower()}-{iterations}"
-    say(f"Recipe: {iterations} iterations, batch {batch_size}, lr {lr:g}, momentum {base.momentum}, {backend} backend")
-    folders = degradation.run(names, seeds, base, folder, found, quiet)
+    base = degradation.base_config(
+        found,
+        tier,
+        iterations=iterations,
+        lr=lr,
+        eval_images=eval_images,
+        eval_every=eval_every,
+        moving_average=moving_average,
+        batch_size=batch_size,
+        backend=backend,
+    )
+    folder = out or RUNS / f"degradation-{slug(found)}-{base.iterations}"
+    say(f"Recipe: {base.iterations} iterations, batch {batch_size}, lr {base.lr:g}, {backend} backend")
+    folders = degradation.run(names, seeds, base, folder, found, quiet, say)
     show(folders, folder / "degradation.png")
+    print_claims(folders)
+
+
+def slug(found: Dataset) -> str:
+    """Name of the data for a folder's name."""
+    return found.name.split()[0].lower()
+
+
+def print_claims(folders: list[Path], compute: bool = False, data: Path | None = None) -> None:
+    """Verdict and numbers of every claim; exit code 1 if one does not hold."""
+    verdicts = claims.judge(find_runs(folders), compute, data)
+    say("\n" + claims.text(verdicts))
+    if any(verdict.held is False for rows in verdicts.values() for _, verdict in rows):
+        raise typer.Exit(1)
+
+
+@app.command("claims")
+def claims_command(
+    folders: FoldersArgument,
+    compute: Annotated[bool, typer.Option("--all", help="Compute (v) and (vi) too; some seconds.")] = False,
+    data: DataOption = None,
+) -> None:
+    """Check what was claimed of an experiment before it was run; exit code 1 if a claim does not hold.
+
+    Claims (i) to (iv) are read from recorded runs: deeper is worse, shortcuts mend it, it is neither overfitting nor
+    vanishing gradients. With --all, (v) the deeper net as good as the shallow one is constructed, and (vi) the growth
+    of a rounding error is measured; their verdicts are kept beside the runs.
+
+    Example: minires claims runs/degradation-shapes10-200 --all
+    """
+    print_claims(folders, compute, data)
 
 
 @app.command("train")
@@ -158,20 +191,20 @@ def train_command(
     """
     name = by_name(net).title
     found = load(dataset, data)
-    config = recipe(
-        name,
+    config = degradation.base_config(
         found,
-        iterations,
-        eval_images,
-        eval_every,
-        moving_average,
+        net=name,
+        iterations=iterations,
         lr=lr,
+        eval_images=eval_images,
+        eval_every=eval_every,
+        moving_average=moving_average,
         warmup_lr=warmup_lr,
         batch_size=batch_size,
         seed=seed,
         backend=choose(backend),
     )
-    folder = out or RUNS / f"{name}-{found.name.lower()}-{iterations}-seed{seed}"
+    folder = out or RUNS / f"{name}-{slug(found)}-{iterations}-seed{seed}"
     run_one(degradation.recipe(config), folder, found, quiet)
 
 
@@ -187,7 +220,7 @@ def resume(
     """
     record = read_record(folder)
     config = Config.from_json(record["config"])
-    found = images.load("cifar10" if record["data"]["name"] == "CIFAR-10" else "shapes10", data)
+    found = images.load(images.key(record["data"]["name"]), data)
     run_one(replace(config, backend=choose(config.backend)), folder, found, quiet)
 
 
@@ -200,24 +233,66 @@ def run_one(config: Config, folder: Path, found: Dataset, quiet: bool) -> None:
 
 def show(folders: list[Path], figure: Path) -> None:
     """Table to the terminal, figure to a file."""
-    runs = plots.find_runs(folders)
+    runs = find_runs(folders)
     say("\n" + plots.table(runs))
-    plots.draw_errors(runs, figure)
+    plots.save(plots.errors(runs), figure)
     say(f"\n{plots.message(runs)}.\nFigure: {figure}")
 
 
 @app.command()
 def plot(
-    folders: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
-    out: Annotated[Path, typer.Option(help="File; .png, .svg or .pdf.")] = Path("errors.png"),
+    folders: FoldersArgument,
+    kind: Annotated[str, typer.Option(help="errors (by iteration), depth (errors by it) or layers.")] = "errors",
+    out: Annotated[Path | None, typer.Option(help="File; .png, .svg or .pdf [default: KIND.png].")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Draw anew every 5 seconds until the runs are done.")] = False,
 ) -> None:
-    """Draw the errors of recorded runs and print their table.
+    """Draw recorded runs and print their table.
 
-    Example: minires plot runs/degradation-shapes10-40 --out figure.svg
+    The kind "layers" shows gradient norms and responses layer by layer, as the paper's figure 7.
+
+    Example: minires plot runs/degradation-shapes10-200 --kind depth --out figure.svg
     """
-    if out.suffix not in (".png", ".svg", ".pdf"):
-        raise InputError(f"--out must end in .png, .svg or .pdf, got {out}")
-    show(folders, out)
+    if kind not in plots.FIGURES:
+        raise InputError(f"--kind must be one of {', '.join(plots.FIGURES)}, got {kind!r}")
+    figure = out or Path(f"{kind}.png")
+    plots.check_format(figure)
+    try:
+        while watch and not settled(folders):
+            with contextlib.suppress(InputError):  # nothing to draw yet
+                plots.save(plots.FIGURES[kind](find_runs(folders)), figure)
+                say(f"drawn {time.strftime('%H:%M:%S')}: {figure}")
+            time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        say("stopped watching")
+    runs = find_runs(folders)
+    plots.save(plots.FIGURES[kind](runs), figure)
+    say(f"\n{plots.table(runs)}\n\n{plots.message(runs)}.\nFigure: {figure}")
+
+
+@app.command("report")
+def report_command(
+    folders: FoldersArgument,
+    out: Annotated[Path | None, typer.Option(help="File [default: report.html in the first folder].")] = None,
+) -> None:
+    """Write figures, tables, claims and provenance of recorded runs to one HTML page that needs nothing else.
+
+    Example: minires report runs/degradation-shapes10-200
+    """
+    runs = find_runs(folders)
+    path = out or folders[0] / "report.html"
+    checkpoint.write_whole(path, report.page(runs, claims.judge(runs)).encode())
+    say(f"Report: {path}")
+
+
+@app.command()
+def export(folders: FoldersArgument) -> None:
+    """Write the weights of trained nets alone to weights.safetensors in their folders, to be kept or given away.
+
+    Example: minires export runs/degradation-shapes10-200/resnet20-seed0
+    """
+    for run in find_runs(folders):
+        path = checkpoint.export_weights(run.folder)
+        say(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 @app.command()
@@ -251,20 +326,28 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Rounds for each contender, in turn.")] = 15,
     batch_size: BatchOption = 128,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    ops: Annotated[bool, typer.Option("--ops", help="Time each op's passes against PyTorch's instead.")] = False,
 ) -> None:
     """Time training steps and inference, backend against backend and against PyTorch.
 
     Example: minires bench --nets resnet20 --peer torch --json bench.json
     """
+    here = provenance()
+    versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
+    machine = f"{here['machine']['processor']}, {here['machine']['cores']} cores; {versions}; batch {batch_size}"
+    if ops:
+        seconds = bench_ops.bench(rounds, batch_size, lambda line: typer.echo(line, err=True))
+        say(f"{machine}\n{bench_ops.table(seconds)}")
+        if json_file:
+            checkpoint.write_whole(json_file, json.dumps({"provenance": here, "seconds": seconds}, indent=1).encode())
+        return
     names = timing.contenders([b for b in backend.split(",") if b], [p for p in peer.split(",") if p])
     peak = timing.matrix_product_gflops()
     found = timing.bench(nets.split(","), names, rounds, batch_size, lambda line: typer.echo(line, err=True))
-    here = provenance()
-    say(f"{here['machine']['processor']}, {here['machine']['cores']} cores; {here['versions']}; batch {batch_size}")
-    say(f"NumPy's matrix product: {peak:.0f} GFLOP/s")
+    say(f"{machine}\nNumPy's matrix product: {peak:.0f} GFLOP/s")
     say(timing.table(found, peak) + "\n\n" + timing.kinds_table(found))
     if json_file:
-        write_whole(json_file, json.dumps(timing.record(found, peak), indent=1).encode())
+        checkpoint.write_whole(json_file, json.dumps(timing.record(found, peak), indent=1).encode())
 
 
 data_app = typer.Typer(help="Get CIFAR-10, or look at shapes10.", no_args_is_help=True, rich_markup_mode=None)

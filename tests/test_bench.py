@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minires import InputError
-from minires.lab import bench
+from minires.lab import bench, bench_ops
 from minires.lab.audit import macs
 from minires.resnet import resnet
 
@@ -61,3 +61,23 @@ def test_bench_prints_its_table_and_writes_json(run_cli, tmp_path):
     assert "train images/s" in out
     assert "Conv2d backward" in out
     assert json.loads((tmp_path / "b.json").read_text())["timings"][0]["net"] == "resnet8"
+
+
+def test_the_table_of_ops_compares_with_the_better_pytorch():
+    numba, channels_last, contiguous = bench_ops.CONTENDERS
+    times = {numba: [1e-3, 3e-3, 2e-3], channels_last: [8e-3, 8e-3, 8e-3], contiguous: [5e-3, 5e-3, 9e-3]}
+    line = bench_ops.table({"conv dx 16@32x32": times}).splitlines()[1]
+    assert "2.00 (1.00-3.00)" in line
+    assert line.endswith("2.50x")
+
+
+@pytest.mark.peers
+def test_every_pass_of_every_op_is_timed_with_every_contender(run_cli, tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    words = ("bench", "--ops", "--rounds", 1, "--batch-size", 1, "--json", tmp_path / "ops.json")
+    code, out, _ = run_cli(*words)
+    assert code == 0
+    seconds = json.loads((tmp_path / "ops.json").read_text())["seconds"]
+    assert len(seconds) == 21
+    assert all(len(rounds) == 1 and rounds[0] > 0 for times in seconds.values() for rounds in times.values())
+    assert len(out.strip().splitlines()) == 2 + len(seconds)

@@ -199,7 +199,7 @@ def test_a_named_folder_without_cifar10_is_an_error_and_no_silent_fall_back(orig
 
 def test_without_cifar10_auto_draws_shapes10_and_cifar10_says_how_to_get_it(monkeypatch):
     drawn = data.shapes10.dataset(train=20, test=10)
-    monkeypatch.setattr(data.shapes10, "dataset", lambda: drawn)
+    monkeypatch.setattr(data.shapes10, "dataset", lambda **_: drawn)
     assert data.load("auto") is drawn
     assert data.load("shapes10") is drawn
     with pytest.raises(InputError) as caught:
@@ -232,3 +232,17 @@ def test_install_from_a_folder_writes_the_binary_layout_and_leaves_nothing_else(
     assert folder == tmp_path / "cache" / cifar10.BINARY
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [cifar10.BINARY]
     assert data.load().sha256 == cifar10.read(originals / cifar10.BINARY).sha256
+
+
+def test_only_bytes_known_to_be_official_are_called_cifar10(originals, tmp_path, monkeypatch):
+    unknown = cifar10.read(originals / cifar10.BINARY)
+    assert unknown.name == "CIFAR-10 (unverified copy)"
+    files = {stem: (originals / cifar10.PYTHON / stem).read_bytes() for stem in cifar10.STEMS}
+    monkeypatch.setattr(cifar10, "PYTHON_MD5", {s: cifar10.hashlib.md5(f).hexdigest() for s, f in files.items()})
+    assert cifar10.read(originals / cifar10.PYTHON).name == "CIFAR-10"
+    installed = cifar10.install(originals / cifar10.PYTHON, tmp_path / "cache")
+    assert cifar10.read(installed).name == "CIFAR-10"
+    replace(installed / "test_batch.bin", (installed / "data_batch_1.bin").read_bytes())
+    assert cifar10.read(installed).name == "CIFAR-10 (unverified copy)"
+    monkeypatch.setattr(cifar10, "COPIES", {unknown.sha256: "CIFAR-10 (JPEG copy)"})
+    assert cifar10.read(originals / cifar10.BINARY).name == "CIFAR-10 (JPEG copy)"

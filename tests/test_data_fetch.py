@@ -68,6 +68,7 @@ def test_official_tarball_is_installed_and_found(tarball, tmp_path):
     folder = cifar10.install(tarball)
     check_installed(folder)
     assert data.load().source == str(folder)
+    assert data.load().name == "CIFAR-10"
     elsewhere = cifar10.install(tarball, into=tmp_path / "elsewhere")
     check_installed(elsewhere)
 
@@ -91,6 +92,7 @@ def test_another_tarball_is_refused_unless_trusted(tarball, tmp_path):
         cifar10.install(other)
     assert not list((tmp_path / "cache").iterdir())
     check_installed(cifar10.install(other, trust=True))
+    assert data.load().name == "CIFAR-10 (unverified copy)"
 
 
 def special(name, kind=tarfile.REGTYPE, target=""):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import minires
 from minires.errors import InputError
-from minires.ops import get_ops, jit, simd
+from minires.ops import get_ops, jit, numba_winograd, simd
 
 compiled, plain = get_ops("numba"), get_ops("numpy")
 dtypes = st.sampled_from(["float32", "float64"])
@@ -83,6 +83,21 @@ def test_convolution_equals_numpy_for_stems_projections_and_odd_geometry(dtype, 
     dy = normal(rng, y.shape, dtype)
     (dx, dw), (dx_plain, dw_plain) = compiled.conv2d_backward(dy, cache), plain.conv2d_backward(dy, cache_plain)
     assert_close(dx, dx_plain, KH * KW * K, size_of(dy, w))
+    assert_close(dw, dw_plain, y[..., 0].size, size_of(dy, x))
+
+
+@given(seeds, dtypes, st.integers(1, 9), st.integers(1, 13), st.integers(1, 13), st.sampled_from([16, 32, 48, 80]),
+       st.sampled_from([16, 32, 48]), st.integers(0, 3))  # fmt: skip
+def test_convolution_by_winograd_equals_numpy(seed, dtype, N, H, W, C, K, pad):
+    H, W = max(H, 3 - 2 * pad), max(W, 3 - 2 * pad)
+    rng = np.random.default_rng(seed)
+    x, w = normal(rng, (N, H, W, C), dtype), normal(rng, (3, 3, C, K), dtype)
+    assert numba_winograd.suits((3, 3), 1, (C, K), x.dtype)
+    (y, cache), (y_plain, cache_plain) = (ops.conv2d_forward(x, w, 1, pad) for ops in (compiled, plain))
+    assert_close(y, y_plain, 9 * C, size_of(x, w))
+    dy = normal(rng, y.shape, dtype)
+    (dx, dw), (dx_plain, dw_plain) = compiled.conv2d_backward(dy, cache), plain.conv2d_backward(dy, cache_plain)
+    assert_close(dx, dx_plain, 9 * K, size_of(dy, w))
     assert_close(dw, dw_plain, y[..., 0].size, size_of(dy, x))
 
 
@@ -248,8 +263,12 @@ def test_nan_stays_visible():
     x[0, 1, 1, 2] = np.nan
     ones = np.ones(5, np.float32)
     assert np.isnan(compiled.relu_forward(x)[0]).any()
+    for ops in (compiled, plain):
+        assert np.isnan(ops.max_pool_forward(x, 2, 1)[0][..., 2]).all()
     assert np.isnan(compiled.batchnorm_forward(x, ones, ones, 1e-5)[0][..., 2]).all()
     assert np.isnan(compiled.conv2d_forward(x, np.ones((3, 3, 5, 2), np.float32))[0]).all()
+    wide, w = np.repeat(x, 16, axis=3), np.ones((3, 3, 80, 16), np.float32)
+    assert np.isnan(compiled.conv2d_forward(wide, w)[0]).all()
 
 
 # ------------------------------------------------------------------------------------------------------ other processes

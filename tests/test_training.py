@@ -16,7 +16,7 @@ from minires.data import per_pixel_mean
 from minires.lab import checkpoint
 from minires.lab import train as training
 from minires.lab.config import Config
-from minires.lab.train import DivergenceError, evaluate, finished, read_record, train, train_step
+from minires.lab.train import DivergenceError, evaluate, position, read_record, train, train_step
 from minires.optim import SGD
 
 
@@ -71,7 +71,7 @@ def test_a_run_folder_holds_config_metrics_and_checkpoint(unstopped, shapes):
     assert [m["iteration"] for m in lines if m["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
     assert [m["iteration"] for m in lines if m["kind"] == "eval"] == [3, 6]
     assert all(0 <= m[f"{s}_error"] <= 1 for m in lines if m["kind"] == "eval" for s in ("train", "test"))
-    assert finished(unstopped)
+    assert position(unstopped) == 6
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(unstopped, tiny, shapes, tmp_path):
@@ -254,7 +254,7 @@ def test_ctrl_c_in_the_last_iteration_stops_the_experiment_too(tiny, shapes, tmp
 
     with pytest.raises(training.Interrupted):
         train(tiny, tmp_path, shapes, press)
-    assert finished(tmp_path)
+    assert position(tmp_path) == tiny.iterations
 
 
 def test_a_checkpoint_of_another_net_is_refused(tiny, shapes, tmp_path, saves_always):

@@ -23,7 +23,7 @@ __all__ = [
     "training_batch",
 ]
 
-NAMES = ("auto", "cifar10", "shapes10")
+NAMES = ("auto", "cifar10", "shapes10", "shapes10-fresh")
 
 
 def find_cifar10(folder: str | Path | None = None) -> Path | None:
@@ -61,14 +61,19 @@ def find_cifar10(folder: str | Path | None = None) -> Path | None:
     return cifar10.layout_folder(cifar10.cache_folder())
 
 
+def key(name: str) -> str:
+    """Turn the name of a data set, as in `Dataset.name`, into the one that `load` takes."""
+    return "cifar10" if name.startswith("CIFAR-10") else name
+
+
 def load(name: str = "auto", folder: str | Path | None = None) -> Dataset:
     """
     Load a data set.
 
     Parameters
     ----------
-    name : {"auto", "cifar10", "shapes10"}
-        "auto" takes CIFAR-10 if it is found and shapes10 otherwise.
+    name : {"auto", "cifar10", "shapes10", "shapes10-fresh"}
+        "auto" takes CIFAR-10 if it is found and shapes10 otherwise; "shapes10-fresh" draws new images for every step.
     folder : str or Path, optional
         Where CIFAR-10 is, see `find_cifar10`.
 
@@ -84,10 +89,10 @@ def load(name: str = "auto", folder: str | Path | None = None) -> Dataset:
     """
     if name not in NAMES:
         raise InputError(f"expected a data set named {', '.join(NAMES)}, but came {name!r}; choose one of these")
-    if name == "shapes10":
+    if name.startswith("shapes10"):
         if folder:
-            raise InputError(f"shapes10 is drawn and reads no folder, but came {folder}; drop --data or choose cifar10")
-        return shapes10.dataset()
+            raise InputError(f"{name} is drawn and reads no folder, but came {folder}; drop --data or choose cifar10")
+        return shapes10.dataset(fresh=name == "shapes10-fresh")
     found = find_cifar10(folder)
     if found:
         return cifar10.read(found)

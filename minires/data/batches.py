@@ -100,7 +100,7 @@ def training_batch(
     Parameters
     ----------
     dataset : Dataset
-        Its training half is used.
+        Its training half is used, or new images that belong to this seed and step if it has `fresh` ones.
     mean : ndarray of shape (32, 32, 3), float32
         Per-pixel mean of the training images, see `per_pixel_mean`.
     seed, iteration, batch_size : int
@@ -118,8 +118,12 @@ def training_batch(
     InputError
         As `batch_indices` and `normalise` do.
     """
-    rows = batch_indices(seed, iteration, batch_size, len(dataset.train_labels))
-    x = normalise(dataset.train_images[rows], mean)
+    if dataset.fresh:
+        images, labels = dataset.fresh(batch_size, stream(seed, "fresh images", iteration))
+    else:
+        rows = batch_indices(seed, iteration, batch_size, len(dataset.train_labels))
+        images, labels = dataset.train_images[rows], dataset.train_labels[rows]
+    x = normalise(images, mean)
     if augment:
         x = crop_and_flip(x, stream(seed, "augment", iteration))
-    return x, dataset.train_labels[rows]
+    return x, labels

@@ -1,6 +1,7 @@
 """The one container that every source of images fills and everything else reads."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,13 +16,16 @@ class Dataset:
     Attributes
     ----------
     name : str
-        "CIFAR-10" or "shapes10".
+        "CIFAR-10", "CIFAR-10 (JPEG copy)", "shapes10", ...: what figures and records call it.
     train_images, test_images : ndarray of shape (N, 32, 32, 3), uint8
     train_labels, test_labels : ndarray of shape (N,), int64
         Indices into `classes`.
     classes : tuple of str
     source : str
         The folder it was read from, or the seed and sizes it was drawn with.
+    fresh : callable, optional
+        `fresh(n, rng)` draws `n` new images and labels. Where it is given, training sees new images at every step, and
+        the training half serves the per-pixel mean, batch norm's statistics and the evaluation.
     """
 
     name: str
@@ -31,6 +35,7 @@ class Dataset:
     test_labels: np.ndarray
     classes: tuple[str, ...]
     source: str
+    fresh: Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]] | None = None
 
     @cached_property
     def sha256(self) -> str:

@@ -227,9 +227,12 @@ def images(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return x, labels
 
 
-def dataset(seed: int = 0, train: int = 20_000, test: int = 2_000) -> Dataset:
+def dataset(seed: int = 0, train: int = 20_000, test: int = 2_000, fresh: bool = False) -> Dataset:
     """
     Draw a fixed training and test set; the two never share a random number.
+
+    With `fresh`, training sees new images at every step instead of the fixed ones. No image is seen twice then, and
+    training error is test error: whatever goes wrong is not overfitting.
 
     Parameters
     ----------
@@ -237,10 +240,12 @@ def dataset(seed: int = 0, train: int = 20_000, test: int = 2_000) -> Dataset:
         Same seed and sizes, same bits.
     train, test : int
         Number of images, 1 or more.
+    fresh : bool
 
     Returns
     -------
     Dataset
+        Named "shapes10" or "shapes10-fresh".
 
     Raises
     ------
@@ -250,7 +255,10 @@ def dataset(seed: int = 0, train: int = 20_000, test: int = 2_000) -> Dataset:
     train_images, train_labels = images(train, stream(seed, "shapes10 train", 0))
     test_images, test_labels = images(test, stream(seed, "shapes10 test", 0))
     source = f"shapes10, seed {seed}, {train} training and {test} test images"
-    return Dataset("shapes10", train_images, train_labels, test_images, test_labels, CLASSES, source)
+    arrays = train_images, train_labels, test_images, test_labels
+    if fresh:
+        return Dataset("shapes10-fresh", *arrays, CLASSES, f"{source}, new images at every step", images)
+    return Dataset("shapes10", *arrays, CLASSES, source)
 
 
 def sheet(rows: int = 8, seed: int = 0) -> np.ndarray:

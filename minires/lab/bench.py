@@ -28,7 +28,8 @@ from minires.optim import SGD
 from minires.resnet import by_name
 
 PEERS = {"torch": ("torch channels_last", "torch contiguous"), "torch.compile": ("torch.compile channels_last",)}
-ROUND_SECONDS = 0.5  # a round repeats its step until it has taken about this long
+Steps = dict[str, Callable[[], Any]]
+ROUND_SECONDS = 1.0  # a contender's turn takes about this long: each of its steps is repeated to fill its part
 
 
 @dataclass
@@ -89,16 +90,16 @@ def _bench_net(
         pipes, timings = {}, {}
         for name in names:
             report(f"{net}, {name}: first step")
-            pipes[name] = stack.enter_context(_worker(net, name, batch_size))
-            timings[name] = Timing(net, name, batch_size, _ask(pipes[name], "start"))
+            pipes[name] = stack.enter_context(worker(_net_steps, net, name, batch_size))
+            timings[name] = Timing(net, name, batch_size, ask(pipes[name], "start"))
         for i in range(rounds):
             for name in names:
                 report(f"{net}, {name}: round {i + 1} of {rounds}")
-                timings[name].train.append(_ask(pipes[name], "train"))
-                timings[name].inference.append(_ask(pipes[name], "inference"))
+                timings[name].train.append(ask(pipes[name], "train"))
+                timings[name].inference.append(ask(pipes[name], "inference"))
         for name in names:
-            timings[name].kinds = _ask(pipes[name], "kinds")
-            timings[name].peak_megabytes = _ask(pipes[name], "memory")
+            timings[name].kinds = ask(pipes[name], "kinds")
+            timings[name].peak_megabytes = ask(pipes[name], "memory")
     return list(timings.values())
 
 
@@ -106,10 +107,11 @@ def _bench_net(
 
 
 @contextmanager
-def _worker(net: str, name: str, batch_size: int) -> Iterator[Any]:
+def worker(make: Callable[..., Steps], *arguments: Any) -> Iterator[Any]:
+    """Start a process that makes its steps and answers questions; yields the pipe for `ask`."""
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads that do not run
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, net, name, batch_size), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
     policy = os.environ.get("OMP_WAIT_POLICY")
     os.environ["OMP_WAIT_POLICY"] = policy or "passive"  # the same for all: threads sleep while they wait
     process.start()
@@ -124,7 +126,8 @@ def _worker(net: str, name: str, batch_size: int) -> Iterator[Any]:
         process.kill()
 
 
-def _ask(pipe: Any, question: str) -> Any:
+def ask(pipe: Any, question: str) -> Any:
+    """Put a question to a worker: "start" (seconds of the first step), a step's name (seconds), "kinds", "memory"."""
     pipe.send(question)
     try:
         answer = pipe.recv()
@@ -135,24 +138,25 @@ def _ask(pipe: Any, question: str) -> Any:
     return answer
 
 
-def _serve(pipe: Any, net: str, name: str, batch_size: int) -> None:
+def _serve(pipe: Any, make: Callable[..., Steps], arguments: tuple) -> None:
     """Answer questions until the other side hangs up."""
     try:
-        steps = _torch_steps(net, name, batch_size) if name.startswith("torch") else _steps(net, name, batch_size)
-        repeats = {"train": 1, "inference": 1}
+        steps = make(*arguments)
+        timed = [name for name in steps if name != "kinds"]
+        repeats: dict[str, int] = {}
         while True:
             question = pipe.recv()
             if question == "start":
-                answer: Any = _time(steps["train"], 1)
-                _time(steps["inference"], 1)
-                for kind in repeats:
-                    repeats[kind] = max(1, round(ROUND_SECONDS / _time(steps[kind], 1)))
+                answer: Any = time_of(steps[timed[0]], 1)
+                for name in timed:
+                    steps[name]()  # the first one of each is slower
+                    repeats[name] = max(1, round(ROUND_SECONDS / len(timed) / time_of(steps[name], 1)))
             elif question == "memory":
                 answer = peak_megabytes()
             elif question == "kinds":
                 answer = steps["kinds"]() if "kinds" in steps else {}
             else:
-                answer = _time(steps[question], repeats[question])
+                answer = time_of(steps[question], repeats[question])
             pipe.send(answer)
     except EOFError:
         return
@@ -160,7 +164,8 @@ def _serve(pipe: Any, net: str, name: str, batch_size: int) -> None:
         pipe.send(str(e))
 
 
-def _time(step: Callable[[], Any], repeats: int) -> float:
+def time_of(step: Callable[[], Any], repeats: int) -> float:
+    """Seconds of one of `repeats` steps."""
     start = time.perf_counter()
     for _ in range(repeats):
         step()
@@ -172,7 +177,11 @@ def _batch(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((batch_size, 32, 32, 3)).astype(np.float32), rng.integers(0, 10, batch_size)
 
 
-def _steps(name: str, backend: str, batch_size: int) -> dict[str, Callable[[], Any]]:
+def _net_steps(net: str, name: str, batch_size: int) -> Steps:
+    return _torch_steps(net, name, batch_size) if name.startswith("torch") else _steps(net, name, batch_size)
+
+
+def _steps(name: str, backend: str, batch_size: int) -> Steps:
     net = by_name(name).use(backend)
     sgd, (x, labels) = SGD(net.parameters()), _batch(batch_size)
 
@@ -186,7 +195,7 @@ def _steps(name: str, backend: str, batch_size: int) -> dict[str, Callable[[], A
         for _, layer in net.named_layers():
             if not layer.children:
                 _watch(layer, spent)
-        spent["whole step"] = _time(train, 3) * 3
+        spent["whole step"] = time_of(train, 3) * 3
         return {kind: seconds / 3 for kind, seconds in spent.items()}
 
     return {"train": train, "inference": lambda: net.forward(x), "kinds": kinds}
@@ -208,13 +217,12 @@ def _watch(layer: Layer, spent: dict[str, float]) -> None:
     vars(layer).update(forward=timed("forward", layer.forward), backward=timed("backward", layer.backward))
 
 
-def _torch_steps(name: str, how: str, batch_size: int) -> dict[str, Callable[[], Any]]:
+def _torch_steps(name: str, how: str, batch_size: int) -> Steps:
     from minires.lab import peer  # optional, and slow to import
     from minires.lab.peer import torch
 
     net = by_name(name)
-    layout: Any = torch.contiguous_format if "contiguous" in how else torch.channels_last
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    layout = peer.prepare(how)
     twin: Any = peer.as_torch(net)
     twin.to(memory_format=layout)
     sgd = torch.optim.SGD(twin.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
@@ -253,7 +261,7 @@ def peak_megabytes() -> float:
 def matrix_product_gflops() -> float:
     """Best of twenty large float32 matrix products by NumPy's BLAS, in GFLOP/s: what this machine's units can do."""
     a, b = np.ones((2, 1536, 1536), np.float32)
-    return float(2 * 1536**3 / min(_time(lambda: a @ b, 1) for _ in range(20)) / 1e9)
+    return float(2 * 1536**3 / min(time_of(lambda: a @ b, 1) for _ in range(20)) / 1e9)
 
 
 def table(timings: Sequence[Timing], peak: float) -> str:

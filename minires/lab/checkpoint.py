@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load as from_safetensors
 from safetensors.numpy import save as to_safetensors
 
 from minires.errors import InputError
 
 Array = np.ndarray
 NAME, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
+WEIGHTS = "weights.safetensors"
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -160,6 +162,44 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     if (found := _digest(arrays)) != expected:
         raise InputError(f"{path} is damaged: SHA-256 of its arrays is {found[:12]}..., should be {expected[:12]}...")
     return arrays, meta
+
+
+def load_weights(folder: Path) -> dict[str, Array] | None:
+    """State of a run's net, as `Layer.state` gave it: weights.safetensors if there is one, else out of the checkpoint.
+
+    Returns
+    -------
+    state : dict of str to ndarray, or None
+        None if the folder has neither.
+
+    Raises
+    ------
+    InputError
+        If a file is damaged.
+    """
+    path = folder / WEIGHTS
+    if path.exists():
+        try:
+            return from_safetensors(path.read_bytes())
+        except SafetensorError as e:
+            raise InputError(f"{path} is damaged ({e}); restore it, or remove it if the run has a checkpoint") from e
+    found = load(folder)
+    return found and {name.removeprefix("net/"): a for name, a in found[0].items() if name.startswith("net/")}
+
+
+def export_weights(folder: Path) -> Path:
+    """Write the state of a run's net alone, half of its checkpoint, to weights.safetensors; return its path.
+
+    Raises
+    ------
+    InputError
+        If the run has no checkpoint.
+    """
+    state = load_weights(folder)
+    if state is None:
+        raise InputError(f"{folder} has no checkpoint to take weights from; give the folder of a run that was trained")
+    write_whole(folder / WEIGHTS, to_safetensors(state))
+    return folder / WEIGHTS
 
 
 def _digest(arrays: Mapping[str, Array]) -> str:

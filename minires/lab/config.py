@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
@@ -28,7 +29,7 @@ class Config:
     net : str
         Such as "plain20", "resnet56", "resnet20B".
     dataset : str
-        "CIFAR-10" or "shapes10".
+        Name of the data, such as "CIFAR-10" or "shapes10".
     iterations, batch_size : int
     lr : float
         Learning rate, divided by 10 at each of `milestones`.
@@ -107,13 +108,64 @@ def paper_milestones(iterations: int) -> tuple[int, ...]:
     return (iterations // 2, iterations * 3 // 4) if iterations >= 2000 else ()
 
 
+@dataclass(frozen=True)
+class Tier:
+    """A size of the degradation experiment, and what is claimed of it before it is run.
+
+    Attributes
+    ----------
+    iterations : int
+    lr : float
+    eval_images : int
+    evaluations : int
+        Evenly spread; the last one at the end.
+    margin : float
+        Percentage points of training error by which plain-56 must end above plain-20, and above resnet-56.
+    """
+
+    iterations: int
+    lr: float
+    eval_images: int
+    evaluations: int
+    margin: float
+
+
+# Margins are well below what two full sets of public runs on CIFAR-10 show (github.com/a-martyn/resnet): plain-56 is 30
+# to 40 points above plain-20 over epochs 3 to 20, and 2.6 and 4.4 points at the end.
+TIERS = {
+    "quick": Tier(160, 0.025, 512, 4, 10),  # at the paper's 0.1, residual nets need longer to leave plain ones
+    "lesson": Tier(2_000, 0.1, 2_000, 8, 15),
+    "quarter": Tier(16_000, 0.1, 5_000, 16, 5),
+    "paper": Tier(64_000, 0.1, 10_000, 32, 1),
+}
+
+
+def tier_name(config: Mapping[str, Any]) -> str | None:
+    """Tier that a run's config belongs to, if any."""
+    own = config["iterations"], config["lr"], config["batch_size"]
+    return next((name for name, t in TIERS.items() if (t.iterations, t.lr, Config.batch_size) == own), None)
+
+
 def provenance() -> dict[str, Any]:
-    """Where and with what this process runs."""
+    """Where and with what this process runs; `commit` is None where the package is not tracked by git."""
+    commit = _git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+    tracked = _git("ls-files", "--error-unmatch", "__init__.py") is not None
     return {
+        "commit": commit if tracked else None,
         "versions": {"minires": minires.__version__, "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES if find_spec(name)},
         "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
     }
+
+
+def _git(*words: str) -> str | None:
+    """What git says about the folder of the package, None if it says nothing."""
+    command = ["git", "-C", str(Path(minires.__file__).parent), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def processor() -> str:

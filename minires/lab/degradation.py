@@ -3,21 +3,82 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from minires.data import Dataset
+from minires.data import Dataset, per_pixel_mean, stream, training_batch
 from minires.errors import InputError
 from minires.lab.audit import macs
-from minires.lab.config import Config
-from minires.lab.train import Progress, finished, train
+from minires.lab.checkpoint import make_folder
+from minires.lab.config import TIERS, Config, paper_milestones
+from minires.lab.train import Progress, claim, position, train, train_step
+from minires.optim import SGD
 from minires.resnet import by_name
 
-NETS = ("plain20", "plain56", "resnet20", "resnet56")
+Report = Callable[[Progress], None]
+DEPTHS = (20, 56)
+FORECAST_FROM = 50  # iterations of a net that are worth two steps of timing beforehand
+
+
+def nets(depths: Sequence[int | str] = DEPTHS, shortcut: str = "A") -> list[str]:
+    """Names of the plain and residual nets of these depths."""
+    option = "" if shortcut == "A" else shortcut
+    return [f"plain{depth}" for depth in depths] + [f"resnet{depth}{option}" for depth in depths]
+
+
+def base_config(
+    data: Dataset,
+    tier: str = "quick",
+    *,
+    net: str = "plain20",
+    iterations: int | None = None,
+    lr: float | None = None,
+    eval_images: int | None = None,
+    eval_every: int | None = None,
+    moving_average: bool = False,
+    **rest: Any,
+) -> Config:
+    """Recipe of a tier, or of another size by its rules; what is None is the tier's.
+
+    Parameters
+    ----------
+    data : Dataset
+        Where it has fewer images than the tier evaluates on, fewer are taken.
+    tier : {"quick", "lesson", "quarter", "paper"}
+    net, iterations, lr, eval_images, eval_every
+        As in `Config`.
+    moving_average : bool
+        Evaluate with batch norm's moving averages, not recomputed ones.
+    **rest
+        Other fields of `Config`.
+
+    Raises
+    ------
+    InputError
+        If there is no such tier, or a value makes no sense.
+    """
+    if tier not in TIERS:
+        raise InputError(f"the tier must be one of {', '.join(TIERS)}, got {tier!r}")
+    size = TIERS[tier]
+    iterations = size.iterations if iterations is None else iterations
+    if eval_images is None:
+        eval_images = min(size.eval_images, len(data.test_images), len(data.train_images) // 2)
+    return Config(
+        net=net,
+        dataset=data.name,
+        iterations=iterations,
+        milestones=paper_milestones(iterations),
+        lr=size.lr if lr is None else lr,
+        eval_images=eval_images,
+        eval_every=max(1, iterations // size.evaluations) if eval_every is None else eval_every,
+        bn_images=0 if moving_average else eval_images,
+        **rest,
+    )
 
 
 def run_folder(out: Path, config: Config) -> Path:
@@ -25,7 +86,16 @@ def run_folder(out: Path, config: Config) -> Path:
     return out / f"{config.net}-seed{config.seed}"
 
 
-def run(nets: Sequence[str], seeds: int, base: Config, out: Path, data: Dataset, quiet: bool = False) -> list[Path]:
+def run(
+    nets: Sequence[str],
+    seeds: int,
+    base: Config,
+    out: Path,
+    data: Dataset,
+    quiet: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+    report: Report = lambda _: None,
+) -> list[Path]:
     """Train every net with every seed, one after the other; what is finished already is left as it is.
 
     Parameters
@@ -40,6 +110,10 @@ def run(nets: Sequence[str], seeds: int, base: Config, out: Path, data: Dataset,
     data : Dataset
     quiet : bool
         No progress bar.
+    say : callable
+        Receives a sentence that says beforehand how long all will take.
+    report : callable
+        Called after each iteration.
 
     Returns
     -------
@@ -48,7 +122,7 @@ def run(nets: Sequence[str], seeds: int, base: Config, out: Path, data: Dataset,
     Raises
     ------
     InputError
-        If there is no net or no seed, or as `train` does.
+        If there is no net or no seed, or as `train` does; if a folder holds another run, before any training.
     """
     titles = list(dict.fromkeys(by_name(net).title for net in nets))
     if not titles or seeds < 1:
@@ -56,11 +130,17 @@ def run(nets: Sequence[str], seeds: int, base: Config, out: Path, data: Dataset,
     configs = [recipe(replace(base, net=net, seed=seed)) for seed in range(seeds) for net in titles]
     costs = {net: macs(by_name(net)) for net in titles}  # a step of plain-56 takes three times one of plain-20
     folders = [run_folder(out, config) for config in configs]
-    todo = [(c, f) for c, f in zip(configs, folders, strict=True) if not finished(f)]
-    with bar(sum(costs[c.net] * c.iterations for c, _ in todo), quiet) as progress:
+    for config, folder in zip(configs, folders, strict=True):
+        make_folder(folder)
+        claim(config, folder, data)
+    left = [config.iterations - position(folder) for config, folder in zip(configs, folders, strict=True)]
+    todo = [(config, folder) for config, folder, n in zip(configs, folders, left, strict=True) if n > 0]
+    if any(n >= FORECAST_FROM for n in left):
+        say(forecast(configs, left, data))
+    with bar(sum(costs[config.net] * config.iterations for config, _ in todo), quiet) as progress:
         for config, folder in todo:
-            follow = follower(progress, f"{config.net} seed {config.seed}", costs[config.net])
-            train(config, folder, data, follow)
+            title = f"{config.net} seed {config.seed} ({configs.index(config) + 1} of {len(configs)})"
+            train(config, folder, data, follower(progress, title, costs[config.net], report))
     return folders
 
 
@@ -70,6 +150,37 @@ def recipe(config: Config) -> Config:
     return replace(config, warmup_lr=0.01) if deep and config.warmup_lr is None and config.lr > 0.01 else config
 
 
+def forecast(configs: Sequence[Config], left: Sequence[int], data: Dataset) -> str:
+    """How long the iterations that are `left` of each run will take here, from two timed steps of each distinct net."""
+    first = {config.net: config for config, n in zip(configs, left, strict=True) if n > 0}
+    step = {net: seconds_per_step(config, data) for net, config in first.items()}
+    total = sum(n * step[config.net] * _with_evaluations(config) for config, n in zip(configs, left, strict=True) if n)
+    each = ", ".join(f"{net} {seconds:.2f}" for net, seconds in step.items())
+    time_needed = f"{total / 60:.1f} minutes" if total < 5400 else f"{total / 3600:.1f} hours"
+    return (
+        f"This will take about {time_needed} here (seconds a step: {each}). "
+        "Stop it with Ctrl-C at any time; the same command goes on from there."
+    )
+
+
+def seconds_per_step(config: Config, data: Dataset) -> float:
+    """Seconds of the faster one of two training steps, batch and all; the first one has memory to fetch."""
+    net = by_name(config.net, rng=stream(config.seed, "weights", 0)).use(config.backend)
+    optimizer, mean, seconds = SGD(net.parameters()), per_pixel_mean(data.train_images[:1]), []
+    for iteration in range(2):
+        start = time.perf_counter()
+        batch = training_batch(data, mean, config.seed, iteration, config.batch_size, augment=config.augment)
+        train_step(net, optimizer, *batch, lr=0.0)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _with_evaluations(config: Config) -> float:
+    """Cost of a run, its evaluations included, in units of its training; a forward pass is a third of a step."""
+    images = (config.bn_images + 2 * config.eval_images) / 3
+    return 1 + images / (config.batch_size * config.eval_every)
+
+
 def bar(total: float, quiet: bool = False) -> Any:
     """Progress bar with an ETA over work of different cost."""
     shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
@@ -77,8 +188,8 @@ def bar(total: float, quiet: bool = False) -> Any:
     return tqdm(total=total, bar_format=shape, disable=quiet, mininterval=pause, smoothing=0.05, dynamic_ncols=True)
 
 
-def follower(progress: Any, title: str, cost: float) -> Any:
-    """Return the callback that moves `progress` on by `cost` at every iteration of the run called `title`."""
+def follower(progress: Any, title: str, cost: float, report: Report = lambda _: None) -> Report:
+    """Return the callback that moves `progress` on by `cost` at every iteration of `title`, and calls `report`."""
     seen = 0
 
     def follow(p: Progress) -> None:
@@ -90,5 +201,6 @@ def follower(progress: Any, title: str, cost: float) -> Any:
         progress.set_description_str(f"{title} {p.iteration}/{p.iterations}", refresh=False)
         progress.set_postfix_str(f"loss {p.loss:.2f}, error {100 * p.error:.0f} %, lr {p.lr:g}", refresh=False)
         progress.update(cost)
+        report(p)
 
     return follow

@@ -5,6 +5,7 @@ PyTorch is optional; importing this file without it fails with a message that sa
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,12 @@ def _module(layer: Any) -> list[nn.Module]:
     if kind == "MaxPool":
         return [nn.MaxPool2d(layer.size, layer.stride, layer.pad)]
     return [module for child in layer.children.values() for module in _module(child)]
+
+
+def prepare(how: str) -> Any:
+    """Give PyTorch as many threads as this process has processors; returns the memory format that `how` names."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return torch.contiguous_format if "contiguous" in how else torch.channels_last
 
 
 def as_torch(net: Network) -> nn.Module:

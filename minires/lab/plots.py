@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import io
 import textwrap
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,101 +15,47 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from minires.errors import InputError
-from minires.lab.checkpoint import read_lines
-from minires.lab.config import read_record
+from minires.lab.checkpoint import write_whole
+from minires.lab.runs import Run, by_net, final, noise
 from minires.lab.text import columns
 
 FAMILIES = {"plain": "Reds", "resnet": "Blues"}  # the colours of the paper's figures 1 and 6, kept across the lessons
+WAYS = (("train", "--", "o"), ("test", "-", "s"))
+FORMATS: dict[str, Any] = {".png": None, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "minires"}
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a run folder says: its recipe, its data, its training and evaluation lines."""
-
-    folder: Path
-    config: dict[str, Any]
-    data: dict[str, Any]
-    train: list[dict[str, Any]]
-    evals: list[dict[str, Any]]
-
-    @property
-    def net(self) -> str:
-        """Such as "plain20"."""
-        return str(self.config["net"])
-
-    @property
-    def family(self) -> str:
-        """Either "plain" or "resnet"."""
-        return "plain" if self.net.startswith("plain") else "resnet"
-
-    @property
-    def depth(self) -> int:
-        """Weighted layers."""
-        return int(re.findall(r"\d+", self.net)[0])
-
-    @property
-    def done(self) -> bool:
-        """Whether the last evaluation is that of the last iteration."""
-        return bool(self.evals) and self.evals[-1]["iteration"] == self.config["iterations"]
+def check_format(path: Path) -> None:
+    """Refuse an ending that is no format of figures, before any work."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"a figure's file must end in {', '.join(FORMATS)}, got {path}")
 
 
-def read_run(folder: Path) -> Run:
-    """Read one run folder.
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure; the ending of `path` chooses the format: .png, .svg, .pdf. The same figure gives the same bytes.
 
     Raises
     ------
     InputError
-        If it is none.
+        If the ending is another one, or the file cannot be written.
     """
-    record, lines = read_record(folder), read_lines(folder / "metrics.jsonl")
-    train, evals = ([m for m in lines if m["kind"] == kind] for kind in ("train", "eval"))
-    return Run(folder, record["config"], record["data"], train, evals)
+    check_format(path)
+    write_whole(path, render(figure, path.suffix))
 
 
-def find_runs(paths: Sequence[Path]) -> list[Run]:
-    """Runs in these folders, or one level below them, with something to draw.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
-    folders: list[Path] = []
-    for path in paths:
-        own = (path / "config.json").exists()
-        folders += [path] if own else sorted(p.parent for p in path.glob("*/config.json"))
-    runs = [run for run in map(read_run, folders) if run.train]
-    if not runs:
-        names = ", ".join(map(str, paths))
-        raise InputError(f"no run in {names}: expected folders with config.json and metrics.jsonl; train one first")
-    return sorted(runs, key=lambda r: (r.family, r.depth, r.net, r.config["seed"]))
+def render(figure: Figure, ending: str) -> bytes:
+    """Bytes of a figure in the format of ".png", ".svg" or ".pdf"."""
+    with mpl.rc_context(STYLE), io.BytesIO() as content:
+        figure.savefig(content, format=ending[1:], dpi=150, metadata=FORMATS[ending])
+        return content.getvalue()
 
 
-def by_net(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs of the same network together, seeds as they come."""
-    groups: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[run.net].append(run)
-    return groups
-
-
-def final(runs: Sequence[Run], which: str) -> np.ndarray:
-    """Error in percent at the last evaluation, one for each run that has one; `which` is "train" or "test"."""
-    return np.array([100 * run.evals[-1][f"{which}_error"] for run in runs if run.evals])
-
-
-def draw_errors(runs: Sequence[Run], path: Path) -> None:
+def errors(runs: Sequence[Run]) -> Figure:
     """Error against iterations, plain nets on the left, residual on the right, in the style of the paper's figure 6.
 
     Thin: the running error of training batches; dashed and marked: training error in evaluation mode on fixed images;
-    solid and marked: test error. With several seeds, the mean, and a band from the smallest to the largest.
-
-    Parameters
-    ----------
-    runs : list of Run
-    path : Path
-        Its ending chooses the format: .png, .svg, .pdf.
+    solid and marked: test error. With several seeds, the mean, and a band from the smallest to the largest. Dotted:
+    where the learning rate drops.
     """
     families = [f for f in FAMILIES if any(run.family == f for run in runs)]
     with mpl.rc_context(STYLE):
@@ -119,32 +63,145 @@ def draw_errors(runs: Sequence[Run], path: Path) -> None:
         panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
         for family, axes in zip(families, panels, strict=True):
             groups = by_net([run for run in runs if run.family == family])
-            shades = mpl.colormaps[FAMILIES[family]](np.linspace(0.5, 0.95, len(groups)))
             for i, (net, group) in enumerate(groups.items()):
-                _draw_net(axes, net, group, shades[i], width=1.2 + 0.9 * i)
+                _draw_net(axes, net, group, _shades(family, len(groups))[i], width=1.2 + 0.9 * i)
             axes.set_title({"plain": "plain nets", "resnet": "residual nets"}[family])
             axes.set_xlabel("iteration")
             axes.set_xlim(0, max(run.config["iterations"] for run in runs))
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axes.set_ylim(bottom=0, top=100)
             axes.grid(axis="y", alpha=0.25)
+            for milestone in sorted({m for run in runs for m in run.config["milestones"]}):
+                axes.axvline(milestone, color="0.5", lw=0.8, ls=":")
+                axes.text(milestone, 99, " lr/10", color="0.35", fontsize=8, va="top")
             lowest = min(100 * m["error"] for run in runs for m in run.train)
             place = "lower left" if lowest > 30 else "upper right"  # the corner that curves leave free
             axes.legend(loc=place, fontsize=9, framealpha=0.8, ncols=2 if len(groups) > 2 else 1)
         panels[0].set_ylabel("error (%)")
-        figure.suptitle("\n".join(textwrap.wrap(message(runs), 48 * len(families))), fontsize=12)
-        figure.text(0.995, 0.005, _caption(runs), ha="right", va="bottom", fontsize=7, color="0.4")
-        figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))  # type: ignore[union-attr, call-arg]
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        _finish(figure, message(runs), f"{_caption(runs)}; {_how(runs)}; thin: training batches")
+    return figure
+
+
+def depth(runs: Sequence[Run]) -> Figure:
+    """Error at the end against depth: training dashed, test solid; bars from the smallest to the largest seed."""
+    shown = [run for run in runs if run.evals]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.0, 5.2), layout="constrained")
+        axes = figure.subplots()
+        for kind in dict.fromkeys(run.kind for run in shown):
+            groups = list(by_net([run for run in shown if run.kind == kind]).values())
+            style = {"color": _shades(groups[0][0].family, 1)[0], "capsize": 3}
+            style |= {"mfc": "white"} if kind == "plain" else {}  # told apart in grey
+            for which, line, marker in WAYS:
+                ends = [final(group, which) for group in groups]
+                mean = np.array([e.mean() for e in ends])
+                reach = np.abs([[e.min() for e in ends] - mean, [e.max() for e in ends] - mean])
+                depths = [group[0].depth for group in groups]
+                label = f"{kind} {which}: {', '.join(f'{y:.1f}' for y in mean)} %"
+                axes.errorbar(depths, mean, reach, fmt=line + marker, label=label, **style)
+        axes.set_xticks(sorted({run.depth for run in shown}))
+        axes.margins(x=0.12)
+        axes.set_ylim(bottom=0)
+        axes.set(xlabel="depth (weighted layers)", ylabel="error at the end (%)")
+        axes.grid(axis="y", alpha=0.25)
+        axes.legend(fontsize=9, framealpha=0.8)
+        _finish(figure, message(runs), f"{_caption(runs)}; {_how(runs)}")
+    return figure
+
+
+def layers(runs: Sequence[Run]) -> Figure:
+    """Gradient norm by layer at each recorded step; below, the responses' standard deviation (the paper's figure 7).
+
+    A response is what batch norm puts out, before ReLU or addition. One seed, the first, of each net; shortcuts that
+    have a convolution of their own are left out.
+
+    Raises
+    ------
+    InputError
+        If the runs have no record by layer.
+    """
+    shown = [group[0] for group in by_net([run for run in runs if run.layers]).values()]
+    if not shown:
+        raise InputError("these runs were recorded without gradients and responses by layer; train them again")
+    steps = sorted({line["iteration"] for run in shown for line in run.layers})
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 7.2), layout="constrained")
+        S, panels = len(steps), list[Axes]()
+        grid = figure.add_gridspec(2, 2 * S)
+        for i in range(S):
+            panels.append(figure.add_subplot(grid[0, 2 * i : 2 * i + 2], sharey=panels[0] if i else None))
+        panels.append(figure.add_subplot(grid[1, :S]))
+        panels.append(figure.add_subplot(grid[1, S:], sharey=panels[-1]))
+        for run in shown:
+            family = [other for other in shown if other.family == run.family]
+            style = {"color": _shades(run.family, len(family))[family.index(run)], "lw": 1 + 0.6 * family.index(run)}
+            style |= {"marker": "o" if run.family == "plain" else "", "ms": 3}
+            for line in run.layers:
+                _draw_layers(panels[steps.index(line["iteration"])], run, line["gradient_norm"], style)
+            last = run.layers[-1]["response_std"]
+            _draw_layers(panels[-2], run, last, style)
+            _draw_layers(panels[-1], run, last, style, largest_first=True)
+        for axes, step in zip(panels, steps, strict=False):
+            axes.set(title=f"gradient of the weights, step {step}", xlabel="layer, from the input", yscale="log")
+            axes.grid(axis="y", alpha=0.25)
+        panels[0].set_ylabel("gradient norm")
+        panels[-2].set(title="responses at the end, by layer", xlabel="layer, from the input")
+        panels[-1].set(title="the same, sorted by magnitude", xlabel="layer, largest response first")
+        panels[-2].set_ylabel("standard deviation")
+        ends = [std for run in shown for std in run.layers[-1]["response_std"].values()]
+        for axes in panels[-2:]:
+            axes.grid(axis="y", alpha=0.25)
+            if max(ends) > 10 * min(ends):
+                axes.set_yscale("log")
+            else:
+                axes.set_ylim(0, 1.05 * max(ends))
+        for axes in panels:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        panels[-1].legend(fontsize=9, framealpha=0.8, ncols=2)
+        _finish(figure, layers_message(shown), f"{_caption(shown)}; one seed; responses: after batch norm, before ReLU")
+    return figure
+
+
+def _draw_layers(axes: Axes, run: Run, values: Mapping[str, float], style: Any, largest_first: bool = False) -> None:
+    y = [value for name, value in values.items() if ".shortcut" not in name]
+    axes.plot(range(1, len(y) + 1), sorted(y, reverse=True) if largest_first else y, label=run.net, **style)
+
+
+def layers_message(runs: Sequence[Run]) -> str:
+    """What the figure by layers shows, in numbers: mean responses, and the smallest gradient seen."""
+    means = [(run.net, np.mean(list(run.layers[-1]["response_std"].values()))) for run in runs]
+    parts = ", ".join(f"{net} {mean:.2f}" for net, mean in means)
+    norms = [list(line["gradient_norm"].values()) for run in runs for line in run.layers]
+    smallest = min(min(n) / n[-1] for n in norms)
+    return f"Mean response {parts}; smallest gradient {smallest:.2g} of the last layer's"
+
+
+FIGURES = {"errors": errors, "depth": depth, "layers": layers}
+
+
+def _shades(family: str, count: int) -> Any:
+    """Colours of a family's nets, darker with depth."""
+    return mpl.colormaps[FAMILIES[family]](np.linspace(0.5, 0.95, count) if count > 1 else [0.8])
+
+
+def _finish(figure: Figure, title: str, caption: str) -> None:
+    """Title above and caption below, in lines as wide as the figure."""
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(caption, int(20 * width))
+    figure.suptitle("\n".join(textwrap.wrap(title, int(9 * width))), fontsize=12)
+    figure.text(0.995, 0.005, "\n".join(lines), ha="right", va="bottom", fontsize=7, color="0.4")
+    below = (0.05 + 0.13 * len(lines)) / height
+    figure.get_layout_engine().set(rect=(0, below, 1, 1 - below))  # type: ignore[union-attr, call-arg]
 
 
 def _draw_net(axes: Axes, net: str, group: Sequence[Run], colour: Any, width: float) -> None:
     iteration, errors = _common(group, "train", "error")
     smooth = np.apply_along_axis(_running_mean, 1, errors, max(1, errors.shape[1] // 25))
-    axes.plot(iteration, smooth.mean(axis=0), color=colour, lw=0.7 * width, alpha=0.55)
+    label = None if any(run.evals for run in group) else net
+    axes.plot(iteration, smooth.mean(axis=0), color=colour, lw=0.7 * width, alpha=0.55, label=label)
     if len(group) > 1:
         axes.fill_between(iteration, smooth.min(axis=0), smooth.max(axis=0), color=colour, alpha=0.15, lw=0)
-    for which, style, marker in (("train", "--", "o"), ("test", "-", "s")):
+    for which, style, marker in WAYS:
         iteration, errors = _common(group, "evals", f"{which}_error")
         if len(iteration):
             seeds = f", {len(group)} seeds" if len(group) > 1 else ""
@@ -182,13 +239,11 @@ def message(runs: Sequence[Run]) -> str:
 
 
 def _compare(a: Sequence[Run], b: Sequence[Run]) -> str:
-    """Difference of two nets' final training errors, against twice its sampling error (binomial, all seeds' images)."""
-    p, q = (final(runs, "train").mean() / 100 for runs in (a, b))
-    images = [sum(run.config["eval_images"] for run in runs) for runs in (a, b)]
-    noise = 2 * np.sqrt(p * (1 - p) / images[0] + q * (1 - q) / images[1])
-    if abs(p - q) < noise:
-        return f"{a[0].net} and {b[0].net} alike (within {100 * noise:.1f} points of noise)"
-    return f"{a[0].net} {100 * abs(p - q):.1f} points {'above' if p > q else 'below'} {b[0].net}"
+    """Difference of two nets' final training errors, against the noise of sampling images."""
+    gap, unsure = final(a, "train").mean() - final(b, "train").mean(), noise((a, "train"), (b, "train"))
+    if abs(gap) < unsure:
+        return f"{a[0].net} and {b[0].net} alike (within {unsure:.1f} points of noise)"
+    return f"{a[0].net} {abs(gap):.1f} points {'above' if gap > 0 else 'below'} {b[0].net}"
 
 
 def _caption(runs: Sequence[Run]) -> str:
@@ -196,13 +251,20 @@ def _caption(runs: Sequence[Run]) -> str:
         return " / ".join(dict.fromkeys(str(r.config[key]) for r in runs))
 
     data = " / ".join(dict.fromkeys(r.data["name"] for r in runs))
-    return (
-        f"{data}, {each('iterations')} iterations, batch {each('batch_size')}, lr {each('lr')}; errors in evaluation "
-        f"mode on {each('eval_images')} images (train dashed, test solid); thin: training batches"
-    )
+    return f"{data}, {each('iterations')} iterations, batch {each('batch_size')}, lr {each('lr')}"
+
+
+def _how(runs: Sequence[Run]) -> str:
+    images = " / ".join(dict.fromkeys(str(run.config["eval_images"]) for run in runs))
+    return f"errors in evaluation mode on {images} images (train dashed, test solid)"
 
 
 def table(runs: Sequence[Run]) -> str:
+    """`table_lines` for the terminal."""
+    return columns(table_lines(runs), left=1)
+
+
+def table_lines(runs: Sequence[Run]) -> list[list[str]]:
     """Training and test error at the end, a line for each network: mean, and the range over seeds."""
     lines = [["net", "seeds", "iterations", "train error %", "test error %", "minutes"]]
     for net, group in by_net([run for run in runs if run.evals]).items():
@@ -213,7 +275,7 @@ def table(runs: Sequence[Run]) -> str:
         minutes = float(np.mean([run.evals[-1]["seconds"] for run in group])) / 60
         reached = min(run.evals[-1]["iteration"] for run in group)
         lines.append([net, str(len(group)), str(reached), *cells, f"{minutes:.1f}"])
-    return columns(lines, left=1)
+    return lines
 
 
 def save_sheet(sheet: np.ndarray, classes: Sequence[str], path: Path) -> None:

@@ -22,7 +22,7 @@ from minires.data import Dataset, normalise, per_pixel_mean, stream, training_ba
 from minires.errors import InputError
 from minires.lab import checkpoint
 from minires.lab.config import Config, provenance, read_record
-from minires.layers import layer_outputs, recompute_statistics
+from minires.layers import BatchNorm, Layer, layer_outputs, recompute_statistics
 from minires.optim import SGD, step_schedule
 from minires.resnet import Network, by_name
 
@@ -30,6 +30,7 @@ Array = np.ndarray
 WARMUP_ERROR = 0.8  # section 4.2: warm up until the training error is below 80 %
 SMOOTHING = 0.02  # weight of the latest batch in the running training error
 LINES = 1000  # at most this many training lines in metrics.jsonl
+LAYER_STEPS = (1, 100)  # steps whose gradients and responses are recorded layer by layer; the last one too
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -89,6 +90,37 @@ def evaluate(net: Network, images: Array, labels: Array, mean: Array, batch_size
     return loss / len(images), wrong / len(images)
 
 
+def by_layer(net: Layer) -> dict[str, dict[str, float]]:
+    """Norms of each convolution's last gradient and weights, and standard deviation of each batch norm's response.
+
+    The response is what batch norm puts out, before ReLU or addition (the paper's figure 7). It needs no forward pass:
+    in channel c the mean is beta and the variance gamma^2 var / (var + eps), so over a batch and all channels the
+    variance is the mean of the channels' variances plus the variance of their means.
+
+    Returns
+    -------
+    record : dict
+        "gradient_norm", "weight_norm" and "response_std", each by the layers' dotted names in network order.
+    """
+    kernels = {name: dw for name, dw in net.gradients().items() if dw.ndim == 4}
+    gradients = {name.removesuffix(".w"): np.linalg.norm(dw) for name, dw in kernels.items()}
+    weights = {name.removesuffix(".w"): np.linalg.norm(net.parameters()[name]) for name in kernels}
+    responses = {}
+    for name, layer in net.named_layers():
+        if isinstance(layer, BatchNorm):
+            var = layer.buffers["running_var"]
+            within = layer.params["gamma"] ** 2 * (var / (var + layer.eps))
+            responses[name] = np.sqrt(within.mean() + layer.params["beta"].var())
+    record = {"gradient_norm": gradients, "weight_norm": weights, "response_std": responses}
+    return {kind: {name: float(f"{v:.6g}") for name, v in values.items()} for kind, values in record.items()}
+
+
+def evaluation_rows(config: Config, images: int) -> tuple[Array, Array]:
+    """Which of so many training images serve batch norm's statistics, and which the training error: no image both."""
+    chosen = stream(config.seed, "evaluation", 0).permutation(images)
+    return chosen[: config.bn_images], chosen[config.bn_images : config.bn_images + config.eval_images]
+
+
 def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progress], None] = lambda _: None) -> Path:
     """Train a network by its recipe into a run folder, from where an earlier call was stopped.
 
@@ -117,7 +149,7 @@ def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progres
     net = by_name(config.net, rng=stream(config.seed, "weights", 0)).use(config.backend)
     checkpoint.make_folder(folder)
     with checkpoint.locked(folder):
-        _claim(config, folder, data)
+        claim(config, folder, data)
         run = _Run(config, folder, data, net)
         run.restore()
         with _stop_requests() as stop, np.errstate(over="ignore", invalid="ignore"):  # what overflows is explained
@@ -145,9 +177,7 @@ class _Run:
                 f"evaluation needs {needed} training and {config.eval_images} test images, {data.name} has {there} and "
                 f"{len(data.test_images)}; ask for fewer (--eval-images)"
             )
-        chosen = stream(config.seed, "evaluation", 0).permutation(len(data.train_images))
-        self.bn_rows = chosen[: config.bn_images]
-        self.eval_rows = chosen[config.bn_images : config.bn_images + config.eval_images]
+        self.bn_rows, self.eval_rows = evaluation_rows(config, there)
         self.iteration, self.seconds, self.saved_at = 0, 0.0, time.monotonic()
         self.warm = config.warmup_lr is None
         self.running_error = 1 - 1 / len(data.classes)  # of a network that guesses
@@ -220,11 +250,13 @@ class _Run:
             self.window = {"loss": 0.0, "error": 0.0, "steps": 0}
         if last or self.iteration % config.eval_every == 0:
             self._evaluate()
+        if last or self.iteration in LAYER_STEPS:
+            self._record("layers", **by_layer(self.net))
         if last or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
             self.save()
         return Progress(self.iteration, config.iterations, loss, self.running_error, lr)
 
-    def _record(self, kind: str, **values: float) -> None:
+    def _record(self, kind: str, **values: Any) -> None:
         line = {"kind": kind, "iteration": self.iteration, "seconds": round(self.seconds, 3), **values}
         checkpoint.append_line(self.folder / "metrics.jsonl", line)
 
@@ -262,15 +294,22 @@ class _Run:
         return f"{begins}All activations are finite, the loss itself overflowed. {advice}"
 
 
-def _claim(config: Config, folder: Path, data: Dataset) -> None:
-    """Write config.json, or make sure that the one there asks for the same run."""
+def claim(config: Config, folder: Path, data: Dataset) -> None:
+    """Write config.json, or make sure that the one there asks for the same run.
+
+    Raises
+    ------
+    InputError
+        If the folder holds another run, or a checkpoint that nothing is known of.
+    """
     path, wanted = folder / "config.json", config.to_json()
     if not path.exists():
         if (folder / checkpoint.NAME).exists():
             raise InputError(f"{folder} has a checkpoint but no config.json; put it back, or choose another --out")
+        source = Path(data.source).name  # a record is to be shared: it names no path of a machine
         record = {
             "config": wanted,
-            "data": {"name": data.name, "source": data.source, "sha256": data.sha256},
+            "data": {"name": data.name, "source": source, "sha256": data.sha256},
             "provenance": provenance(),
         }
         checkpoint.write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
@@ -287,13 +326,10 @@ def _claim(config: Config, folder: Path, data: Dataset) -> None:
         )
 
 
-def finished(folder: Path) -> bool:
-    """Whether the run in `folder` has come to its end."""
-    if not (folder / "config.json").exists():
-        return False
-    iterations = read_record(folder)["config"]["iterations"]
+def position(folder: Path) -> int:
+    """Iterations that the checkpoint in `folder` has behind it, 0 if there is none."""
     found = checkpoint.load(folder)
-    return found is not None and found[1]["iteration"] >= iterations
+    return found[1]["iteration"] if found else 0
 
 
 @contextlib.contextmanager

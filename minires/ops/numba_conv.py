@@ -9,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from minires.ops import checks
+from minires.ops import checks, numba_winograd
 from minires.ops.jit import inner, kernel
 from minires.ops.simd import (
     ONE,
     VECTOR_BYTES,
     contiguous,
-    copy,
     lanes,
+    pad_image,
     register,
     tile_load,
     tile_outer,
@@ -52,16 +52,6 @@ def _tile(most: int, K: int, dtype: np.dtype, rows: int, vectors: int) -> tuple[
 
 
 @inner
-def _pad(x: Array, n: int, top: int, left: int, padded: Array) -> None:
-    """Copy image n so that its corner lies at (top, left) of `padded`; a negative corner crops."""
-    _, H, W, C = x.shape
-    rows, columns, _ = padded.shape
-    first, last = max(0, left), min(columns, left + W)
-    for i in range(max(0, top), min(rows, top + H)):
-        copy(x, ((n * H + i - top) * W + first - left) * C, padded, (i * columns + first) * C, (last - first) * C)
-
-
-@inner
 def _filter_pixels(padded: Array, corner: int, step: int, panels: Array, k: int, y: Array, at: int, apart: int,
                    rows: tuple, vectors: tuple) -> None:  # fmt: skip
     """Apply one panel of filters to len(rows) neighbouring windows, `step` apart in `padded` and `apart` in `y`."""
@@ -93,7 +83,7 @@ def _correlate(x: Array, panels: Array, y: Array, stride: int, corner: tuple, ph
         padded = np.zeros(((OH - 1) * stride + KH, (OW - 1) * stride + run // C, C), x.dtype)
         columns = padded.shape[1]
         for n in range(chunk * IMAGES, min(N, (chunk + 1) * IMAGES)):
-            _pad(x, n, top, left, padded)
+            pad_image(x, n, top, left, padded)
             for k in range(blocks):
                 for i in range(OH):
                     source = i * stride * columns * C
@@ -132,7 +122,7 @@ def _correlate_weights(x: Array, dy: Array, dw: Array, stride: int, corner: tupl
         columns = padded.shape[1]
         dw[chunk] = 0
         for n in range(N * chunk // chunks, N * (chunk + 1) // chunks):
-            _pad(x, n, top, left, padded)
+            pad_image(x, n, top, left, padded)
             for start in range(0, OH, band):
                 height = min(band, OH - start)
                 for k in range(0, K, block):
@@ -153,6 +143,9 @@ def _apply(x: Array, w: Array, y: Array, stride: int, corner: tuple, phase: tupl
     """Write the correlation of x with the filters w into the pixels of y that `phase` names."""
     KH, KW, C, K = w.shape
     step, row, col = phase
+    if step == 1 and numba_winograd.suits((KH, KW), stride, (C, K), x.dtype):
+        numba_winograd.correlate(x, w, y, corner)
+        return
     pixels = y[:, row::step, col::step]
     wide, *tile = _tile(pixels.shape[2], K, x.dtype, *PIXEL_TILE)
     block = len(tile[1]) * lanes(x.dtype)
@@ -180,10 +173,10 @@ def conv2d_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     x, w, stride, pad = cache
     checks.same_shape("conv2d_backward", "dy", dy, checks.conv2d(x, w, stride, pad))
     dy = contiguous(dy, x.dtype)
-    return _backward_input(dy, x.shape, w, stride, pad), _backward_weights(dy, x, w.shape, stride, pad)
+    return backward_input(dy, x.shape, w, stride, pad), backward_weights(dy, x, w.shape, stride, pad)
 
 
-def _backward_input(dy: Array, shape: tuple[int, ...], w: Array, stride: int, pad: int) -> Array:
+def backward_input(dy: Array, shape: tuple[int, ...], w: Array, stride: int, pad: int) -> Array:
     """Correlate dy with the filters flipped in both directions, channels and filters exchanged.
 
     With a stride, the pixels (row + i*stride, col + j*stride) of dx meet only every stride-th weight in each direction:
@@ -203,9 +196,11 @@ def _backward_input(dy: Array, shape: tuple[int, ...], w: Array, stride: int, pa
     return dx
 
 
-def _backward_weights(dy: Array, x: Array, shape: tuple[int, ...], stride: int, pad: int) -> Array:
+def backward_weights(dy: Array, x: Array, shape: tuple[int, ...], stride: int, pad: int) -> Array:
     """Each chunk of images adds up its own gradient, and the chunks are added in order: the same bits on any thread."""
     KH, KW, C, K = shape
+    if numba_winograd.suits((KH, KW), stride, (C, K), x.dtype):
+        return numba_winograd.correlate_weights(x, dy, (pad, pad))
     wide, *tile = _tile(KW * C, K, dy.dtype, *WEIGHT_TILE)
     if wide != K:
         dy = np.pad(dy, ((0, 0), (0, 0), (0, 0), (0, wide - K)))

@@ -11,6 +11,7 @@ from numba import prange
 
 from minires.ops import checks, numba_conv, numba_norm, numpy_ops
 from minires.ops.jit import keep_freed_memory, kernel, start_threads
+from minires.ops.numba_pool import max_pool_backward, max_pool_forward  # noqa: F401
 from minires.ops.numpy_ops import (  # noqa: F401 - ops of this backend too
     col2im,
     global_avg_pool_backward,
@@ -18,8 +19,6 @@ from minires.ops.numpy_ops import (  # noqa: F401 - ops of this backend too
     im2col,
     linear_backward,
     linear_forward,
-    max_pool_backward,
-    max_pool_forward,
     softmax_cross_entropy,
 )
 from minires.ops.simd import contiguous, keep, load, maximum, register, store

@@ -147,6 +147,28 @@ def register(typingctx: Any, array: types.Array) -> Codegen:
 
 
 @intrinsic
+def load_inside(typingctx: Any, array: types.Array, position: types.Type) -> Codegen:
+    """Read a vector from array[position : ], which must end within the array."""
+    kind = Vector(array.dtype, VECTOR_BYTES * 8 // array.dtype.bitwidth)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
+        return _Memory(context, builder, array, args[0]).load(args[1], _llvm(kind))
+
+    return kind(array, types.intp), codegen
+
+
+@intrinsic
+def store_inside(typingctx: Any, array: types.Array, position: types.Type, value: Vector) -> Codegen:
+    """Write a vector to array[position : ], which must end within the array."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
+        _Memory(context, builder, array, args[0]).store(args[2], args[1])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
 def load_or(typingctx: Any, array: types.Array, position: types.Type, beyond: Vector) -> Codegen:
     """Read a vector from array[position : ]; lanes that lie beyond the end of the array are those of `beyond`."""
     vector = _llvm(beyond)
@@ -265,6 +287,16 @@ def copy(typingctx: Any, x: types.Array, i: types.Type, y: types.Array, j: types
         return context.get_dummy_value()
 
     return types.void(x, types.intp, y, types.intp, types.intp), codegen
+
+
+@inner
+def pad_image(x: np.ndarray, n: int, top: int, left: int, padded: np.ndarray) -> None:
+    """Copy image n so that its corner lies at (top, left) of `padded`; a negative corner crops."""
+    _, H, W, C = x.shape
+    rows, columns, _ = padded.shape
+    first, last = max(0, left), min(columns, left + W)
+    for i in range(max(0, top), min(rows, top + H)):
+        copy(x, ((n * H + i - top) * W + first - left) * C, padded, (i * columns + first) * C, (last - first) * C)
 
 
 # --------------------------------------------------------------------------------------------------------------- tiles

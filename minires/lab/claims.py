@@ -1,0 +1,248 @@
+"""What is claimed of the experiment, written down before it is run, and a program that says whether it holds."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from minires import data
+from minires.errors import InputError
+from minires.lab.butterfly import butterfly, growth
+from minires.lab.checkpoint import load_weights, make_folder, write_whole
+from minires.lab.config import TIERS, Config, Tier, tier_name
+from minires.lab.deepen import deepen
+from minires.lab.runs import Run, by_net, final, noise
+from minires.lab.train import evaluate, evaluation_rows
+from minires.resnet import by_name
+
+APART = 100  # times: "orders of magnitude" are two at least
+FILE = "claims.json"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a claim held, None where it was not measured, and the numbers behind that."""
+
+    held: bool | None
+    numbers: str
+
+    def __str__(self) -> str:
+        return {True: "held", False: "NOT HELD", None: "not measured"}[self.held]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one experiment: same data, same iterations; and where its images are, for claims that need them."""
+
+    title: str
+    runs: list[Run]
+    data_folder: Path | None = None
+
+    @property
+    def tier(self) -> Tier | None:
+        """Tier of these runs, if they have its size and recipe."""
+        name = tier_name(self.runs[0].config)
+        return TIERS[name] if name else None
+
+    def finished(self, net: str) -> dict[int, Run]:
+        """Finished runs of a net by their seeds."""
+        return {run.config["seed"]: run for run in self.runs if run.net == net and run.done}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence, and the function that decides on it; `computed` ones take seconds, the others read runs of a tier."""
+
+    key: str
+    sentence: str
+    check: Callable[[Group], Verdict] = field(repr=False)
+    computed: bool = False
+
+
+def _above(group: Group, upper: str, lower: str) -> Verdict:
+    """Training error of `upper` above that of `lower` by the margin of the tier, seed by seed."""
+    a, b = group.finished(upper), group.finished(lower)
+    seeds = sorted(a.keys() & b.keys())
+    if not seeds:
+        return Verdict(None, f"needs finished runs of {upper} and {lower} with the same seed")
+    gaps = np.array([final([a[s]], "train")[0] - final([b[s]], "train")[0] for s in seeds])
+    numbers = f"{upper} above {lower} by {', '.join(f'{gap:.1f}' for gap in gaps)} points"
+    if not group.tier:
+        return Verdict(None, numbers)
+    demanded = group.tier.margin
+    return Verdict(bool((gaps >= demanded).all()), f"{numbers}; at least {demanded:g} demanded of each seed")
+
+
+def _no_overfitting(group: Group) -> Verdict:
+    deep, shallow = (list(group.finished(net).values()) for net in ("plain56", "plain20"))
+    if not deep or not shallow:
+        return Verdict(None, "needs finished runs of plain20 and plain56")
+    if group.runs[0].data["name"].endswith("-fresh"):
+        more = final(deep, "test").mean() - final(shallow, "test").mean()
+        unsure = noise((deep, "test"), (shallow, "test"))
+        numbers = f"no image seen twice, and plain56 errs {more:+.1f} points more on new images, noise {unsure:.1f}"
+        return Verdict(bool(more > unsure), numbers)
+    gaps = [final(runs, "test").mean() - final(runs, "train").mean() for runs in (deep, shallow)]
+    unsure = noise(*[(runs, which) for runs in (deep, shallow) for which in ("test", "train")])
+    numbers = f"test minus train: plain56 {gaps[0]:+.1f}, plain20 {gaps[1]:+.1f} points, noise {unsure:.1f}"
+    return Verdict(bool(gaps[0] <= gaps[1] + unsure), numbers)
+
+
+def _no_vanishing(group: Group) -> Verdict:
+    """No layer gets so little that it learns less in the whole run than the last layer does in one of its steps.
+
+    What a layer gets is ||g|| ||w||, the gradient with respect to the direction of its weights: behind a batch norm
+    their length means nothing, and g shrinks as it grows.
+    """
+    plain = [run for run in group.runs if run.family == "plain" and run.done and run.layers]
+    if not plain:
+        return Verdict(None, "needs a finished plain run with gradients recorded layer by layer")
+    deepest = [run for run in plain if run.depth == max(run.depth for run in plain)]
+    smallest: dict[int, float] = {}
+    for run in deepest:
+        for line in run.layers:
+            got = [g * line["weight_norm"][name] for name, g in line["gradient_norm"].items()]
+            share = min(got) / got[-1]
+            smallest[line["iteration"]] = min(share, smallest.get(line["iteration"], share))
+    steps = ", ".join(f"{share:.2g} at step {step}" for step, share in smallest.items())
+    demanded = 1 / group.runs[0].config["iterations"]
+    numbers = f"{deepest[0].net}, least that a layer gets, of what the last one gets: {steps}; {demanded:.2g} demanded"
+    return Verdict(min(smallest.values()) >= demanded, numbers)
+
+
+def _construction(group: Group) -> Verdict:
+    """Deepen the trained plain-20 to 56 layers and compare the two on the images of the run's last evaluation."""
+    found = group.finished("plain20")
+    if not found:
+        return Verdict(None, "needs a finished run of plain20")
+    run = found[min(found)]
+    weights = load_weights(run.folder)
+    if weights is None:
+        return Verdict(None, f"needs the weights of {run.folder}")
+    dataset = load_data(run, group.data_folder)
+    config, images, labels = Config.from_json(run.config), dataset.train_images, dataset.train_labels
+    mean, (_, rows) = data.per_pixel_mean(images), evaluation_rows(config, len(images))
+    shallow = by_name("plain20").use(config.backend).load_state(weights)
+    x = data.normalise(images[rows[: config.batch_size]], mean)
+    deep = deepen(shallow, 56, x)
+    apart = float(abs(deep.forward(x) - shallow.forward(x)).max() / abs(shallow.forward(x)).max())
+    errors = [100 * evaluate(net, images[rows], labels[rows], mean, config.batch_size)[1] for net in (shallow, deep)]
+    numbers = f"training error of plain20 {errors[0]:.2f} %, of the plain56 made of it {errors[1]:.2f} %; "
+    return Verdict(abs(errors[1] - errors[0]) <= 0.1, numbers + f"logits apart by {apart:.0e} of the largest")
+
+
+def load_data(run: Run, folder: Path | None) -> data.Dataset:
+    """Images that a run was trained on.
+
+    Raises
+    ------
+    InputError
+        If what is found here is something else.
+    """
+    found = data.load(data.key(run.data["name"]), folder)
+    if found.sha256 != run.data["sha256"]:
+        raise InputError(f"{run.folder} was trained on other images than {found.source}; name their folder by --data")
+    return found
+
+
+@cache
+def _butterfly() -> Verdict:
+    depths = (8, 14, 20, 32)
+    distances = {net: butterfly(net) for depth in depths for net in (f"plain{depth}", f"resnet{depth}")}
+    apart = distances["plain20"][-1] / distances["resnet20"][-1]
+    by_depth = ", ".join(
+        f"{growth(distances[f'plain{d}']):.2g} and {growth(distances[f'resnet{d}']):.2g} at {d} layers" for d in depths
+    )
+    numbers = f"after 10 steps plain20's copies are {apart:.0e} times as far apart as resnet20's, {APART} demanded; "
+    return Verdict(bool(apart >= APART), numbers + f"growth a step, plain and residual: {by_depth}")
+
+
+CLAIMS = (
+    Claim("i", "Deeper is worse: plain-56 errs more than plain-20 on its training images.",
+          lambda group: _above(group, "plain56", "plain20")),
+    Claim("ii", "Shortcuts mend it: resnet-56 errs less than plain-56 on its training images.",
+          lambda group: _above(group, "plain56", "resnet56")),
+    Claim("iii", "It is not overfitting: plain-56 loses no more than plain-20 from training to test images.",
+          _no_overfitting),
+    Claim("iv", "It is not vanishing gradients: every layer of the plain net gets its share.",
+          _no_vanishing),
+    Claim("v", "The solution exists: plain-56 made of a trained plain-20 and identity layers has plain-20's error.",
+          _construction, computed=True),
+    Claim("vi", "Deep plain nets train chaotically: a difference of 1e-14 grows faster than in their residual twins.",
+          lambda group: _butterfly(), computed=True),
+)  # fmt: skip
+
+
+def judge(
+    runs: Sequence[Run], compute: bool = False, data_folder: Path | None = None
+) -> dict[str, list[tuple[Claim, Verdict]]]:
+    """Every claim on every group of runs with the same data and size, by the title of the group.
+
+    Parameters
+    ----------
+    runs : list of Run
+    compute : bool
+        Compute the claims that take seconds and write their verdicts to claims.json beside the runs; otherwise what
+        was written there is taken.
+    data_folder : Path, optional
+        Where CIFAR-10 is, if the runs are on it.
+
+    Returns
+    -------
+    verdicts : dict of str to list of (Claim, Verdict)
+    """
+    groups: dict[tuple, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.data["name"], run.config["iterations"], run.config["lr"], run.folder.parent].append(run)
+    verdicts = {}
+    for (name, iterations, lr, folder), members in groups.items():
+        seeds = max(len(group) for group in by_net(members).values())
+        tier = tier_name(members[0].config) or "custom size"
+        title = f"{name}, {tier}: {iterations} iterations at lr {lr:g}, {seeds} seed{'s' if seeds > 1 else ''}"
+        group = Group(title, members, data_folder)
+        before = _recorded(folder)
+        missing = Verdict(None, f"takes seconds; ask for it with: minires claims {folder} --all")
+        verdicts[title] = [
+            (claim, _decide(claim, group) if compute or not claim.computed else before.get(claim.key, missing))
+            for claim in CLAIMS
+        ]
+        if compute:
+            kept = {claim.key: asdict(verdict) for claim, verdict in verdicts[title] if claim.computed}
+            make_folder(folder)
+            write_whole(folder / FILE, (json.dumps(kept, indent=2) + "\n").encode())
+    return verdicts
+
+
+def _decide(claim: Claim, group: Group) -> Verdict:
+    """Verdict of a claim; claims that read runs are made of the tiers, and decide nothing about other sizes."""
+    verdict = claim.check(group)
+    if claim.computed or group.tier:
+        return verdict
+    return Verdict(None, f"{verdict.numbers}; it is registered for the tiers only: {', '.join(TIERS)}")
+
+
+def text(verdicts: Mapping[str, Sequence[tuple[Claim, Verdict]]]) -> str:
+    """Verdicts for the terminal."""
+    lines = []
+    for title, rows in verdicts.items():
+        lines.append(f"Claims on {title}")
+        for claim, verdict in rows:
+            lines += [f"  {f'({claim.key})':6}{verdict!s:13} {claim.sentence}", f"{'':22}{verdict.numbers}"]
+    return "\n".join(lines)
+
+
+def _recorded(folder: Path) -> dict[str, Verdict]:
+    """Verdicts that an earlier call computed."""
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return {key: Verdict(**values) for key, values in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (json.JSONDecodeError, TypeError, AttributeError, UnicodeDecodeError) as e:
+        raise InputError(f"{folder / FILE} is damaged ({e}); remove it, minires claims writes it anew") from e

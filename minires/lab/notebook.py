@@ -1,0 +1,80 @@
+"""Curves that grow while a notebook trains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from minires.data import Dataset
+from minires.errors import InputError
+from minires.lab import degradation, plots
+from minires.lab.config import Config
+from minires.lab.runs import find_runs
+from minires.lab.train import Progress
+
+
+def live(
+    nets: Sequence[str], base: Config, out: Path | str, data: Dataset, seeds: int = 1, seconds: float = 3.0
+) -> list[Path]:
+    """Train as `degradation.run` does, and show the curves as they grow, in the cell that calls this.
+
+    Stop it with the notebook's interrupt button; the same call goes on from there.
+
+    Parameters
+    ----------
+    nets : list of str
+        Such as ["plain20", "resnet20"].
+    base : Config
+        The recipe, see `degradation.base_config`.
+    out : Path or str
+        Receives a folder for each run.
+    data : Dataset
+    seeds : int
+    seconds : float
+        Between two drawings, at least.
+
+    Returns
+    -------
+    folders : list of Path
+
+    Raises
+    ------
+    InputError
+        If IPython is not installed, or as `degradation.run` does.
+    """
+    redraw = _canvas(Path(out))
+    drawn = time.monotonic()
+
+    def report(progress: Progress) -> None:
+        nonlocal drawn
+        if time.monotonic() - drawn >= seconds:
+            redraw()
+            drawn = time.monotonic()
+
+    folders = degradation.run(nets, seeds, base, Path(out), data, say=print, report=report)
+    redraw()
+    return folders
+
+
+def _canvas(out: Path) -> Callable[[], None]:
+    """Make a place in the cell's output; return the function that draws the runs of `out` there anew."""
+    try:
+        from IPython.display import Image, display
+    except ImportError:
+        raise InputError(
+            "live curves are shown by IPython, which is not installed: pip install ipython, "
+            "or train with degradation.run and watch with: minires plot FOLDER --watch"
+        ) from None
+    handle: Any = None
+
+    def redraw() -> None:
+        nonlocal handle
+        picture = Image(plots.render(plots.errors(find_runs([out])), ".png"), width=900)
+        if handle is None:
+            handle = display(picture, display_id=True)
+        else:
+            handle.update(picture)
+
+    return redraw

@@ -1,0 +1,145 @@
+"""One page that needs nothing else: figures, tables, claims and provenance of recorded runs, as HTML."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from string import Template
+from typing import Any
+
+from minires.lab import plots
+from minires.lab.config import tier_name
+from minires.lab.runs import Run, by_net
+
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --line: #8886; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: auto; padding: 1rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; line-height: 1.25; }
+figure { margin: 1.5rem 0; }
+img { max-width: 100%; height: auto; background: white; border-radius: 6px; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); }
+pre { overflow-x: auto; padding: .7rem; border: 1px solid var(--line); border-radius: 6px; }
+.held { color: light-dark(#0a6b2d, #6fd68f); }
+.not { color: light-dark(#b00020, #ff8a8a); font-weight: bold; }
+small { opacity: .8; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<p>$summary</p>
+$figures
+<h2>Errors at the end</h2>
+$errors
+<h2>Claims</h2>
+<p>Written down before the runs, checked by the program.</p>
+$claims
+<h2>Repeat it</h2>
+<pre><code>$commands</code></pre>
+<h2>Configuration</h2>
+$config
+<h2>Where it was run</h2>
+$provenance
+</body>
+</html>
+""")
+
+
+def page(runs: Sequence[Run], verdicts: Mapping[str, Sequence[tuple[Any, Any]]]) -> str:
+    """HTML of the report.
+
+    Parameters
+    ----------
+    runs : list of Run
+    verdicts : dict of str to list of (Claim, Verdict)
+        As `claims.judge` gives them.
+    """
+    data = ", ".join(dict.fromkeys(run.data["name"] for run in runs))
+    seeds = max(len(group) for group in by_net(runs).values())
+    nets = ", ".join(by_net(runs))
+    return PAGE.substitute(
+        title=escape(plots.message(runs)),
+        summary=escape(f"{nets} on {data}, {seeds} seed{'s' if seeds > 1 else ''} each."),
+        figures="\n".join(_figures(runs)),
+        errors=_rows(plots.table_lines(runs), head=True),
+        claims="\n".join(_claims(title, rows) for title, rows in verdicts.items()),
+        commands=escape("\n".join(commands(runs))),
+        config=_rows(_settings([run.config for run in runs])),
+        provenance=_rows(_settings([_flat(run.provenance | {"data": run.data}) for run in runs])),
+    )
+
+
+def commands(runs: Sequence[Run]) -> list[str]:
+    """Commands that train these runs again, one for each recipe and data set."""
+    recipes: dict[tuple, list[Run]] = {}
+    for run in runs:
+        c = run.config
+        size = tier_name(c)
+        length = f"--tier {size}" if size else f"--iterations {c['iterations']} --lr {c['lr']:g}"
+        data = "cifar10" if run.data["name"].startswith("CIFAR-10") else run.data["name"]
+        rest = f"--batch-size {c['batch_size']} --eval-images {c['eval_images']} --eval-every {c['eval_every']}"
+        moving = "" if c["bn_images"] else " --moving-average"
+        recipes.setdefault((length, f"{rest}{moving} --dataset {data} --backend {c['backend']}"), []).append(run)
+    return [
+        f"minires degradation {length} --nets {','.join(by_net(members))} "
+        f"--seeds {1 + max(run.config['seed'] for run in members)} {rest}"
+        for (length, rest), members in recipes.items()
+    ]
+
+
+def _figures(runs: Sequence[Run]) -> list[str]:
+    """Each kind of figure that the runs have something for."""
+    wanted = {"errors": plots.message(runs)}
+    if len({run.depth for run in runs if run.evals}) > 1:
+        wanted["depth"] = f"Error at the end against depth. {plots.message(runs)}"
+    if any(run.layers for run in runs):
+        wanted["layers"] = "Gradient norms and responses by layer"
+    return [_figure(plots.FIGURES[kind](runs), text) for kind, text in wanted.items()]
+
+
+def _figure(figure: Any, text: str) -> str:
+    source = base64.b64encode(plots.render(figure, ".svg")).decode()
+    return f'<figure><img alt="{escape(text)}" src="data:image/svg+xml;base64,{source}"></figure>'
+
+
+def _rows(lines: Sequence[Sequence[str]], head: bool = False) -> str:
+    """Table in a box that scrolls by itself; the first column is set as heading, and with `head` the first line."""
+    made = []
+    for i, (first, *rest) in enumerate(lines):
+        tag = "th" if head and i == 0 else "td"
+        cells = "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in rest)
+        made.append(f"<tr><th>{escape(first)}</th>{cells}</tr>")
+    return f'<div class="wide"><table>{"".join(made)}</table></div>'
+
+
+def _claims(title: str, rows: Sequence[tuple[Any, Any]]) -> str:
+    kinds = {True: "held", False: "not", None: ""}
+    made = "".join(
+        f'<tr><th>{escape(claim.key)}</th><td class="{kinds[verdict.held]}">{escape(str(verdict))}</td>'
+        f"<td>{escape(claim.sentence)}<br><small>{escape(verdict.numbers)}</small></td></tr>"
+        for claim, verdict in rows
+    )
+    return f'<h3>{escape(title)}</h3><div class="wide"><table>{made}</table></div>'
+
+
+def _settings(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Name and value of each entry; values that differ between records one after the other."""
+    names = dict.fromkeys(name for record in records for name in record)
+    return [[name, " / ".join(dict.fromkeys(str(r.get(name)) for r in records))] for name in names]
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of nested dicts by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        flat |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {name: value}
+    return flat

@@ -1,0 +1,124 @@
+"""Run folders in, records out: what figures, claims and reports are made from. Nothing here knows a network."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minires.errors import InputError
+from minires.lab.checkpoint import read_lines
+from minires.lab.config import read_record
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says: its recipe, data and provenance, its lines of training, evaluation and layers."""
+
+    folder: Path
+    config: dict[str, Any]
+    data: dict[str, Any]
+    provenance: dict[str, Any]
+    train: list[dict[str, Any]]
+    evals: list[dict[str, Any]]
+    layers: list[dict[str, Any]]
+
+    @property
+    def net(self) -> str:
+        """Such as "plain20"."""
+        return str(self.config["net"])
+
+    @property
+    def family(self) -> str:
+        """Either "plain" or "resnet"."""
+        return "plain" if self.net.startswith("plain") else "resnet"
+
+    @property
+    def kind(self) -> str:
+        """The name without its depth: "plain", "resnet", "resnetB"."""
+        return re.sub(r"\d+", "", self.net)
+
+    @property
+    def depth(self) -> int:
+        """Weighted layers."""
+        return int(re.findall(r"\d+", self.net)[0])
+
+    @property
+    def done(self) -> bool:
+        """Whether the last evaluation is that of the last iteration."""
+        return bool(self.evals) and self.evals[-1]["iteration"] == self.config["iterations"]
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run folder.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    record, lines = read_record(folder), read_lines(folder / "metrics.jsonl")
+    kinds = ([m for m in lines if m["kind"] == kind] for kind in ("train", "eval", "layers"))
+    return Run(folder, record["config"], record["data"], record.get("provenance", {}), *kinds)
+
+
+def run_folders(paths: Sequence[Path]) -> list[Path]:
+    """Folders of runs, begun or waiting, among these folders and one level below them."""
+    folders: list[Path] = []
+    for path in paths:
+        own = (path / "config.json").exists()
+        folders += [path] if own else sorted(p.parent for p in path.glob("*/config.json"))
+    return folders
+
+
+def find_runs(paths: Sequence[Path]) -> list[Run]:
+    """Runs in these folders, or one level below them, with something to draw.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    runs = [run for run in map(read_run, run_folders(paths)) if run.train]
+    if not runs:
+        names = ", ".join(map(str, paths))
+        raise InputError(f"no run in {names}: expected folders with config.json and metrics.jsonl; train one first")
+    return sorted(runs, key=lambda r: (r.family, r.depth, r.net, r.config["seed"]))
+
+
+def settled(paths: Sequence[Path]) -> bool:
+    """Whether every run that was begun or waits in these folders has come to its end."""
+    return all(read_run(folder).done for folder in run_folders(paths))
+
+
+def by_net(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs of the same network together, seeds as they come."""
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.net].append(run)
+    return groups
+
+
+def final(runs: Sequence[Run], which: str) -> np.ndarray:
+    """Error in percent at the last evaluation, one for each run that has one; `which` is "train" or "test"."""
+    return np.array([100 * run.evals[-1][f"{which}_error"] for run in runs if run.evals])
+
+
+def noise(*finals: tuple[Sequence[Run], str]) -> float:
+    """Twice the sampling error, in points, of a sum or difference of mean final errors: binomial, all seeds' images.
+
+    Parameters
+    ----------
+    *finals : (runs, which)
+        As for `final`.
+    """
+    variance = 0.0
+    for runs, which in finals:
+        p = float(final(runs, which).mean()) / 100
+        variance += p * (1 - p) / sum(run.config["eval_images"] for run in runs if run.evals)
+    return 200 * variance**0.5

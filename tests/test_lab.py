@@ -1,0 +1,453 @@
+"""The degradation lab: sizes, claims and their verdicts, records by layer, figures, the report, live curves."""
+
+import json
+import shutil
+import subprocess
+import sys
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minires import InputError, cli, data, plain, resnet
+from minires.data import shapes10, training_batch
+from minires.lab import checkpoint, claims, degradation, live, plots, report
+from minires.lab import config as recipes
+from minires.lab.butterfly import butterfly, growth
+from minires.lab.config import TIERS, Config
+from minires.lab.deepen import deepen
+from minires.lab.runs import find_runs
+from minires.lab.train import by_layer, train
+from minires.layers import layer_outputs
+
+NETS = ("plain20", "plain56", "resnet20", "resnet56")
+JPEG = "CIFAR-10 (JPEG copy)"
+DEGRADATION = {"plain20": 0.5, "plain56": 0.8, "resnet20": 0.45, "resnet56": 0.5}
+
+
+@pytest.fixture
+def record(tmp_path):
+    """Write what a finished run leaves, with these errors; errors of several seeds by several calls."""
+
+    def write(train=DEGRADATION, gap=0.0, tier="quick", seed=0, name=JPEG, smallest=0.5, folder="exp", **changes):
+        for net, error in train.items():
+            size = TIERS[tier]
+            base = Config(net, name, size.iterations, lr=size.lr, seed=seed, eval_images=1000, milestones=(50, 150))
+            config = replace(base, **changes)
+            run = tmp_path / folder / f"{net}-seed{seed}"
+            checkpoint.make_folder(run)
+            origin = {"name": name, "source": "nowhere", "sha256": "0" * 64}
+            record = {"config": config.to_json(), "data": origin, "provenance": recipes.provenance()}
+            (run / "config.json").write_text(json.dumps(record))
+            end, loss = config.iterations, {"loss": 1.0, "seconds": 9.0}
+            by_name = dict(zip(("conv", "stage1.block1.body.conv1", "fc"), (smallest, 0.7, 1.0), strict=True))
+            layers = {"gradient_norm": by_name, "weight_norm": dict.fromkeys(by_name, 2.0), "response_std": by_name}
+            test = min(1.0, error + (gap if net == "plain56" else 0.1))
+            lines = [{"kind": "train", "iteration": i, "error": error, "lr": config.lr, **loss} for i in (1, end)]
+            lines += [{"kind": "layers", "iteration": i, "seconds": 9.0, **layers} for i in (1, 100, end)]
+            lines += [{"kind": "eval", "iteration": end, "train_error": error, "test_error": test, "seconds": 9.0}]
+            (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return tmp_path / folder
+
+    return write
+
+
+def verdicts(folder):
+    (rows,) = claims.judge(find_runs([folder])).values()
+    return {claim.key: verdict for claim, verdict in rows}
+
+
+# --------------------------------------------------------------------------------------------------------------- sizes
+
+
+def test_tiers_have_the_papers_schedule_and_the_quick_one_none(shapes):
+    configs = {name: degradation.base_config(shapes, name) for name in TIERS}
+    assert [c.iterations for c in configs.values()] == [160, 2_000, 16_000, 64_000]
+    assert configs["quick"].milestones == ()
+    assert configs["lesson"].milestones == (1_000, 1_500)
+    assert configs["quarter"].milestones == (8_000, 12_000)
+    assert configs["paper"].milestones == (32_000, 48_000)
+    assert all(recipes.tier_name(c.to_json()) == name for name, c in configs.items())
+    assert recipes.tier_name(replace(configs["quick"], lr=0.1).to_json()) is None
+
+
+def test_a_tier_asks_for_no_more_images_than_there_are(shapes):
+    assert degradation.base_config(shapes).eval_images == 32
+
+
+def test_nets_are_made_of_depths_and_a_shortcut():
+    assert degradation.nets() == list(NETS)
+    assert degradation.nets(["8", "14"], "B") == ["plain8", "plain14", "resnet8B", "resnet14B"]
+
+
+def test_a_folder_of_another_run_is_refused_before_anything_is_trained(tiny, shapes, tmp_path):
+    train(replace(tiny, net="plain8", seed=1, iterations=2), tmp_path / "plain8-seed1", shapes)
+    with pytest.raises(InputError, match="plain8-seed1 holds another run"):
+        degradation.run(["plain8"], 2, tiny, tmp_path, shapes, quiet=True)
+    assert not (tmp_path / "plain8-seed0" / "metrics.jsonl").exists()
+
+
+def test_the_time_it_takes_is_said_before_and_counts_only_what_is_left(tiny, shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(degradation, "FORECAST_FROM", 1)
+    monkeypatch.setattr(degradation, "seconds_per_step", lambda config, data: 60.0)
+    said = []
+    degradation.run(
+        ["plain8", "resnet8"], 1, replace(tiny, bn_images=0, eval_images=6), tmp_path, shapes, True, said.append
+    )
+    assert "about 16.0 minutes" in said[0]  # 12 steps, each evaluation 12 images forward: two thirds of one of 6
+    degradation.run(
+        ["plain8", "resnet8"], 1, replace(tiny, bn_images=0, eval_images=6), tmp_path, shapes, True, said.append
+    )
+    assert len(said) == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- claims
+
+
+def test_claims_hold_where_every_seed_has_the_margin(record):
+    record(seed=0)
+    found = verdicts(record({**DEGRADATION, "plain56": 0.62}, seed=1))
+    assert found["i"].held
+    assert found["ii"].held
+    assert "30.0, 12.0 points; at least 10 demanded" in found["i"].numbers
+
+
+def test_a_claim_does_not_hold_where_one_seed_misses_the_margin(record):
+    record(seed=0)
+    found = verdicts(record({**DEGRADATION, "resnet56": 0.75}, seed=1))
+    assert found["i"].held
+    assert found["ii"].held is False
+    assert str(found["ii"]) == "NOT HELD"
+
+
+def test_what_was_not_trained_is_not_measured(record):
+    found = verdicts(record({"plain20": 0.5}))
+    assert {key for key, verdict in found.items() if verdict.held is None} == {"i", "ii", "iii", "v", "vi"}
+
+
+def test_other_sizes_than_the_tiers_decide_nothing_but_show_their_numbers(record):
+    found = verdicts(record(iterations=250))
+    assert all(found[key].held is None for key in ("i", "ii", "iii", "iv"))
+    assert "30.0 points" in found["i"].numbers
+
+
+def test_a_larger_gap_of_the_deep_net_would_be_overfitting(record):
+    assert verdicts(record(gap=0.1, folder="a"))["iii"].held
+    assert verdicts(record(gap=0.19, folder="b"))["iii"].held is False
+
+
+def test_with_fresh_images_the_deep_net_must_err_more_on_new_images(record):
+    assert verdicts(record(gap=0.1, name="shapes10-fresh", folder="a"))["iii"].held
+    found = verdicts(record({**DEGRADATION, "plain56": 0.52}, gap=0.1, name="shapes10-fresh", folder="b"))["iii"]
+    assert found.held is False
+    assert "no image seen twice" in found.numbers
+
+
+def test_a_layer_that_learns_less_in_all_steps_than_the_last_in_one_has_vanished(record):
+    assert verdicts(record(smallest=0.007, folder="a"))["iv"].held
+    assert verdicts(record(smallest=0.005, folder="b"))["iv"].held is False
+
+
+def test_groups_of_other_data_and_sizes_are_judged_apart(record):
+    record()
+    runs = find_runs([record(tier="lesson", folder="b"), record(name="shapes10", folder="c"), record()])
+    assert [title.split(":")[0] for title in claims.judge(runs)] == [
+        "CIFAR-10 (JPEG copy), lesson", "shapes10, quick", "CIFAR-10 (JPEG copy), quick",
+    ]  # fmt: skip
+
+
+def test_computed_verdicts_are_kept_beside_the_runs(record, monkeypatch):
+    monkeypatch.setattr(claims, "_butterfly", lambda: claims.Verdict(True, "1e4 times"))
+    folder = record({"resnet20": 0.5})
+    claims.judge(find_runs([folder]), compute=True)
+    assert verdicts(folder)["vi"] == claims.Verdict(True, "1e4 times")
+    (folder / claims.FILE).write_text("[]")
+    with pytest.raises(InputError, match="damaged"):
+        verdicts(folder)
+
+
+def test_the_solution_exists_by_construction(tiny, shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(data.shapes10, "dataset", lambda **_: shapes)
+    config = replace(tiny, net="plain20", iterations=2, eval_every=2)
+    folder = train(config, tmp_path / "plain20-seed0", shapes)
+    for name in (checkpoint.export_weights(folder).name, None):
+        group = claims.Group("", find_runs([tmp_path]))
+        verdict = claims._construction(group)
+        assert verdict.held, name
+        assert "logits apart by" in verdict.numbers
+        for path in folder.glob("checkpoint*"):  # the second time, weights alone must do
+            path.unlink()
+    monkeypatch.setattr(data.shapes10, "dataset", lambda **_: replace(shapes, test_labels=shapes.test_labels[::-1]))
+    with pytest.raises(InputError, match="other images"):
+        claims._construction(group)
+
+
+def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
+    root = Path(__file__).parents[1] / "lessons" / "runs"
+    for folder in {path.parents[1] for path in root.rglob("config.json")}:
+        runs = find_runs([folder])
+        assert all(run.done for run in runs), folder
+        assert all(Config.from_json(run.config).to_json() == run.config for run in runs)
+        for title, rows in claims.judge(runs).items():
+            assert [claim.key for claim, verdict in rows if verdict.held is False] == [], title
+        for path in folder.glob("*/weights.safetensors"):
+            net = plain if path.parent.name.startswith("plain") else resnet
+            net(20).load_state(checkpoint.load_weights(path.parent))
+            assert path.stat().st_size <= 2_000_000
+
+
+# --------------------------------------------------------------------------------------- construction and the butterfly
+
+
+@pytest.mark.parametrize("with_images", [False, True])
+def test_a_deepened_net_computes_the_same(with_images, rng):
+    net = plain(8, rng=1)
+    x = rng.standard_normal((16, 32, 32, 3)).astype(np.float32)
+    net.forward(x, train=True)  # running statistics that are not 0 and 1
+    net.forget()
+    deeper = deepen(net, 20, x if with_images else None)
+    assert deeper.title == "plain20"
+    np.testing.assert_allclose(deeper.forward(x), net.forward(x), rtol=1e-4, atol=1e-5)
+
+
+def test_identity_layers_with_the_statistics_of_images_are_identities_in_training_too(rng):
+    net = plain(8, rng=1).astype("float64")
+    x = rng.standard_normal((8, 32, 32, 3))
+    outputs = layer_outputs(deepen(net, 14, x), x)
+    before, after = outputs["stage1.block1"], outputs["stage1.block2"]
+    np.testing.assert_allclose(after, before, atol=1e-12)
+    layer = deepen(net, 14, x).children["stage1"].children["block2"]
+    np.testing.assert_allclose(layer.forward(before, train=True), before, atol=1e-9)
+
+
+def test_only_plain_nets_are_deepened_and_never_made_shallower():
+    for net, depth in ((resnet(8), 14), (plain(14), 8)):
+        with pytest.raises(InputError, match="expected a plain net"):
+            deepen(net, depth)
+
+
+def test_a_rounding_error_grows_faster_in_the_plain_net():
+    apart = {net: butterfly(net, 6, batch_size=8) for net in ("plain20", "resnet20")}
+    assert (apart["resnet20"] > 0).all()
+    assert apart["plain20"][-1] > 10 * apart["resnet20"][-1]
+
+
+def test_growth_is_the_factor_of_each_step_until_the_distance_is_large():
+    assert growth(1e-17 * 4.0 ** np.arange(10)) == pytest.approx(4)
+    assert growth(np.array([1e-12, 1e-9, 1e-6, 1e-3, 2e-3, 2e-3])) == pytest.approx(1000)
+
+
+# ------------------------------------------------------------------------------------------------------- records, data
+
+
+def test_responses_by_layer_are_those_of_a_forward_pass(rng):
+    net = resnet(8, "B").astype("float64")
+    for w in net.parameters().values():
+        if w.ndim == 1:
+            w += rng.normal(0, 0.5, w.shape)
+    x = rng.standard_normal((4, 32, 32, 3))
+    for layer in (layer for _, layer in net.named_layers() if hasattr(layer, "momentum")):
+        layer.momentum = 1.0
+    outputs = layer_outputs(net, x, train=True)
+    net.backward(rng.standard_normal((4, 10)))
+    found = by_layer(net)
+    assert list(found["response_std"]) == [name for name in outputs if name.split(".")[-1].startswith("bn")]
+    for name, std in found["response_std"].items():
+        assert std == pytest.approx(outputs[name].std(), rel=1e-4), name
+    for name, norm in found["gradient_norm"].items():
+        assert norm == pytest.approx(np.linalg.norm(net.gradients()[f"{name}.w"]), rel=1e-5)
+
+
+def test_layers_are_recorded_at_the_first_step_and_the_last(tiny, shapes, tmp_path):
+    (run,) = find_runs([train(tiny, tmp_path, shapes)])
+    assert [line["iteration"] for line in run.layers] == [1, 6]
+    assert len(run.layers[0]["gradient_norm"]) == len(run.layers[0]["response_std"]) == 7
+
+
+def test_fresh_images_are_a_function_of_seed_and_step(tmp_path, tiny):
+    fresh = shapes10.dataset(train=96, test=32, fresh=True)
+    mean = np.zeros((32, 32, 3), np.float32)
+    first, again, other = (training_batch(fresh, mean, 0, i, 8)[0] for i in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    config = replace(tiny, net="plain8", dataset=fresh.name)
+    whole = checkpoint.load(train(config, tmp_path / "whole", fresh))[0]
+
+    def stop(progress):
+        if progress.iteration == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "stopped", fresh, stop)
+    resumed = checkpoint.load(train(config, tmp_path / "stopped", fresh))[0]
+    assert all(np.array_equal(resumed[name], a) for name, a in whole.items())
+
+
+def test_weights_alone_are_small_and_complete(tiny, shapes, tmp_path):
+    folder = train(replace(tiny, net="resnet20", iterations=1), tmp_path, shapes)
+    path = checkpoint.export_weights(folder)
+    assert path.stat().st_size < 1.2e6
+    state = checkpoint.load_weights(folder)
+    assert resnet(20).load_state(state).state().keys() == state.keys()
+    path.write_bytes(b"rubbish")
+    with pytest.raises(InputError, match="damaged"):
+        checkpoint.load_weights(folder)
+    with pytest.raises(InputError, match="no checkpoint"):
+        checkpoint.export_weights(tmp_path / "nothing")
+
+
+def test_provenance_names_the_commit_and_nothing_where_there_is_none(monkeypatch):
+    commit = recipes.provenance()["commit"]
+    assert commit is None or len(commit.removesuffix("-dirty")) == 40
+
+    def missing(*args, **kwargs):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    assert recipes.provenance()["commit"] is None
+
+
+# ------------------------------------------------------------------------------------------- figures, report, notebooks
+
+
+@pytest.mark.parametrize("kind", plots.FIGURES)
+def test_every_kind_of_figure_is_drawn_as_png_and_svg(kind, record, run_cli, tmp_path):
+    folder = record()
+    for ending in (".png", ".svg"):
+        code, out, _ = run_cli("plot", folder, "--kind", kind, "--out", tmp_path / f"a{ending}")
+        assert code == 0
+        assert "plain56 30.0 points above plain20" in out
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size[0] > 1000
+    assert "<svg" in (tmp_path / "a.svg").read_text()
+
+
+def test_runs_without_layers_are_refused_by_their_figure(record, run_cli):
+    folder = record()
+    for path in folder.glob("*/metrics.jsonl"):
+        path.write_text("\n".join(line for line in path.read_text().splitlines() if '"layers"' not in line))
+    code, _, err = run_cli("plot", folder, "--kind", "layers")
+    assert code == 2
+    assert "recorded without" in err
+
+
+def test_watching_draws_until_the_runs_are_done(record, run_cli, monkeypatch, tmp_path):
+    folder = record()
+    metrics = folder / "plain20-seed0" / "metrics.jsonl"
+    whole = metrics.read_text()
+    metrics.write_text(whole.splitlines()[0] + "\n")
+    monkeypatch.setattr(cli.time, "sleep", lambda seconds: metrics.write_text(whole))
+    code, out, _ = run_cli("plot", folder, "--watch", "--out", tmp_path / "a.png")
+    assert code == 0
+    assert out.count("drawn ") == 1
+
+
+def page(record, folder="exp"):
+    folder = record({**DEGRADATION}, name="<b>tricky & data", folder=folder)
+    runs = find_runs([folder])
+    return report.page(runs, claims.judge(runs))
+
+
+def test_the_report_needs_nothing_from_elsewhere_and_escapes_what_it_quotes(record):
+    html = page(record)
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "<b>" not in html
+    assert "&lt;b&gt;tricky &amp; data" in html
+    assert html.count("<img ") == html.count('alt="') == 3
+    assert all(f"<th>{claim.key}</th>" in html for claim in claims.CLAIMS)
+
+
+def test_a_browser_shows_the_report(record, tmp_path):
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        pytest.skip(f"needs a browser, one of: {', '.join(names)}")
+    file = tmp_path / "report.html"
+    probe = "<script>document.title = [innerWidth >= document.documentElement.scrollWidth, " \
+        "[...document.images].every(i => i.naturalWidth > 100)]</script>"  # fmt: skip
+    html = page(record).replace("style-src", "script-src 'unsafe-inline'; style-src")
+    file.write_text(html.replace("</body>", f"{probe}</body>"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    options += ["--disable-background-networking", "--disable-component-update", "--window-size=500,900"]
+    options += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom", file.as_uri()]
+    dom = subprocess.run([browser, *options], capture_output=True, text=True, timeout=60).stdout
+    assert "<title>true,true</title>" in dom  # no horizontal scroll, every figure decoded
+    assert "plain56 30.0 points above plain20" in dom
+
+
+def test_the_report_says_the_command_that_makes_its_runs_again(run_cli, tmp_path, shapes, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data.shapes10, "dataset", lambda **_: shapes)
+    quick = ("--iterations", 2, "--batch-size", 2, "--eval-images", 8, "--quiet", "--out", "exp")
+    run_cli("degradation", "--dataset", "shapes10", "--depths", "8", "--seeds", 2, *quick)
+    (command,) = report.commands(find_runs([Path("exp")]))
+    monkeypatch.setattr(degradation, "train", lambda *a: pytest.fail("it trained again"))
+    assert command.startswith("minires degradation")
+    assert run_cli(*command.split()[1:], "--out", "exp", "--quiet")[0] == 0
+    assert run_cli("report", "exp")[0] == 0
+    assert command in Path("exp/report.html").read_text()
+
+
+def fake_ipython(monkeypatch, shown):
+    class Handle:
+        def update(self, picture):
+            shown.append(picture)
+
+    def display(picture, display_id):
+        shown.append(picture)
+        return Handle()
+
+    module = types.ModuleType("IPython.display")
+    module.Image, module.display = lambda content, width: content, display
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+
+
+def test_live_curves_are_drawn_while_they_train(tiny, shapes, tmp_path, monkeypatch):
+    shown = []
+    fake_ipython(monkeypatch, shown)
+    folders = live(["plain8"], replace(tiny, iterations=3), tmp_path, shapes, seconds=0.0)
+    assert [f.name for f in folders] == ["plain8-seed0"]
+    assert len(shown) == 4  # after each iteration, and at the end
+    assert all(picture.startswith(b"\x89PNG") for picture in shown)
+
+
+def test_live_curves_without_ipython_are_one_message(tiny, shapes, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    monkeypatch.setitem(sys.modules, "IPython.display", None)
+    with pytest.raises(InputError, match="pip install ipython"):
+        live(["plain8"], tiny, tmp_path, shapes)
+
+
+# ------------------------------------------------------------------------------------------------------ what one types
+
+
+def test_the_claims_decide_the_exit_code(record, run_cli):
+    code, out, _ = run_cli("claims", record(folder="a"))
+    assert code == 0
+    assert out.count(" held  ") == 4
+    code, out, _ = run_cli("claims", record({**DEGRADATION, "plain56": 0.55}, folder="b"))
+    assert code == 1
+    assert "(i)   NOT HELD" in out
+
+
+def test_degradation_prints_its_claims_and_exits_by_them(record, run_cli, monkeypatch, tmp_path, shapes):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data.shapes10, "dataset", lambda **_: shapes)
+    for expected, error in ((0, 0.8), (1, 0.55)):
+        folder = record({**DEGRADATION, "plain56": error}, folder=str(error))
+        monkeypatch.setattr(degradation, "run", lambda *a, folder=folder: sorted(folder.glob("*-seed0")))
+        code, out, _ = run_cli("degradation", "--dataset", "shapes10", "--tier", "quick", "--out", folder)
+        assert code == expected
+        assert ("NOT HELD" in out) == bool(expected)
+
+
+def test_export_writes_weights(tiny, shapes, tmp_path, run_cli):
+    train(replace(tiny, iterations=1), tmp_path / "run", shapes)
+    code, out, _ = run_cli("export", tmp_path / "run")
+    assert code == 0
+    assert "weights.safetensors: 0.3" in out
