@@ -19,7 +19,7 @@ from minires.data import Dataset, cifar10, shapes10
 from minires.errors import InputError
 from minires.lab import audit, bench_ops, checkpoint, claims, degradation, plots, report
 from minires.lab import bench as timing
-from minires.lab.config import Config, provenance, read_record
+from minires.lab.config import TIERS, Config, provenance, read_record
 from minires.lab.runs import find_runs, settled
 from minires.lab.train import Interrupted, train
 from minires.ops import BACKENDS, default_backend, get_ops, prepare
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 
 RUNS = Path("runs")
+SIZES = ", ".join(f"{name} ({tier.iterations:,} iterations)" for name, tier in TIERS.items())
 WATCH_SECONDS = 5.0
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of CIFAR-10 [env: MINIRES_DATA].")]
 DatasetOption = Annotated[str, typer.Option(help="cifar10, shapes10, shapes10-fresh, or auto.")]
@@ -84,7 +85,7 @@ def choose(backend: str | None) -> str:
 
 @app.command("degradation")
 def degradation_command(
-    tier: Annotated[str, typer.Option(help="Size: quick, lesson, quarter or paper.")] = "quick",
+    tier: Annotated[str, typer.Option(help=f"Size: {SIZES}.")] = "quick",
     iterations: Annotated[int | None, typer.Option(help="Steps for each net, if not those of the tier.")] = None,
     depths: Annotated[str, typer.Option(help="Depths of the nets, separated by commas.")] = "20,56",
     shortcut: Annotated[str, typer.Option(help="Shortcuts of the residual nets: A, B or C.")] = "A",
@@ -96,17 +97,16 @@ def degradation_command(
     lr: Annotated[float | None, typer.Option(help="Learning rate, if not the tier's.")] = None,
     batch_size: BatchOption = 128,
     eval_images: Annotated[int | None, typer.Option(help="Images for errors, if not as many as the tier's.")] = None,
-    eval_every: EveryOption = None,
+    eval_every: Annotated[int | None, typer.Option(help="Iterations between evaluations, if not the tier's.")] = None,
     moving_average: MovingOption = False,
     backend: BackendOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Train plain and residual nets side by side, draw their errors, and check what was claimed of them.
 
-    Tiers: quick 160 iterations at lr 0.025, lesson 2,000, quarter 16,000, paper 64,000 at 0.1, which the last three
-    divide by 10 at half and three quarters. The same command goes on where it was stopped, and only draws what is
-    finished. Claims read from the runs are printed; a claim that does not hold makes the exit code 1. Claims that need
-    computing: minires claims.
+    All tiers but the quick one divide the learning rate by 10 at half and at three quarters of the way. The same
+    command goes on where it was stopped, and only draws what is finished. Claims read from the runs are printed; one
+    that does not hold makes the exit code 1. Claims that take some computing: minires claims.
 
     Example: minires degradation --tier lesson --seeds 3
     """
@@ -161,7 +161,7 @@ def claims_command(
     vanishing gradients. With --all, (v) the deeper net as good as the shallow one is constructed, and (vi) the growth
     of a rounding error is measured; their verdicts are kept beside the runs.
 
-    Example: minires claims runs/degradation-shapes10-200 --all
+    Example: minires claims runs/degradation-shapes10-150 --all
     """
     print_claims(folders, compute, data)
 
@@ -197,7 +197,7 @@ def train_command(
         iterations=iterations,
         lr=lr,
         eval_images=eval_images,
-        eval_every=eval_every,
+        eval_every=max(1, iterations // 4) if eval_every is None else eval_every,
         moving_average=moving_average,
         warmup_lr=warmup_lr,
         batch_size=batch_size,
@@ -250,7 +250,7 @@ def plot(
 
     The kind "layers" shows gradient norms and responses layer by layer, as the paper's figure 7.
 
-    Example: minires plot runs/degradation-shapes10-200 --kind depth --out figure.svg
+    Example: minires plot runs/degradation-shapes10-150 --kind depth --out figure.svg
     """
     if kind not in plots.FIGURES:
         raise InputError(f"--kind must be one of {', '.join(plots.FIGURES)}, got {kind!r}")
@@ -276,7 +276,7 @@ def report_command(
 ) -> None:
     """Write figures, tables, claims and provenance of recorded runs to one HTML page that needs nothing else.
 
-    Example: minires report runs/degradation-shapes10-200
+    Example: minires report runs/degradation-shapes10-150
     """
     runs = find_runs(folders)
     path = out or folders[0] / "report.html"
@@ -288,7 +288,7 @@ def report_command(
 def export(folders: FoldersArgument) -> None:
     """Write the weights of trained nets alone to weights.safetensors in their folders, to be kept or given away.
 
-    Example: minires export runs/degradation-shapes10-200/resnet20-seed0
+    Example: minires export runs/degradation-shapes10-150/resnet20-seed0
     """
     for run in find_runs(folders):
         path = checkpoint.export_weights(run.folder)

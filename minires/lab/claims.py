@@ -40,7 +40,6 @@ class Verdict:
 class Group:
     """Runs of one experiment: same data, same iterations; and where its images are, for claims that need them."""
 
-    title: str
     runs: list[Run]
     data_folder: Path | None = None
 
@@ -145,7 +144,8 @@ def load_data(run: Run, folder: Path | None) -> data.Dataset:
     InputError
         If what is found here is something else.
     """
-    found = data.load(data.key(run.data["name"]), folder)
+    key = data.key(run.data["name"])
+    found = data.load(key, folder if key == "cifar10" else None)
     if found.sha256 != run.data["sha256"]:
         raise InputError(f"{run.folder} was trained on other images than {found.source}; name their folder by --data")
     return found
@@ -182,7 +182,7 @@ CLAIMS = (
 def judge(
     runs: Sequence[Run], compute: bool = False, data_folder: Path | None = None
 ) -> dict[str, list[tuple[Claim, Verdict]]]:
-    """Every claim on every group of runs with the same data and size, by the title of the group.
+    """Every claim on every group of runs with the same data, size and learning rate, by the title of the group.
 
     Parameters
     ----------
@@ -199,14 +199,14 @@ def judge(
     """
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
-        groups[run.data["name"], run.config["iterations"], run.config["lr"], run.folder.parent].append(run)
+        groups[run.data["name"], *(run.config[key] for key in ("iterations", "batch_size", "lr"))].append(run)
     verdicts = {}
-    for (name, iterations, lr, folder), members in groups.items():
+    for (name, iterations, batch_size, lr), members in groups.items():
+        folder = members[0].folder.parent
         seeds = max(len(group) for group in by_net(members).values())
-        tier = tier_name(members[0].config) or "custom size"
-        title = f"{name}, {tier}: {iterations} iterations at lr {lr:g}, {seeds} seed{'s' if seeds > 1 else ''}"
-        group = Group(title, members, data_folder)
-        before = _recorded(folder)
+        size = f"{iterations} iterations of {batch_size} images at lr {lr:g}, {seeds} seed{'s' if seeds > 1 else ''}"
+        title = f"{name}, {tier_name(members[0].config) or 'custom size'}: {size}"
+        group, before = Group(members, data_folder), _recorded(folder)
         missing = Verdict(None, f"takes seconds; ask for it with: minires claims {folder} --all")
         verdicts[title] = [
             (claim, _decide(claim, group) if compute or not claim.computed else before.get(claim.key, missing))
