@@ -5,14 +5,21 @@ import inspect
 import io
 import textwrap
 import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
 
 import matplotlib as mpl
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
+from minires.data import key
+from minires.lab.runs import Run, by_net, find_runs
+
 # the paper's families and the two backends; their greys differ too
 PLAIN, RESIDUAL, LOOPS, NUMPY, NUMBA, MUTED = "#b2182b", "#2166ac", "#7f7f7f", "#e08214", "#1b7837", "#9a9a9a"
 HUES = ("#2166ac", "#e08214", "#1b7837", "#b2182b", "#7b3294", "#8c6d31")  # things to tell apart within one figure
+FOUR = ("plain20", "plain56", "resnet20", "resnet56")  # the nets of the experiment
 
 mpl.rcParams.update(
     {
@@ -72,3 +79,22 @@ def seconds(call: object, repeats: int = 3) -> float:
         call()
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+def recorded(data: str) -> list[Run]:
+    """Finished runs of plain and residual nets of 20 and 56 layers: the longest recorded experiment on these data."""
+    found: dict[int, list[Run]] = defaultdict(list)
+    for run in find_runs(sorted((Path(__file__).parent / "runs").iterdir())):
+        if run.done and key(run.data["name"]) == data and run.net in FOUR:
+            found[run.config["iterations"]].append(run)
+    return found[max(size for size, runs in found.items() if len(by_net(runs)) == len(FOUR))]
+
+
+def counting(total: int, what: str) -> Iterator[int]:
+    """Count from 0, and say twice a second how far it is."""
+    place, said = display(Markdown(""), display_id=True), time.monotonic()
+    for i in range(total):
+        yield i
+        if time.monotonic() - said > 0.5 or i + 1 == total:
+            place.update(Markdown(f"*{what}: {i + 1} of {total}*"))
+            said = time.monotonic()

@@ -1,0 +1,435 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: jupytext,kernelspec,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5. Deeper is worse: why?
+#
+# Stack more layers on a plain network, and from some depth on it gets *worse*. Not on new pictures only, where one might blame overfitting: on the pictures it is trained on. He, Zhang, Ren and Sun called this *degradation* in 2015, and residual networks are their answer to it. This lesson looks at the evidence, and tries the usual explanations one by one.
+#
+# - **Time:** 60 minutes; the notebook runs for about one.
+# - **You need:** [lesson 4](04_batch_norm.ipynb) for batch norm. Stochastic gradient descent as an idea is enough.
+# - **Afterwards you can** tell degradation from overfitting and from vanishing gradients by a measurement, build a deep network that must be as good as a shallow one, and read claims about depth with care.
+
+# %%
+import copy
+
+import numpy as np
+from matplotlib.figure import Figure
+from style import FOUR, HUES, MUTED, PLAIN, RESIDUAL, claims, counting, recorded, say, show, source, table
+
+from minires import get_ops, plain
+from minires.data import load, normalise, per_pixel_mean, shapes10, stream
+from minires.lab import live, plots
+from minires.lab.deepen import deepen
+from minires.lab.degradation import base_config
+from minires.lab.runs import by_net, final, noise
+from minires.lab.train import evaluate, train_step
+from minires.layers import recompute_statistics
+from minires.ops import default_backend, prepare
+from minires.optim import SGD
+from minires.resnet import by_name
+
+ops = get_ops("numpy")
+prepare(default_backend(), lambda kernel: None)  # compile what is needed, once
+
+# %% [markdown]
+# ## The surprise
+#
+# Four networks were trained by one recipe on the same pictures in the same order: plain and residual, 20 and 56 layers. Here is the record.
+
+# %%
+runs = recorded("cifar10")
+nets, config, where = by_net(runs), runs[0].config, runs[0].data["name"]
+train_error = {net: final(group, "train").mean() for net, group in nets.items()}
+test_error = {net: final(group, "test").mean() for net, group in nets.items()}
+show(
+    plots.errors(runs),
+    f"Error against iterations on {where}, plain nets on the left, residual nets on the right. {plots.message(runs)}.",
+)
+
+# %%
+seeds = max(map(len, nets.values()))
+epochs = config["iterations"] * config["batch_size"] / 50_000
+say(f"""
+    {where}, {config["iterations"]:,} steps of {config["batch_size"]} pictures ({epochs:.1f} passes over 50,000), learning rate {config["lr"]:g}, {f"mean of {seeds} seeds" if seeds > 1 else "one seed"}.
+    On the pictures it is *trained* on, plain-20 errs on {train_error["plain20"]:.1f} % and plain-56 on **{train_error["plain56"]:.1f} %**; on new ones {test_error["plain20"]:.1f} and {test_error["plain56"]:.1f} %.
+    With shortcuts, 56 layers come to {train_error["resnet56"]:.1f} % in training: {train_error["plain56"] - train_error["resnet56"]:.0f} points less, with not one parameter more.
+""")
+assert train_error["plain56"] > train_error["plain20"] + 10
+assert train_error["resnet56"] < train_error["plain56"] - 10
+
+# %% [markdown]
+# Why should that not be so? Because plain-56 *contains* plain-20. Let 36 of its layers pass on what they get, and the rest do what plain-20 does. Whatever plain-20 can do, plain-56 can do. And yet training does not find it.
+#
+# The record is from another day. The next cell makes it anew, with curves that grow as you watch: set `RERUN` to `True`. The longer of the two sizes takes most of an hour on two cores, `"quick"` some minutes.
+
+# %%
+RERUN = False
+if RERUN:
+    data = load()  # CIFAR-10 if it is here, otherwise shapes10
+    live(FOUR, base_config(data, "lesson", backend=default_backend()), "../runs/lesson-5", data)
+
+# %% [markdown]
+# ## By hand
+#
+# Can a layer with batch norm and ReLU pass on what it gets? Take one channel with two values, $x = (0, 4)$, both at least 0 because they come out of a ReLU. The convolution multiplies by 1 and adds no neighbour: $(0, 4)$ again. Batch norm takes off the mean 2 and divides by the deviation 2: $(-1, 1)$. Then it multiplies by $\gamma$ and adds $\beta$. With $\gamma = 2$ and $\beta = 2$ that is $(0, 4)$. The ReLU has nothing to cut off.
+
+# %%
+x = np.array([0.0, 4.0]).reshape(1, 1, 2, 1)  # one picture, one row, two columns, one channel
+w = np.zeros((3, 3, 1, 1))
+w[1, 1] = 1  # the centre of the kernel
+convolved, _ = ops.conv2d_forward(x, w, pad=1)
+normed, mean, var, _ = ops.batchnorm_forward(convolved, np.array([2.0]), np.array([2.0]), eps=0.0)
+y, _ = ops.relu_forward(normed)
+table(
+    ["", "x", "convolution", "mean, deviation", "batch norm", "ReLU"],
+    [
+        [f"value {i + 1}", *(f"{a.flat[i]:g}" for a in (x, convolved, np.r_[mean, np.sqrt(var)], normed, y))]
+        for i in (0, 1)
+    ],
+)
+assert np.array_equal(y, x)
+
+# %% [markdown]
+# ## The equation
+#
+# An **identity layer**: for every channel of its input $x \ge 0$ with mean $\mu$ and variance $\sigma^2$,
+#
+# $$\max\Big(0,\; \gamma\,\frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}} + \beta\Big) = x \qquad\text{if}\qquad \gamma = \sqrt{\sigma^2 + \varepsilon},\quad \beta = \mu .$$
+#
+# So for every setting $\theta$ of plain-20 there is a setting $D(\theta)$ of plain-56 that computes the same function: copy $\theta$ and fill up with identity layers. Let $E_{20}(\theta)$ and $E_{56}(\theta)$ be the training errors. Then
+#
+# $$\min_{\theta} E_{56}(\theta) \;\le\; \min_{\theta} E_{56}(D(\theta)) \;=\; \min_\theta E_{20}(\theta).$$
+#
+# - The left side is the best that *exists* for 56 layers, the right side the best for 20;
+# - what we saw in the surprise is neither: it is what gradient descent *found*.
+#
+# This is the paper's argument (section 1): a deeper model "should produce no higher training error". If it does, the fault is not in what the network can express but in how we look for it.
+
+# %% [markdown]
+# ## The code
+#
+# The library builds $D(\theta)$:
+
+# %%
+source(deepen)
+
+# %%
+shallow = plain(20, rng=5)
+x = np.random.default_rng(5).standard_normal((8, 32, 32, 3)).astype(np.float32)
+deep = deepen(shallow, 56, x)
+expected = shallow.forward(x)
+assert np.allclose(deep.forward(x), expected, rtol=1e-4, atol=1e-4 * abs(expected).max())
+say(f"`{shallow}` and `{deep}` give the same logits, up to {abs(deep.forward(x) - expected).max():.0e}.")
+
+# %% [markdown]
+# ## The experiment: train and test by depth
+#
+# The first explanation that comes to mind is overfitting: too many parameters for the data. Overfitting has a signature. The error on the training pictures is *small*, and the error on new ones is larger. So we look at both, by depth.
+
+# %%
+show(
+    plots.depth(runs),
+    f"Training and test error at the end against depth, plain and residual nets. {plots.message(runs)}.",
+)
+
+# %%
+gap = {net: test_error[net] - train_error[net] for net in FOUR}
+unsure = {net: noise((nets[net], "test"), (nets[net], "train")) for net in FOUR}
+both = [(nets[net], which) for net in ("plain20", "plain56") for which in ("train", "test")]
+table(
+    ["net", "training error, %", "test error, %", "test minus training", "sampling noise of that"],
+    [
+        [net, *(f"{v[net]:.1f}" for v in (train_error, test_error)), f"{gap[net]:+.1f}", f"±{unsure[net]:.1f}"]
+        for net in FOUR
+    ],
+)
+assert gap["plain56"] <= gap["plain20"] + noise(*both)
+
+# %%
+say(f"""
+    From training to test pictures the error of plain-20 changes by {gap["plain20"]:+.1f} points and that of plain-56 by {gap["plain56"]:+.1f}: the deeper net does not lose more than the shallower one, within the noise of {noise(*both):.1f}.
+    What separates them is there before any test picture is looked at: {train_error["plain56"] - train_error["plain20"]:.1f} points *on the training pictures*. The paper says so in its first section: degradation "is not caused by overfitting".
+""")
+
+# %% [markdown]
+# ## The experiment: pictures that are never seen twice
+#
+# There is a still stronger test. Draw **new pictures at every step**, from the program that draws shapes10. No picture comes back, so nothing can be learned by heart; each batch is a test before it is a lesson. If a deeper net is worse here, overfitting cannot be the reason, and neither can a network "too big for its data": the data have no end.
+#
+# To be quick we take pictures of half size (16x16), batches of 64, learning rate 0.025, and nets of 8, 14 and 20 layers. This cell takes about 20 seconds.
+
+# %%
+FRESH, ON, BATCH, RATE = 200, 80, 64, 0.025  # steps from the usual start, steps later on, pictures a step, rate
+pictures, labels = shapes10.images(BATCH * (FRESH + ON) + 1500, np.random.default_rng(5))
+pictures = pictures[:, ::2, ::2]  # (19420, 16, 16, 3)
+mean = per_pixel_mean(pictures[-1000:])
+
+
+def train(net, first, last, lr):
+    """Errors in percent of the batches from step `first` to `last`, all of new pictures."""
+    optimizer, found = SGD(net.parameters()), []
+    for i in counting(last - first, f"{net.title}, learning rate {lr:g}, step"):
+        rows = slice(BATCH * (first + i), BATCH * (first + i + 1))
+        x = normalise(pictures[rows], mean)
+        found.append(100 * train_step(net, optimizer, x, labels[rows], lr)[1])
+    return np.array(found)
+
+
+usual = {depth: plain(depth, rng=0).use(default_backend()) for depth in (8, 14, 20)}
+fresh = {depth: train(net, 0, FRESH, RATE) for depth, net in usual.items()}
+
+# %% jupyter={"source_hidden": true}
+WINDOW = 20
+
+
+def draw(axes, first, errors, name, **style):
+    """Mean over the last steps, as many as there are up to WINDOW, from step `first` on."""
+    known = np.minimum(np.arange(1, len(errors) + 1), WINDOW)
+    mean = np.convolve(errors, np.ones(WINDOW))[: len(errors)] / known
+    axes.plot(first + np.arange(1, len(errors) + 1), mean, label=f"{name}: {mean[-1]:.0f} %", **style)
+
+
+figure = Figure(figsize=(7.8, 4.2))
+axes = figure.subplots()
+for depth, colour in zip(fresh, ("#ef8a62", PLAIN, "#67001f"), strict=True):
+    draw(axes, 0, fresh[depth], f"plain-{depth}", color=colour, lw=1 + depth / 14)
+axes.set(xlabel="step", ylabel="error on pictures never seen before (%)", xlim=(0, FRESH), ylim=(0, 100))
+axes.legend(loc="lower left", title=f"last {WINDOW} steps")
+axes.set_title("No picture comes twice, and 20 layers still learn more slowly than 8")
+ends = {depth: errors[-WINDOW:].mean() for depth, errors in fresh.items()}
+summary = ", ".join(f"plain-{depth} {error:.0f} %" for depth, error in ends.items())
+show(
+    figure,
+    f"Error on pictures never seen before, by step, for plain nets of 8, 14 and 20 layers. At the end: {summary}.",
+)
+
+# %%
+share = ends[20] / 100
+unsure_fresh = 200 * np.sqrt(share * (1 - share) / (WINDOW * BATCH))
+say(f"""
+    Over the last {WINDOW} steps: {summary} (±{unsure_fresh:.0f} by sampling).
+    The deeper net falls behind although there is nothing to overfit to: here training error and test error are the same thing. So it is not overfitting, and not a lack of data.
+""")
+assert ends[8] + 10 < ends[20]
+
+# %% [markdown]
+# ## The experiment: do gradients vanish?
+#
+# The second explanation: the gradient gets smaller from layer to layer on its way down, until the first layers learn nothing. The runs recorded it, layer by layer, at three steps.
+#
+# What should be drawn? Behind a convolution stands a batch norm, so the *length* of its weights $w$ changes nothing, only their direction does. The gradient with respect to the direction has the size $\lVert dw \rVert \lVert w \rVert$. We draw that, as a share of what the last convolution gets.
+
+# %%
+shown = {net: nets[net][0] for net in ("plain20", "plain56", "resnet56")}
+
+
+def shares(line):
+    """What each convolution gets, of what the last one gets, from the input on."""
+    kernels = [name for name in line["gradient_norm"] if ".shortcut" not in name]
+    got = np.array([line["gradient_norm"][name] * line["weight_norm"][name] for name in kernels])
+    return got / got[-1]
+
+
+by_layer = {net: {line["iteration"]: shares(line) for line in run.layers} for net, run in shown.items()}
+steps = list(by_layer["plain56"])
+
+# %% jupyter={"source_hidden": true}
+figure = Figure(figsize=(9.6, 4.0))
+panels = figure.subplots(1, len(steps), sharey=True)
+styles = {
+    "plain20": {"color": PLAIN, "ls": "--"},
+    "plain56": {"color": PLAIN, "lw": 2.2},
+    "resnet56": {"color": RESIDUAL, "lw": 1.6},
+}
+for axes, step in zip(panels, steps, strict=True):
+    axes.axhline(1, color=MUTED, lw=0.8)
+    for net, style in styles.items():
+        y = by_layer[net][step]
+        axes.semilogy(np.linspace(0, 1, len(y)), y, label=net, **style)
+    axes.set(title=f"step {step:,}", xlabel="place in the net:\ninput 0, loss 1")
+panels[0].set_ylabel("gradient, last layer = 1")
+panels[-1].legend()
+least = {net: min(y.min() for y in found.values()) for net, found in by_layer.items()}
+largest = by_layer["plain56"][steps[0]].max()
+figure.suptitle(
+    f"In plain-56 the gradient first explodes ({largest:,.0f} times the last layer's); it never vanishes",
+    x=0.01,
+    ha="left",
+)
+show(
+    figure,
+    f"Gradient by place in the net at steps {', '.join(map(str, steps))}, logarithmic. At step 1 that of plain-56 rises by orders of magnitude towards the input; "
+    f"later all layers lie between {min(least.values()):.2g} and a few times the last layer's.",
+)
+
+# %%
+before = np.linalg.norm(
+    by_name("plain56", rng=stream(shown["plain56"].config["seed"], "weights", 0)).parameters()["conv.w"]
+)
+after = shown["plain56"].layers[0]["weight_norm"]["conv"]
+say(f"""
+    At the first step nothing vanishes in plain-56: the first layers get up to **{largest:,.0f} times** what the last one gets ({by_layer["resnet56"][steps[0]].max():.1f} times in ResNet-56). Lesson 6 says why it grows.
+    Such a step is no small change: it takes the first layer's weights from length {before:.1f} to {after:.0f}, so their initial values hardly matter any more.
+    After that, the least that any layer gets is {least["plain56"]:.1%} of what the last one gets, and it is the middle of the net that gets little, not its beginning. That is not nothing: over some thousand steps it adds up.
+""")
+assert largest > 50
+assert after > 2 * before
+assert least["plain56"] > 1 / config["iterations"]
+
+# %% [markdown]
+# The paper comes to the same conclusion (section 4.1): the difficulty is "unlikely to be caused by vanishing gradients", since batch norm keeps forward signals alive and backward gradients healthy. It does not mention the explosion before the first step, which Yang and others derived in 2019. And it leaves the cause open: it conjectures "exponentially low convergence rates".
+
+# %% [markdown]
+# ## The experiment: begin at the solution
+#
+# Now the construction, tried. The plain-8 from above has seen its pictures. We deepen it to 20 layers: a plain-20 that *is* as good as plain-8, made by hand. Does gradient descent at least stay there? Both go on for some steps, at two learning rates, and beside them the plain-20 that began in the usual way.
+
+# %%
+about = normalise(pictures[-1500:-1000], mean)  # pictures for statistics
+
+
+def settle(net):
+    """Recompute batch norm's statistics and return the error on 1,000 new pictures, in percent."""
+    recompute_statistics(net, np.split(about, 5))
+    return 100 * evaluate(net, pictures[-1000:], labels[-1000:], mean, 100)[1]
+
+
+at_start = settle(usual[8])
+built = {lr: deepen(usual[8], 20, about) for lr in (0.1, RATE)}
+built_error = 100 * evaluate(built[RATE], pictures[-1000:], labels[-1000:], mean, 100)[1]
+assert abs(built_error - at_start) <= 0.2
+say(f"On 1,000 new pictures plain-8 errs on {at_start:.1f} %, and the plain-20 made of it on {built_error:.1f} %.")
+
+# %%
+on = {}
+for lr in (RATE, 0.1):
+    on["plain-8 goes on", lr] = train(copy.deepcopy(usual[8]), FRESH, FRESH + ON, lr)
+    on["plain-20 built of it", lr] = train(built[lr], FRESH, FRESH + ON, lr)
+on["plain-20, usual start", RATE] = train(usual[20], FRESH, FRESH + ON, RATE)
+last = {name: errors[-WINDOW:].mean() for name, errors in on.items()}
+first = {name: errors[:WINDOW].mean() for name, errors in on.items()}
+
+# %% jupyter={"source_hidden": true}
+figure = Figure(figsize=(7.8, 4.4))
+axes = figure.subplots()
+light, built_colour = "#ef8a62", HUES[0]
+draw(axes, 0, fresh[8], "plain-8", color=light, lw=1.6)
+draw(axes, 0, fresh[20], "plain-20, usual start", color=PLAIN, lw=1.6)
+for (name, lr), errors in on.items():
+    colour = light if "goes on" in name else built_colour if "built" in name else PLAIN
+    draw(axes, FRESH, errors, f"{name}, rate {lr:g}", color=colour, ls="-" if lr == RATE else "--", lw=2)
+axes.axvline(FRESH, color=MUTED, ls=":")
+axes.text(FRESH + 3, 96, "plain-20 is built here", color="0.35", va="top", fontsize=9)
+axes.set(xlabel="step", ylabel="error on new pictures (%)", xlim=(0, FRESH + ON + 5), ylim=(0, 100))
+axes.legend(loc="lower left", fontsize=8, title=f"mean of the last {WINDOW} steps", title_fontsize=8, ncols=2)
+axes.set_title("A good plain-20 exists; from the usual start it is not found in this time")
+show(
+    figure,
+    "Error by step. Plain-8 falls; at step 200 a plain-20 built of it begins with the same function. At learning rate 0.1 its error jumps up and comes back, "
+    "at 0.025 it stays low. The plain-20 from the usual start stays far above both.",
+)
+
+# %%
+by_hand = ("plain-20 built of it", 0.1), ("plain-20 built of it", RATE)
+scratch, goes_on = ("plain-20, usual start", RATE), (("plain-8 goes on", 0.1), ("plain-8 goes on", RATE))
+table(
+    ["net, learning rate", f"error in its first {WINDOW} steps, %", f"in its last {WINDOW}, %"],
+    [[f"{name}, {lr:g}", f"{first[name, lr]:.0f}", f"{last[name, lr]:.0f}"] for name, lr in on],
+)
+say(f"""
+    At rate {RATE:g}, that of the training before, gradient descent stays near where the construction put it ({last[by_hand[1]]:.0f} %, plain-8 {last[goes_on[1]]:.0f} %). At 0.1, the paper's rate, the first steps throw it off ({first[by_hand[0]]:.0f} % instead of the {first[goes_on[0]]:.0f} % that plain-8 has at that rate), and it finds back to {last[by_hand[0]]:.0f} %.
+    The plain-20 from the usual start is at {last[scratch]:.0f} % after {FRESH + ON} steps. It is the same network, with the same {sum(p.size for p in usual[20].parameters().values()):,} weights, on the same pictures. What differs is where the search began.
+""")
+assert first[by_hand[0]] > first[goes_on[0]] + 5
+assert max(last[key] for key in by_hand) < last[scratch] - 8
+
+# %% [markdown]
+# An identity is easy to write down and hard to find for a stack of convolution, batch norm and ReLU: every one of thousands of numbers must be right. A residual block needs nothing but a small body to be nearly an identity. That is the paper's motivation (section 3.1), and the subject of [lesson 6](06_residual_learning.ipynb).
+
+# %% [markdown]
+# ## Claims put to the test
+
+# %%
+deeper = train_error["resnet56"] - train_error["resnet20"]
+unsure_deeper = noise((nets["resnet56"], "train"), (nets["resnet20"], "train"))
+claims(
+    [
+        [
+            "Table 6: plain-56 has 8.75 % error, ResNet-56 6.97 %",
+            f"plain-56 {test_error['plain56']:.1f} %, ResNet-56 {test_error['resnet56']:.1f} % test error in this record; trained to the end, five seeds: 12.95 ± 0.22 % for plain-56 (nabla0001/resnet)",
+            "**no**: table 6 has no plain rows, 8.75 % is ResNet-20",
+        ],
+        [
+            "Degradation is overfitting",
+            f"{train_error['plain56'] - train_error['plain20']:.0f} points on *training* pictures; on fresh ones {ends[20] - ends[8]:.0f} points between 8 and 20 layers",
+            "**no**",
+        ],
+        [
+            "The network is too big for the data",
+            "the same with data that never end",
+            "**no**",
+        ],
+        [
+            "Gradients vanish with depth, shortcuts solve that",
+            f"plain-56 at step 1: up to {largest:,.0f} times the last layer's; least later {least['plain56']:.1%}",
+            "**no**: they explode at the start; later no layer is left without",
+        ],
+        [
+            "A deeper plain net cannot express the solution",
+            f"built: {built_error:.1f} %, like the shallow one",
+            "**no**: it exists, it is not found",
+        ],
+        [
+            "The higher training error is *caused by* the degradation problem",
+            "degradation is the name of this very observation",
+            "**circular**: the paper leaves the cause open",
+        ],
+        [
+            "With shortcuts, error keeps falling with depth",
+            f"ResNet-56 minus ResNet-20 in training: {deeper:+.1f} points here (noise {unsure_deeper:.1f}); in the paper 1202 layers have 7.93 %, 110 layers 6.43 %",
+            "**over-claimed**: not early in training, not at every depth",
+        ],
+    ]
+)
+
+# %% [markdown]
+# The claims are found in popular reviews of the paper. The figures of the paper are those of its table 6 and section 4.2; the five-seed result for plain-56 is published with the code at [nabla0001/resnet](https://github.com/nabla0001/resnet), for plain-20 it is 9.78 ± 0.13 %. So at the end of a full training the gap is about 3 points, and much larger on the way.
+
+# %% [markdown]
+# ## What this does not show
+#
+# - **The end of training.** A short run measures slow *convergence*, which is what the paper conjectures to be behind it. Another reproduction recorded every epoch of 64,000 iterations ([a-martyn/resnet](https://github.com/a-martyn/resnet)): plain-56 is 43 points of training error above plain-20 after 5 epochs, 32 after 20, 2.6 after 164. Smaller, and still there.
+# - **That deeper residual nets are better.** In those records ResNet-56 is behind ResNet-20 in the first epochs and passes it only after ten or more. A short run cannot show it, and ours does not claim it.
+# - **The cause.** We excluded some. An exploding start, chaotic training (lesson 6) and shattered gradients are differences one can measure; which of them slows training down is not settled by a lesson.
+# - The half-size nets of 8 to 20 layers are small witnesses, with one seed. Their differences are far above the sampling noise of one run; the spread between seeds was not measured.
+
+# %% [markdown]
+# ## Exercises
+#
+# **Now.** Deepen `usual[8]` to 32 layers instead of 20. Is the error still the same before training? How far does rate 0.1 throw it off?
+#
+# **To think about.** In `deepen`, the identity blocks come *behind* the trained blocks of a stage. Why would it be wrong to put the first of them in front of everything, right behind the picture?
+#
+# **For the weekend.** `minires degradation --dataset shapes10-fresh` trains plain and residual nets of 20 and 56 layers on pictures that never come back. Predict the order of the four and their distances before you start, then draw it with `minires plot`.
+
+# %% [markdown]
+# ## Where to read on
+#
+# - He, Zhang, Ren, Sun: *Deep Residual Learning*, [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), sections 1, 3.1, 4.1 and 4.2, 2015.
+# - Srivastava, Greff, Schmidhuber: *Training Very Deep Networks*, [arXiv 1507.06228](https://arxiv.org/abs/1507.06228), section 4, 2015. Degradation on MNIST, and gates instead of shortcuts.
+# - Yang and others: *A Mean Field Theory of Batch Normalization*, [arXiv 1902.08129](https://arxiv.org/abs/1902.08129), 2019. Why the gradient explodes at the start.
+# - Li and others: *Visualizing the Loss Landscape of Neural Nets*, [arXiv 1712.09913](https://arxiv.org/abs/1712.09913), section 4, 2018. Deep plain nets with other recipes.
+# - [Lesson 6](06_residual_learning.ipynb): what the shortcut changes.
