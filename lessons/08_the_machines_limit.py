@@ -309,7 +309,7 @@ table(["ResNet-20, forward and backward", "images a second"], [[k, f"{v:.0f}"] f
 
 # %%
 record = Path("bench.json")
-command = "minires bench --peer torch --rounds 7 --json lessons/bench.json"
+command = "minires bench --peer torch,torch.compile --json lessons/bench.json"
 if record.exists():
     timings = json.loads(record.read_text(encoding="utf-8"))["timings"]
     rates = [(t["net"], t["contender"], t["batch_size"] / np.array(t["train"])) for t in timings]
@@ -342,7 +342,7 @@ claims(
 )
 
 # %% [markdown]
-# A fourth one, "to see degradation one needs a GPU", is answered by the first picture of the [README](../README.md): four networks, up to 56 layers, on CIFAR-10, in 9.5 minutes on two cores.
+# A fourth one, "to see degradation one needs a GPU", is answered by the first picture of the [README](../README.md): four networks, up to 56 layers, on CIFAR-10, in minutes on two cores.
 
 # %% [markdown]
 # ## What this does not show

@@ -114,6 +114,8 @@ def relu(body, tmp_path, name="relu_backward"):
         ("return dy * positive, 1", "Expected 1 results (dx), got 2"),
         ("return dy @ positive.nothing", "line 6: return dy @ positive.nothing"),
         ("return dy * positive if np.random.default_rng().random() < 0.5 else dy + 1", ""),
+        ("seen = vars(relu_backward).setdefault('seen', []); seen.append(dy.tobytes()); "
+         "return dy + 1 if seen.count(seen[-1]) == 1 else dy * positive", "gave different answers"),
         ("print('seen', dy.shape); return dy", "In this case it printed:\n    seen ("),
         ("return dy * np.nan", "got nan"),
     ],

@@ -118,26 +118,29 @@ def check(function: Callable[..., Any], name: str | None = None) -> Report:
     swap(attempt, chosen.function, _watched(function, chosen))
     tried, printed = itertools.count(), io.StringIO()
 
-    def fails(case: Case) -> bool:
-        next(tried)
+    def judge(case: Case) -> Wrong | None:
         printed.seek(0)
         printed.truncate()
-        return _judge(chosen, run, attempt, function, case) is not None
+        return _judge(chosen, run, attempt, function, case)
+
+    def fails(case: Case) -> bool:
+        next(tried)
+        return judge(case) is not None
 
     with np.errstate(all="ignore"), contextlib.redirect_stdout(printed):
         try:
             found = (_search(problems(size)[chosen.name][0], fails) for size in SIZES)
             smallest = next(filter(None, found), None)
+            if smallest is None:
+                examples = next(tried)
+                return Report(chosen.name, True, examples, f"{examples} cases agree with the reference.")
+            wrong = judge(smallest)
         except Flaky:
+            smallest = wrong = None
+        if smallest is None or wrong is None:
             again = "The same arguments gave different answers: the result must depend on nothing but the arguments."
             return Report(chosen.name, False, next(tried), again)
-        if smallest is None:
-            examples = next(tried)
-            return Report(chosen.name, True, examples, f"{examples} cases agree with the reference.")
-        fails(smallest)
         output = printed.getvalue()
-        wrong = _judge(chosen, run, attempt, function, smallest)
-        assert wrong is not None
         diagnosis = _diagnose(chosen, run, attempt, smallest, wrong.output) if wrong.output else ""
     message = f"The smallest case that fails, of {next(tried)} tried:\n\n{_show(smallest)}\n\n{wrong}"
     if output:
