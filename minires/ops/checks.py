@@ -5,6 +5,8 @@ Each function raises `InputError` with what was expected, what came, and what to
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from minires.errors import InputError
@@ -14,13 +16,19 @@ Shape = tuple[int, ...]
 REAL, SMOOTH = ("float32", "float64"), ("float32", "float64", "complex128")
 
 
+@cache
+def _name(dtype: np.dtype) -> str:
+    """Name of a type, whatever its byte order; NumPy takes microseconds to find it."""
+    return dtype.name
+
+
 def arrays(op: str, dtypes: tuple[str, ...] = REAL, **named: np.ndarray) -> None:
     """Every argument is a non-empty array of one and the same floating type."""
     first = next(iter(named))
     for name, a in named.items():
         if not isinstance(a, np.ndarray):
             raise InputError(f"{op}: {name} must be a NumPy array, got {type(a).__name__}; wrap it in np.asarray(...)")
-        if a.dtype.name not in dtypes:
+        if _name(a.dtype) not in dtypes:
             raise InputError(
                 f"{op}: {name} must be {' or '.join(dtypes)}, got {a.dtype}; convert it with .astype(np.float32)"
             )

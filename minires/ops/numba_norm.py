@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from minires.ops import checks
-from minires.ops.jit import kernel
+from minires.ops.jit import inner, kernel
 from minires.ops.simd import contiguous, lanes, load, load_or, register, store, zeros
 
 Array = np.ndarray
@@ -21,67 +21,105 @@ Cache = tuple
 BLOCK = 1 << 14  # values, about: a block of x and one of y stay in a core's second cache while each register is visited
 
 
-def _strip(C: int, dtype: np.dtype) -> tuple[int, int]:
-    """Return the length of a strip for C channels, and the number of values in a block."""
-    strip = math.lcm(C, lanes(dtype))
+def _sizes(x: Array) -> tuple[int, int]:
+    """Return the length of a strip, and the number of values in a block."""
+    strip = math.lcm(x.shape[-1], lanes(x.dtype))
     return strip, strip * max(1, BLOCK // strip)
-
-
-def _columns(strip: int, dtype: np.dtype, *per_channel: Array) -> Array:
-    """Repeat each row of C values to the length of a strip."""
-    return np.stack([np.tile(np.asarray(a, dtype), strip // len(a)) for a in per_channel])
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
 
 
+@inner
+def _spread(row: Array, strip: int) -> Array:
+    """Repeat C values to the length of a strip."""
+    column = np.empty(strip, row.dtype)
+    for s in range(strip):
+        column[s] = row[s % len(row)]
+    return column
+
+
+@inner
+def _added_up(sums: Array, C: int) -> Array:
+    """Of two sums per block and place in a strip, those per channel: (2, C), in float64 and in order."""
+    total = np.zeros((2, C))
+    for b in range(len(sums)):
+        for i in range(2):
+            for s in range(sums.shape[2]):
+                total[i, s % C] += sums[b, i, s]
+    return total
+
+
+@inner
+def _first_mean(x: Array, image: int, C: int) -> Array:
+    """Mean of each channel over the first image, which has so many values."""
+    mean = np.zeros(C, x.dtype)
+    for i in range(0, image, C):
+        for c in range(C):
+            mean[c] += x[i + c]
+    return mean * x.dtype.type(C / image)
+
+
 @kernel
-def _moments(x: Array, centre: Array, sums: Array, block: int) -> None:
-    """Of each block b and place in a strip: (sum of d, sum of d * d) with d = x - centre."""
-    strip = centre.size
+def _moments(x: Array, image: int, C: int, strip: int, block: int) -> Array:
+    """Mean and variance of each channel: (2, C), in float64.
+
+    var = mean of d^2 - (mean of d)^2 with d = x - centre cancels if the centre is far from the mean. The mean of the
+    first image is near: its distance is at most sqrt(N var), so that no data lose more than a factor N, and real data
+    next to nothing.
+    """
+    centre = _first_mean(x, image, C)
+    column = _spread(centre, strip)
+    sums = np.empty(((x.size + block - 1) // block, 2, strip), x.dtype)
     for b in prange(len(sums)):
         for j in range(0, strip, len(register(x))):
-            c, total, squares = load(centre, j), zeros(x), zeros(x)
+            c, total, squares = load(column, j), zeros(x), zeros(x)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
                 d = load_or(x, i, c) - c
                 total, squares = total + d, squares + d * d
             store(sums, 2 * b * strip + j, total)
             store(sums, (2 * b + 1) * strip + j, squares)
+    moments = _added_up(sums, C) / (x.size // C)
+    moments[1] = np.maximum(moments[1] - moments[0] * moments[0], 0)
+    moments[0] += centre
+    return moments
 
 
 @kernel
-def _normalise(x: Array, columns: Array, y: Array, block: int) -> None:
-    """Compute y = (x - mean) * scale + beta with (mean, scale, beta) = columns."""
-    strip = columns.shape[1]
+def _normalise(x: Array, rows: Array, y: Array, strip: int, block: int) -> None:
+    """Compute y = (x - mean) * scale + beta with (mean, scale, beta) = rows."""
+    means, scales, betas = _spread(rows[0], strip), _spread(rows[1], strip), _spread(rows[2], strip)
     for b in prange((x.size + block - 1) // block):
         for j in range(0, strip, len(register(x))):
-            mean, scale, beta = load(columns[0], j), load(columns[1], j), load(columns[2], j)
+            mean, scale, beta = load(means, j), load(scales, j), load(betas, j)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
                 store(y, i, (load(x, i) - mean) * scale + beta)
 
 
 @kernel
-def _gradient_sums(dy: Array, x: Array, mean_column: Array, sums: Array, block: int) -> None:
-    """Of each block b and place in a strip: (sum of dy, sum of dy * d) with d = x - mean."""
-    strip = mean_column.size
+def _gradient_sums(dy: Array, x: Array, mean: Array, strip: int, block: int) -> Array:
+    """Of each channel the sum of dy, and that of dy * d with d = x - mean: (2, C), in float64."""
+    column = _spread(mean, strip)
+    sums = np.empty(((x.size + block - 1) // block, 2, strip), x.dtype)
     for b in prange(len(sums)):
         for j in range(0, strip, len(register(x))):
-            mean, total, products = load(mean_column, j), zeros(x), zeros(x)
+            m, total, products = load(column, j), zeros(x), zeros(x)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
                 g = load(dy, i)
-                total, products = total + g, products + g * (load(x, i) - mean)
+                total, products = total + g, products + g * (load(x, i) - m)
             store(sums, 2 * b * strip + j, total)
             store(sums, (2 * b + 1) * strip + j, products)
+    return _added_up(sums, len(mean))
 
 
 @kernel
-def _gradient_input(dy: Array, x: Array, columns: Array, dx: Array, block: int) -> None:
-    """Compute dx = dy * scale - share_dy - (x - mean) * share_d, the shares being those of the two sums."""
-    strip = columns.shape[1]
+def _gradient_input(dy: Array, x: Array, rows: Array, dx: Array, strip: int, block: int) -> None:
+    """Compute dx = dy * scale - share_dy - (x - mean) * share_d with (mean, scale, share_dy, share_d) = rows."""
+    means, scales = _spread(rows[0], strip), _spread(rows[1], strip)
+    shares_dy, shares_d = _spread(rows[2], strip), _spread(rows[3], strip)
     for b in prange((x.size + block - 1) // block):
         for j in range(0, strip, len(register(x))):
-            mean, scale = load(columns[0], j), load(columns[1], j)
-            share_dy, share_d = load(columns[2], j), load(columns[3], j)
+            mean, scale, share_dy, share_d = load(means, j), load(scales, j), load(shares_dy, j), load(shares_d, j)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
                 store(dx, i, load(dy, i) * scale - share_dy - (load(x, i) - mean) * share_d)
 
@@ -89,47 +127,27 @@ def _gradient_input(dy: Array, x: Array, columns: Array, dx: Array, block: int) 
 # ---------------------------------------------------------------------------------------------------------- public ops
 
 
-def _sums(shape: tuple[int, ...], dtype: np.dtype) -> tuple[Array, int]:
-    """Return room for two sums per block and place in a strip, and the number of values in a block."""
-    strip, block = _strip(shape[-1], dtype)
-    return np.empty((-(-math.prod(shape) // block), 2, strip), dtype), block
-
-
-def _per_channel(sums: Array, C: int) -> Array:
-    """Add up blocks in order, and places of the same channel, in float64: two rows of C values."""
-    return sums.sum(axis=0, dtype=np.float64).reshape(2, -1, C).sum(axis=1)
-
-
 def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
     """Read x twice and write y once; the cache holds x and the statistics, and xhat is never stored."""
     checks.batchnorm(x, eps, gamma=gamma, beta=beta)
-    x, C, M = contiguous(x), x.shape[-1], x.size // x.shape[-1]
-    sums, block = _sums(x.shape, x.dtype)
-    # var = mean of d^2 - (mean of d)^2 cancels if the centre is far from the mean. The mean of the first image is near:
-    # its distance is at most sqrt(N var), so that no data lose more than a factor N, and real data next to nothing
-    centre = x[0].reshape(-1, C).mean(axis=0)
-    strip = sums.shape[2]
-    _moments(x.reshape(-1), _columns(strip, x.dtype, centre)[0], sums, block)
-    d, square = _per_channel(sums, C) / M
-    mean, var = centre + d, np.maximum(square - d * d, 0)
+    x = contiguous(x)
+    y = np.empty_like(x)
+    mean, var = _moments(x.reshape(-1), x[0].size, x.shape[-1], *_sizes(x))
     inv_std = 1 / np.sqrt(var + eps)
-    y, columns = np.empty_like(x), _columns(strip, x.dtype, mean, gamma * inv_std, beta)
-    _normalise(x.reshape(-1), columns, y.reshape(-1), block)
-    return y, mean.astype(x.dtype), var.astype(x.dtype), (x, columns, inv_std)
+    rows = np.array([mean, gamma * inv_std, beta], x.dtype)
+    _normalise(x.reshape(-1), rows, y.reshape(-1), *_sizes(x))
+    return y, rows[0].copy(), var.astype(x.dtype), (x, rows[0], gamma * inv_std, inv_std)
 
 
 def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """Read dy and x for the two sums, and again for dx."""
-    x, columns, inv_std = cache
+    x, mean, scale, inv_std = cache
     checks.same_shape("batchnorm_backward", "dy", dy, x.shape)
-    dy, C, M = contiguous(dy, x.dtype), x.shape[-1], x.size // x.shape[-1]
-    sums, block = _sums(x.shape, x.dtype)
-    _gradient_sums(dy.reshape(-1), x.reshape(-1), columns[0], sums, block)
-    dbeta, sum_dy_d = _per_channel(sums, C)
-    scale, dgamma = columns[1, :C].astype(np.float64), sum_dy_d * inv_std
-    dx = np.empty_like(x)
-    shares = _columns(sums.shape[2], x.dtype, scale * dbeta / M, scale * inv_std * dgamma / M)
-    _gradient_input(dy.reshape(-1), x.reshape(-1), np.concatenate([columns[:2], shares]), dx.reshape(-1), block)
+    dy, dx, M = contiguous(dy, x.dtype), np.empty_like(x), x.size // x.shape[-1]
+    dbeta, sum_dy_d = _gradient_sums(dy.reshape(-1), x.reshape(-1), mean, *_sizes(x))
+    dgamma = sum_dy_d * inv_std
+    rows = np.array([mean, scale, scale * dbeta / M, scale * inv_std * dgamma / M], x.dtype)
+    _gradient_input(dy.reshape(-1), x.reshape(-1), rows, dx.reshape(-1), *_sizes(x))
     return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
 
 
@@ -137,8 +155,7 @@ def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: A
     """Read x and write y."""
     checks.batchnorm(x, eps, gamma=gamma, beta=beta, mean=mean, var=var)
     x = contiguous(x)
-    strip, block = _strip(x.shape[-1], x.dtype)
     y = np.empty_like(x)
-    columns = _columns(strip, x.dtype, mean, gamma / np.sqrt(var + eps), beta)
-    _normalise(x.reshape(-1), columns, y.reshape(-1), block)
+    rows = np.array([mean, gamma / np.sqrt(var + eps), beta], x.dtype)
+    _normalise(x.reshape(-1), rows, y.reshape(-1), *_sizes(x))
     return y
