@@ -7,8 +7,8 @@ from minires.data import shapes10, stream
 from minires.errors import InputError
 
 PINNED = [
-    (0, "0e4026beac1d771f92e12b8fa81377f784f1a6b7a1556922b1e7070795d946cc"),
-    (1, "f3e59c50706235f061c876cac965673a9efd2c7af154ff5e554371ee3cbaf2eb"),
+    (0, "34d58947de6cee324cf76789db6e7bea519ad9c03a2d37e41c95bb4efb36ea22"),
+    (1, "010bb71c8d6e7b7fca95451cefad52dcc9f4a352e21ca7d08c799e157f8954b4"),
 ]
 
 
@@ -50,20 +50,11 @@ def coarse(images):
     return images.reshape(-1, 16, 2, 16, 2, 3).mean((2, 4)).reshape(len(images), -1) / 255 - 0.5
 
 
-def test_a_linear_classifier_errs_on_three_images_of_ten_or_more():
+def test_a_linear_classifier_errs_on_two_images_of_five_or_more():
     data = shapes10.dataset(seed=0, train=6_000, test=1_000)
     x, targets = coarse(data.train_images), np.eye(10)[data.train_labels] - 0.1
     w = np.linalg.solve(x.T @ x + 100 * np.eye(x.shape[1]), x.T @ targets)  # ridge regression
-    assert np.mean(np.argmax(coarse(data.test_images) @ w, axis=1) == data.test_labels) < 0.7
-
-
-def test_mean_colour_is_a_hint_and_no_more():
-    data = shapes10.dataset(seed=0, train=6_000, test=2_000)
-    colours, labels = data.train_images.mean((1, 2)), data.train_labels
-    of_class = np.stack([colours[labels == k].mean(axis=0) for k in range(10)])
-    distance = np.linalg.norm(data.test_images.mean((1, 2))[:, None] - of_class, axis=2)
-    accuracy = np.mean(distance.argmin(axis=1) == data.test_labels)
-    assert 0.3 < accuracy < 0.5
+    assert np.mean(np.argmax(coarse(data.test_images) @ w, axis=1) == data.test_labels) < 0.6
 
 
 def test_classes_hold_different_shapes_of_equal_brightness():

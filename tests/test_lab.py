@@ -65,7 +65,7 @@ def verdicts(folder):
 
 def test_tiers_have_the_papers_schedule_and_the_quick_one_none(shapes):
     configs = {name: degradation.base_config(shapes, name) for name in TIERS}
-    assert [c.iterations for c in configs.values()] == [140, 2_000, 16_000, 64_000]
+    assert [c.iterations for c in configs.values()] == [160, 2_000, 16_000, 64_000]
     assert configs["quick"].milestones == ()
     assert configs["lesson"].milestones == (1_000, 1_500)
     assert configs["quarter"].milestones == (8_000, 12_000)

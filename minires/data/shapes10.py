@@ -1,11 +1,9 @@
 """
 Ten shapes, drawn by arithmetic: a data set that needs no download and never runs out.
 
-The colour of the background leans with the class, as it does in photographs (ships lie on blue): a hint that any network
-finds in its first steps. For the rest it has to see form: brightness and the shape's colour carry no label, position,
-size and angle vary, strokes of the shape's own colour lie behind it and one more in front. Only sums, products,
-quotients, square roots and comparisons touch a pixel, operations that every machine rounds alike: every machine draws
-the same bits.
+Colour and brightness carry no label, position, size and angle vary, strokes of the shape's own colour lie behind it and
+one more in front, so a network has to see form. Only sums, products, quotients, square roots and comparisons touch a
+pixel, operations that every machine rounds alike: every machine draws the same bits.
 """
 
 from collections.abc import Callable
@@ -97,8 +95,6 @@ SHAPES: dict[str, Callable[[Plane, Plane], Plane]] = {
     "heart": _heart,
 }
 CLASSES: tuple[str, ...] = tuple(SHAPES)
-_HUES = 2 * np.pi * (np.arange(len(CLASSES)) / len(CLASSES) - np.arange(3)[:, None] / 3)  # evenly about the circle
-TINTS = np.rint(45 * np.cos(_HUES)).astype(np.float32)  # (3, 10), added to the background; no class is brighter
 
 
 def _uniform(rng: np.random.Generator, low: float, high: float, *shape: int) -> np.ndarray:
@@ -167,7 +163,7 @@ def _draw(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     labels, hard = rng.integers(0, len(CLASSES), n), _uniform(rng, 0, 1, n, 1, 1)
     axis = np.arange(SIZE, dtype=np.float32) - np.float32((SIZE - 1) / 2)
     x, y = axis[None, None, :], axis[None, :, None]
-    ground = _uniform(rng, 50, 150, 3, n, 1, 1) + TINTS[:, labels, None, None]
+    ground = _uniform(rng, 30, 150, 3, n, 1, 1)
     ink = ground + (1 - 0.8 * hard) * (_contrast(rng, ground, 30, 105, darker=hard / 2) - ground)
     canvas = _background(rng, x, y, ground, hard)
 
