@@ -23,7 +23,6 @@
 # - **Afterwards you can** say what bounds a computation, read a roofline, and explain why a kernel keeps a tile of its result in registers.
 
 # %%
-import itertools
 import json
 import os
 import time
@@ -58,34 +57,20 @@ xpad = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
 def seven_loops(x, w, y):
     (N, OH, OW, K), (KH, KW, C, _) = y.shape, w.shape
     for n, i, j, k in np.ndindex(N, OH, OW, K):
-        for p, q, c in itertools.product(range(KH), range(KW), range(C)):
+        for p, q, c in np.ndindex(KH, KW, C):
             y[n, i, j, k] += x[n, i + p, j + q, c] * w[p, q, c, k]
 
 
-@numba.njit
-def compiled_loops(x, w, y):
-    (N, OH, OW, K), (KH, KW, C, _) = y.shape, w.shape
-    for n in range(N):
-        for i in range(OH):
-            for j in range(OW):
-                for k in range(K):
-                    for p in range(KH):
-                        for q in range(KW):
-                            for c in range(C):
-                                y[n, i, j, k] += x[n, i + p, j + q, c] * w[p, q, c, k]
+compiled_loops = numba.njit(seven_loops)  # not one letter changed
 
 
 @numba.njit
 def filters_innermost(x, w, y):
     (N, OH, OW, K), (KH, KW, C, _) = y.shape, w.shape
-    for n in range(N):
-        for i in range(OH):
-            for j in range(OW):
-                for p in range(KH):
-                    for q in range(KW):
-                        for c in range(C):
-                            for k in range(K):  # w and y are read in the order in which they lie in memory
-                                y[n, i, j, k] += x[n, i + p, j + q, c] * w[p, q, c, k]
+    for n, i, j in np.ndindex(N, OH, OW):
+        for p, q, c in np.ndindex(KH, KW, C):
+            for k in range(K):  # w and y are read in the order in which they lie in memory
+                y[n, i, j, k] += x[n, i + p, j + q, c] * w[p, q, c, k]
 
 
 # %%

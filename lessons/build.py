@@ -1,7 +1,7 @@
 """
-Make the notebooks from their texts: `python lessons/build.py [01_convolution.py ...]`, all of them without arguments.
+Make the notebooks from their texts, and the README's figures from the recorded runs: `python lessons/build.py`.
 
-Edit either half of a pair in JupyterLab (jupytext keeps both), then run this: it executes every cell, stops at an error
+With names, such as 01_convolution.py or figures, only these are made. Edit either half of a pair in JupyterLab (jupytext keeps both), then run this: it executes every cell, stops at an error
 or a warning, and stores the outputs without times and paths of the machine.
 """
 
@@ -11,6 +11,10 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbclient import NotebookClient
+from style import recorded
+
+from minires.data import shapes10
+from minires.lab import plots
 
 HERE = Path(__file__).parent
 KEPT = {"jupytext", "kernelspec"}
@@ -42,7 +46,16 @@ def execute(text: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+def figures() -> None:
+    """Draw what the README shows: the experiment as recorded, and what shapes10 looks like."""
+    plots.save(plots.errors(recorded("cifar10")), HERE / "figures" / "degradation.png")
+    plots.save(plots.sheet(shapes10.sheet(rows=5), shapes10.CLASSES), HERE / "figures" / "shapes10.png")
+
+
 if __name__ == "__main__":
-    for text in [HERE / Path(name).name for name in sys.argv[1:]] or texts():
+    asked = sys.argv[1:]
+    if not asked or "figures" in asked:
+        figures()
+    for text in [HERE / Path(name).name for name in asked if name != "figures"] if asked else texts():
         nbformat.write(execute(text), text.with_suffix(".ipynb"))
         print(text.with_suffix(".ipynb").name)

@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
+from PIL import Image as Picture
 
 from minires.data import key
 from minires.lab.runs import Run, by_net, find_runs
@@ -38,9 +39,10 @@ mpl.rcParams.update(
 
 def show(figure: Figure, alt: str) -> None:
     """Display a figure as a picture with a text for those who cannot see it."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
-    display(Image(picture.getvalue(), alt=alt))
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=100)
+    Picture.open(drawn).convert("RGB").quantize(256, dither=Picture.Dither.NONE).save(small, "png", optimize=True)
+    display(Image(small.getvalue(), alt=alt))
 
 
 def say(text: str) -> None:

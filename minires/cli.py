@@ -372,14 +372,14 @@ def data_cifar10(
 
 @data_app.command("shapes10")
 def data_shapes10(
-    out: Annotated[Path, typer.Option(help="File to write.")] = Path("shapes10.png"),
+    out: Annotated[Path, typer.Option(help="File; .png, .svg or .pdf.")] = Path("shapes10.png"),
     seed: Annotated[int, typer.Option(help="Which images.")] = 0,
 ) -> None:
     """Draw a contact sheet of shapes10, a column for each class.
 
     Example: minires data shapes10 --out sheet.png
     """
-    plots.save_sheet(shapes10.sheet(seed=seed), shapes10.CLASSES, out)
+    plots.save(plots.sheet(shapes10.sheet(seed=seed), shapes10.CLASSES), out)
     say(f"{', '.join(shapes10.CLASSES)}: {out}")
 
 

@@ -24,14 +24,8 @@ def live(
 
     Parameters
     ----------
-    nets : list of str
-        Such as ["plain20", "resnet20"].
-    base : Config
-        The recipe, see `degradation.base_config`.
-    out : Path or str
-        Receives a folder for each run.
-    data : Dataset
-    seeds : int
+    nets, base, out, data, seeds
+        As in `degradation.run`; `degradation.base_config` makes a recipe.
     seconds : float
         Between two drawings, at least.
 

@@ -168,12 +168,12 @@ def _draw_layers(axes: Axes, run: Run, values: Mapping[str, float], style: Any, 
 
 
 def layers_message(runs: Sequence[Run]) -> str:
-    """What the figure by layers shows, in numbers: mean responses, and the smallest gradient seen."""
+    """What the figure by layers shows, in numbers: mean responses, and how far gradients of one step are apart."""
     means = [(run.net, np.mean(list(run.layers[-1]["response_std"].values()))) for run in runs]
     parts = ", ".join(f"{net} {mean:.2f}" for net, mean in means)
-    norms = [list(line["gradient_norm"].values()) for run in runs for line in run.layers]
-    smallest = min(min(n) / n[-1] for n in norms)
-    return f"Mean response {parts}; smallest gradient {smallest:.2g} of the last layer's"
+    norms = [line["gradient_norm"].values() for run in runs for line in run.layers]
+    span = max(max(n) / min(n) for n in norms)
+    return f"Mean response {parts}; in a step, the largest gradient is at most {span:.3g} times the smallest"
 
 
 FIGURES = {"errors": errors, "depth": depth, "layers": layers}
@@ -278,24 +278,23 @@ def table_lines(runs: Sequence[Run]) -> list[list[str]]:
     return lines
 
 
-def save_sheet(sheet: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """Write a contact sheet with the name of each class above its column.
+def sheet(page: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Contact sheet with the name of each class above its column.
 
     Parameters
     ----------
-    sheet : ndarray of shape (H, W, 3), uint8
+    page : ndarray of shape (H, W, 3), uint8
     classes : list of str
-    path : Path
     """
     with mpl.rc_context(STYLE):
-        H, W, _ = sheet.shape
+        H, W, _ = page.shape
         figure = Figure(figsize=(W / 40, H / 40 + 0.3), layout="constrained")
         axes = figure.subplots()
-        axes.imshow(sheet, interpolation="nearest")
+        axes.imshow(page, interpolation="nearest")
         axes.set_xticks((np.arange(len(classes)) + 0.5) * W / len(classes), classes)
         axes.xaxis.tick_top()
         axes.tick_params(length=0, labelsize=9)
         axes.set_yticks([])
         for side in axes.spines.values():
             side.set_visible(False)
-        figure.savefig(path, dpi=110)
+    return figure

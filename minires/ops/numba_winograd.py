@@ -166,15 +166,17 @@ def _multiply(v: Array, at: int, C: int, u: Array, panel: int, m: Array, to: int
     tile_store(tile, m, to, width)
 
 
+@inner
+def _grid(y: Array) -> tuple:
+    """Rows and columns of tiles in an image, and how many such rows are worked on at a time."""
+    TH, TW = (y.shape[1] + 1) // 2, (y.shape[2] + 1) // 2
+    return TH, TW, max(1, TILES // TW)
+
+
 @kernel
 def _filter(x: Array, u: Array, y: Array, corner: tuple, rows: tuple, vectors: tuple) -> None:
     """Write Y of all tiles; `u` is (K / width, 16, C, width), and (top, left) = `corner` is where x begins in xpad."""
-    N, _, _, C = x.shape
-    _, OH, OW, _ = y.shape
-    panels, _, _, width = u.shape
-    top, left = corner
-    TH, TW = (OH + 1) // 2, (OW + 1) // 2  # tiles in an image
-    band = max(1, TILES // TW)
+    (N, _, _, C), (panels, _, _, width), (top, left), (TH, TW, band) = x.shape, u.shape, corner, _grid(y)
     height = (band * TW + len(rows) - 1) // len(rows) * len(rows)
     v_apart, m_apart = height * C + 2 * len(register(x)), height * width + 2 * len(register(x))  # no power of two
     for chunk in prange((N + IMAGES - 1) // IMAGES):
@@ -210,12 +212,7 @@ def _accumulate(v: Array, at: int, C: int, d: Array, column: int, K: int, tiles:
 @kernel
 def _weigh(x: Array, dy: Array, du: Array, corner: tuple, rows: tuple, vectors: tuple) -> None:
     """Compute du[chunk, p, c, k] = sum of (B^T d B)[p, c] (A dY A^T)[p, k] over the tiles of the chunk's images."""
-    N, _, _, C = x.shape
-    _, OH, OW, K = dy.shape
-    chunks = len(du)
-    top, left = corner
-    TH, TW = (OH + 1) // 2, (OW + 1) // 2
-    band = max(1, TILES // TW)
+    (N, _, _, C), (chunks, _, _, K), (top, left), (TH, TW, band) = x.shape, du.shape, corner, _grid(dy)
     v_apart, d_apart = band * TW * C + 2 * len(register(x)), band * TW * K + 2 * len(register(x))
     for chunk in prange(chunks):
         padded = np.zeros((2 * TH + 2, 2 * TW + 2, C), x.dtype)
