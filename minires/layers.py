@@ -285,10 +285,7 @@ class GlobalAvgPool(Layer):
 
 
 class Linear(Layer):
-    """Fully connected layer y = x @ w + b, with w ~ N(0, 0.01^2) as in AlexNet (Krizhevsky 2012, section 5), and b = 0.
-
-    So every class has nearly the same probability at first. The features of a deep residual net are large, being sums
-    over its blocks; with w ~ N(0, 1 / C) its first loss is about 6, not log(10), and its first steps undo that.
+    """Fully connected layer y = x @ w + b, with w ~ N(0, 1 / C) as no ReLU follows, and b = 0.
 
     Parameters
     ----------
@@ -299,7 +296,7 @@ class Linear(Layer):
 
     def __init__(self, C: int, K: int, *, rng: Rng = 0) -> None:
         super().__init__()
-        w = 0.01 * np.random.default_rng(rng).standard_normal((C, K))
+        w = np.sqrt(1 / C) * np.random.default_rng(rng).standard_normal((C, K))
         self.params = {"w": w.astype(np.float32), "b": np.zeros(K, np.float32)}
 
     def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
