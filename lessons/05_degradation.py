@@ -341,7 +341,7 @@ axes.set_title("A good plain-20 exists; from the usual start it is not found in 
 show(
     figure,
     "Error by step. Plain-8 falls; at step 200 a plain-20 built of it begins with the same function. At learning rate 0.1 its error jumps up and comes back, "
-    "at 0.025 it stays low. The plain-20 from the usual start stays far above both.",
+    "at 0.025 it stays low. The plain-20 from the usual start stays above both.",
 )
 
 # %%
@@ -356,7 +356,8 @@ say(f"""
     The plain-20 from the usual start is at {last[scratch]:.0f} % after {FRESH + ON} steps. It is the same network, with the same {sum(p.size for p in usual[20].parameters().values()):,} weights, on the same pictures. What differs is where the search began.
 """)
 assert first[by_hand[0]] > first[goes_on[0]] + 5
-assert max(last[key] for key in by_hand) < last[scratch] - 8
+assert last[by_hand[1]] < last[scratch] - 5
+assert last[by_hand[0]] < last[scratch]
 
 # %% [markdown]
 # An identity is easy to write down and hard to find for a stack of convolution, batch norm and ReLU: every one of thousands of numbers must be right. A residual block needs nothing but a small body to be nearly an identity. That is the paper's motivation (section 3.1), and the subject of [lesson 6](06_residual_learning.ipynb).

@@ -67,7 +67,7 @@ def _steps(name: str, batch_size: int) -> Steps:
     found: Steps = {}
     for C, H in STAGES:
         rng = np.random.default_rng(0)
-        x, dy = rng.standard_normal((2, batch_size, H, H, C), np.float32)
+        x, dy = (rng.standard_normal((batch_size, H, H, C), np.float32) for _ in range(2))  # apart, as in a network
         w = rng.standard_normal((3, 3, C, C), np.float32)
         found |= {f"{kind} {C}@{H}x{H}": step for kind, step in make(name, x, w, dy).items()}
     return found
