@@ -1,7 +1,8 @@
 """
 Make the notebooks from their texts, and the README's figures from the recorded runs: `python lessons/build.py`.
 
-With names, such as 01_convolution.py or figures, only these are made. Edit either half of a pair in JupyterLab (jupytext keeps both), then run this: it executes every cell, stops at an error
+With names, such as 01_convolution.py or figures, only these are made. Edit either half of a pair in JupyterLab
+(jupytext keeps both), then run this: it executes every cell, stops at an error
 or a warning, and stores the outputs without times and paths of the machine.
 """
 

@@ -156,7 +156,7 @@ def _serve(pipe: Any, make: Callable[..., Steps], arguments: tuple) -> None:
             elif question == "kinds":
                 answer = steps["kinds"]() if "kinds" in steps else {}
             else:
-                steps[question]()  # not counted: the contender before has left its threads spinning and the caches full
+                steps[question]()  # not counted: it may pay for threads and caches of the contender before
                 answer = time_of(steps[question], repeats[question])
             pipe.send(answer)
     except EOFError:

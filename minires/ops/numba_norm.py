@@ -1,7 +1,8 @@
 """Batch normalisation, compiled: one pass over memory for the sums, one that writes the result.
 
-In memory the channels repeat. A *strip* is a stretch of whole pixels and whole registers, so that the j-th place of
-every strip belongs to the same channel, whatever C is. A *block* of strips is a chunk of work.
+Kernels see x, y, dy and dx flat: in memory the channels repeat. A *strip* is a stretch of whole pixels and whole
+registers, so that the j-th place of every strip belongs to the same channel, whatever C is. A *block* of strips is a
+chunk of work.
 """
 
 from __future__ import annotations
