@@ -73,7 +73,7 @@ def base_config(
         dataset=data.name,
         iterations=iterations,
         milestones=paper_milestones(iterations),
-        lr=size.lr if lr is None else lr,
+        lr=size.lr_on(data.name) if lr is None else lr,
         eval_images=eval_images,
         eval_every=max(1, iterations // size.evaluations) if eval_every is None else eval_every,
         bn_images=0 if moving_average else eval_images,
