@@ -35,8 +35,8 @@ def record(tmp_path):
     def write(train=DEGRADATION, gap=0.0, tier="quick", seed=0, name=JPEG, smallest=0.5, folder="exp", **changes):
         for net, error in train.items():
             size = TIERS[tier]
-            base = Config(net, name, size.iterations, lr=size.lr_on(name), seed=seed, eval_images=1000, milestones=(50, 150))
-            config = replace(base, **changes)
+            base = Config(net, name, size.iterations, lr=size.lr_on(name), seed=seed, eval_images=1000)
+            config = replace(base, **{"milestones": (50, 150), **changes})
             run = tmp_path / folder / f"{net}-seed{seed}"
             checkpoint.make_folder(run)
             origin = {"name": name, "source": "nowhere", "sha256": "0" * 64}

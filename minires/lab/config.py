@@ -140,7 +140,7 @@ class Tier:
 # Margins are well below what two full sets of public runs on CIFAR-10 show (github.com/a-martyn/resnet): plain-56 is 30
 # to 40 points above plain-20 over epochs 3 to 20, and 2.6 and 4.4 points at the end.
 TIERS = {
-    "quick": Tier(160, 0.025, 0.015, 512, 2, 10),  # at the paper's 0.1, residual nets need longer to leave plain ones
+    "quick": Tier(160, 0.025, 0.01, 512, 2, 10),  # at the paper's 0.1, residual nets need longer to leave plain ones
     "lesson": Tier(2_000, 0.1, 0.1, 2_000, 5, 15),
     "quarter": Tier(16_000, 0.1, 0.1, 5_000, 16, 5),
     "paper": Tier(64_000, 0.1, 0.1, 10_000, 32, 1),
