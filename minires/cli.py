@@ -19,7 +19,7 @@ from minires.data import Dataset, cifar10, shapes10
 from minires.errors import InputError
 from minires.lab import audit, bench_ops, checkpoint, claims, degradation, plots, report
 from minires.lab import bench as timing
-from minires.lab.config import TIERS, Config, provenance, read_record
+from minires.lab.config import QUICK_ON_SHAPES10, TIERS, Config, provenance, read_record
 from minires.lab.runs import find_runs, settled
 from minires.lab.train import Interrupted, train
 from minires.ops import BACKENDS, default_backend, get_ops, prepare
@@ -38,6 +38,7 @@ app = typer.Typer(
 
 RUNS = Path("runs")
 SIZES = ", ".join(f"{name} ({tier.iterations:,} iterations)" for name, tier in TIERS.items())
+ON_SHAPES10 = f"quick on shapes10: {QUICK_ON_SHAPES10.iterations} of only {QUICK_ON_SHAPES10.batch_size} images"
 WATCH_SECONDS = 5.0
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of CIFAR-10 [env: MINIRES_DATA].")]
 DatasetOption = Annotated[str, typer.Option(help="cifar10, shapes10, shapes10-fresh, or auto.")]
@@ -86,7 +87,7 @@ def choose(backend: str | None) -> str:
 
 @app.command("degradation")
 def degradation_command(
-    tier: Annotated[str, typer.Option(help=f"Size: {SIZES}.")] = "quick",
+    tier: Annotated[str, typer.Option(help=f"Size: {SIZES}; {ON_SHAPES10}.")] = "quick",
     iterations: Annotated[int | None, typer.Option(help="Steps for each net, if not those of the tier.")] = None,
     depths: Annotated[str, typer.Option(help="Depths of the nets, separated by commas.")] = "20,56",
     shortcut: Annotated[str, typer.Option(help="Shortcuts of the residual nets: A, B or C.")] = "A",
@@ -96,7 +97,7 @@ def degradation_command(
     data: DataOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder [default: runs/degradation-DATA-ITERATIONS].")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate, if not the tier's.")] = None,
-    batch_size: BatchOption = 128,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step, if not as many as the tier's.")] = None,
     eval_images: Annotated[int | None, typer.Option(help="Images for errors, if not as many as the tier's.")] = None,
     eval_every: Annotated[int | None, typer.Option(help="Iterations between evaluations, if not the tier's.")] = None,
     moving_average: MovingOption = False,
@@ -131,7 +132,7 @@ def degradation_command(
         backend=backend,
     )
     folder = out or RUNS / f"degradation-{slug(found)}-{base.iterations}"
-    say(f"Recipe: {base.iterations} iterations, batch {batch_size}, lr {base.lr:g}, {backend} backend")
+    say(f"Recipe: {base.iterations} iterations, batch {base.batch_size}, lr {base.lr:g}, {backend} backend")
     folders = degradation.run(names, seeds, base, folder, found, quiet, say)
     show(folders, folder / "degradation.png")
     print_claims(folders)

@@ -34,9 +34,9 @@ def record(tmp_path):
 
     def write(train=DEGRADATION, gap=0.0, tier="quick", seed=0, name=JPEG, smallest=0.5, folder="exp", **changes):
         for net, error in train.items():
-            size = TIERS[tier]
-            base = Config(net, name, size.iterations, lr=size.lr_on(name), seed=seed, eval_images=1000)
-            config = replace(base, **{"milestones": (50, 150), **changes})
+            size = recipes.tier_on(tier, name)
+            base = Config(net, name, size.iterations, lr=size.lr, seed=seed, eval_images=1000, milestones=(50, 150))
+            config = replace(base, batch_size=size.batch_size, **changes)
             run = tmp_path / folder / f"{net}-seed{seed}"
             checkpoint.make_folder(run)
             origin = {"name": name, "source": "nowhere", "sha256": "0" * 64}
@@ -65,15 +65,14 @@ def verdicts(folder):
 
 def test_tiers_have_the_papers_schedule_and_the_quick_one_none(shapes):
     configs = {name: degradation.base_config(shapes, name) for name in TIERS}
-    assert [c.iterations for c in configs.values()] == [160, 2_000, 16_000, 64_000]
+    assert [c.iterations for c in configs.values()] == [280, 2_000, 16_000, 64_000]
     assert configs["quick"].milestones == ()
     assert configs["lesson"].milestones == (1_000, 1_500)
     assert configs["quarter"].milestones == (8_000, 12_000)
     assert configs["paper"].milestones == (32_000, 48_000)
     assert all(recipes.tier_name(c.to_json()) == name for name, c in configs.items())
     assert recipes.tier_name(replace(configs["quick"], lr=0.1).to_json()) is None
-    assert configs["quick"].lr == TIERS["quick"].shapes_lr < TIERS["quick"].lr
-    assert recipes.tier_name(replace(configs["quick"], dataset=JPEG).to_json()) is None, "the rate of another data set"
+    assert recipes.tier_name(replace(configs["quick"], dataset=JPEG).to_json()) is None, "the size on another data set"
 
 
 def test_a_tier_asks_for_no_more_images_than_there_are(shapes):

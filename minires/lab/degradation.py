@@ -15,7 +15,7 @@ from minires.data import Dataset, per_pixel_mean, stream, training_batch
 from minires.errors import InputError
 from minires.lab.audit import macs
 from minires.lab.checkpoint import make_folder
-from minires.lab.config import TIERS, Config, paper_milestones
+from minires.lab.config import TIERS, Config, paper_milestones, tier_on
 from minires.lab.train import Progress, claim, position, train, train_step
 from minires.optim import SGD
 from minires.resnet import by_name
@@ -38,6 +38,7 @@ def base_config(
     net: str = "plain20",
     iterations: int | None = None,
     lr: float | None = None,
+    batch_size: int | None = None,
     eval_images: int | None = None,
     eval_every: int | None = None,
     moving_average: bool = False,
@@ -50,7 +51,7 @@ def base_config(
     data : Dataset
         Where it has fewer images than the tier evaluates on, fewer are taken.
     tier : {"quick", "lesson", "quarter", "paper"}
-    net, iterations, lr, eval_images, eval_every
+    net, iterations, lr, batch_size, eval_images, eval_every
         As in `Config`.
     moving_average : bool
         Evaluate with batch norm's moving averages, not recomputed ones.
@@ -64,7 +65,7 @@ def base_config(
     """
     if tier not in TIERS:
         raise InputError(f"the tier must be one of {', '.join(TIERS)}, got {tier!r}")
-    size = TIERS[tier]
+    size = tier_on(tier, data.name)
     iterations = size.iterations if iterations is None else iterations
     if eval_images is None:
         eval_images = min(size.eval_images, len(data.test_images), len(data.train_images) // 2)
@@ -73,7 +74,8 @@ def base_config(
         dataset=data.name,
         iterations=iterations,
         milestones=paper_milestones(iterations),
-        lr=size.lr_on(data.name) if lr is None else lr,
+        lr=size.lr if lr is None else lr,
+        batch_size=size.batch_size if batch_size is None else batch_size,
         eval_images=eval_images,
         eval_every=max(1, iterations // size.evaluations) if eval_every is None else eval_every,
         bn_images=0 if moving_average else eval_images,
