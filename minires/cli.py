@@ -19,7 +19,7 @@ from minires.data import Dataset, cifar10, shapes10
 from minires.errors import InputError
 from minires.lab import audit, bench_ops, checkpoint, claims, degradation, plots, report
 from minires.lab import bench as timing
-from minires.lab.config import QUICK_ON_SHAPES10, TIERS, Config, provenance, read_record
+from minires.lab.config import TIERS, Config, provenance, read_record
 from minires.lab.runs import find_runs, settled
 from minires.lab.train import Interrupted, train
 from minires.ops import BACKENDS, default_backend, get_ops, prepare
@@ -37,8 +37,7 @@ app = typer.Typer(
 )
 
 RUNS = Path("runs")
-SIZES = ", ".join(f"{name} ({tier.iterations:,} iterations)" for name, tier in TIERS.items())
-ON_SHAPES10 = f"quick on shapes10: {QUICK_ON_SHAPES10.iterations} of only {QUICK_ON_SHAPES10.batch_size} images"
+SIZES = ", ".join(f"{name} ({t.iterations:,} iterations of {t.batch_size} images)" for name, t in TIERS.items())
 WATCH_SECONDS = 5.0
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of CIFAR-10 [env: MINIRES_DATA].")]
 DatasetOption = Annotated[str, typer.Option(help="cifar10, shapes10, shapes10-fresh, or auto.")]
@@ -87,7 +86,7 @@ def choose(backend: str | None) -> str:
 
 @app.command("degradation")
 def degradation_command(
-    tier: Annotated[str, typer.Option(help=f"Size: {SIZES}; {ON_SHAPES10}.")] = "quick",
+    tier: Annotated[str, typer.Option(help=f"Size: {SIZES}.")] = "quick",
     iterations: Annotated[int | None, typer.Option(help="Steps for each net, if not those of the tier.")] = None,
     depths: Annotated[str, typer.Option(help="Depths of the nets, separated by commas.")] = "20,56",
     shortcut: Annotated[str, typer.Option(help="Shortcuts of the residual nets: A, B or C.")] = "A",

@@ -15,7 +15,7 @@ from minires import data
 from minires.errors import InputError
 from minires.lab.butterfly import butterfly, growth
 from minires.lab.checkpoint import load_weights, make_folder, write_whole
-from minires.lab.config import TIERS, Config, Tier, tier_name, tier_on
+from minires.lab.config import TIERS, Config, Tier, tier_name
 from minires.lab.deepen import deepen
 from minires.lab.runs import Run, by_net, final, noise
 from minires.lab.train import evaluate, evaluation_rows
@@ -46,9 +46,8 @@ class Group:
     @property
     def tier(self) -> Tier | None:
         """Tier of these runs, if they have its size and recipe."""
-        config = self.runs[0].config
-        name = tier_name(config)
-        return tier_on(name, config["dataset"]) if name else None
+        name = tier_name(self.runs[0].config)
+        return TIERS[name] if name else None
 
     def finished(self, net: str) -> dict[int, Run]:
         """Finished runs of a net by their seeds."""

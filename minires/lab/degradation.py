@@ -15,7 +15,7 @@ from minires.data import Dataset, per_pixel_mean, stream, training_batch
 from minires.errors import InputError
 from minires.lab.audit import macs
 from minires.lab.checkpoint import make_folder
-from minires.lab.config import TIERS, Config, paper_milestones, tier_on
+from minires.lab.config import TIERS, Config, paper_milestones
 from minires.lab.train import Progress, claim, position, train, train_step
 from minires.optim import SGD
 from minires.resnet import by_name
@@ -65,7 +65,7 @@ def base_config(
     """
     if tier not in TIERS:
         raise InputError(f"the tier must be one of {', '.join(TIERS)}, got {tier!r}")
-    size = tier_on(tier, data.name)
+    size = TIERS[tier]
     iterations = size.iterations if iterations is None else iterations
     if eval_images is None:
         eval_images = min(size.eval_images, len(data.test_images), len(data.train_images) // 2)
