@@ -162,7 +162,7 @@ def claims_command(
     vanishing gradients. With --all, (v) the deeper net as good as the shallow one is constructed, and (vi) the growth
     of a rounding error is measured; their verdicts are kept beside the runs.
 
-    Example: minires claims runs/degradation-shapes10-150 --all
+    Example: minires claims runs/degradation-shapes10-280 --all
     """
     print_claims(folders, compute, data)
 
@@ -251,7 +251,7 @@ def plot(
 
     The kind "layers" shows gradient norms and responses layer by layer, as the paper's figure 7.
 
-    Example: minires plot runs/degradation-shapes10-150 --kind depth --out figure.svg
+    Example: minires plot runs/degradation-shapes10-280 --kind depth --out figure.svg
     """
     if kind not in plots.FIGURES:
         raise InputError(f"--kind must be one of {', '.join(plots.FIGURES)}, got {kind!r}")
@@ -277,7 +277,7 @@ def report_command(
 ) -> None:
     """Write figures, tables, claims and provenance of recorded runs to one HTML page that needs nothing else.
 
-    Example: minires report runs/degradation-shapes10-150
+    Example: minires report runs/degradation-shapes10-280
     """
     runs = find_runs(folders)
     path = out or folders[0] / "report.html"
@@ -289,7 +289,7 @@ def report_command(
 def export(folders: FoldersArgument) -> None:
     """Write the weights of trained nets alone to weights.safetensors in their folders, to be kept or given away.
 
-    Example: minires export runs/degradation-shapes10-150/resnet20-seed0
+    Example: minires export runs/degradation-shapes10-280/resnet20-seed0
     """
     for run in find_runs(folders):
         path = checkpoint.export_weights(run.folder)
