@@ -350,14 +350,15 @@ else:
 # %%
 iterations, batch = 64_000, base.batch_size
 epochs = {n: iterations * batch / n for n in (50_000, 45_000)}
-per_step = {
-    name: np.median([r.train[-1]["seconds"] / r.config["iterations"] for r in group]) for name, group in nets.items()
+per_picture = {  # seconds
+    name: np.median([r.train[-1]["seconds"] / r.config["iterations"] / r.config["batch_size"] for r in group])
+    for name, group in nets.items()
 }
 table(
-    ["net", "million multiplications per picture", "seconds per step, recorded", "hours for 64,000 steps"],
+    ["net", "million multiplications per picture", f"seconds for {batch}, recorded", "hours for 64,000 steps"],
     [
-        [name, f"{macs(by_name(name)) / 1e6:.1f}", f"{s:.2f}", f"{s * iterations / 3600:.0f}"]
-        for name, s in per_step.items()
+        [name, f"{macs(by_name(name)) / 1e6:.1f}", f"{s * batch:.2f}", f"{s * batch * iterations / 3600:.0f}"]
+        for name, s in per_picture.items()
     ],
 )
 processor = runs[0].provenance["machine"]["processor"]
