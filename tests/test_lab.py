@@ -187,7 +187,9 @@ def test_the_solution_exists_by_construction(tiny, shapes, tmp_path, monkeypatch
 
 def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
     root = Path(__file__).parents[1] / "lessons" / "runs"
-    for folder in {path.parents[1] for path in root.rglob("config.json")}:
+    folders = {path.parents[1] for path in root.rglob("config.json")}
+    assert {"quick-cifar10", "quick-shapes10"} <= {folder.name for folder in folders}
+    for folder in folders:
         runs = find_runs([folder])
         assert all(run.done for run in runs), folder
         assert all(Config.from_json(run.config).to_json() == run.config for run in runs)
