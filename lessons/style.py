@@ -15,12 +15,14 @@ from matplotlib.figure import Figure
 from PIL import Image as Picture
 
 from minires.data import key
+from minires.lab.config import TIERS, tier_name
 from minires.lab.runs import Run, by_net, find_runs
 
 # the paper's families and the two backends; their greys differ too
 PLAIN, RESIDUAL, LOOPS, NUMPY, NUMBA, MUTED = "#b2182b", "#2166ac", "#7f7f7f", "#e08214", "#1b7837", "#9a9a9a"
 HUES = ("#2166ac", "#e08214", "#1b7837", "#b2182b", "#7b3294", "#8c6d31")  # things to tell apart within one figure
 FOUR = ("plain20", "plain56", "resnet20", "resnet56")  # the nets of the experiment
+RECORDS = Path(__file__).parent / "runs"
 
 mpl.rcParams.update(
     {
@@ -84,12 +86,12 @@ def seconds(call: object, repeats: int = 3) -> float:
 
 
 def recorded(data: str) -> list[Run]:
-    """Finished runs of plain and residual nets of 20 and 56 layers: the longest recorded experiment on these data."""
-    found: dict[int, list[Run]] = defaultdict(list)
-    for run in find_runs(sorted((Path(__file__).parent / "runs").iterdir())):
+    """Finished runs of plain and residual nets of 20 and 56 layers: the largest tier recorded on these data."""
+    found: dict[str, list[Run]] = defaultdict(list)
+    for run in find_runs(sorted(RECORDS.iterdir())):
         if run.done and key(run.data["name"]) == data and run.net in FOUR:
-            found[run.config["iterations"]].append(run)
-    return found[max(size for size, runs in found.items() if len(by_net(runs)) == len(FOUR))]
+            found[tier_name(run.config) or ""].append(run)
+    return found[[tier for tier in TIERS if len(by_net(found[tier])) == len(FOUR)][-1]]
 
 
 def counting(total: int, what: str) -> Iterator[int]:

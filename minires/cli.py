@@ -96,6 +96,7 @@ def degradation_command(
     data: DataOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder [default: runs/degradation-DATA-ITERATIONS].")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate, if not the tier's.")] = None,
+    warmup_lr: WarmupOption = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step, if not as many as the tier's.")] = None,
     eval_images: Annotated[int | None, typer.Option(help="Images for errors, if not as many as the tier's.")] = None,
     eval_every: Annotated[int | None, typer.Option(help="Iterations between evaluations, if not the tier's.")] = None,
@@ -105,20 +106,18 @@ def degradation_command(
 ) -> None:
     """Train plain and residual nets side by side, draw their errors, and check what was claimed of them.
 
-    All tiers but the quick one divide the learning rate by 10 at half and at three quarters of the way. The same
-    command goes on where it was stopped, and only draws what is finished. Claims read from the runs are printed; one
-    that does not hold makes the exit code 1. Claims that take some computing: minires claims.
+    All tiers but the quick one divide the learning rate by 10 at half and at three quarters of the way; the lesson tier
+    warms up before. The same command goes on where it was stopped, and only draws what is finished. Claims read from
+    the runs are printed; one that does not hold makes the exit code 1. Claims that take computing: minires claims.
 
     Example: minires degradation --tier lesson --seeds 3
     """
-    names = degradation.nets(depths.split(","), shortcut) if nets is None else nets.split(",")
-    names = [name for name in names if name.strip()]
+    names = degradation.nets(depths.split(","), shortcut) if nets is None else list(filter(str.strip, nets.split(",")))
     for name in names:
         by_name(name)
     if seeds < 1 or not names:
         raise InputError(f"expected at least one net and one seed, got --nets {nets!r} --seeds {seeds}")
     found = load(dataset, data)
-    backend = choose(backend)
     base = degradation.base_config(
         found,
         tier,
@@ -127,11 +126,13 @@ def degradation_command(
         eval_images=eval_images,
         eval_every=eval_every,
         moving_average=moving_average,
+        warmup_lr=warmup_lr,
         batch_size=batch_size,
-        backend=backend,
+        backend=choose(backend),
     )
     folder = out or RUNS / f"degradation-{slug(found)}-{base.iterations}"
-    say(f"Recipe: {base.iterations} iterations, batch {base.batch_size}, lr {base.lr:g}, {backend} backend")
+    warm = f" after a warm-up at {base.warmup_lr:g}" if base.warmup_lr else ""
+    say(f"Recipe: {base.iterations} iterations, batch {base.batch_size}, lr {base.lr:g}{warm}, {base.backend} backend")
     folders = degradation.run(names, seeds, base, folder, found, quiet, say)
     show(folders, folder / "degradation.png")
     print_claims(folders)

@@ -36,7 +36,7 @@ def record(tmp_path):
         for net, error in train.items():
             size = TIERS[tier]
             base = Config(net, name, size.iterations, lr=size.lr, seed=seed, eval_images=1000, milestones=(50, 150))
-            config = replace(base, batch_size=size.batch_size, **changes)
+            config = replace(base, **{"batch_size": size.batch_size, "warmup_lr": size.warmup_lr} | changes)
             run = tmp_path / folder / f"{net}-seed{seed}"
             checkpoint.make_folder(run)
             origin = {"name": name, "source": "nowhere", "sha256": "0" * 64}
@@ -72,6 +72,23 @@ def test_tiers_have_the_papers_schedule_and_the_quick_one_none(shapes):
     assert configs["paper"].milestones == (32_000, 48_000)
     assert all(recipes.tier_name(c.to_json()) == name for name, c in configs.items())
     assert recipes.tier_name(replace(configs["quick"], lr=0.1).to_json()) is None
+
+
+def test_the_lesson_tier_warms_up_every_net_and_the_others_those_of_110_layers(shapes):
+    lesson, quarter = (degradation.base_config(shapes, tier) for tier in ("lesson", "quarter"))
+    for net, warmup_lr in (("plain56", None), ("resnet110", 0.01), ("plain1202", 0.01)):
+        for base, expected in ((lesson, 0.01), (quarter, warmup_lr)):
+            config = degradation.recipe(replace(base, net=net))
+            assert config.warmup_lr == expected
+            assert TIERS[recipes.tier_name(config.to_json())].iterations == config.iterations
+    assert recipes.tier_name(replace(lesson, warmup_lr=None).to_json()) is None
+    assert recipes.tier_name(replace(quarter, warmup_lr=0.01).to_json()) is None
+    assert degradation.base_config(shapes, "lesson", lr=0.05).warmup_lr is None
+
+
+def test_runs_of_one_size_are_judged_apart_where_one_warmed_up(record):
+    runs = find_runs([record(tier="lesson"), record(tier="lesson", warmup_lr=None, folder="cold")])
+    assert [title.split(":")[0] for title in claims.judge(runs)] == [f"{JPEG}, lesson", f"{JPEG}, custom size"]
 
 
 def test_a_tier_asks_for_no_more_images_than_there_are(shapes):
@@ -188,7 +205,7 @@ def test_the_solution_exists_by_construction(tiny, shapes, tmp_path, monkeypatch
 def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
     root = Path(__file__).parents[1] / "lessons" / "runs"
     folders = {path.parents[1] for path in root.rglob("config.json")}
-    assert {"quick-cifar10", "quick-shapes10"} <= {folder.name for folder in folders}
+    assert {"quick-cifar10", "quick-shapes10", "quick-shapes10-fresh"} <= {folder.name for folder in folders}
     for folder in folders:
         runs = find_runs([folder])
         assert all(run.done for run in runs), folder
@@ -196,7 +213,8 @@ def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
         for title, rows in claims.judge(runs).items():
             refuted = {claim.key for claim, verdict in rows if verdict.held is False}
             assert not refuted, title
-            if {"plain20", "plain56", "resnet56"} <= {run.net for run in runs}:
+            tier = recipes.tier_name(runs[0].config)
+            if tier and {"plain20", "plain56", "resnet56"} <= {run.net for run in runs}:
                 assert {"i", "ii", "iii", "iv"} <= {claim.key for claim, verdict in rows if verdict.held}, title
         for path in folder.glob("*/weights.safetensors"):
             net = plain if path.parent.name.startswith("plain") else resnet
@@ -384,11 +402,12 @@ def test_a_browser_shows_the_report(record, tmp_path):
     assert "plain56 30.0 points above plain20" in dom
 
 
-def test_the_report_says_the_command_that_makes_its_runs_again(run_cli, tmp_path, shapes, monkeypatch):
+@pytest.mark.parametrize("warmup", [(), ("--warmup-lr", 0.001)], ids=["cold", "warm"])
+def test_the_report_says_the_command_that_makes_its_runs_again(run_cli, tmp_path, shapes, monkeypatch, warmup):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data.shapes10, "dataset", lambda **_: shapes)
     quick = ("--iterations", 2, "--batch-size", 2, "--eval-images", 8, "--quiet", "--out", "exp")
-    run_cli("degradation", "--dataset", "shapes10", "--depths", "8", "--seeds", 2, *quick)
+    run_cli("degradation", "--dataset", "shapes10", "--depths", "8", "--seeds", 2, *warmup, *quick)
     (command,) = report.commands(find_runs([Path("exp")]))
     monkeypatch.setattr(degradation, "train", lambda *a: pytest.fail("it trained again"))
     assert command.startswith("minires degradation")

@@ -182,7 +182,7 @@ CLAIMS = (
 def judge(
     runs: Sequence[Run], compute: bool = False, data_folder: Path | None = None
 ) -> dict[str, list[tuple[Claim, Verdict]]]:
-    """Every claim on every group of runs with the same data, size and learning rate, by the title of the group.
+    """Every claim on every group of runs with the same data, tier, size and learning rate, by the title of the group.
 
     Parameters
     ----------
@@ -199,13 +199,14 @@ def judge(
     """
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
-        groups[run.data["name"], *(run.config[key] for key in ("iterations", "batch_size", "lr"))].append(run)
+        numbers = (run.config[key] for key in ("iterations", "batch_size", "lr"))
+        groups[run.data["name"], tier_name(run.config), *numbers].append(run)
     verdicts = {}
-    for (name, iterations, batch_size, lr), members in groups.items():
+    for (name, tier, iterations, batch_size, lr), members in groups.items():
         folder = members[0].folder.parent
         seeds = max(len(group) for group in by_net(members).values())
         size = f"{iterations} iterations of {batch_size} images at lr {lr:g}, {seeds} seed{'s' if seeds > 1 else ''}"
-        title = f"{name}, {tier_name(members[0].config) or 'custom size'}: {size}"
+        title = f"{name}, {tier or 'custom size'}: {size}"
         group, before = Group(members, data_folder), _recorded(folder)
         missing = Verdict(None, f"takes seconds; ask for it with: minires claims {folder} --all")
         verdicts[title] = [

@@ -15,7 +15,7 @@ from minires.data import Dataset, per_pixel_mean, stream, training_batch
 from minires.errors import InputError
 from minires.lab.audit import macs
 from minires.lab.checkpoint import make_folder
-from minires.lab.config import TIERS, Config, paper_milestones
+from minires.lab.config import TIERS, Config, paper_milestones, paper_warmup
 from minires.lab.train import Progress, claim, position, train, train_step
 from minires.optim import SGD
 from minires.resnet import by_name
@@ -42,6 +42,7 @@ def base_config(
     eval_images: int | None = None,
     eval_every: int | None = None,
     moving_average: bool = False,
+    warmup_lr: float | None = None,
     **rest: Any,
 ) -> Config:
     """Recipe of a tier, or of another size by its rules; what is None is the tier's.
@@ -55,6 +56,8 @@ def base_config(
         As in `Config`.
     moving_average : bool
         Evaluate with batch norm's moving averages, not recomputed ones.
+    warmup_lr : float, optional
+        The tier's goes with the tier's `lr` only.
     **rest
         Other fields of `Config`.
 
@@ -79,6 +82,7 @@ def base_config(
         eval_images=eval_images,
         eval_every=max(1, iterations // size.evaluations) if eval_every is None else eval_every,
         bn_images=0 if moving_average else eval_images,
+        warmup_lr=size.warmup_lr if warmup_lr is None and lr is None else warmup_lr,
         **rest,
     )
 
@@ -106,7 +110,7 @@ def run(
     seeds : int
         Seeds 0 .. seeds - 1.
     base : Config
-        The recipe; its `net` and `seed` are replaced. Nets of 110 layers and more warm up at lr 0.01, as in the paper.
+        The recipe; its `net` and `seed` are replaced. Nets of 110 layers and more warm up, as in the paper.
     out : Path
         Receives a folder for each run.
     data : Dataset
@@ -147,9 +151,8 @@ def run(
 
 
 def recipe(config: Config) -> Config:
-    """Add the paper's warm-up where it had one: from 110 layers on, at lr 0.1 (section 4.2)."""
-    deep = int("".join(filter(str.isdigit, config.net))) >= 110
-    return replace(config, warmup_lr=0.01) if deep and config.warmup_lr is None and config.lr > 0.01 else config
+    """Add the paper's warm-up where it had one."""
+    return replace(config, warmup_lr=config.warmup_lr or paper_warmup(config.net, config.lr))
 
 
 def forecast(configs: Sequence[Config], left: Sequence[int], data: Dataset) -> str:

@@ -251,7 +251,9 @@ def _caption(runs: Sequence[Run]) -> str:
         return " / ".join(dict.fromkeys(str(r.config[key]) for r in runs))
 
     data = " / ".join(dict.fromkeys(r.data["name"] for r in runs))
-    return f"{data}, {each('iterations')} iterations, batch {each('batch_size')}, lr {each('lr')}"
+    warm = " / ".join(dict.fromkeys(f"{r.config['warmup_lr']:g}" for r in runs if r.config["warmup_lr"]))
+    rate = f"lr {each('lr')}" + (f" (warm-up {warm})" if warm else "")
+    return f"{data}, {each('iterations')} iterations, batch {each('batch_size')}, {rate}"
 
 
 def _how(runs: Sequence[Run]) -> str:

@@ -85,6 +85,8 @@ def commands(runs: Sequence[Run]) -> list[str]:
         c = run.config
         size = tier_name(c)
         length = f"--tier {size}" if size else f"--iterations {c['iterations']} --lr {c['lr']:g}"
+        if c["warmup_lr"] and not size:
+            length += f" --warmup-lr {c['warmup_lr']:g}"
         data = "cifar10" if run.data["name"].startswith("CIFAR-10") else run.data["name"]
         rest = f"--batch-size {c['batch_size']} --eval-images {c['eval_images']} --eval-every {c['eval_every']}"
         moving = "" if c["bn_images"] else " --moving-average"

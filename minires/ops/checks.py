@@ -33,9 +33,7 @@ def arrays(op: str, dtypes: tuple[str, ...] = REAL, **named: np.ndarray) -> None
                 f"{op}: {name} must be {' or '.join(dtypes)}, got {a.dtype}; convert it with .astype(np.float32)"
             )
         if a.dtype != named[first].dtype:
-            raise InputError(
-                f"{op}: {first} is {named[first].dtype} but {name} is {a.dtype}; give both the same dtype"
-            )
+            raise InputError(f"{op}: {first} is {named[first].dtype} but {name} is {a.dtype}; give both the same dtype")
         if a.size == 0:
             raise InputError(f"{op}: {name} is empty, shape {a.shape}; give a batch of at least one image")
 
