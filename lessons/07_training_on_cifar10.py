@@ -373,7 +373,7 @@ for run, colour, name, error in zip((cold, warm), (HUES[1], RESIDUAL), begun, (c
     axes.plot(*smooth(run), color=colour, lw=1.8, label=f"{name}; after {run.config['iterations']:,} steps {error:.1f} %")
 axes.axhline(90, color=MUTED, lw=0.8)
 axes.axvline(warmed, color=MUTED, ls=":")
-axes.text(warmed + 5, 4, f"warm up to step {warmed}", color="0.35", fontsize=9)
+axes.text(warmed + 5, 95, f"warm-up to step {warmed}", color="0.35", fontsize=9)
 axes.set(xlabel="training step", ylabel="error of training batches (%)", ylim=(0, 100), xlim=(0, END))
 axes.legend(loc="lower right")
 axes.set_title(f"A step that is too large, once: ResNet-56 guesses for {chance} steps")
@@ -387,9 +387,10 @@ some = normalise(full_size[test][:128], per_pixel_mean(full_size[training]))
 first = {name: by_name(name, rng=0).forward(some, train=True).std() for name in ("plain56", "resnet20", "resnet56")}
 losses = {line["iteration"]: line["loss"] for line in cold.train}
 worst_step = max(losses, key=losses.get)
+thrown = max(e for step, e in zip(*smooth(warm), strict=True) if warmed < step < warmed + 100)
 say(f"""
-    A guess costs a loss of log 10 = {np.log(10):.1f}. The logits of an untrained ResNet-56 have deviation {first["resnet56"]:.1f}, those of ResNet-20 {first["resnet20"]:.1f}, of plain-56 {first["plain56"]:.1f}: each of its 27 blocks *adds* to what came before. So it begins with a loss of {losses[min(losses)]:.0f}, sure of itself and wrong, and its first gradients are large. At 0.1 the loss rises to {losses[worst_step]:.0f} at step {worst_step}; what is left is a net that guesses for {chance} steps.
-    At 0.01 it takes {warmed} steps to be better than that, and then 0.1 does no harm. After all steps the two training errors are {cold_end:.1f} and {warm_end:.1f} %. Nothing but those first {warmed} steps was done otherwise.
+    A guess costs a loss of log 10 = {np.log(10):.1f}. The logits of an untrained ResNet-56 have deviation {first["resnet56"]:.1f}, those of ResNet-20 {first["resnet20"]:.1f}, of plain-56 {first["plain56"]:.1f}: each of its 27 blocks *adds* to what came before. So it begins with a loss of {losses[min(losses)]:.0f}, sure of itself and wrong, and its first gradients are large. At 0.1 the loss rises to {losses[worst_step]:.0f} at step {worst_step}; what is left is a net that errs on more than 85 % for {chance} steps, as good as a guess.
+    At 0.01 it takes {warmed} steps until the running error is below 80 %. The first steps at 0.1 throw it back too, to {thrown:.0f} %, but it has learned something that survives them: the error falls again at once. After all steps the two training errors are {cold_end:.1f} and {warm_end:.1f} %. Nothing but those first {warmed} steps was done otherwise.
 """)
 assert warmed < 150
 assert chance > 300
