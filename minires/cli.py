@@ -95,7 +95,7 @@ def degradation_command(
     dataset: DatasetOption = "auto",
     data: DataOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder [default: runs/degradation-DATA-ITERATIONS].")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate, if not the tier's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate, if not the tier's; without its warm-up.")] = None,
     warmup_lr: WarmupOption = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step, if not as many as the tier's.")] = None,
     eval_images: Annotated[int | None, typer.Option(help="Images for errors, if not as many as the tier's.")] = None,

@@ -205,7 +205,8 @@ def test_the_solution_exists_by_construction(tiny, shapes, tmp_path, monkeypatch
 def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
     root = Path(__file__).parents[1] / "lessons" / "runs"
     folders = {path.parents[1] for path in root.rglob("config.json")}
-    assert {"quick-cifar10", "quick-shapes10", "quick-shapes10-fresh"} <= {folder.name for folder in folders}
+    wanted = {"quick-cifar10", "quick-shapes10", "quick-shapes10-fresh", "lesson-cifar10", "cold-start-cifar10"}
+    assert wanted <= {folder.name for folder in folders}
     for folder in folders:
         runs = find_runs([folder])
         assert all(run.done for run in runs), folder
@@ -213,8 +214,9 @@ def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
         for title, rows in claims.judge(runs).items():
             refuted = {claim.key for claim, verdict in rows if verdict.held is False}
             assert not refuted, title
-            tier = recipes.tier_name(runs[0].config)
-            if tier and {"plain20", "plain56", "resnet56"} <= {run.net for run in runs}:
+            tiers = {recipes.tier_name(run.config) for run in runs}
+            assert tiers == {None if folder.name.startswith("cold-start") else folder.name.split("-")[0]}
+            if None not in tiers and {"plain20", "plain56", "resnet56"} <= {run.net for run in runs}:
                 assert {"i", "ii", "iii", "iv"} <= {claim.key for claim, verdict in rows if verdict.held}, title
         for path in folder.glob("*/weights.safetensors"):
             net = plain if path.parent.name.startswith("plain") else resnet
