@@ -61,9 +61,10 @@ show(
 
 # %%
 seeds = max(map(len, nets.values()))
+rate = f"{config['lr']:g}" + (f" after a warm-up at {config['warmup_lr']:g}" if config["warmup_lr"] else "")
 epochs = config["iterations"] * config["batch_size"] / 50_000
 say(f"""
-    {where}, {config["iterations"]:,} steps of {config["batch_size"]} pictures ({epochs:.1f} passes over 50,000), learning rate {config["lr"]:g}, {f"mean of {seeds} seeds" if seeds > 1 else "one seed"}.
+    {where}, {config["iterations"]:,} steps of {config["batch_size"]} pictures ({epochs:.1f} passes over 50,000), learning rate {rate}, {f"mean of {seeds} seeds" if seeds > 1 else "one seed"}.
     On the pictures it is *trained* on, plain-20 errs on {train_error["plain20"]:.1f} % and plain-56 on **{train_error["plain56"]:.1f} %**; on new ones {test_error["plain20"]:.1f} and {test_error["plain56"]:.1f} %.
     With shortcuts, 56 layers come to {train_error["resnet56"]:.1f} % in training: {train_error["plain56"] - train_error["resnet56"]:.0f} points less, with not one parameter more.
 """)

@@ -332,10 +332,10 @@ if config["milestones"]:
         f"Error of the recorded residual nets on {where} by iteration, with the drops of the learning rate.",
     )
     drop, evals = config["milestones"][0], nets["resnet20"][0].evals
-    held = [e for e in evals if e["iteration"] <= drop][-1]["train_error"]
-    fell = next(e["train_error"] for e in evals if e["iteration"] > drop)
+    held = [e for e in evals if e["iteration"] <= drop][-1]
+    fell = next(e for e in evals if e["iteration"] > drop)
     say(
-        f"In the record on {where}, ResNet-20's training error goes from {held:.1%} at the first drop to {fell:.1%} at the next measurement."
+        f"In the record on {where}, ResNet-20's training error goes from {held['train_error']:.1%} at step {held['iteration']:,} to {fell['train_error']:.1%} at step {fell['iteration']:,}, the measurements before and after the first drop at step {drop:,}."
     )
 else:
     say(f"The record on {where} has {config['iterations']:,} steps and no drop.")
@@ -370,7 +370,9 @@ figure = Figure(figsize=(7.8, 3.8))
 axes = figure.subplots()
 begun = "0.1 at once", "0.01 until the error is below 80 %, then 0.1"
 for run, colour, name, error in zip((cold, warm), (HUES[1], RESIDUAL), begun, (cold_end, warm_end), strict=True):
-    axes.plot(*smooth(run), color=colour, lw=1.8, label=f"{name}; after {run.config['iterations']:,} steps {error:.1f} %")
+    axes.plot(
+        *smooth(run), color=colour, lw=1.8, label=f"{name}; after {run.config['iterations']:,} steps {error:.1f} %"
+    )
 axes.axhline(90, color=MUTED, lw=0.8)
 axes.axvline(warmed, color=MUTED, ls=":")
 axes.text(warmed + 5, 95, f"warm-up to step {warmed}", color="0.35", fontsize=9)

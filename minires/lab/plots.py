@@ -73,10 +73,10 @@ def errors(runs: Sequence[Run]) -> Figure:
             axes.grid(axis="y", alpha=0.25)
             for milestone in sorted({m for run in runs for m in run.config["milestones"]}):
                 axes.axvline(milestone, color="0.5", lw=0.8, ls=":")
-                axes.text(milestone, 99, " lr/10", color="0.35", fontsize=8, va="top")
+                axes.text(milestone, 1, " lr/10", color="0.35", fontsize=8)
             lowest = min(100 * m["error"] for run in runs for m in run.train)
             place = "lower left" if lowest > 30 else "upper right"  # the corner that curves leave free
-            axes.legend(loc=place, fontsize=9, framealpha=0.8, ncols=2 if len(groups) > 2 else 1)
+            axes.legend(loc=place, fontsize=9, frameon=True, edgecolor="none", ncols=2 if len(groups) > 2 else 1)
         panels[0].set_ylabel("error (%)")
         _finish(figure, message(runs), f"{_caption(runs)}; {_how(runs)}; thin: training batches")
     return figure
@@ -187,7 +187,7 @@ def _shades(family: str, count: int) -> Any:
 def _finish(figure: Figure, title: str, caption: str) -> None:
     """Title above and caption below, in lines as wide as the figure."""
     width, height = figure.get_size_inches()
-    lines = textwrap.wrap(caption, int(20 * width))
+    lines = textwrap.wrap(caption, int(18 * width))
     figure.suptitle("\n".join(textwrap.wrap(title, int(9 * width))), fontsize=12)
     figure.text(0.995, 0.005, "\n".join(lines), ha="right", va="bottom", fontsize=7, color="0.4")
     below = (0.05 + 0.13 * len(lines)) / height
