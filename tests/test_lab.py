@@ -1,6 +1,8 @@
 """The degradation lab: sizes, claims and their verdicts, records by layer, figures, the report, live curves."""
 
+import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -205,10 +207,13 @@ def test_the_solution_exists_by_construction(tiny, shapes, tmp_path, monkeypatch
 def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
     root = Path(__file__).parents[1] / "lessons" / "runs"
     folders = {path.parents[1] for path in root.rglob("config.json")}
-    wanted = {"quick-cifar10", "quick-shapes10", "quick-shapes10-fresh", "lesson-cifar10", "cold-start-cifar10"}
-    assert wanted <= {folder.name for folder in folders}
+    page = (root / "README.md").read_text(encoding="utf-8")
+    seeds = dict(re.findall(r"^\| `([\w-]+)` \|.*\| ([\d, ]+) \|[^|]*\|$", page, re.M))  # folder, and the page's seeds
+    assert seeds.keys() == {folder.name for folder in folders} >= {"quick-cifar10", "quick-shapes10", "lesson-cifar10"}
     for folder in folders:
         runs = find_runs([folder])
+        promised = itertools.product(("plain20", "plain56", "resnet20", "resnet56"), seeds[folder.name].split(", "))
+        assert sorted((run.net, str(run.config["seed"])) for run in runs) == sorted(promised)
         assert all(run.done for run in runs), folder
         assert all(Config.from_json(run.config).to_json() == run.config for run in runs)
         for title, rows in claims.judge(runs).items():
@@ -218,7 +223,10 @@ def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
             assert tiers == {None if folder.name.startswith("cold-start") else folder.name.split("-")[0]}
             if None not in tiers and {"plain20", "plain56", "resnet56"} <= {run.net for run in runs}:
                 assert {"i", "ii", "iii", "iv"} <= {claim.key for claim, verdict in rows if verdict.held}, title
-        for path in folder.glob("*/weights.safetensors"):
+        weights = sorted(folder.glob("*/weights.safetensors"))
+        if folder.name in ("quick-cifar10", "lesson-cifar10"):
+            assert [path.parent.name for path in weights] == ["plain20-seed0", "resnet20-seed0"]
+        for path in weights:
             net = plain if path.parent.name.startswith("plain") else resnet
             net(20).load_state(checkpoint.load_weights(path.parent))
             assert path.stat().st_size <= 2_000_000
