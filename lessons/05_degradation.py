@@ -27,19 +27,20 @@ import copy
 
 import numpy as np
 from matplotlib.figure import Figure
-from style import FOUR, HUES, MUTED, PLAIN, RESIDUAL, claims, counting, recorded, say, show, source, table
+from style import FOUR, HUES, MUTED, PLAIN, RECORDS, RESIDUAL, claims, counting, recorded, say, show, source, table
 
 from minires import get_ops, plain
-from minires.data import load, normalise, per_pixel_mean, shapes10, stream
+from minires.data import load, normalise, per_pixel_mean, shapes10
 from minires.lab import live, plots
+from minires.lab.claims import direction_gradients
+from minires.lab.config import Config
 from minires.lab.deepen import deepen
 from minires.lab.degradation import base_config
-from minires.lab.runs import by_net, final, noise
-from minires.lab.train import evaluate, train_step
+from minires.lab.runs import by_net, final, find_runs, noise
+from minires.lab.train import evaluate, initial_net, train_step
 from minires.layers import recompute_statistics
 from minires.ops import default_backend, prepare
 from minires.optim import SGD
-from minires.resnet import by_name
 
 ops = get_ops("numpy")
 prepare(default_backend(), lambda kernel: None)  # compile what is needed, once
@@ -237,14 +238,13 @@ assert ends[8] + 10 < ends[20]
 shown = {net: nets[net][0] for net in ("plain20", "plain56", "resnet56")}
 
 
-def shares(line):
-    """What each convolution gets, of what the last one gets, from the input on."""
-    kernels = [name for name in line["gradient_norm"] if ".shortcut" not in name]
-    got = np.array([line["gradient_norm"][name] * line["weight_norm"][name] for name in kernels])
-    return got / got[-1]
+def shares(run):
+    """What each convolution gets, of what the last one gets, from the input on, by step."""
+    by_step = {step: np.array(list(got.values())) for step, got in direction_gradients(run).items()}
+    return {step: got / got[-1] for step, got in by_step.items()}
 
 
-by_layer = {net: {line["iteration"]: shares(line) for line in run.layers} for net, run in shown.items()}
+by_layer = {net: shares(run) for net, run in shown.items()}
 steps = list(by_layer["plain56"])
 
 # %% jupyter={"source_hidden": true}
@@ -276,11 +276,15 @@ show(
     f"later all layers lie between {min(least.values()):.2g} and a few times the last layer's.",
 )
 
+
 # %%
-before = np.linalg.norm(
-    by_name("plain56", rng=stream(shown["plain56"].config["seed"], "weights", 0)).parameters()["conv.w"]
-)
-after = shown["plain56"].layers[0]["weight_norm"]["conv"]
+def first_layer(run):
+    """Length of the first layer's weights before and after the first step."""
+    began = initial_net(Config.from_json(run.config)).parameters()["conv.w"]
+    return np.linalg.norm(began), run.layers[0]["weight_norm"]["conv"]
+
+
+before, after = first_layer(shown["plain56"])
 later = min(list(by_layer["plain56"].values())[1:], key=min)
 place = later.argmin() / (len(later) - 1)
 say(f"""
@@ -294,6 +298,63 @@ assert least["plain56"] > 1 / config["iterations"]
 
 # %% [markdown]
 # The paper comes to the same conclusion (section 4.1): the difficulty is "unlikely to be caused by vanishing gradients", since batch norm keeps forward signals alive and backward gradients healthy. It does not mention the explosion before the first step, which Yang and others derived in 2019. And it leaves the cause open: it conjectures "exponentially low convergence rates".
+
+# %% [markdown]
+# ## The experiment: 110 layers
+#
+# How far does it go? Of plain-110, figure 6 of the paper says only that its error is "higher than 60 % and not displayed". Here it is displayed, beside ResNet-110, with 2,000 steps for each. The rate is 0.01 until the running error of the training batches is below 80 %, then 0.1: the paper needed that for 110 layers. Before you look: how long will each of the two take to get there?
+
+# %%
+tall = find_runs([RECORDS / "lesson-cifar10", RECORDS / "lesson-110"])
+show(
+    plots.errors(tall),
+    f"Error against iterations, plain nets of 20, 56 and 110 layers on the left, residual nets on the right. {plots.message(tall)}.",
+)
+
+# %%
+first_seed = {net: group[0] for net, group in by_net(tall).items()}
+pull = {net: shares(run)[1].max() for net, run in first_seed.items()}
+length = {net: first_layer(run) for net, run in first_seed.items()}
+end = {net: final(group, "train").mean() for net, group in by_net(tall).items()}
+
+
+def begins(run):
+    """First recorded step at the full rate, if there is one."""
+    return next((line["iteration"] for line in run.train if line["lr"] == run.config["lr"]), None)
+
+
+table(
+    [
+        "net",
+        "largest gradient at step 1, of the last layer's",
+        "length of the first layer's weights",
+        "after step 1",
+        "at the full rate from step",
+        "training error at the end, %",
+    ],
+    [
+        [net, f"{pull[net]:,.1f}", *(f"{v:,.1f}" for v in length[net]), begins(run) or "never", f"{end[net]:.1f}"]
+        for net, run in first_seed.items()
+    ],
+)
+
+# %%
+grown, late = length["plain110"][1], first_seed["plain110"].layers[-1]["weight_norm"]["conv"]
+times, momentum = grown / length["plain110"][0], Config.from_json(config).momentum
+by_depth = " to ".join(f"{float(f'{pull[net]:.2g}'):,.0f}" for net in ("plain20", "plain56", "plain110"))
+say(f"""
+    ResNet-110 is below 80 % before step {begins(first_seed["resnet110"])} and ends at {end["resnet110"]:.1f} %: in so short a run behind ResNet-56 with its {end["resnet56"]:.1f} %, and ahead of plain-56 with its {end["plain56"]:.1f} %.
+    **Plain-110 does not get there in {first_seed["plain110"].config["iterations"]:,} steps.** It errs on {end["plain110"]:.1f} % of pictures that it was trained on, where guessing errs on 90 %. It has as many weights as ResNet-110, and saw the same pictures in the same order.
+
+    The table says how it begins. The gradient's explosion at the first step grows with depth in plain nets (from {by_depth} times the last layer's) and hardly in residual ones. (Gradients and lengths are those of seed 0.) With 110 layers this one step, at a tenth of the full rate, makes the weights of the first layer {times:,.0f} times as long, and momentum carries them $1/(1 - {momentum:g}) = {1 / (1 - momentum):.0f}$ times as far: their length is {late:,.0f} at the end. Only their direction counts, and a step $\\eta\\,dw$ turns them by an angle of about $\\eta\\,\\lVert dw \\rVert / \\lVert w \\rVert = \\eta\\,\\lVert dw \\rVert \\lVert w \\rVert / \\lVert w \\rVert^2$. It is as if the rate of this layer had been divided by {(late / length["plain110"][0]) ** 2 / 1e9:.0f} billion. It stays what the first batch made of it.
+    Why the layers near the loss learn nothing either, this record does not say.
+""")
+assert grown > 1000 * length["plain110"][0]
+assert 0.9 < late / grown * (1 - momentum) < 1.1
+assert end["plain110"] > 85
+assert begins(first_seed["plain110"]) is None
+assert end["resnet110"] < end["plain56"] - 5
+assert pull["plain20"] < pull["plain56"] < pull["plain110"]
 
 # %% [markdown]
 # ## The experiment: begin at the solution
@@ -417,6 +478,7 @@ claims(
 #
 # - **The end of training.** A short run measures slow *convergence*, which is what the paper conjectures to be behind it. Another reproduction recorded every epoch of 64,000 iterations ([a-martyn/resnet](https://github.com/a-martyn/resnet)): plain-56 is 43 points of training error above plain-20 after 5 epochs, 32 after 20, 2.6 after 164. Smaller, and still there.
 # - **That deeper residual nets are better.** In those records ResNet-56 is behind ResNet-20 in the first epochs and passes it only after ten or more. A short run cannot show it, and ours does not claim it.
+# - **That plain-110 cannot be trained.** One seed, one recipe, 2,000 steps. Another rate or more steps might wake it up; with the paper's 64,000 it was still above 60 %.
 # - **The cause.** We excluded some. An exploding start, chaotic training (lesson 6) and shattered gradients are differences one can measure; which of them slows training down is not settled by a lesson.
 # - The half-size nets of 8 to 20 layers are small witnesses, with one seed. Their differences are far above the sampling noise of one run; the spread between seeds was not measured.
 

@@ -15,15 +15,16 @@ import pytest
 from PIL import Image
 
 from minires import InputError, cli, data, plain, resnet
-from minires.data import shapes10, training_batch
+from minires.data import per_pixel_mean, shapes10, training_batch
 from minires.lab import checkpoint, claims, degradation, live, plots, report
 from minires.lab import config as recipes
 from minires.lab.butterfly import butterfly, growth
 from minires.lab.config import TIERS, Config
 from minires.lab.deepen import deepen
 from minires.lab.runs import find_runs
-from minires.lab.train import by_layer, train
+from minires.lab.train import by_layer, initial_net, train, train_step
 from minires.layers import layer_outputs
+from minires.optim import SGD
 
 NETS = ("plain20", "plain56", "resnet20", "resnet56")
 JPEG = "CIFAR-10 (JPEG copy)"
@@ -45,7 +46,8 @@ def record(tmp_path):
             record = {"config": config.to_json(), "data": origin, "provenance": recipes.provenance()}
             (run / "config.json").write_text(json.dumps(record))
             end, loss = config.iterations, {"loss": 1.0, "seconds": 9.0}
-            by_name = dict(zip(("conv", "stage1.block1.body.conv1", "fc"), (smallest, 0.7, 1.0), strict=True))
+            alike = ("stage3.block2.body.conv2", "stage3.block3.body.conv1", "stage3.block3.body.conv2")
+            by_name = dict(zip(alike, (smallest, 0.7, 1.0), strict=True))
             layers = {"gradient_norm": by_name, "weight_norm": dict.fromkeys(by_name, 2.0), "response_std": by_name}
             test = min(1.0, error + (gap if net == "plain56" else 0.1))
             lines = [{"kind": "train", "iteration": i, "error": error, "lr": config.lr, **loss} for i in (1, end)]
@@ -208,11 +210,15 @@ def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
     root = Path(__file__).parents[1] / "lessons" / "runs"
     folders = {path.parents[1] for path in root.rglob("config.json")}
     page = (root / "README.md").read_text(encoding="utf-8")
-    seeds = dict(re.findall(r"^\| `([\w-]+)` \|.*\| ([\d, ]+) \|[^|]*\|$", page, re.M))  # folder, and the page's seeds
-    assert seeds.keys() == {folder.name for folder in folders} >= {"quick-cifar10", "quick-shapes10", "lesson-cifar10"}
+    rows = re.findall(r"^\| `([\w-]+)` \| `([^`]*)`.*\| ([\d, ]+) \|[^|]*\|$", page, re.M)
+    made_by = {name: (command, seeds.split(", ")) for name, command, seeds in rows}
+    assert made_by.keys() == {folder.name for folder in folders}
+    assert made_by.keys() >= {"quick-cifar10", "quick-shapes10", "lesson-cifar10", "lesson-110"}
     for folder in folders:
-        runs = find_runs([folder])
-        promised = itertools.product(("plain20", "plain56", "resnet20", "resnet56"), seeds[folder.name].split(", "))
+        runs, (command, seeds) = find_runs([folder]), made_by[folder.name]
+        named = re.search(r"--nets (\S+)", command)
+        nets = named[1].split(",") if named else ["plain20", "plain56", "resnet20", "resnet56"]
+        promised = itertools.product(nets, seeds)
         assert sorted((run.net, str(run.config["seed"])) for run in runs) == sorted(promised)
         assert all(run.done for run in runs), folder
         assert all(Config.from_json(run.config).to_json() == run.config for run in runs)
@@ -298,6 +304,18 @@ def test_layers_are_recorded_at_the_first_step_and_the_last(tiny, shapes, tmp_pa
     (run,) = find_runs([train(tiny, tmp_path, shapes)])
     assert [line["iteration"] for line in run.layers] == [1, 6]
     assert len(run.layers[0]["gradient_norm"]) == len(run.layers[0]["response_std"]) == 7
+
+
+def test_the_gradient_of_a_direction_belongs_to_the_weights_before_the_step(tiny, shapes, tmp_path):
+    config = replace(tiny, lr=10.0, iterations=1, eval_every=1)
+    (run,) = find_runs([train(config, tmp_path, shapes)])
+    net, mean = initial_net(config), per_pixel_mean(shapes.train_images)
+    batch = training_batch(shapes, mean, config.seed, 0, config.batch_size, augment=config.augment)
+    train_step(net, SGD(net.parameters()), *batch, lr=0.0)
+    still = by_layer(net)
+    expected = {name: g * still["weight_norm"][name] for name, g in still["gradient_norm"].items()}
+    assert claims.direction_gradients(run)[1] == pytest.approx(expected, rel=1e-5)
+    assert run.layers[0]["weight_norm"]["conv"] > 2 * still["weight_norm"]["conv"]
 
 
 def test_fresh_images_are_a_function_of_seed_and_step(tmp_path, tiny):

@@ -18,7 +18,7 @@ from minires.lab.checkpoint import load_weights, make_folder, write_whole
 from minires.lab.config import TIERS, Config, Tier, tier_name
 from minires.lab.deepen import deepen
 from minires.lab.runs import Run, by_net, final, noise
-from minires.lab.train import evaluate, evaluation_rows
+from minires.lab.train import evaluate, evaluation_rows, initial_net
 from minires.resnet import by_name
 
 APART = 100  # times: "orders of magnitude" are two at least
@@ -93,22 +93,34 @@ def _no_overfitting(group: Group) -> Verdict:
     return Verdict(bool(gaps[0] <= gaps[1] + unsure), numbers)
 
 
-def _no_vanishing(group: Group) -> Verdict:
-    """No layer gets so little that it learns less in the whole run than the last layer does in one of its steps.
+def direction_gradients(run: Run) -> dict[int, dict[str, float]]:
+    """Norms ||g|| ||w|| by step and layer: gradients with respect to the direction of a convolution's weights.
 
-    What a layer gets is ||g|| ||w||, the gradient with respect to the direction of its weights: behind a batch norm
-    their length means nothing, and g shrinks as it grows.
+    Behind a batch norm the length of w means nothing, and g shrinks as it grows. A record has the weights that its step
+    left behind; at the first step, which may multiply them, those that the run began with are taken.
     """
+    began = initial_net(Config.from_json(run.config)).parameters()
+    return {
+        line["iteration"]: {
+            name: g * float(np.linalg.norm(began[f"{name}.w"]) if line["iteration"] == 1 else line["weight_norm"][name])
+            for name, g in line["gradient_norm"].items()
+        }
+        for line in run.layers
+    }
+
+
+def _no_vanishing(group: Group) -> Verdict:
+    """No layer gets so little that it learns less in the whole run than the last layer does in one of its steps."""
     plain = [run for run in group.runs if run.family == "plain" and run.done and run.layers]
     if not plain:
         return Verdict(None, "needs a finished plain run with gradients recorded layer by layer")
     deepest = [run for run in plain if run.depth == max(run.depth for run in plain)]
     smallest: dict[int, float] = {}
     for run in deepest:
-        for line in run.layers:
-            got = [g * line["weight_norm"][name] for name, g in line["gradient_norm"].items()]
+        for step, by_layer in direction_gradients(run).items():
+            got = list(by_layer.values())
             share = min(got) / got[-1]
-            smallest[line["iteration"]] = min(share, smallest.get(line["iteration"], share))
+            smallest[step] = min(share, smallest.get(step, share))
     steps = ", ".join(f"{share:.2g} at step {step}" for step, share in smallest.items())
     demanded = 1 / group.runs[0].config["iterations"]
     numbers = f"{deepest[0].net}, least that a layer gets, of what the last one gets: {steps}; {demanded:.2g} demanded"

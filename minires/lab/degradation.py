@@ -11,12 +11,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from minires.data import Dataset, per_pixel_mean, stream, training_batch
+from minires.data import Dataset, per_pixel_mean, training_batch
 from minires.errors import InputError
 from minires.lab.audit import macs
 from minires.lab.checkpoint import make_folder
 from minires.lab.config import TIERS, Config, paper_milestones, paper_warmup
-from minires.lab.train import Progress, claim, position, train, train_step
+from minires.lab.train import Progress, claim, initial_net, position, train, train_step
 from minires.optim import SGD
 from minires.resnet import by_name
 
@@ -170,7 +170,7 @@ def forecast(configs: Sequence[Config], left: Sequence[int], data: Dataset) -> s
 
 def seconds_per_step(config: Config, data: Dataset) -> float:
     """Seconds of the faster one of two training steps, batch and all; the first one has memory to fetch."""
-    net = by_name(config.net, rng=stream(config.seed, "weights", 0)).use(config.backend)
+    net = initial_net(config)
     optimizer, mean, seconds = SGD(net.parameters()), per_pixel_mean(data.train_images[:1]), []
     for iteration in range(2):
         start = time.perf_counter()

@@ -59,7 +59,7 @@ def errors(runs: Sequence[Run]) -> Figure:
     """
     families = [f for f in FAMILIES if any(run.family == f for run in runs)]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.2 + 4.9 * len(families), 5.0), layout="constrained")
+        figure = Figure(figsize=(1.2 + 4.9 * len(families), 5.6), layout="constrained")
         panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
         for family, axes in zip(families, panels, strict=True):
             groups = by_net([run for run in runs if run.family == family])
@@ -74,9 +74,8 @@ def errors(runs: Sequence[Run]) -> Figure:
             for milestone in sorted({m for run in runs for m in run.config["milestones"]}):
                 axes.axvline(milestone, color="0.5", lw=0.8, ls=":")
                 axes.text(milestone, 1, " lr/10", color="0.35", fontsize=8)
-            lowest = min(100 * m["error"] for run in runs for m in run.train)
-            place = "lower left" if lowest > 30 else "upper right"  # the corner that curves leave free
-            axes.legend(loc=place, fontsize=9, frameon=True, edgecolor="none", ncols=2 if len(groups) > 2 else 1)
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}  # no corner is free in every experiment
+            axes.legend(**below, fontsize=9, frameon=False, ncols=min(2, len(groups)))
         panels[0].set_ylabel("error (%)")
         _finish(figure, message(runs), f"{_caption(runs)}; {_how(runs)}; thin: training batches")
     return figure

@@ -100,7 +100,8 @@ def by_layer(net: Layer) -> dict[str, dict[str, float]]:
     Returns
     -------
     record : dict
-        "gradient_norm", "weight_norm" and "response_std", each by the layers' dotted names in network order.
+        "gradient_norm", "weight_norm" and "response_std", each by the layers' dotted names in network order. After a
+        training step the weights are already those that it left behind.
     """
     kernels = {name: dw for name, dw in net.gradients().items() if dw.ndim == 4}
     gradients = {name.removesuffix(".w"): np.linalg.norm(dw) for name, dw in kernels.items()}
@@ -119,6 +120,11 @@ def evaluation_rows(config: Config, images: int) -> tuple[Array, Array]:
     """Which of so many training images serve batch norm's statistics, and which the training error: no image both."""
     chosen = stream(config.seed, "evaluation", 0).permutation(images)
     return chosen[: config.bn_images], chosen[config.bn_images : config.bn_images + config.eval_images]
+
+
+def initial_net(config: Config) -> Network:
+    """Network that a run of this recipe begins with: the same bits at every call."""
+    return by_name(config.net, rng=stream(config.seed, "weights", 0)).use(config.backend)
 
 
 def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progress], None] = lambda _: None) -> Path:
@@ -146,7 +152,7 @@ def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progres
     Interrupted
         After Ctrl-C, once the run is saved.
     """
-    net = by_name(config.net, rng=stream(config.seed, "weights", 0)).use(config.backend)
+    net = initial_net(config)
     checkpoint.make_folder(folder)
     with checkpoint.locked(folder):
         claim(config, folder, data)
