@@ -210,8 +210,8 @@ def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
     root = Path(__file__).parents[1] / "lessons" / "runs"
     folders = {path.parents[1] for path in root.rglob("config.json")}
     page = (root / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([\w-]+)` \| `([^`]*)`.*\| ([\d, ]+) \|[^|]*\|$", page, re.M)
-    made_by = {name: (command, seeds.split(", ")) for name, command, seeds in rows}
+    listed = re.findall(r"^\| `([\w-]+)` \| `([^`]*)`.*\| ([\d, ]+) \|[^|]*\|$", page, re.M)
+    made_by = {name: (command, seeds.split(", ")) for name, command, seeds in listed}
     assert made_by.keys() == {folder.name for folder in folders}
     assert made_by.keys() >= {"quick-cifar10", "quick-shapes10", "lesson-cifar10", "lesson-110"}
     for folder in folders:

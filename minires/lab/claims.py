@@ -98,6 +98,11 @@ def direction_gradients(run: Run) -> dict[int, dict[str, float]]:
 
     Behind a batch norm the length of w means nothing, and g shrinks as it grows. A record has the weights that its step
     left behind; at the first step, which may multiply them, those that the run began with are taken.
+
+    Returns
+    -------
+    norms : dict
+        By recorded step, then by the layers' dotted names in network order.
     """
     began = initial_net(Config.from_json(run.config)).parameters()
     return {
