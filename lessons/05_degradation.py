@@ -69,7 +69,7 @@ say(f"""
     On the pictures it is *trained* on, plain-20 errs on {train_error["plain20"]:.1f} % and plain-56 on **{train_error["plain56"]:.1f} %**; on new ones {test_error["plain20"]:.1f} and {test_error["plain56"]:.1f} %.
     With shortcuts, 56 layers come to {train_error["resnet56"]:.1f} % in training: {train_error["plain56"] - train_error["resnet56"]:.0f} points less, with not one parameter more.
 """)
-margin = TIERS[tier_name(config)].margin  # points, claimed before the runs
+margin = TIERS[tier_name(config)].margin  # points, as registered in the code
 assert train_error["plain56"] > train_error["plain20"] + margin
 assert train_error["resnet56"] < train_error["plain56"] - margin
 
