@@ -1,8 +1,8 @@
 """Batch normalisation, compiled: one pass over memory for the sums, one that writes the result.
 
-Kernels see x, y, dy and dx flat: in memory the channels repeat. A *strip* is a stretch of whole pixels and whole
-registers, so that the j-th place of every strip belongs to the same channel, whatever C is. A *block* of strips is a
-chunk of work.
+Kernels see x, y, dy and dx flat: in memory the channels repeat. A *strip* is a stretch of whole pixels and whole pairs
+of registers, so that the j-th place of every strip belongs to the same channel, whatever C is. A *block* of strips is
+a chunk of work.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numba import prange
 
 from minires.ops import checks
 from minires.ops.jit import inner, kernel
-from minires.ops.simd import contiguous, lanes, load, load_or, register, store, zeros
+from minires.ops.simd import contiguous, lanes, load_or, load_pair, pair, register, store
 
 Array = np.ndarray
 Cache = tuple
@@ -24,7 +24,7 @@ BLOCK = 1 << 14  # values, about: a block of x and one of y stay in a core's sec
 
 def _sizes(x: Array) -> tuple[int, int]:
     """Return the length of a strip, and the number of values in a block."""
-    strip = math.lcm(x.shape[-1], lanes(x.dtype))
+    strip = math.lcm(x.shape[-1], 2 * lanes(x.dtype))
     return strip, strip * max(1, BLOCK // strip)
 
 
@@ -73,8 +73,8 @@ def _moments(x: Array, image: int, C: int, strip: int, block: int) -> Array:
     column = _spread(centre, strip)
     sums = np.empty(((x.size + block - 1) // block, 2, strip), x.dtype)
     for b in prange(len(sums)):
-        for j in range(0, strip, len(register(x))):
-            c, total, squares = load(column, j), zeros(x), zeros(x)
+        for j in range(0, strip, 2 * len(register(x))):
+            c, total, squares = load_pair(column, j), pair(x), pair(x)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
                 d = load_or(x, i, c) - c
                 total, squares = total + d, squares + d * d
@@ -91,10 +91,10 @@ def _normalise(x: Array, rows: Array, y: Array, strip: int, block: int) -> None:
     """Compute y = (x - mean) * scale + beta with (mean, scale, beta) = rows."""
     means, scales, betas = _spread(rows[0], strip), _spread(rows[1], strip), _spread(rows[2], strip)
     for b in prange((x.size + block - 1) // block):
-        for j in range(0, strip, len(register(x))):
-            mean, scale, beta = load(means, j), load(scales, j), load(betas, j)
+        for j in range(0, strip, 2 * len(register(x))):
+            mean, scale, beta = load_pair(means, j), load_pair(scales, j), load_pair(betas, j)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                store(y, i, (load(x, i) - mean) * scale + beta)
+                store(y, i, (load_pair(x, i) - mean) * scale + beta)
 
 
 @kernel
@@ -103,11 +103,11 @@ def _gradient_sums(dy: Array, x: Array, mean: Array, strip: int, block: int) -> 
     column = _spread(mean, strip)
     sums = np.empty(((x.size + block - 1) // block, 2, strip), x.dtype)
     for b in prange(len(sums)):
-        for j in range(0, strip, len(register(x))):
-            m, total, products = load(column, j), zeros(x), zeros(x)
+        for j in range(0, strip, 2 * len(register(x))):
+            m, total, products = load_pair(column, j), pair(x), pair(x)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                g = load(dy, i)
-                total, products = total + g, products + g * (load(x, i) - m)
+                g = load_pair(dy, i)
+                total, products = total + g, products + g * (load_pair(x, i) - m)
             store(sums, 2 * b * strip + j, total)
             store(sums, (2 * b + 1) * strip + j, products)
     return _added_up(sums, len(mean))
@@ -119,10 +119,11 @@ def _gradient_input(dy: Array, x: Array, rows: Array, dx: Array, strip: int, blo
     means, scales = _spread(rows[0], strip), _spread(rows[1], strip)
     shares_dy, shares_d = _spread(rows[2], strip), _spread(rows[3], strip)
     for b in prange((x.size + block - 1) // block):
-        for j in range(0, strip, len(register(x))):
-            mean, scale, share_dy, share_d = load(means, j), load(scales, j), load(shares_dy, j), load(shares_d, j)
+        for j in range(0, strip, 2 * len(register(x))):
+            mean, scale = load_pair(means, j), load_pair(scales, j)
+            share_dy, share_d = load_pair(shares_dy, j), load_pair(shares_d, j)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                store(dx, i, load(dy, i) * scale - share_dy - (load(x, i) - mean) * share_d)
+                store(dx, i, load_pair(dy, i) * scale - share_dy - (load_pair(x, i) - mean) * share_d)
 
 
 # ---------------------------------------------------------------------------------------------------------- public ops

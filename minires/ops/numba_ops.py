@@ -21,7 +21,7 @@ from minires.ops.numpy_ops import (  # noqa: F401 - ops of this backend too
     linear_forward,
     softmax_cross_entropy,
 )
-from minires.ops.simd import contiguous, keep, load, maximum, register, store
+from minires.ops.simd import contiguous, keep, load_pair, maximum, register, store
 
 Array = np.ndarray
 Cache = tuple
@@ -59,16 +59,16 @@ batchnorm_inference = _smooth(numba_norm.batchnorm_inference)
 def _relu(x: Array, y: Array) -> None:
     """Compute y = max(x, 0)."""
     for b in prange((x.size + BLOCK - 1) // BLOCK):
-        for i in range(b * BLOCK, min(x.size, (b + 1) * BLOCK), len(register(x))):
-            store(y, i, maximum(load(x, i), 0.0))
+        for i in range(b * BLOCK, min(x.size, (b + 1) * BLOCK), 2 * len(register(x))):
+            store(y, i, maximum(load_pair(x, i), 0.0))
 
 
 @kernel
 def _relu_gradient(dy: Array, y: Array, dx: Array) -> None:
     """Compute dx = dy where y > 0, else 0."""
     for b in prange((y.size + BLOCK - 1) // BLOCK):
-        for i in range(b * BLOCK, min(y.size, (b + 1) * BLOCK), len(register(y))):
-            store(dx, i, keep(load(dy, i), load(y, i), 0.0))
+        for i in range(b * BLOCK, min(y.size, (b + 1) * BLOCK), 2 * len(register(y))):
+            store(dx, i, keep(load_pair(dy, i), load_pair(y, i), 0.0))
 
 
 def relu_forward(x: Array) -> tuple[Array, Cache]:

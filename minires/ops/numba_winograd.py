@@ -25,6 +25,7 @@ from minires.ops.simd import (
     load_inside,
     pad_image,
     register,
+    scratch,
     store_inside,
     tile_load,
     tile_outer,
@@ -47,10 +48,12 @@ def suits(kernel_size: tuple[int, int], stride: int, channels: tuple[int, int], 
     return tuple(kernel_size) == (3, 3) and stride == 1 and all(c % whole == 0 for c in channels)
 
 
-def _tile(K: int, dtype: np.dtype) -> tuple[tuple, tuple]:
-    """Sizes of a register tile that divides K filters."""
+def _tile(C: int, K: int, dtype: np.dtype) -> tuple[tuple, tuple]:
+    """Sizes of a register tile that divides C channels and K filters: where it must be narrow, it is higher."""
     rows, vectors = PIXEL_TILE
-    return (0,) * rows, (0,) * (vectors if K % (vectors * lanes(dtype)) == 0 else 1)
+    if K % (vectors * lanes(dtype)):
+        rows, vectors = rows * vectors if C % (rows * vectors) == 0 else rows, 1
+    return (0,) * rows, (0,) * vectors
 
 
 # ---------------------------------------------------------------------------------------------------------- transforms
@@ -181,7 +184,8 @@ def _filter(x: Array, u: Array, y: Array, corner: tuple, rows: tuple, vectors: t
     v_apart, m_apart = height * C + 2 * len(register(x)), height * width + 2 * len(register(x))  # no power of two
     for chunk in prange((N + IMAGES - 1) // IMAGES):
         padded = np.zeros((2 * TH + 2, 2 * TW + 2, C), x.dtype)
-        v, m = np.zeros(PRODUCTS * v_apart, x.dtype), np.empty(PRODUCTS * m_apart, x.dtype)
+        v, m = scratch(PRODUCTS * v_apart, x), scratch(PRODUCTS * m_apart, x)
+        v[:] = 0
         end = min(N, (chunk + 1) * IMAGES) * TH
         for first in range(chunk * IMAGES * TH, end, band):  # a band of rows of tiles, of one image or several
             last = min(end, first + band)
@@ -216,7 +220,7 @@ def _weigh(x: Array, dy: Array, du: Array, corner: tuple, rows: tuple, vectors: 
     v_apart, d_apart = band * TW * C + 2 * len(register(x)), band * TW * K + 2 * len(register(x))
     for chunk in prange(chunks):
         padded = np.zeros((2 * TH + 2, 2 * TW + 2, C), x.dtype)
-        v, d = np.empty(PRODUCTS * v_apart, x.dtype), np.empty(PRODUCTS * d_apart, x.dtype)
+        v, d = scratch(PRODUCTS * v_apart, x), scratch(PRODUCTS * d_apart, x)
         du[chunk] = 0
         end = N * (chunk + 1) // chunks * TH
         for first in range(N * chunk // chunks * TH, end, band):
@@ -246,7 +250,7 @@ def _both(M: Array, a: Array) -> Array:
 def correlate(x: Array, w: Array, y: Array, corner: tuple[int, int]) -> None:
     """Write the correlation of x with 3x3 filters w to y; (top, left) = `corner` is where x begins when padded."""
     _, _, C, K = w.shape
-    rows, vectors = _tile(K, x.dtype)
+    rows, vectors = _tile(C, K, x.dtype)
     width = len(vectors) * lanes(x.dtype)
     u = _both(G.astype(x.dtype), w).reshape(PRODUCTS, C, K // width, width)
     _filter(x, np.ascontiguousarray(u.transpose(2, 0, 1, 3)), y, corner, rows, vectors)
@@ -256,5 +260,5 @@ def correlate_weights(x: Array, dy: Array, corner: tuple[int, int]) -> Array:
     """Return the gradient of 3x3 filters; the chunks' sums are added in order, the same on any number of threads."""
     C, K = x.shape[3], dy.shape[3]
     du = np.empty((min(len(x), WEIGHT_CHUNKS), PRODUCTS, C, K), x.dtype)
-    _weigh(x, dy, du, corner, *_tile(K, x.dtype))
+    _weigh(x, dy, du, corner, *_tile(C, K, x.dtype))
     return _both(G.T.astype(x.dtype), du.sum(axis=0).reshape(4, 4, C, K))

@@ -35,8 +35,9 @@ def _host_vector_bytes() -> int:
 VECTOR_BYTES = _host_vector_bytes()
 # (rows, registers) of a tile by register width in bytes. Measured on 16@32x32, 32@16x16, 64@8x8 in float32 as a share
 # of the speed of a BLAS matrix product. 32 bytes (AMD Zen 3, 16 registers): 4x2 0.94-1.03, 2x4 0.84-0.93, 5x2 0.55 to
-# 0.88, 6x2 0.65-0.88, 8x1 0.66-0.72, 3x4 0.45. 64 bytes (32 registers) by a prototype: 8x1 and 16x1 alike on all three.
-PIXEL_TILE = {16: (4, 2), 32: (4, 2), 64: (8, 1)}[VECTOR_BYTES]
+# 0.88, 6x2 0.65-0.88, 8x1 0.66-0.72, 3x4 0.45. 64 bytes (Intel Xeon, 32 registers): 8x2 is
+# 1.3 times as fast as 8x1 forward on 32 and 64 channels; on 16, where one register is a whole pixel, 16x1 1.1 times.
+PIXEL_TILE = {16: (4, 2), 32: (4, 2), 64: (8, 2)}[VECTOR_BYTES]
 IMAGES = 4  # images a chunk of work: 32 chunks in a batch of 128
 WEIGHT_CHUNKS = 16  # each has its own sum of weight gradients, so this many copies of w are added up at the end
 ONE = (0,)  # the height of a tile of one row
@@ -141,15 +142,14 @@ def _multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) 
 # ------------------------------------------------------------------------------------------------------------- vectors
 
 
+def _zero(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
+    return ir.Constant(context.get_value_type(signature.return_type), None)
+
+
 @intrinsic
 def register(typingctx: Any, array: types.Array) -> Codegen:
     """Return the width of a register: a tuple as long as the number of values of `array` that one register holds."""
-    width = types.UniTuple(types.int64, VECTOR_BYTES * 8 // array.dtype.bitwidth)
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-        return ir.Constant(context.get_value_type(width), None)
-
-    return width(array), codegen
+    return types.UniTuple(types.int64, VECTOR_BYTES * 8 // array.dtype.bitwidth)(array), _zero
 
 
 @intrinsic
@@ -213,18 +213,19 @@ def store(typingctx: Any, array: types.Array, position: types.Type, value: Vecto
 @intrinsic
 def zeros(typingctx: Any, like: types.Array) -> Codegen:
     """Return a vector of zeros, as wide as a register is for the values of the array `like`."""
-    kind = Vector(like.dtype, VECTOR_BYTES * 8 // like.dtype.bitwidth)
+    return Vector(like.dtype, VECTOR_BYTES * 8 // like.dtype.bitwidth)(like), _zero
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-        return ir.Constant(_llvm(kind), None)
 
-    return kind(like), codegen
+@intrinsic
+def pair(typingctx: Any, like: types.Array) -> Codegen:
+    """Return two registers of zeros as one vector: while one waits for its sum, the other is added to."""
+    return Vector(like.dtype, 2 * VECTOR_BYTES * 8 // like.dtype.bitwidth)(like), _zero
 
 
 @inner
-def load(array: np.ndarray, position: int) -> Any:
-    """Read a vector from array[position : ], with zeros beyond the end of the array."""
-    return load_or(array, position, zeros(array))
+def load_pair(array: np.ndarray, position: int) -> Any:
+    """Read two registers from array[position : ], with zeros beyond the end of the array."""
+    return load_or(array, position, pair(array))
 
 
 @intrinsic
@@ -296,6 +297,14 @@ def copy(typingctx: Any, x: types.Array, i: types.Type, y: types.Array, j: types
 
 
 @inner
+def scratch(size: int, like: np.ndarray) -> np.ndarray:
+    """Uninitialised memory of the dtype of `like` in which every register's worth of values lies in one cache line."""
+    memory = np.empty(size + len(register(like)), like.dtype)
+    first = -(memory.ctypes.data // memory.itemsize) % len(register(like))
+    return memory[first : first + size]
+
+
+@inner
 def pad_image(x: np.ndarray, n: int, top: int, left: int, padded: np.ndarray) -> None:
     """Copy image n so that its corner lies at (top, left) of `padded`; a negative corner crops."""
     _, H, W, C = x.shape
@@ -311,12 +320,7 @@ def pad_image(x: np.ndarray, n: int, top: int, left: int, padded: np.ndarray) ->
 @intrinsic
 def tile_zeros(typingctx: Any, like: types.Array, rows: types.UniTuple, vectors: types.UniTuple) -> Codegen:
     """A tile of len(rows) x len(vectors) registers of zeros, of the dtype of the array `like`."""
-    kind = Tile(like.dtype, rows.count, vectors.count)
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-        return ir.Constant(context.get_value_type(kind), None)
-
-    return kind(like, rows, vectors), codegen
+    return Tile(like.dtype, rows.count, vectors.count)(like, rows, vectors), _zero
 
 
 @intrinsic
