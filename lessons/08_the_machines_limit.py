@@ -147,7 +147,7 @@ table(
 )
 
 # %% [markdown]
-# The last row is the tile that the library uses on this machine. Its filters are loaded a whole vector at a time, so the number of *instructions* is smaller still. It cannot grow at will: when the tile does not fit into the registers any more, the compiler puts parts of it into memory, and the speed breaks down; the comment beside `PIXEL_TILE` in `minires/ops/numba_conv.py` has measurements.
+# The last row is the tile that the library uses on this machine. Its filters are loaded a whole vector at a time, so the number of *instructions* is smaller still. It cannot grow at will: when the tile does not fit into the registers any more, the compiler puts parts of it into memory, and the speed breaks down; the comment beside `PIXEL_TILE` in `minires/ops/simd.py` has measurements.
 
 # %% [markdown]
 # ## The equation

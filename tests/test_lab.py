@@ -412,6 +412,16 @@ def test_the_report_needs_nothing_from_elsewhere_and_escapes_what_it_quotes(reco
     assert all(f"<th>{claim.key}</th>" in html for claim in claims.CLAIMS)
 
 
+def test_the_report_says_what_went_on_with_a_run(record):
+    path = record({"plain20": 0.5}) / "plain20-seed0/config.json"
+    other = {"commit": "0123", "versions": {"numpy": "9.9"}, "machine": {"processor": "another"}}
+    told = json.loads(path.read_text()) | {"continued": [{"iteration": 70, "provenance": other}]}
+    path.write_text(json.dumps(told))
+    html = report.page(find_runs([path.parents[1]]), {})
+    assert "<tr><th>from iteration 70 on.commit</th><td>0123</td></tr>" in html
+    assert "<tr><th>from iteration 70 on.machine.processor</th><td>another</td></tr>" in html
+
+
 def test_a_browser_shows_the_report(record, tmp_path):
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     browser = next(filter(None, map(shutil.which, names)), None)

@@ -215,6 +215,42 @@ def stopped_run(tiny, shapes, folder):
     return folder / checkpoint.NAME
 
 
+def test_the_record_says_from_which_iteration_on_something_else_trained(
+    unstopped, tiny, shapes, tmp_path, saves_always, monkeypatch
+):
+    def told():
+        record = read_record(tmp_path)
+        parts = [(part["iteration"], part["provenance"]["commit"]) for part in record["continued"]]
+        return record["provenance"]["commit"], parts
+
+    def by(commit, until):
+        def stop(progress):
+            if progress.iteration == until:
+                raise Crash
+
+        monkeypatch.setattr(training, "provenance", lambda: {"commit": commit})
+        with pytest.raises(Crash):
+            train(tiny, tmp_path, shapes, stop)
+
+    by("a", until=1)
+    (tmp_path / checkpoint.NAME).unlink()
+    by("b", until=2)
+    assert told() == ("b", [])  # nothing is left of what a did
+    by("b", until=3)
+    assert told() == ("b", [])
+    by("c", until=4)
+    assert told() == ("b", [(3, "c")])
+    checkpoint_of_4 = (tmp_path / checkpoint.NAME).read_bytes()
+    by("d", until=5)
+    assert told() == ("b", [(3, "c"), (4, "d")])
+    (tmp_path / checkpoint.NAME).write_bytes(checkpoint_of_4)
+    by("e", until=5)
+    assert told() == ("b", [(3, "c"), (4, "e")])  # nothing is left of what d did
+    train(tiny, tmp_path, shapes)
+    assert told() == ("b", [(3, "c"), (4, "e")])
+    assert_same_end(tmp_path, unstopped)
+
+
 @pytest.mark.parametrize("damage", ["cut", "a bit flipped", "empty", "rubbish"])
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_serves(
     damage, unstopped, tiny, shapes, tmp_path, saves_always
@@ -266,7 +302,9 @@ def test_a_checkpoint_of_another_net_is_refused(tiny, shapes, tmp_path, saves_al
 
 
 def test_a_damaged_config_is_refused(unstopped, tiny, shapes, tmp_path):
-    for content in ("", "{", "[]", '{"config": {}}', json.dumps({"config": {"net": "resnet8"}, "data": {}})):
+    half = read_record(unstopped) | {"continued": [{"iteration": 3}]}
+    wrong = ({"config": {}}, {"config": {"net": "resnet8"}, "data": {}}, half)
+    for content in ("", "{", "[]", *map(json.dumps, wrong)):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(InputError, match=r"damaged|must have the fields"):
             train(tiny, tmp_path, shapes)

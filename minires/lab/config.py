@@ -193,7 +193,7 @@ def processor() -> str:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """config.json of a run folder: its recipe under "config", then "data" and "provenance".
+    """config.json of a run folder: its recipe under "config", then "data", "provenance" and "continued".
 
     Raises
     ------
@@ -205,6 +205,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         Config.from_json(record["config"])
         _ = record["data"]["sha256"], record["data"]["name"]
+        _ = [(part["iteration"], part["provenance"]) for part in record.get("continued", [])]
     except FileNotFoundError:
         raise InputError(f"{folder} is no run folder: it has no config.json; give the folder of one run") from None
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as e:

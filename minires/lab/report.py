@@ -74,7 +74,7 @@ def page(runs: Sequence[Run], verdicts: Mapping[str, Sequence[tuple[Any, Any]]])
         claims="\n".join(_claims(title, rows) for title, rows in verdicts.items()),
         commands=escape("\n".join(commands(runs))),
         config=_rows(_settings([run.config for run in runs])),
-        provenance=_rows(_settings([_flat(run.provenance | {"data": run.data}) for run in runs])),
+        provenance=_rows(_settings([_flat(_origin(run)) for run in runs])),
     )
 
 
@@ -139,9 +139,15 @@ def _settings(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return [[name, " / ".join(dict.fromkeys(str(r.get(name)) for r in records))] for name in names]
 
 
+def _origin(run: Run) -> dict[str, Any]:
+    """What trained a run on which data, and what went on with it later."""
+    later = {f"from iteration {part['iteration']} on": part["provenance"] for part in run.continued}
+    return run.provenance | {"data": run.data} | later
+
+
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     """Entries of nested dicts by dotted name."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        flat |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {name: value}
+        flat |= {f"{name}.{k}": v for k, v in _flat(value).items()} if isinstance(value, Mapping) else {name: value}
     return flat

@@ -18,12 +18,16 @@ from minires.lab.config import read_record
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder says: its recipe, data and provenance, its lines of training, evaluation and layers."""
+    """What a run folder says: its recipe, data and provenance, its lines of training, evaluation and layers.
+
+    `continued` lists, by "iteration", from where on something other than `provenance` trained it.
+    """
 
     folder: Path
     config: dict[str, Any]
     data: dict[str, Any]
     provenance: dict[str, Any]
+    continued: list[dict[str, Any]]
     train: list[dict[str, Any]]
     evals: list[dict[str, Any]]
     layers: list[dict[str, Any]]
@@ -63,8 +67,9 @@ def read_run(folder: Path) -> Run:
         If it is none.
     """
     record, lines = read_record(folder), read_lines(folder / "metrics.jsonl")
+    origin = record.get("provenance", {}), record.get("continued", [])
     kinds = ([m for m in lines if m["kind"] == kind] for kind in ("train", "eval", "layers"))
-    return Run(folder, record["config"], record["data"], record.get("provenance", {}), *kinds)
+    return Run(folder, record["config"], record["data"], *origin, *kinds)
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:

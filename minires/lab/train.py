@@ -159,6 +159,8 @@ def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progres
         run = _Run(config, folder, data, net)
         run.restore()
         with _stop_requests() as stop, np.errstate(over="ignore", invalid="ignore"):  # what overflows is explained
+            if run.iteration < config.iterations:
+                note_who_trains(folder, run.iteration)
             while run.iteration < config.iterations:
                 report(run.step())
                 if stop.is_set():
@@ -317,6 +319,7 @@ def claim(config: Config, folder: Path, data: Dataset) -> None:
             "config": wanted,
             "data": {"name": data.name, "source": source, "sha256": data.sha256},
             "provenance": provenance(),
+            "continued": [],
         }
         checkpoint.write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
         return
@@ -330,6 +333,21 @@ def claim(config: Config, folder: Path, data: Dataset) -> None:
             f"{folder} was trained on other data: {found['data']['name']} with SHA-256 {found['data']['sha256'][:12]}, "
             f"now {data.sha256[:12]}; give the data it began with (--data), or choose another --out"
         )
+
+
+def note_who_trains(folder: Path, iteration: int) -> None:
+    """Say in config.json which commit, versions and machine train from here on, where they are not those so far.
+
+    "provenance" is that of the first iteration; "continued" lists from which iteration another one took over.
+    """
+    record, here = read_record(folder), provenance()
+    first = record.get("provenance") if iteration else here
+    parts = [part for part in record.get("continued", []) if part["iteration"] < iteration]
+    if (parts[-1]["provenance"] if parts else first) != here:
+        parts.append({"iteration": iteration, "provenance": here})
+    noted = record | {"provenance": first, "continued": parts}
+    if noted != record:
+        checkpoint.write_whole(folder / "config.json", (json.dumps(noted, indent=2) + "\n").encode())
 
 
 def position(folder: Path) -> int:
