@@ -21,7 +21,7 @@ from minires.lab import config as recipes
 from minires.lab.butterfly import butterfly, growth
 from minires.lab.config import TIERS, Config
 from minires.lab.deepen import deepen
-from minires.lab.runs import find_runs
+from minires.lab.runs import find_runs, noise
 from minires.lab.train import by_layer, initial_net, train, train_step
 from minires.layers import layer_outputs
 from minires.optim import SGD
@@ -158,6 +158,12 @@ def test_other_sizes_than_the_tiers_decide_nothing_but_show_their_numbers(record
 def test_a_larger_gap_of_the_deep_net_would_be_overfitting(record):
     assert verdicts(record(gap=0.1, folder="a"))["iii"].held
     assert verdicts(record(gap=0.19, folder="b"))["iii"].held is False
+
+
+def test_two_sampling_errors_do_not_refute(record):
+    plain20, plain56 = ([run] for run in find_runs([record(gap=0.16)])[:2])  # 10 and 16 points from train to test
+    assert noise(*itertools.product((plain20, plain56), ("train", "test"))) < 6
+    assert verdicts(record(gap=0.16))["iii"].held
 
 
 def test_with_fresh_images_the_deep_net_must_err_more_on_new_images(record):

@@ -114,16 +114,18 @@ def final(runs: Sequence[Run], which: str) -> np.ndarray:
     return np.array([100 * run.evals[-1][f"{which}_error"] for run in runs if run.evals])
 
 
-def noise(*finals: tuple[Sequence[Run], str]) -> float:
+def noise(*finals: tuple[Sequence[Run], str], times: float = 2) -> float:
     """Twice the sampling error, in points, of a sum or difference of mean final errors: binomial, all seeds' images.
 
     Parameters
     ----------
     *finals : (runs, which)
         As for `final`.
+    times : float
+        Another multiple of the sampling error.
     """
     variance = 0.0
     for runs, which in finals:
         p = float(final(runs, which).mean()) / 100
         variance += p * (1 - p) / sum(run.config["eval_images"] for run in runs if run.evals)
-    return 200 * variance**0.5
+    return 100 * times * variance**0.5
