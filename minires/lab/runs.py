@@ -122,7 +122,7 @@ def noise(*finals: tuple[Sequence[Run], str], times: float = 2) -> float:
     *finals : (runs, which)
         As for `final`.
     times : float
-        Another multiple of the sampling error.
+        Another multiple of the sampling error than two.
     """
     variance = 0.0
     for runs, which in finals:

@@ -35,8 +35,8 @@ def _host_vector_bytes() -> int:
 VECTOR_BYTES = _host_vector_bytes()
 # (rows, registers) of a tile by register width in bytes. Measured on 16@32x32, 32@16x16, 64@8x8 in float32 as a share
 # of the speed of a BLAS matrix product. 32 bytes (AMD Zen 3, 16 registers): 4x2 0.94-1.03, 2x4 0.84-0.93, 5x2 0.55 to
-# 0.88, 6x2 0.65-0.88, 8x1 0.66-0.72, 3x4 0.45. 64 bytes (Intel Xeon, 32 registers): 8x2 is
-# 1.3 times as fast as 8x1 forward on 32 and 64 channels; on 16, where one register is a whole pixel, 16x1 1.05 times.
+# 0.88, 6x2 0.65-0.88, 8x1 0.66-0.72, 3x4 0.45. 64 bytes (Intel Xeon, 32 registers): 8x2 forward is 1.3 times as fast
+# as 8x1 on 32 and 64 channels; on 16, where one register is a whole pixel, 16x1 is 1.05 times as fast.
 PIXEL_TILE = {16: (4, 2), 32: (4, 2), 64: (8, 2)}[VECTOR_BYTES]
 IMAGES = 4  # images a chunk of work: 32 chunks in a batch of 128
 WEIGHT_CHUNKS = 16  # each has its own sum of weight gradients, so this many copies of w are added up at the end
