@@ -41,6 +41,7 @@ PIXEL_TILE = {16: (4, 2), 32: (4, 2), 64: (8, 2)}[VECTOR_BYTES]
 IMAGES = 4  # images a chunk of work: 32 chunks in a batch of 128
 WEIGHT_CHUNKS = 16  # each has its own sum of weight gradients, so this many copies of w are added up at the end
 ONE = (0,)  # the height of a tile of one row
+CACHE_LINE = 64  # bytes
 
 
 def lanes(dtype: np.dtype) -> int:
@@ -133,10 +134,8 @@ def _broadcast(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -
 def _multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     """Return a * b + c: one instruction where the host has it, two elsewhere."""
     name = f"llvm.fmuladd.v{a.type.count}f{32 if isinstance(a.type.element, ir.FloatType) else 64}"
-    function = builder.module.globals.get(name)
-    if function is None:
-        function = ir.Function(builder.module, ir.FunctionType(a.type, [a.type] * 3), name)
-    return builder.call(function, [a, b, c])
+    kind = ir.FunctionType(a.type, [a.type] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
 
 
 # ------------------------------------------------------------------------------------------------------------- vectors
@@ -294,6 +293,23 @@ def copy(typingctx: Any, x: types.Array, i: types.Type, y: types.Array, j: types
         return context.get_dummy_value()
 
     return types.void(x, types.intp, y, types.intp, types.intp), codegen
+
+
+@intrinsic
+def expect(typingctx: Any, array: types.Array, position: types.Type) -> Codegen:
+    """Ask for the cache lines of a pair of registers from array[position : ], so that writing them need not wait."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
+        address = _Memory(context, builder, array, args[0]).address(args[1])
+        place, number = builder.bitcast(address, cgutils.voidptr_t), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        for line in range(0, 2 * VECTOR_BYTES, CACHE_LINE):
+            at = builder.gep(place, [number(line)])
+            builder.call(prefetch, [at, number(1), number(3), number(1)])  # to be written, soon, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
 
 
 @inner
