@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
@@ -20,7 +19,7 @@ from minires.errors import InputError
 from minires.lab import audit, bench_ops, checkpoint, claims, degradation, plots, report
 from minires.lab import bench as timing
 from minires.lab.config import TIERS, Config, provenance, read_record
-from minires.lab.runs import find_runs, settled
+from minires.lab.runs import begun, find_runs, settled
 from minires.lab.train import Interrupted, train
 from minires.ops import BACKENDS, default_backend, get_ops, prepare
 from minires.resnet import by_name
@@ -260,8 +259,8 @@ def plot(
     plots.check_format(figure)
     try:
         while watch and not settled(folders):
-            with contextlib.suppress(InputError):  # nothing to draw yet
-                plots.save(plots.FIGURES[kind](find_runs(folders)), figure)
+            if runs := begun(folders):
+                plots.save(plots.FIGURES[kind](runs), figure)
                 say(f"drawn {time.strftime('%H:%M:%S')}: {figure}")
             time.sleep(WATCH_SECONDS)
     except KeyboardInterrupt:
@@ -368,7 +367,7 @@ def data_cifar10(
     """
     folder = cifar10.install(source, into, trust) if source else cifar10.download(into)
     found = cifar10.read(folder, trust)
-    say(f"CIFAR-10 is in {folder}: {len(found.train_images):,} training and {len(found.test_images):,} test images")
+    say(f"{found.name} is in {folder}: {len(found.train_images):,} training and {len(found.test_images):,} test images")
 
 
 @data_app.command("shapes10")

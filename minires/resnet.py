@@ -201,8 +201,7 @@ def resnet(depth: int, shortcut: Option = "A", *, rng: Rng = 0) -> Network:
     InputError
         If the depth is not 6n + 2 or the shortcut unknown.
     """
-    if shortcut not in ("A", "B", "C"):
-        raise InputError(f"shortcut must be A, B or C, got {shortcut!r}")
+    _check_option(shortcut)
     return _cifar(f"resnet{depth}{'' if shortcut == 'A' else shortcut}", depth, shortcut, rng)
 
 
@@ -236,18 +235,31 @@ def imagenet_resnet(depth: int, shortcut: Option | None = None, *, rng: Rng = 0)
     Returns
     -------
     net : Network
+
+    Raises
+    ------
+    InputError
+        If the depth is another one or the shortcut unknown.
     """
     if depth not in IMAGENET_BLOCKS:
         raise InputError(f"depth must be one of {', '.join(map(str, IMAGENET_BLOCKS))}, got {depth!r}; see table 1")
     rng, bottleneck, C = np.random.default_rng(rng), depth >= 50, 64
-    shortcut = shortcut or ("B" if bottleneck else "A")
+    counted: Option = "B" if bottleneck else "A"
+    shortcut = shortcut or counted
+    _check_option(shortcut)
     stages: dict[str, Layer] = {}
     for i, blocks in enumerate(IMAGENET_BLOCKS[depth]):
         K = 64 * 2**i * (4 if bottleneck else 1)
         stages[f"stage{i + 1}"] = _stage(blocks, C, K, 1 if i == 0 else 2, shortcut, bottleneck, rng)
         C = K
     stem = {**_conv_norm(3, 64, 7, 2, rng), "relu": ReLU(), "maxpool": MaxPool(3, 2, 1)}
-    return Network(f"imagenet-resnet{depth}", **stem, **stages, pool=GlobalAvgPool(), fc=Linear(C, 1000, rng=rng))
+    title = f"imagenet-resnet{depth}{'' if shortcut == counted else shortcut}"
+    return Network(title, **stem, **stages, pool=GlobalAvgPool(), fc=Linear(C, 1000, rng=rng))
+
+
+def _check_option(shortcut: str) -> None:
+    if shortcut not in ("A", "B", "C"):
+        raise InputError(f"shortcut must be A, B or C, got {shortcut!r}")
 
 
 def by_name(name: str, *, rng: Rng = 0) -> Network:

@@ -40,9 +40,7 @@ def test_the_record_is_json_with_machine_and_versions(timings):
     assert len(record["timings"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("backends", "peers"), [(["tpu"], []), (["numpy"], ["tensorflow"])], ids=["backend", "peer"]
-)
+@pytest.mark.parametrize(("backends", "peers"), [(["tpu"], []), (["numpy"], ["tensorflow"])], ids=["backend", "peer"])
 def test_an_unknown_contender_is_refused_with_the_known_ones(backends, peers):
     with pytest.raises(InputError, match="must be one of"):
         bench.contenders(backends, peers)
@@ -52,6 +50,23 @@ def test_a_worker_that_cannot_start_says_why(run_cli):
     code, _, err = run_cli("bench", "--nets", "resnet9", "--backend", "numpy", "--rounds", 1)
     assert code == 2
     assert "6n + 2" in err
+
+
+def test_networks_for_other_images_are_not_timed():
+    with pytest.raises(InputError, match="32x32"):
+        bench.bench(["imagenet-resnet18"], ["numpy"], 1, 2, lambda _: None)
+
+
+def test_what_a_worker_said_before_it_ended_is_heard():
+    class Pipe:
+        def send(self, question):
+            raise BrokenPipeError
+
+        def recv(self):
+            return "PyTorch is not installed"
+
+    with pytest.raises(InputError, match="PyTorch is not installed"):
+        bench.ask(Pipe(), "start")
 
 
 def test_bench_prints_its_table_and_writes_json(run_cli, tmp_path):

@@ -153,6 +153,7 @@ MISTAKES = {
     "no CIFAR-10": (("train", "resnet8", "--dataset", "cifar10"), "minires data cifar10"),
     "an empty data folder": (("train", "resnet8", "--data", "."), "found neither"),
     "a folder that is no run": (("resume", "."), "no config.json"),
+    "a file that is no run": (("resume", __file__), "no config.json"),
     "nothing to plot": (("plot", "."), "no run in"),
     "a figure of unknown kind": (("plot", ".", "--out", "a.gif"), ".png, .svg, .pdf"),
     "a file that is not there": (("data", "cifar10", "--from", "nothing.tar.gz"), "nothing.tar.gz"),

@@ -250,5 +250,12 @@ def test_a_whole_data_set_is_kept_and_a_damaged_one_replaced(mirrors, tarball):
     folder = cifar10.install(tarball)
     assert cifar10.download(progress=False) == folder
     assert server.asked == []
+    seal = folder / cifar10.SEAL
+    official = seal.read_text()
+    seal.write_text("0" * 64)
+    with pytest.raises(InputError, match="official bytes, or nothing"):
+        cifar10.download(progress=False)  # a copy that somebody put there is not replaced
+    assert server.asked == []
+    seal.write_text(official)
     (folder / "data_batch_3.bin").unlink()
     check_installed(cifar10.download(progress=False))

@@ -48,6 +48,20 @@ def test_one_wrong_element_of_thousands_is_found_though_few_are_looked_at(i, err
     assert np.ravel_multi_index(e.index, w.shape) == i
 
 
+@given(seed=st.integers(0, 10**6), pair=st.lists(st.integers(0, 999), min_size=2, max_size=2, unique=True))
+def test_two_elements_exchanged_among_many_are_found(seed, pair):
+    def forward(x):
+        return 2 * x, ()
+
+    def backward(dy, cache):
+        dx = 2 * dy
+        dx[pair] = dx[pair[::-1]]  # errors that cancel along every direction in which both move alike
+        return dx
+
+    x = np.random.default_rng(seed).standard_normal(1000)
+    assert refused("wrong", forward, backward, x, rng=seed, elements=4).index[0] in pair
+
+
 def test_a_cotangent_of_ones_is_refused_for_batch_norm_as_it_proves_nothing():
     def zeros(dy, cache):
         return 0 * dy, *ops.batchnorm_backward(dy, cache)[1:]

@@ -18,10 +18,11 @@ from minires import InputError, cli, data, plain, resnet
 from minires.data import per_pixel_mean, shapes10, training_batch
 from minires.lab import checkpoint, claims, degradation, live, plots, report
 from minires.lab import config as recipes
+from minires.lab import train as training
 from minires.lab.butterfly import butterfly, growth
 from minires.lab.config import TIERS, Config
 from minires.lab.deepen import deepen
-from minires.lab.runs import find_runs, noise
+from minires.lab.runs import by_net, find_runs, noise
 from minires.lab.train import by_layer, initial_net, train, train_step
 from minires.layers import layer_outputs
 from minires.optim import SGD
@@ -191,6 +192,12 @@ def test_computed_verdicts_are_kept_beside_the_runs(record, monkeypatch):
     folder = record({"resnet20": 0.5})
     claims.judge(find_runs([folder]), compute=True)
     assert verdicts(folder)["vi"] == claims.Verdict(True, "1e4 times")
+    record({"resnet20": 0.5}, tier="lesson", folder="exp/longer")
+    for path in (folder / "longer").iterdir():
+        path.rename(folder / f"longer-{path.name}")
+    judged = claims.judge(find_runs([folder]))  # what was computed of one size is said of no other
+    found = {title.split(", ")[1].split(":")[0]: {c.key: v.held for c, v in rows} for title, rows in judged.items()}
+    assert {tier: held["vi"] for tier, held in found.items()} == {"quick": True, "lesson": None}
     (folder / claims.FILE).write_text("[]")
     with pytest.raises(InputError, match="damaged"):
         verdicts(folder)
@@ -349,9 +356,20 @@ def test_weights_alone_are_small_and_complete(tiny, shapes, tmp_path):
     assert path.stat().st_size < 1.2e6
     state = checkpoint.load_weights(folder)
     assert resnet(20).load_state(state).state().keys() == state.keys()
-    path.write_bytes(b"rubbish")
-    with pytest.raises(InputError, match="damaged"):
-        checkpoint.load_weights(folder)
+    altered = {name: a + 1 for name, a in state.items()}
+    whole = path.read_bytes()
+    for content in (b"rubbish", whole.replace(state["fc.w"].tobytes(), altered["fc.w"].tobytes())):
+        path.write_bytes(content)
+        assert checkpoint.load_weights(folder).keys() == state.keys()  # the checkpoint is newer than any export
+        (folder / checkpoint.NAME).rename(tmp_path / "aside")
+        with pytest.raises(InputError, match=r"damaged|not a file of weights"):
+            checkpoint.load_weights(folder)
+        (tmp_path / "aside").rename(folder / checkpoint.NAME)
+    checkpoint.save(folder, {f"net/{name}": a for name, a in altered.items()}, {})
+    checkpoint.export_weights(folder)
+    (folder / checkpoint.NAME).unlink()
+    (folder / checkpoint.PREVIOUS).unlink()
+    assert np.array_equal(checkpoint.load_weights(folder)["fc.w"], altered["fc.w"])
     with pytest.raises(InputError, match="no checkpoint"):
         checkpoint.export_weights(tmp_path / "nothing")
 
@@ -400,6 +418,28 @@ def test_watching_draws_until_the_runs_are_done(record, run_cli, monkeypatch, tm
     code, out, _ = run_cli("plot", folder, "--watch", "--out", tmp_path / "a.png")
     assert code == 0
     assert out.count("drawn ") == 1
+
+
+def test_watching_hides_no_mistake(record, run_cli, tmp_path):
+    metrics = record() / "plain20-seed0" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
+    code, _, err = run_cli("plot", tmp_path / "exp", "--watch", "--out", tmp_path / "missing" / "a.png")
+    assert code == 2
+    assert "cannot write" in err
+
+
+def test_runs_of_several_recipes_are_not_averaged_as_seeds(record):
+    folders = [record({"plain20": 0.5, "plain56": 0.8}), record({"plain20": 0.3}, tier="lesson", folder="longer")]
+    runs = find_runs(folders)
+    assert {title: len(group) for title, group in by_net(runs).items()} == {
+        "plain20, 280 iterations": 1,
+        "plain20, 2000 iterations": 1,
+        "plain56": 1,
+    }
+    assert plots.message(runs) == "Errors of several recipes"
+    assert [line[3] for line in plots.table_lines(runs)[1:]] == ["50.0", "30.0", "80.0"]
+    for figure in plots.FIGURES.values():
+        figure(runs)
 
 
 def page(record, folder="exp"):
@@ -482,6 +522,14 @@ def test_live_curves_are_drawn_while_they_train(tiny, shapes, tmp_path, monkeypa
     assert [f.name for f in folders] == ["plain8-seed0"]
     assert len(shown) == 4  # after each iteration, and at the end
     assert all(picture.startswith(b"\x89PNG") for picture in shown)
+
+
+def test_live_curves_wait_for_the_first_line(tiny, shapes, tmp_path, monkeypatch):
+    shown = []
+    fake_ipython(monkeypatch, shown)
+    monkeypatch.setattr(training, "LINES", 2)  # a line for three iterations
+    live(["plain8"], tiny, tmp_path, shapes, seconds=0.0)
+    assert len(shown) == 5
 
 
 def test_live_curves_without_ipython_are_one_message(tiny, shapes, tmp_path, monkeypatch):

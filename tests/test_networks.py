@@ -77,11 +77,14 @@ def test_plain_is_residual_without_the_shortcuts(depth):
     assert list(a.parameters()) == list(b.parameters())
     for name, p in a.parameters().items():
         np.testing.assert_array_equal(p, b.parameters()[name])
-    blocks = [(type(p), type(r)) for (_, p), (_, r) in zip(
-        [n for n in a.named_layers() if isinstance(n[1], PlainBlock)],
-        [n for n in b.named_layers() if isinstance(n[1], ResidualBlock)],
-        strict=True,
-    )]
+    blocks = [
+        (type(p), type(r))
+        for (_, p), (_, r) in zip(
+            [n for n in a.named_layers() if isinstance(n[1], PlainBlock)],
+            [n for n in b.named_layers() if isinstance(n[1], ResidualBlock)],
+            strict=True,
+        )
+    ]
     assert len(blocks) == (depth - 2) // 2
 
 
@@ -271,7 +274,8 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name):
 @pytest.mark.parametrize(
     ("name", "title"),
     [("plain20", "plain20"), ("plain-20", "plain20"), ("resnet56", "resnet56"), ("resnet20B", "resnet20B"),
-     ("resnet-20A", "resnet20"), ("imagenet-resnet18", "imagenet-resnet18")],
+     ("resnet-20A", "resnet20"), ("imagenet-resnet18", "imagenet-resnet18"),
+     ("imagenet-resnet18A", "imagenet-resnet18"), ("imagenet-resnet18C", "imagenet-resnet18C")],
 )  # fmt: skip
 def test_networks_are_found_by_name(name, title):
     assert by_name(name).title == title
@@ -280,6 +284,8 @@ def test_networks_are_found_by_name(name, title):
 def test_an_unknown_shortcut_is_refused():
     with pytest.raises(InputError, match="A, B or C"):
         resnet(8, "D")
+    with pytest.raises(InputError, match="A, B or C"):
+        imagenet_resnet(18, "D")
 
 
 def test_images_of_the_wrong_shape_are_refused():

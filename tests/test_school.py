@@ -114,8 +114,11 @@ def relu(body, tmp_path, name="relu_backward"):
         ("return dy * positive, 1", "Expected 1 results (dx), got 2"),
         ("return dy @ positive.nothing", "line 6: return dy @ positive.nothing"),
         ("return dy * positive if np.random.default_rng().random() < 0.5 else dy + 1", ""),
-        ("seen = vars(relu_backward).setdefault('seen', []); seen.append(dy.tobytes()); "
-         "return dy + 1 if seen.count(seen[-1]) == 1 else dy * positive", "gave different answers"),
+        (
+            "seen = vars(relu_backward).setdefault('seen', []); seen.append(dy.tobytes()); "
+            "return dy + 1 if seen.count(seen[-1]) == 1 else dy * positive",
+            "gave different answers",
+        ),
         ("print('seen', dy.shape); return dy", "In this case it printed:\n    seen ("),
         ("return dy * np.nan", "got nan"),
     ],
@@ -168,6 +171,34 @@ def test_a_file_that_cannot_be_imported_fails_with_the_line(tmp_path, run_cli):
     assert "line 2: def relu_backward(dy, cache)" in out
 
 
+@pytest.mark.parametrize(("content", "reason"), [
+    (b"import sys\nsys.exit(0)\n", "SystemExit: 0"),
+    ("def relu_backward(dy, cache):\n    return dy\n".encode("utf-16"), "Error: "),
+])  # fmt: skip
+def test_a_file_that_ends_the_program_or_is_no_text_has_not_passed(content, reason, tmp_path, run_cli):
+    file = tmp_path / "relu_backward.py"
+    file.write_bytes(content)
+    code, out, _ = run_cli("exercise", "check", file)
+    assert code == 1
+    assert reason in out
+
+
+def test_a_solution_that_ends_the_program_has_not_passed(tmp_path, run_cli):
+    code, out, _ = run_cli("exercise", "check", relu("raise SystemExit(0)", tmp_path))
+    assert code == 1
+    assert "SystemExit" in out
+
+
+@pytest.mark.parametrize(("name", "function"), [
+    ("step_schedule", lambda lr, milestones, iteration: None),
+    ("softmax_cross_entropy", lambda logits, labels: (None, logits * 0)),
+])  # fmt: skip
+def test_none_where_a_number_is_expected_is_said_so(name, function):
+    report = school.check(function, name)
+    assert not report.passed
+    assert "expected a number, got NoneType: None" in report.message
+
+
 def test_what_is_no_solution_is_refused_with_exit_code_2(tmp_path, run_cli):
     empty = tmp_path / "empty.py"
     empty.write_text("from minires.ops.numpy_ops import relu_backward\n")
@@ -191,7 +222,9 @@ def test_a_file_that_is_there_is_never_overwritten(tmp_path, run_cli):
 
 
 def test_json_is_for_grade_books(tmp_path, run_cli):
-    code, out, _ = run_cli("exercise", "check", relu("return dy * (dy > 0)", tmp_path), "--json")
+    file = relu("return dy * (dy > 0)", tmp_path)
+    file.write_text("print('hello')\n" + file.read_text())
+    code, out, _ = run_cli("exercise", "check", file, "--json")
     record = json.loads(out)
     assert code == 1
     assert set(record) == {"name", "passed", "examples", "message", "diagnosis"}

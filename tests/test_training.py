@@ -274,13 +274,54 @@ def test_with_no_whole_checkpoint_the_run_is_refused_and_kept(tiny, shapes, tmp_
     assert (tmp_path / "metrics.jsonl").read_bytes() == lines
 
 
-def test_metrics_of_a_run_whose_checkpoint_is_gone_are_kept(unstopped, tiny, shapes, tmp_path):
+def test_metrics_of_a_run_whose_checkpoint_is_gone_are_kept(unstopped, tiny, shapes, tmp_path, saves_always):
+    kept = []
+    for name in ("metrics.previous.jsonl", "metrics.previous1.jsonl"):
+        stopped_run(tiny, shapes, tmp_path)
+        kept.append((name, (tmp_path / "metrics.jsonl").read_bytes()))
+        for path in tmp_path.glob("checkpoint*"):
+            path.unlink()
     train(tiny, tmp_path, shapes)
-    before = (tmp_path / "metrics.jsonl").read_bytes()
-    (tmp_path / checkpoint.NAME).unlink()
-    train(tiny, tmp_path, shapes)
-    assert (tmp_path / "metrics.previous.jsonl").read_bytes() == before
+    assert all((tmp_path / name).read_bytes() == before for name, before in kept)
     assert_same_end(tmp_path, unstopped)
+
+
+def test_a_finished_run_without_its_checkpoint_is_left_as_it_is(tiny, shapes, tmp_path):
+    train(tiny, tmp_path, shapes)
+    (tmp_path / checkpoint.NAME).unlink()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != ".lock"}
+    train(tiny, tmp_path, shapes, lambda progress: pytest.fail("it trained again"))
+    assert position(tmp_path) == tiny.iterations
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != ".lock"} == before
+
+
+def test_saving_beside_a_damaged_checkpoint_never_costs_the_whole_one(tmp_path, monkeypatch):
+    arrays = {"w": np.arange(3.0)}
+    for i in (1, 2):
+        checkpoint.save(tmp_path, arrays, {"iteration": i})
+    (tmp_path / checkpoint.NAME).write_bytes(b"rubbish")
+    real = os.replace
+
+    def crash(source, target):
+        raise Crash
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(Crash):
+        checkpoint.save(tmp_path, arrays, {"iteration": 3})
+    monkeypatch.setattr(os, "replace", real)
+    with pytest.warns(UserWarning, match="going on from the one before"):
+        assert checkpoint.load(tmp_path)[1] == {"iteration": 1}
+    checkpoint.save(tmp_path, arrays, {"iteration": 3})
+    assert checkpoint.load(tmp_path)[1] == {"iteration": 3}
+    assert checkpoint.read(tmp_path / checkpoint.PREVIOUS)[1] == {"iteration": 1}
+
+
+def test_a_checkpoint_whose_position_was_altered_is_damaged(tmp_path):
+    checkpoint.save(tmp_path, {"w": np.arange(3.0)}, {"iteration": 1000})
+    path = tmp_path / checkpoint.NAME
+    path.write_bytes(path.read_bytes().replace(b"1000", b"3000"))
+    with pytest.raises(InputError, match="damaged"):
+        checkpoint.read(path)
 
 
 def test_ctrl_c_in_the_last_iteration_stops_the_experiment_too(tiny, shapes, tmp_path):
@@ -376,6 +417,15 @@ def test_a_diverging_run_names_step_and_layer_and_advises(tiny, shapes, tmp_path
     assert "resnet8 diverged at iteration" in text
     assert "First values that are not finite: " in text
     assert "--lr" in text
+    assert ("checkpoint" in text) == (tmp_path / checkpoint.NAME).exists()
+    train(tiny, tmp_path, shapes)  # the advice can be followed in the same folder
+    assert position(tmp_path) == tiny.iterations
+
+
+def test_a_recipe_that_was_refused_does_not_occupy_the_folder(tiny, shapes, tmp_path):
+    with pytest.raises(InputError, match="ask for fewer"):
+        train(replace(tiny, eval_images=5000), tmp_path, shapes)
+    train(tiny, tmp_path, shapes)
 
 
 def test_nan_in_a_weight_is_traced_to_it(tiny, shapes, tmp_path, monkeypatch):

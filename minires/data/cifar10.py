@@ -311,14 +311,20 @@ def download(into: Path | None = None, progress: bool = True) -> Path:
     Raises
     ------
     InputError
-        If no mirror delivered the official bytes: the message lists each mirror and what it answered.
+        If no mirror delivered the official bytes: the message lists each mirror and what it answered. Or if the folder
+        holds another copy, which is not replaced.
     """
     into = Path(into) if into else cache_folder()
     if (into / BINARY).is_dir():
         try:
-            return Path(read(into / BINARY).source)
+            name = read(into / BINARY).name
         except InputError:
             pass  # damaged: replaced below
+        else:
+            if name != OFFICIAL:
+                advice = "move it away, or choose another folder (--into)"
+                raise _refusal(into / BINARY, "the official bytes, or nothing", name, advice)
+            return into / BINARY
     failures: dict[str, str] = {}
     for url in MIRRORS * 2:
         name = url.rpartition("/")[2]

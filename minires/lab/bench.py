@@ -12,7 +12,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -77,10 +77,18 @@ def bench(
     Returns
     -------
     timings : list of Timing
+
+    Raises
+    ------
+    InputError
+        If there is no round, no second image, or no such network for 32x32 images.
     """
+    titles = [by_name(net).title for net in nets]
+    if any(title.startswith("imagenet") for title in titles):
+        raise InputError(f"expected networks for 32x32 images, got {', '.join(titles)}; ImageNet's are not timed")
     if rounds < 1 or batch_size < 2:
         raise InputError(f"expected at least one round and a batch of two, got {rounds} and {batch_size}")
-    return [timing for net in nets for timing in _bench_net(by_name(net).title, names, rounds, batch_size, report)]
+    return [timing for net in titles for timing in _bench_net(net, names, rounds, batch_size, report)]
 
 
 def _bench_net(
@@ -128,10 +136,11 @@ def worker(make: Callable[..., Steps], *arguments: Any) -> Iterator[Any]:
 
 def ask(pipe: Any, question: str) -> Any:
     """Put a question to a worker: "start" (seconds of the first step), a step's name (seconds), "kinds", "memory"."""
-    pipe.send(question)
     try:
+        with suppress(BrokenPipeError):  # it could not begin: why, it has sent before
+            pipe.send(question)
         answer = pipe.recv()
-    except EOFError:
+    except (EOFError, ConnectionResetError):
         raise InputError(f"the process that answers {question!r} ended; run it alone to see why") from None
     if isinstance(answer, str):
         raise InputError(answer)

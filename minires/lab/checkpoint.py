@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load as from_safetensors
 from safetensors.numpy import save as to_safetensors
 
 from minires.errors import InputError
@@ -24,8 +24,15 @@ NAME, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 WEIGHTS = "weights.safetensors"
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, before: Callable[[], None] = lambda: None) -> None:
     """Write a file so that a crash leaves either the old content or the new, never a part.
+
+    Parameters
+    ----------
+    path : Path
+    data : bytes
+    before : callable
+        Called when the new content is safe on the disk and the old one is still there.
 
     Raises
     ------
@@ -39,6 +46,7 @@ def write_whole(path: Path, data: bytes) -> None:
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
+            before()
             os.replace(part, path)
         except OSError:
             with contextlib.suppress(OSError):
@@ -103,7 +111,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def save(folder: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
-    """Write the checkpoint of `folder`; the one before is kept beside it.
+    """Write the checkpoint of `folder`; the one before is kept beside it, unless it is damaged.
 
     Parameters
     ----------
@@ -112,12 +120,14 @@ def save(folder: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> 
     meta : dict
         JSON values: position, running error and whatever else the next step depends on.
     """
-    tensors = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
     path = folder / NAME
-    if path.exists():
-        with _writing(path):
-            os.replace(path, folder / PREVIOUS)  # a crash after this line leaves the previous one, which `load` takes
-    write_whole(path, to_safetensors(tensors, {"meta": json.dumps(meta), "sha256": _digest(tensors)}))
+
+    def keep() -> None:
+        with contextlib.suppress(InputError):  # none yet, or damaged: then the previous one is what `load` takes
+            read(path)
+            os.replace(path, folder / PREVIOUS)
+
+    write_whole(path, _pack(arrays, json.dumps(meta)), before=keep)
 
 
 def load(folder: Path) -> tuple[dict[str, Array], dict[str, Any]] | None:
@@ -152,20 +162,35 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     InputError
         If the file is damaged or no checkpoint.
     """
+    arrays, header = _unpack(path, "a whole checkpoint")
+    try:
+        _, meta = header["sha256"], json.loads(header["meta"])
+    except (KeyError, json.JSONDecodeError) as e:
+        raise InputError(f"{path} is not a whole checkpoint ({type(e).__name__}: {e})") from e
+    return arrays, meta
+
+
+def _pack(arrays: Mapping[str, Array], meta: str) -> bytes:
+    tensors = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    return to_safetensors(tensors, {"meta": meta, "sha256": _digest(tensors, meta)})
+
+
+def _unpack(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
+    """Arrays and header of a file, which must have the SHA-256 that the header names, if it names one."""
     try:
         with safe_open(path, framework="numpy") as f:
             header = f.metadata() or {}
             arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no mapping)
-        meta, expected = json.loads(header["meta"]), header["sha256"]
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as e:
-        raise InputError(f"{path} is not a whole checkpoint ({type(e).__name__}: {e})") from e
-    if (found := _digest(arrays)) != expected:
-        raise InputError(f"{path} is damaged: SHA-256 of its arrays is {found[:12]}..., should be {expected[:12]}...")
-    return arrays, meta
+    except (SafetensorError, OSError) as e:
+        raise InputError(f"{path} is not {kind} ({type(e).__name__}: {e})") from e
+    expected = header.get("sha256")
+    if expected not in (None, _digest(arrays, header.get("meta", "")), _digest(arrays)):  # the last: before 2026-11-22
+        raise InputError(f"{path} is damaged: SHA-256 of its content should be {expected[:12]}..., and is another one")
+    return arrays, header
 
 
 def load_weights(folder: Path) -> dict[str, Array] | None:
-    """State of a run's net, as `Layer.state` gave it: weights.safetensors if there is one, else out of the checkpoint.
+    """State of a run's net, as `Layer.state` gave it: out of the checkpoint if there is one, else weights.safetensors.
 
     Returns
     -------
@@ -177,14 +202,11 @@ def load_weights(folder: Path) -> dict[str, Array] | None:
     InputError
         If a file is damaged.
     """
-    path = folder / WEIGHTS
-    if path.exists():
-        try:
-            return from_safetensors(path.read_bytes())
-        except SafetensorError as e:
-            raise InputError(f"{path} is damaged ({e}); restore it, or remove it if the run has a checkpoint") from e
     found = load(folder)
-    return found and {name.removeprefix("net/"): a for name, a in found[0].items() if name.startswith("net/")}
+    if found:
+        return {name.removeprefix("net/"): a for name, a in found[0].items() if name.startswith("net/")}
+    path = folder / WEIGHTS
+    return _unpack(path, "a file of weights; restore it")[0] if path.exists() else None
 
 
 def export_weights(folder: Path) -> Path:
@@ -193,17 +215,17 @@ def export_weights(folder: Path) -> Path:
     Raises
     ------
     InputError
-        If the run has no checkpoint.
+        If the run has no checkpoint, nor weights that were written before.
     """
     state = load_weights(folder)
     if state is None:
         raise InputError(f"{folder} has no checkpoint to take weights from; give the folder of a run that was trained")
-    write_whole(folder / WEIGHTS, to_safetensors(state))
+    write_whole(folder / WEIGHTS, _pack(state, "{}"))
     return folder / WEIGHTS
 
 
-def _digest(arrays: Mapping[str, Array]) -> str:
-    digest = hashlib.sha256()
+def _digest(arrays: Mapping[str, Array], meta: str = "") -> str:
+    digest = hashlib.sha256(meta.encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
         digest.update(arrays[name].data if arrays[name].size else b"")
@@ -226,6 +248,8 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             _lock(f.fileno())
         except OSError as e:
+            if e.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise InputError(f"{folder} cannot be locked ({e.strerror}); choose an --out on a local disk") from e
             f.seek(0)
             raise InputError(
                 f"{folder} is in use by process {f.read().strip() or 'unknown'}; let it finish, or choose another --out"

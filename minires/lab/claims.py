@@ -225,14 +225,16 @@ def judge(
         seeds = max(len(group) for group in by_net(members).values())
         size = f"{iterations} iterations of {batch_size} images at lr {lr:g}, {seeds} seed{'s' if seeds > 1 else ''}"
         title = f"{name}, {tier or 'custom size'}: {size}"
-        group, before = Group(members, data_folder), _recorded(folder)
+        group, known = Group(members, data_folder), _recorded(folder)
+        before = known.get(title, {})
         missing = Verdict(None, f"takes seconds; ask for it with: minires claims {folder} --all")
         verdicts[title] = [
             (claim, _decide(claim, group) if compute or not claim.computed else before.get(claim.key, missing))
             for claim in CLAIMS
         ]
         if compute:
-            kept = {claim.key: asdict(verdict) for claim, verdict in verdicts[title] if claim.computed}
+            known[title] = {claim.key: verdict for claim, verdict in verdicts[title] if claim.computed}
+            kept = {title: {key: asdict(v) for key, v in found.items()} for title, found in known.items()}
             make_folder(folder)
             write_whole(folder / FILE, (json.dumps(kept, indent=2) + "\n").encode())
     return verdicts
@@ -256,11 +258,11 @@ def text(verdicts: Mapping[str, Sequence[tuple[Claim, Verdict]]]) -> str:
     return "\n".join(lines)
 
 
-def _recorded(folder: Path) -> dict[str, Verdict]:
-    """Verdicts that an earlier call computed."""
+def _recorded(folder: Path) -> dict[str, dict[str, Verdict]]:
+    """Verdicts that earlier calls computed, by the title of the group and the key of the claim."""
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return {key: Verdict(**values) for key, values in found.items()}
+        return {title: {key: Verdict(**v) for key, v in verdicts.items()} for title, verdicts in found.items()}
     except FileNotFoundError:
         return {}
     except (json.JSONDecodeError, TypeError, AttributeError, UnicodeDecodeError) as e:

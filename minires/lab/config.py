@@ -206,8 +206,10 @@ def read_record(folder: Path) -> dict[str, Any]:
         Config.from_json(record["config"])
         _ = record["data"]["sha256"], record["data"]["name"]
         _ = [(part["iteration"], part["provenance"]) for part in record.get("continued", [])]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder} is no run folder: it has no config.json; give the folder of one run") from None
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror or e}") from e
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as e:
         raise InputError(f"{path} is damaged ({type(e).__name__}: {e}); restore it or choose another folder") from e
     return dict(record)

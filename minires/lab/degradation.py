@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from minires.data import Dataset, per_pixel_mean, training_batch
 from minires.errors import InputError
 from minires.lab.audit import macs
-from minires.lab.checkpoint import make_folder
+from minires.lab.checkpoint import locked, make_folder
 from minires.lab.config import TIERS, Config, paper_milestones, paper_warmup
 from minires.lab.train import Progress, claim, initial_net, position, train, train_step
 from minires.optim import SGD
@@ -138,7 +138,8 @@ def run(
     folders = [run_folder(out, config) for config in configs]
     for config, folder in zip(configs, folders, strict=True):
         make_folder(folder)
-        claim(config, folder, data)
+        with locked(folder):
+            claim(config, folder, data)
     left = [config.iterations - position(folder) for config, folder in zip(configs, folders, strict=True)]
     todo = [(config, folder) for config, folder, n in zip(configs, folders, left, strict=True) if n > 0]
     if any(n >= FORECAST_FROM for n in left):

@@ -11,7 +11,7 @@ from minires.data import Dataset
 from minires.errors import InputError
 from minires.lab import degradation, plots
 from minires.lab.config import Config
-from minires.lab.runs import find_runs
+from minires.lab.runs import begun
 from minires.lab.train import Progress
 
 
@@ -65,7 +65,10 @@ def _canvas(out: Path) -> Callable[[], None]:
 
     def redraw() -> None:
         nonlocal handle
-        picture = Image(plots.render(plots.errors(find_runs([out])), ".png"), width=900)
+        runs = begun([out])
+        if not runs:
+            return
+        picture = Image(plots.render(plots.errors(runs), ".png"), width=900)
         if handle is None:
             handle = display(picture, display_id=True)
         else:

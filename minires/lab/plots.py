@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from minires.errors import InputError
 from minires.lab.checkpoint import write_whole
-from minires.lab.runs import Run, by_net, final, noise
+from minires.lab.runs import Run, by_net, final, noise, recipe
 from minires.lab.text import columns
 
 FAMILIES = {"plain": "Reds", "resnet": "Blues"}  # the colours of the paper's figures 1 and 6, kept across the lessons
@@ -59,7 +59,9 @@ def errors(runs: Sequence[Run]) -> Figure:
     """
     families = [f for f in FAMILIES if any(run.family == f for run in runs)]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.2 + 4.9 * len(families), 5.6), layout="constrained")
+        one_recipe = all(title == group[0].net for title, group in by_net(runs).items())
+        more = 0.0 if one_recipe else 0.4 * len(by_net(runs)) / len(families)  # for a legend of long names
+        figure = Figure(figsize=(1.2 + 4.9 * len(families), 5.6 + more), layout="constrained")
         panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
         for family, axes in zip(families, panels, strict=True):
             groups = by_net([run for run in runs if run.family == family])
@@ -75,7 +77,8 @@ def errors(runs: Sequence[Run]) -> Figure:
                 axes.axvline(milestone, color="0.5", lw=0.8, ls=":")
                 axes.text(milestone, 1, " lr/10", color="0.35", fontsize=8)
             below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}  # no corner is free in every experiment
-            axes.legend(**below, fontsize=9, frameon=False, ncols=min(2, len(groups)))
+            size = {"fontsize": 9, "ncols": min(2, len(groups))} if one_recipe else {"fontsize": 8, "ncols": 1}
+            axes.legend(**below, **size, frameon=False)
         panels[0].set_ylabel("error (%)")
         _finish(figure, message(runs), f"{_caption(runs)}; {_how(runs)}; thin: training batches")
     return figure
@@ -87,10 +90,13 @@ def depth(runs: Sequence[Run]) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 5.2), layout="constrained")
         axes = figure.subplots()
-        for kind in dict.fromkeys(run.kind for run in shown):
-            groups = list(by_net([run for run in shown if run.kind == kind]).values())
-            style = {"color": _shades(groups[0][0].family, 1)[0], "capsize": 3}
-            style |= {"mfc": "white"} if kind == "plain" else {}  # told apart in grey
+        kinds: dict[str, list[list[Run]]] = {}
+        for title, group in by_net(shown).items():
+            kinds.setdefault(group[0].kind + title.removeprefix(group[0].net), []).append(group)
+        for kind, groups in kinds.items():
+            alike = [other for other, found in kinds.items() if found[0][0].family == groups[0][0].family]
+            style = {"color": _shades(groups[0][0].family, len(alike))[alike.index(kind)], "capsize": 3}
+            style |= {"mfc": "white"} if groups[0][0].kind == "plain" else {}  # told apart in grey
             for which, line, marker in WAYS:
                 ends = [final(group, which) for group in groups]
                 mean = np.array([e.mean() for e in ends])
@@ -119,7 +125,8 @@ def layers(runs: Sequence[Run]) -> Figure:
     InputError
         If the runs have no record by layer.
     """
-    shown = [group[0] for group in by_net([run for run in runs if run.layers]).values()]
+    named = {title: group[0] for title, group in by_net([run for run in runs if run.layers]).items()}
+    shown = list(named.values())
     if not shown:
         raise InputError("these runs were recorded without gradients and responses by layer; train them again")
     steps = sorted({line["iteration"] for run in shown for line in run.layers})
@@ -131,9 +138,10 @@ def layers(runs: Sequence[Run]) -> Figure:
             panels.append(figure.add_subplot(grid[0, 2 * i : 2 * i + 2], sharey=panels[0] if i else None))
         panels.append(figure.add_subplot(grid[1, :S]))
         panels.append(figure.add_subplot(grid[1, S:], sharey=panels[-1]))
-        for run in shown:
+        for title, run in named.items():
             family = [other for other in shown if other.family == run.family]
-            style = {"color": _shades(run.family, len(family))[family.index(run)], "lw": 1 + 0.6 * family.index(run)}
+            style: dict[str, Any] = {"label": title}
+            style |= {"color": _shades(run.family, len(family))[family.index(run)], "lw": 1 + 0.6 * family.index(run)}
             style |= {"marker": "o" if run.family == "plain" else "", "ms": 3}
             for line in run.layers:
                 _draw_layers(panels[steps.index(line["iteration"])], run, line["gradient_norm"], style)
@@ -163,7 +171,7 @@ def layers(runs: Sequence[Run]) -> Figure:
 
 def _draw_layers(axes: Axes, run: Run, values: Mapping[str, float], style: Any, largest_first: bool = False) -> None:
     y = [value for name, value in values.items() if ".shortcut" not in name]
-    axes.plot(range(1, len(y) + 1), sorted(y, reverse=True) if largest_first else y, label=run.net, **style)
+    axes.plot(range(1, len(y) + 1), sorted(y, reverse=True) if largest_first else y, **style)
 
 
 def layers_message(runs: Sequence[Run]) -> str:
@@ -230,6 +238,9 @@ def _running_mean(values: np.ndarray, steps: int) -> np.ndarray:
 def message(runs: Sequence[Run]) -> str:
     """What the figure shows, in one sentence with its numbers, or that the differences are within the noise."""
     groups = by_net([run for run in runs if run.evals])
+    sizes = {(r["data"], r["iterations"], r["batch"], r["lr"]) for r in map(recipe, runs)}
+    if len(sizes) > 1 or any(title != group[0].net for title, group in groups.items()):
+        return "Errors of several recipes"
     depths = {f: sorted((g[0].depth, net) for net, g in groups.items() if g[0].family == f) for f in FAMILIES}
     pairs = [(found[-1][1], found[0][1]) for found in depths.values() if len({depth for depth, _ in found}) > 1]
     twins = [(r, p) for d, p in depths["plain"] for e, r in depths["resnet"] if d == e]

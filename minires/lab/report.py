@@ -92,7 +92,7 @@ def commands(runs: Sequence[Run]) -> list[str]:
         moving = "" if c["bn_images"] else " --moving-average"
         recipes.setdefault((length, f"{rest}{moving} --dataset {data} --backend {c['backend']}"), []).append(run)
     return [
-        f"minires degradation {length} --nets {','.join(by_net(members))} "
+        f"minires degradation {length} --nets {','.join(dict.fromkeys(run.net for run in members))} "
         f"--seeds {1 + max(run.config['seed'] for run in members)} {rest}"
         for (length, rest), members in recipes.items()
     ]

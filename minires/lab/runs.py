@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -81,19 +82,25 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
     return folders
 
 
+def begun(paths: Sequence[Path]) -> list[Run]:
+    """Runs in these folders, or one level below them, with something to draw; maybe none."""
+    runs = [run for run in map(read_run, run_folders(paths)) if run.train]
+    return sorted(runs, key=lambda r: (r.family, r.depth, r.net, r.config["seed"]))
+
+
 def find_runs(paths: Sequence[Path]) -> list[Run]:
-    """Runs in these folders, or one level below them, with something to draw.
+    """As `begun`, but at least one.
 
     Raises
     ------
     InputError
         If there is none.
     """
-    runs = [run for run in map(read_run, run_folders(paths)) if run.train]
+    runs = begun(paths)
     if not runs:
         names = ", ".join(map(str, paths))
         raise InputError(f"no run in {names}: expected folders with config.json and metrics.jsonl; train one first")
-    return sorted(runs, key=lambda r: (r.family, r.depth, r.net, r.config["seed"]))
+    return runs
 
 
 def settled(paths: Sequence[Path]) -> bool:
@@ -101,12 +108,34 @@ def settled(paths: Sequence[Path]) -> bool:
     return all(read_run(folder).done for folder in run_folders(paths))
 
 
+def recipe(run: Run) -> dict[str, str]:
+    """What runs that differ by their seeds alone have in common, in words."""
+    c = run.config
+    return {
+        "data": run.data["name"],
+        "iterations": f"{c['iterations']} iterations",
+        "batch": f"batch {c['batch_size']}",
+        "lr": f"lr {c['lr']:g}",
+        "warm-up": f"warm-up {c['warmup_lr']:g}" if c["warmup_lr"] else "no warm-up",
+    }
+
+
 def by_net(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs of the same network together, seeds as they come."""
-    groups: dict[str, list[Run]] = defaultdict(list)
+    """Runs that differ by their seeds alone together, by the name of the network, seeds as they come.
+
+    Where a network was trained by several recipes, its name says by which, in as few words as tell them apart:
+    "plain20, 280 iterations".
+    """
+    groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        groups[run.net].append(run)
-    return groups
+        groups[run.net, *recipe(run).values()].append(run)
+    named = {}
+    for key, group in groups.items():
+        own = [other for other in groups if other[0] == key[0]]
+        parts = (parts for few in range(len(key)) for parts in itertools.combinations(range(1, len(key)), few))
+        told = next(p for p in parts if len({tuple(other[i] for i in p) for other in own}) == len(own))
+        named[", ".join([key[0], *(key[i] for i in told)])] = group
+    return named
 
 
 def final(runs: Sequence[Run], which: str) -> np.ndarray:

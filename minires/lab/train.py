@@ -7,6 +7,7 @@ by the same command ends with bitwise the weights of one that was never stopped.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import signal
 import threading
@@ -22,6 +23,7 @@ from minires.data import Dataset, normalise, per_pixel_mean, stream, training_ba
 from minires.errors import InputError
 from minires.lab import checkpoint
 from minires.lab.config import Config, provenance, read_record
+from minires.lab.runs import read_run
 from minires.layers import BatchNorm, Layer, layer_outputs, recompute_statistics
 from minires.optim import SGD, step_schedule
 from minires.resnet import Network, by_name
@@ -179,13 +181,7 @@ class _Run:
         self.config, self.folder, self.data, self.net = config, folder, data, net
         self.optimizer = SGD(net.parameters(), config.momentum, config.weight_decay)
         self.mean = per_pixel_mean(data.train_images)
-        needed, there = config.bn_images + config.eval_images, len(data.train_images)
-        if needed > there or config.eval_images > len(data.test_images):
-            raise InputError(
-                f"evaluation needs {needed} training and {config.eval_images} test images, {data.name} has {there} and "
-                f"{len(data.test_images)}; ask for fewer (--eval-images)"
-            )
-        self.bn_rows, self.eval_rows = evaluation_rows(config, there)
+        self.bn_rows, self.eval_rows = evaluation_rows(config, len(data.train_images))
         self.iteration, self.seconds, self.saved_at = 0, 0.0, time.monotonic()
         self.warm = config.warmup_lr is None
         self.running_error = 1 - 1 / len(data.classes)  # of a network that guesses
@@ -213,6 +209,9 @@ class _Run:
         """Take up the latest checkpoint; metrics that came after it are dropped, they will be measured again."""
         found = checkpoint.load(self.folder)
         kept = 0
+        if not found and read_run(self.folder).done:
+            self.iteration = self.config.iterations
+            return
         if found:
             arrays, meta = found
             if meta["config"]["net"] != self.config.net:
@@ -224,10 +223,12 @@ class _Run:
             self.iteration, self.seconds, self.warm = meta["iteration"], meta["seconds"], meta["warm"]
             self.running_error, self.window = meta["running_error"], meta["window"]
             kept = self.iteration
-        metrics, aside = self.folder / "metrics.jsonl", self.folder / "metrics.previous.jsonl"
+        metrics = self.folder / "metrics.jsonl"
         if metrics.exists():
-            if not found and not aside.exists():
-                checkpoint.write_whole(aside, metrics.read_bytes())  # of a run whose checkpoint is gone
+            if not found and metrics.stat().st_size:  # of a run whose checkpoint is gone, or that never had one
+                names = (f"metrics.previous{number or ''}.jsonl" for number in itertools.count())
+                aside = next(path for path in map(self.folder.joinpath, names) if not path.exists())
+                checkpoint.write_whole(aside, metrics.read_bytes())
             lines = [json.dumps(m) + "\n" for m in checkpoint.read_lines(metrics) if m["iteration"] <= kept]
             checkpoint.write_whole(metrics, "".join(lines).encode())
 
@@ -287,10 +288,9 @@ class _Run:
         self._record("eval", **values)
 
     def _explain(self, x: Array, lr: float) -> str:
-        advice = (
-            f"Lower the learning rate (it was {lr:g}; --lr), or warm up (--warmup-lr 0.01). "
-            f"The last checkpoint in {self.folder} is from before"
-        )
+        advice = f"Lower the learning rate (it was {lr:g}; --lr), or warm up (--warmup-lr 0.01)"
+        if checkpoint.load(self.folder):
+            advice += f", and choose another --out: the checkpoint in {self.folder} is from before"
         begins = f"{self.config.net} diverged at iteration {self.iteration}: the loss is not finite. "
         arrays = [("the images", x), *self.net.parameters().items()]
         for name, a in arrays:
@@ -303,14 +303,22 @@ class _Run:
 
 
 def claim(config: Config, folder: Path, data: Dataset) -> None:
-    """Write config.json, or make sure that the one there asks for the same run.
+    """Write config.json, or make sure that the one there asks for the same run, if anything of a run is left.
 
     Raises
     ------
     InputError
-        If the folder holds another run, or a checkpoint that nothing is known of.
+        If the folder holds another run, or a checkpoint that nothing is known of, or the data have too few images.
     """
+    needed, there = config.bn_images + config.eval_images, len(data.train_images)
+    if needed > there or config.eval_images > len(data.test_images):
+        raise InputError(
+            f"evaluation needs {needed} training and {config.eval_images} test images, {data.name} has {there} and "
+            f"{len(data.test_images)}; ask for fewer (--eval-images)"
+        )
     path, wanted = folder / "config.json", config.to_json()
+    if path.exists() and read_record(folder)["config"] != wanted and not position(folder):
+        path.unlink()  # refused, or diverged, before there was anything to go on from
     if not path.exists():
         if (folder / checkpoint.NAME).exists():
             raise InputError(f"{folder} has a checkpoint but no config.json; put it back, or choose another --out")
@@ -351,9 +359,12 @@ def note_who_trains(folder: Path, iteration: int) -> None:
 
 
 def position(folder: Path) -> int:
-    """Iterations that the checkpoint in `folder` has behind it, 0 if there is none."""
+    """Iterations that a run has behind it: by its checkpoint, or all of them if it was finished and has none."""
     found = checkpoint.load(folder)
-    return found[1]["iteration"] if found else 0
+    if found:
+        return int(found[1]["iteration"])
+    run = read_run(folder)
+    return int(run.config["iterations"]) if run.done else 0
 
 
 @contextlib.contextmanager

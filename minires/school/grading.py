@@ -10,6 +10,7 @@ import io
 import itertools
 import linecache
 import re
+import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -88,9 +89,11 @@ def check_file(file: Path) -> Report:
     module = importlib.util.module_from_spec(spec)
     linecache.checkcache(path)
     try:  # compiled here: a loader would leave a __pycache__ beside the file
-        exec(compile(file.read_bytes(), path, "exec"), vars(module))
-    except Exception as e:
-        return Report(file.stem, False, 0, f"The file cannot be imported.\n{_own_line(e, path)}")
+        with contextlib.redirect_stdout(sys.stderr):  # what the file prints is no part of the answer
+            exec(compile(file.read_bytes(), path, "exec"), vars(module))
+    except (Exception, SystemExit) as e:
+        reason = _own_line(e, path) or f"{type(e).__name__}: {e}"
+        return Report(file.stem, False, 0, f"The file cannot be imported.\n{reason}")
     found = [name for name in EXERCISES if getattr(vars(module).get(name), "__module__", "") == module.__name__]
     if len(found) > 1 and file.stem in found:  # the others help
         found = [file.stem]
@@ -186,7 +189,7 @@ def _judge(chosen: Exercise, run: Run, attempt: ModuleType, function: Any, case:
         return e
     except NotImplementedError as e:
         return Wrong(f"{chosen.name} is still to be written.\n{_own_line(e, function.__code__.co_filename)}")
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         return Wrong(_raised(chosen, e, function.__code__.co_filename))
     for output, value in expected.items():
         wrong = _compare(output, np.asarray(value), got[output], isinstance(value, np.ndarray))
@@ -202,6 +205,8 @@ def _compare(output: str, expected: np.ndarray, got: Any, is_array: bool) -> str
     if is_array and not isinstance(got, np.ndarray):
         return f"{output}: expected an array of shape {expected.shape}, got {type(got).__name__}: {got!r}"
     value = np.asarray(got)
+    if value.dtype.kind not in "biufc":
+        return f"{output}: expected {'an array' if is_array else 'a number'}, got {type(got).__name__}: {got!r}"
     if value.shape != expected.shape:
         return f"{output}: expected shape {expected.shape}, got {value.shape}\n{_both(expected, value)}"
     if is_array and value.dtype != expected.dtype:
@@ -258,7 +263,7 @@ def _arrays(values: Iterable[Any]) -> Iterator[np.ndarray]:
             yield from _arrays(value.values() if isinstance(value, dict) else value)
 
 
-def _raised(chosen: Exercise, e: Exception, filename: str) -> str:
+def _raised(chosen: Exercise, e: BaseException, filename: str) -> str:
     """Say where the student's code failed, or that the backward could not use the cache."""
     own = _own_line(e, filename)
     if own or not cache_line(chosen):
@@ -267,7 +272,7 @@ def _raised(chosen: Exercise, e: Exception, filename: str) -> str:
     return f"{backward} cannot use this cache: {type(e).__name__}: {e}\nIt begins with   {cache_line(chosen)}"
 
 
-def _own_line(e: Exception, filename: str) -> str:
+def _own_line(e: BaseException, filename: str) -> str:
     """Exception with the last line of the student's own file that it passed; "" if it passed none."""
     if isinstance(e, SyntaxError) and e.filename == filename:
         return f"  line {e.lineno}: {(e.text or '').strip()}\n{type(e).__name__}: {e.msg}"
@@ -293,7 +298,7 @@ def _diagnose(chosen: Exercise, run: Run, attempt: ModuleType, smallest: Case, o
 def _output(run: Run, module: ModuleType, case: Case, output: str) -> Any:
     try:
         return run(module, copy.deepcopy(case)).get(output)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         return type(e)
 
 
