@@ -216,7 +216,10 @@ right.axhline(numpy_ops.CHUNK_BYTES / 1e6, color="0.3", ls=":", lw=1)
 right.annotate("the image", (sides[3], megabytes[32][0]), (6, -14), textcoords="offset points", color="0.35")
 right.annotate("im2col's matrix", (sides[3], megabytes[32][1]), (-8, 8), textcoords="offset points", ha="right")
 right.annotate(
-    "largest chunk the library makes", (sides[0], numpy_ops.CHUNK_BYTES / 1e6), (0, 5), textcoords="offset points"
+    "what the library unrolls at a time,\nbut always one image",
+    (sides[0], numpy_ops.CHUNK_BYTES / 1e6),
+    (0, 5),
+    textcoords="offset points",
 )
 right.set(xlabel="side of the image (pixels)", ylabel="megabytes", title="and pays with nine times the memory")
 for axes in (left, right):
@@ -235,8 +238,8 @@ say(f"""
     {16 * 16 * 9 * 16 * 16 / 1e6:.1f} million multiplications. It spends them inside one call of compiled code.
 
     The matrix is KH·KW = 9 times the image. For the first stage of a ResNet, 128 images of 32x32x16 in float32, that is
-    {9 * batch:.0f} MB beside {batch:.0f} MB of images, for one layer out of twenty. So `conv2d_forward` unrolls at most
-    {numpy_ops.CHUNK_BYTES / 2**20:.0f} MiB at a time, multiplies, and uses the space again.
+    {9 * batch:.0f} MB beside {batch:.0f} MB of images, for one layer out of twenty. So `conv2d_forward` unrolls as many
+    images at a time as fit into {numpy_ops.CHUNK_BYTES / 2**20:.0f} MiB, but at least one, multiplies, and uses the space again.
 """)
 
 # %% [markdown]
@@ -312,7 +315,7 @@ claims(
 # %% [markdown]
 # ## What this does not show
 #
-# - That im2col is the fastest way. It is a good one in NumPy; lesson 8 keeps the windows in the processor's registers and never writes the matrix.
+# - That im2col is the fastest way. It is a good one in NumPy; lesson 8 keeps a tile of the result in the processor's registers and never writes the matrix.
 # - Ways that multiply less: Winograd's algorithm for small filters, the Fourier transform for large ones.
 # - What *trained* filters look like. The four here were chosen because they are easy to read.
 

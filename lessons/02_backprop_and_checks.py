@@ -468,13 +468,13 @@ claims(
 # ## What this does not show
 #
 # - That the *forward* pass is right. A check compares backward with the forward that is there. For the forward we compare with loops (lesson 1) and with another library.
-# - That every element was checked. In large arrays the checker looks at some elements and at random directions through all of them; a direction overlooks a mistake only by a coincidence of rounding.
+# - That every element was checked. In large arrays the checker looks at some elements and at random directions through all of them; along a direction mistakes may cancel, which takes a coincidence since its numbers are random (with $\pm 1$ it would not: two elements exchanged cancel every second time).
 # - Anything about the optimiser, the running statistics or the data. A gradient may be right and used wrongly.
 
 # %% [markdown]
 # ## Exercises
 #
-# **Now.** Make a mistake of your own with `broken`, for instance in `max_pool_backward` or `global_avg_pool_backward`, and add it to the table. Which columns see it?
+# **Now.** Make a mistake of your own with `broken`, for instance in `max_pool_backward` or `global_avg_pool_backward`, give `case` inputs for it (images, and for max pooling a size and a stride: `lambda x: ops.max_pool_forward(x, 2, 2)`), and add it to the table. Which columns see it?
 #
 # **To think about.** Check batch norm on inputs of shape (1, C): a batch of one without rows and columns. The numeric gradient is 0 for every cotangent. Why? Which guard speaks up?
 #

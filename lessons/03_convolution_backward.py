@@ -99,7 +99,7 @@ say(f"""
 # %% [markdown]
 # ## The equation
 #
-# Lesson 1 wrote a convolution as $Y = \mathrm{im2col}(x)\,W$, with a row per output pixel and a column per filter. Two rules of lesson 2 do the rest. For a product $Y = XW$ the gradients are $dX = dY\,W^{\mathsf T}$ and $dW = X^{\mathsf T} dY$. And im2col is linear, so its backward pass is its transpose, called col2im:
+# Lesson 1 wrote a convolution as $Y = \mathrm{im2col}(x)\,W$, with a row per output pixel and a column per filter. The rule of lesson 2, $dx = J^{\mathsf T} dy$, does the rest. For a product $Y = XW$ the gradients are $dX = dY\,W^{\mathsf T}$ and $dW = X^{\mathsf T} dY$. And im2col is linear, so its backward pass is its transpose, called col2im:
 #
 # $$dw = \mathrm{im2col}(x)^{\mathsf T}\, dy, \qquad\qquad dx = \mathrm{col2im}\big(dy\, w^{\mathsf T}\big).$$
 #
@@ -350,7 +350,7 @@ claims(
 # ## What this does not show
 #
 # - How training with the wrong dx ends. We measured directions in up to four layers, not a training; an exercise asks you to try.
-# - That adding up window by window is the fastest way. The compiled backend does slide the flipped filters, and for a stride it makes several small convolutions instead of multiplying the zeros between: `_backward_input` in `minires/ops/numba_conv.py`.
+# - That adding up window by window is the fastest way. The compiled backend does slide the flipped filters, and for a stride it makes several small convolutions instead of multiplying the zeros between: `backward_input` in `minires/ops/numba_conv.py`.
 
 # %% [markdown]
 # ## Exercises

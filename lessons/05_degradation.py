@@ -76,7 +76,7 @@ assert train_error["resnet56"] < train_error["plain56"] - margin
 # %% [markdown]
 # Why should that not be so? Because plain-56 *contains* plain-20. Let 36 of its layers pass on what they get, and the rest do what plain-20 does. Whatever plain-20 can do, plain-56 can do. And yet training does not find it.
 #
-# The record is from another day. The next cell makes it anew, with curves that grow as you watch: set `RERUN` to `True`. The longer of the two sizes takes most of an hour on two cores, `"quick"` some minutes.
+# The record is from another day. The next cell trains the four anew, with curves that grow as you watch: set `RERUN` to `True`. `"lesson"` means 2,000 steps and takes about an hour on two cores, `"quick"` 280 and some minutes.
 
 # %%
 RERUN = False
@@ -289,7 +289,7 @@ before, after = first_layer(shown["plain56"])
 later = min(list(by_layer["plain56"].values())[1:], key=min)
 place = later.argmin() / (len(later) - 1)
 say(f"""
-    At the first step nothing vanishes in plain-56: the first layers get up to **{largest:,.0f} times** what the last one gets ({by_layer["resnet56"][steps[0]].max():.1f} times in ResNet-56). Lesson 6 says why it grows.
+    At the first step nothing vanishes in plain-56: the first layers get up to **{largest:,.0f} times** what the last one gets ({by_layer["resnet56"][steps[0]].max():.1f} times in ResNet-56). Lesson 6 measures how fast it grows.
     Such a step is no small change: it takes the first layer's weights from length {before:.1f} to {after:.0f}, so their initial values hardly matter any more.
     After that, the least that any layer gets is {least["plain56"]:.1%} of what the last one gets (at {place:.0%} of the way from the input to the loss). That is not nothing: over some thousand steps it adds up.
 """)
@@ -496,7 +496,7 @@ claims(
 # ## Where to read on
 #
 # - He, Zhang, Ren, Sun: *Deep Residual Learning*, [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), sections 1, 3.1, 4.1 and 4.2, 2015.
-# - Srivastava, Greff, Schmidhuber: *Training Very Deep Networks*, [arXiv 1507.06228](https://arxiv.org/abs/1507.06228), section 4, 2015. Degradation on MNIST, and gates instead of shortcuts.
+# - Srivastava, Greff, Schmidhuber: *Training Very Deep Networks*, [arXiv 1507.06228](https://arxiv.org/abs/1507.06228), section 3, 2015. Degradation on MNIST, and shortcuts with gates.
 # - Yang and others: *A Mean Field Theory of Batch Normalization*, [arXiv 1902.08129](https://arxiv.org/abs/1902.08129), 2019. Why the gradient explodes at the start.
-# - Li and others: *Visualizing the Loss Landscape of Neural Nets*, [arXiv 1712.09913](https://arxiv.org/abs/1712.09913), section 4, 2018. Deep plain nets with other recipes.
+# - Li and others: *Visualizing the Loss Landscape of Neural Nets*, [arXiv 1712.09913](https://arxiv.org/abs/1712.09913), section 6, 2018. Deep plain nets with other recipes.
 # - [Lesson 6](06_residual_learning.ipynb): what the shortcut changes.

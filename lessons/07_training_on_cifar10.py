@@ -159,7 +159,7 @@ assert abs(path[-1] - 1 / (1 - 0.9)) < 0.02
 # - $\eta(t)$ the learning rate at step $t$, divided by 10 twice; with 110 layers it is 0.01 until the training error is below 80 %, then 0.1;
 # - $w$ begins as $\mathcal N\big(0,\, 2/n\big)$ with $n$ = kernel size times filters (He and others 2015).
 #
-# All of it is in section 4.2 of the paper, and section 3.4 which it refers to.
+# The numbers are those of sections 3.4 and 4.2 of the paper. It does not say which form of momentum it means (ours is that of Caffe, see above), nor whether the decay falls on batch norm's parameters (in reproductions that come near to its errors it does). He and others 2015 allow channels in place of filters.
 
 # %% [markdown]
 # ## The code
@@ -414,21 +414,32 @@ assert plain_end - cold_end < TIERS["lesson"].margin
 # %%
 iterations, batch = 64_000, base.batch_size
 epochs = {n: iterations * batch / n for n in (50_000, 45_000)}
-per_picture = {  # seconds
-    name: np.median([r.train[-1]["seconds"] / r.config["iterations"] / r.config["batch_size"] for r in group])
-    for name, group in nets.items()
-}
+
+
+def pace(run):
+    """Median of the seconds a step took, since now and then a run was held up, or measured its errors."""
+    seconds, steps = ([line[key] for line in run.train] for key in ("seconds", "iteration"))
+    return np.median(np.diff(seconds) / np.diff(steps))
+
+
+paces = {name: np.median([pace(run) for run in group]) for name, group in nets.items()}
+machine = {name: group[0].provenance["machine"] for name, group in nets.items()}
 table(
-    ["net", "million multiplications per picture", f"seconds for {batch}, recorded", "hours for 64,000 steps"],
+    ["net", "million multiplications per picture", f"seconds for {batch}, recorded", "on", "hours for 64,000 steps"],
     [
-        [name, f"{macs(by_name(name)) / 1e6:.1f}", f"{s * batch:.2f}", f"{s * batch * iterations / 3600:.0f}"]
-        for name, s in per_picture.items()
+        [
+            name,
+            f"{macs(by_name(name)) / 1e6:.1f}",
+            f"{s:.2f}",
+            f"{machine[name]['processor']}, {machine[name]['cores']} cores",
+            f"{s * iterations / 3600:.0f}",
+        ]
+        for name, s in paces.items()
     ],
 )
-processor = runs[0].provenance["machine"]["processor"]
 say(f"""
     {iterations:,} steps of {batch} are {iterations * batch:,} pictures: {epochs[50_000]:.1f} passes over all 50,000 training pictures, or {epochs[45_000]:.0f} over the 45,000 that are left when 5,000 are kept for validation.
-    The seconds are those of the recorded runs ({processor}, {runs[0].provenance["machine"]["cores"]} cores, shared with other work). Measure yours: `minires bench`.
+    The seconds are those of the recorded runs, on machines shared with other work. Measure yours: `minires bench`.
 """)
 assert round(epochs[50_000], 1) == 163.8
 assert round(epochs[45_000]) == 182
@@ -500,7 +511,7 @@ step_44_56 = published["the paper, table 6"][2] - published["the paper, table 6"
 lowest = min(config["iterations"], 64_000)
 say(f"""
     From 44 to 56 layers the paper gains {step_44_56:.2f} points. One standard deviation of five ResNet-56 runs of the same code is {deviation[56]:.2f}. So that one step of the table, by itself, says nothing; the trend over all depths does.
-    Our record stops at {lowest / 64_000:.2%} of the way. Its errors ({", ".join(f"ResNet-{d} {e.mean():.1f} %" for d, e in ours.items())}, {where}) are no reproduction of these rows, and are not meant as one.
+    Our record stops at {100 * lowest / 64_000:.3g} % of the way. Its errors ({", ".join(f"ResNet-{d} {e.mean():.1f} %" for d, e in ours.items())}, {where}) are no reproduction of these rows, and are not meant as one.
 """)
 assert step_44_56 < deviation[56]
 
@@ -555,13 +566,14 @@ chosen_error, honest_error, last_error = np.mean(found, axis=0)
 table(
     ["reported", "test error, %"],
     [
-        ["last moment", f"{last_error:.1f}"],
+        [f"last of {len(moments)} moments", f"{last_error:.1f}"],
         ["best moment, on the pictures that chose it", f"{chosen_error:.1f}"],
         ["the same moment, on the other half", f"{honest_error:.1f}"],
     ],
 )
+kept = last_error - honest_error
 say(f"""
-    The best moment looks {last_error - chosen_error:.1f} points better than the last one. On pictures that did not choose it, it is {honest_error - chosen_error:.1f} points worse than it looked. That part of the gain was luck.
+    The best moment looks {last_error - chosen_error:.1f} points better than the last one. On pictures that did not choose it, it is {honest_error - chosen_error:.1f} points worse than it looked, and {f"{kept:.1f} points of the gain are left; the rest" if kept >= 0.05 else "nothing of the gain is left: it"} was luck.
     In a-martyn/resnet, at the end of a full training, the best epoch of ResNet-20 has 8.00 % and the last one 8.04 %, of ResNet-56 7.33 and 7.46 %: small, and of the size of the differences that such tables are read for.
 """)
 assert chosen_error < honest_error

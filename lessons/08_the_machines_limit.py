@@ -171,6 +171,8 @@ table(
 source(numba_conv._filter_pixels)
 
 # %% [markdown]
+# Layers with a stride, and kernels of other sizes, are computed in this way. For 3x3 at stride 1, which is most of a ResNet and all that is measured here, the library first adds up neighbouring pixels, and neighbouring weights, in a way that leaves 16 multiplications of 36 (Winograd's algorithm); what is left are matrix products again, computed from the same tiles.
+#
 # `tile_outer` is where the vectors are. It is not Python that runs, but Python that *writes instructions* for LLVM, the compiler below Numba: load a row of filters, spread one pixel over a vector, multiply and add.
 
 # %%
@@ -243,7 +245,7 @@ table(
 # %% [markdown]
 # Read the figure twice. Left: a faster multiplier would not help ReLU or batch norm, they wait for memory; what helps is to touch memory fewer times, and the compiled batch norm does it in few passes where NumPy writes an array for every operation of the formula. Right: convolutions have all the data they need, and there the instructions decide.
 #
-# The operations of batch norm are counted as seven per value, and bytes as if each array were read and written once. The slope is a measured copy, not a law of nature: a kernel that moves memory better than `copyto` may lie a little above it. A convolution is counted by its definition; an algorithm that multiplies less, such as Winograd's, may go *above* the roof in this count.
+# The operations of batch norm are counted as seven per value, and bytes as if each array were read and written once. The slope is a measured copy, not a law of nature: a kernel that moves memory better than `copyto` may lie a little above it. A convolution is counted by its definition; since the library's 3x3 kernel multiplies less than that, it may lie *above* the roof.
 
 # %% [markdown]
 # ## The experiment: threads and bits
@@ -327,14 +329,14 @@ claims(
 )
 
 # %% [markdown]
-# A fourth one, "to see degradation one needs a GPU", is answered by the first picture of the [README](../README.md): four networks, up to 56 layers, on CIFAR-10, in minutes on two cores.
+# A fourth one, "to see degradation one needs a GPU", is answered by the first picture of the [README](../README.md): four networks, up to 56 layers, on CIFAR-10, on two cores. `minires degradation` shows it in some minutes.
 
 # %% [markdown]
 # ## What this does not show
 #
 # - The speed on *your* machine, until you run it. Vectors of 64 bytes, more cores or another memory move every point of the roofline.
 # - That Numba is needed for such kernels, or Python. C with intrinsics does the same; here everything stays in one language.
-# - Ways that multiply less (Winograd's for 3x3 filters), and graphics processors.
+# - How Winograd's algorithm comes to its 16 multiplications (`minires/ops/numba_winograd.py` has the equations), and graphics processors.
 
 # %% [markdown]
 # ## Exercises
@@ -343,7 +345,7 @@ claims(
 #
 # **To think about.** Batch norm needs the mean before it can subtract it. How many times must it read its input? Can the variance be had in the same pass as the mean, and what does that cost in precision?
 #
-# **For the weekend.** Write `conv2d_forward` in Numba with a tile of 4 pixels by 16 filters held in a small local array, without the intrinsics of `simd.py`. How near do you come to the library's kernel, and does the compiler keep your tile in registers?
+# **For the weekend.** Write `conv2d_forward` in Numba with a tile of 4 pixels by 16 filters held in a small local array, without the intrinsics of `simd.py`. How near do you come to the library's kernel, which multiplies 16 times where you do it 36 times, and does the compiler keep your tile in registers?
 
 # %% [markdown]
 # ## Where to read on
