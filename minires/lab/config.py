@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import minires
 from minires.errors import InputError
-from minires.ops import get_ops
+from minires.ops import BACKENDS
 
 LIBRARIES = ("numpy", "numba", "safetensors")
 
@@ -79,7 +79,8 @@ class Config:
                 raise InputError(f"{name} must be a positive number, got {value!r}; the paper's is 0.1")
         if any(a >= b for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
             raise InputError(f"milestones must rise, got {self.milestones}")
-        get_ops(self.backend)
+        if self.backend not in BACKENDS:  # a record is read where its backend is not installed, too
+            raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {self.backend!r}")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -310,18 +310,18 @@ def claim(config: Config, folder: Path, data: Dataset) -> None:
     InputError
         If the folder holds another run, or a checkpoint that nothing is known of, or the data have too few images.
     """
-    needed, there = config.bn_images + config.eval_images, len(data.train_images)
-    if needed > there or config.eval_images > len(data.test_images):
+    needed, images = config.bn_images + config.eval_images, len(data.train_images)
+    if needed > images or config.eval_images > len(data.test_images):
         raise InputError(
-            f"evaluation needs {needed} training and {config.eval_images} test images, {data.name} has {there} and "
+            f"evaluation needs {needed} training and {config.eval_images} test images, {data.name} has {images} and "
             f"{len(data.test_images)}; ask for fewer (--eval-images)"
         )
     path, wanted = folder / "config.json", config.to_json()
-    if path.exists() and read_record(folder)["config"] != wanted and not position(folder):
-        path.unlink()  # refused, or diverged, before there was anything to go on from
-    if not path.exists():
-        if (folder / checkpoint.NAME).exists():
-            raise InputError(f"{folder} has a checkpoint but no config.json; put it back, or choose another --out")
+    found = read_record(folder) if path.exists() else None
+    if not found and (folder / checkpoint.NAME).exists():
+        raise InputError(f"{folder} has a checkpoint but no config.json; put it back, or choose another --out")
+    there, here = found and (found["config"], found["data"]["sha256"]), (wanted, data.sha256)
+    if not found or (there != here and not position(folder)):  # refused, or diverged, before anything was saved
         source = Path(data.source).name  # a record is to be shared: it names no path of a machine
         record = {
             "config": wanted,
@@ -331,9 +331,8 @@ def claim(config: Config, folder: Path, data: Dataset) -> None:
         }
         checkpoint.write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
         return
-    found = read_record(folder)
-    there = found["config"]
-    differing = [f"{k} {there.get(k)} there, {v} asked for" for k, v in wanted.items() if there.get(k) != v]
+    recipe = found["config"]
+    differing = [f"{k} {recipe.get(k)} there, {v} asked for" for k, v in wanted.items() if recipe.get(k) != v]
     if differing:
         raise InputError(f"{folder} holds another run: {'; '.join(differing)}. Choose another --out")
     if found["data"]["sha256"] != data.sha256:
