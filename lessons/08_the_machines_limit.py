@@ -171,7 +171,7 @@ table(
 source(numba_conv._filter_pixels)
 
 # %% [markdown]
-# Layers with a stride, and kernels of other sizes, are computed in this way. For 3x3 at stride 1, which is most of a ResNet and all that is measured here, the library first adds up neighbouring pixels, and neighbouring weights, in a way that leaves 16 multiplications of 36 (Winograd's algorithm); what is left are matrix products again, computed from the same tiles.
+# Layers with a stride, and kernels of other sizes, are computed in this way. For 3x3 at stride 1, which is most of a ResNet and the layers measured one by one in this lesson, the library first adds up neighbouring pixels, and neighbouring weights, in a way that leaves 16 multiplications of 36 (Winograd's algorithm); what is left are matrix products again, computed from the same tiles.
 #
 # `tile_outer` is where the vectors are. It is not Python that runs, but Python that *writes instructions* for LLVM, the compiler below Numba: load a row of filters, spread one pixel over a vector, multiply and add.
 

@@ -422,6 +422,14 @@ def test_a_diverging_run_names_step_and_layer_and_advises(tiny, shapes, tmp_path
     assert position(tmp_path) == tiny.iterations
 
 
+def test_a_record_without_its_checkpoint_is_not_given_to_another_recipe(tiny, shapes, tmp_path, saves_always):
+    stopped_run(tiny, shapes, tmp_path)
+    for path in tmp_path.glob("checkpoint*"):
+        path.unlink()
+    with pytest.raises(InputError, match="holds another run: lr"):
+        train(replace(tiny, lr=0.05), tmp_path, shapes)
+
+
 def test_a_recipe_that_was_refused_does_not_occupy_the_folder(tiny, shapes, tmp_path):
     with pytest.raises(InputError, match="ask for fewer"):
         train(replace(tiny, eval_images=5000), tmp_path, shapes)

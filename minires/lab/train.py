@@ -321,7 +321,7 @@ def claim(config: Config, folder: Path, data: Dataset) -> None:
     if not found and (folder / checkpoint.NAME).exists():
         raise InputError(f"{folder} has a checkpoint but no config.json; put it back, or choose another --out")
     there, here = found and (found["config"], found["data"]["sha256"]), (wanted, data.sha256)
-    if not found or (there != here and not position(folder)):  # refused, or diverged, before anything was saved
+    if not found or (there != here and not position(folder) and not read_run(folder).evals):  # nothing was saved yet
         source = Path(data.source).name  # a record is to be shared: it names no path of a machine
         record = {
             "config": wanted,
