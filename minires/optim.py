@@ -19,7 +19,8 @@ class SGD:
     Parameters
     ----------
     parameters : dict of str to ndarray
-        Live arrays, changed in place by `step`. All of them decay, batch norm's gamma and beta too, as in the paper.
+        Live arrays, changed in place by `step`. All of them decay, batch norm's gamma and beta too: the paper names no
+        exception, and in public reproductions that come near to its errors they decay.
     momentum, weight_decay : float
         The paper's 0.9 and 1e-4 (section 3.4).
 

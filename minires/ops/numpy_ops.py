@@ -28,7 +28,7 @@ def im2col(x: Array, KH: int, KW: int, stride: int = 1, pad: int = 0) -> Array:
     ----------
     x : ndarray of shape (N, H, W, C)
     KH, KW, stride, pad : int
-        Kernel rows and columns, step, zeros added on every side. Rows and columns that no full window covers are left.
+        Kernel rows and columns, step, zeros added on every side. Pixels that no full window covers are left out.
 
     Returns
     -------
