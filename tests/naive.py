@@ -91,3 +91,18 @@ def softmax_cross_entropy(logits, labels):
         losses.append(math.log(total) + top - row[labels[n]])
         dlogits[n] = [(math.exp(z - top) / total - (k == labels[n])) / len(logits) for k, z in enumerate(row)]
     return math.fsum(losses) / len(logits), dlogits
+
+
+def crop_and_flip(x, rng, pad):
+    N, H, W, _ = x.shape
+    top, left = rng.integers(0, 2 * pad + 1, (2, N))
+    flip = rng.random(N) < 0.5
+    y = np.zeros_like(x)
+    for n in range(N):
+        for h in range(H):
+            for w in range(W):
+                row = h + top[n] - pad
+                column = (W - 1 - w if flip[n] else w) + left[n] - pad
+                if 0 <= row < H and 0 <= column < W:
+                    y[n, h, w] = x[n, row, column]
+    return y

@@ -93,6 +93,7 @@ def test_binary_layout_reads_labels_and_planes_into_nhwc(originals):
 def test_both_layouts_give_the_same_arrays(originals):
     binary, python = cifar10.read(originals / cifar10.BINARY), cifar10.read(originals / cifar10.PYTHON, trust=True)
     assert binary.sha256 == python.sha256
+    assert binary.name == python.name == cifar10.UNKNOWN
 
 
 def test_python_files_that_are_not_official_need_trust(originals):

@@ -1,10 +1,13 @@
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minires import data
 from minires.data import shapes10, stream
 from minires.errors import InputError
+from minires.lab.config import read_record
 
 PINNED = [
     (0, "34d58947de6cee324cf76789db6e7bea519ad9c03a2d37e41c95bb4efb36ea22"),
@@ -38,6 +41,17 @@ def test_training_and_test_sets_share_no_image():
     assert len(np.unique(every, axis=0)) == 500
     assert data.source == "shapes10, seed 1, 300 training and 200 test images"
     assert data.classes == shapes10.CLASSES
+
+
+def test_the_whole_set_is_the_one_that_runs_were_recorded_on():
+    folder = Path(__file__).parents[1] / "lessons" / "runs" / "quick-shapes10" / "plain20-seed0"
+    assert data.load("shapes10").sha256 == read_record(folder)["data"]["sha256"]
+
+
+def test_fresh_images_are_asked_for_by_name(monkeypatch):
+    monkeypatch.setattr(shapes10, "dataset", lambda fresh=False: fresh)
+    assert data.load("shapes10-fresh") is True
+    assert data.load("shapes10") is False
 
 
 def test_same_seed_same_bits_other_seed_other_bits():

@@ -150,6 +150,35 @@ def test_what_was_not_trained_is_not_measured(record):
     assert {key for key, verdict in found.items() if verdict.held is None} == {"i", "ii", "iii", "v", "vi"}
 
 
+def test_a_run_that_is_not_finished_decides_nothing(record):
+    metrics = record() / "plain56-seed0" / "metrics.jsonl"
+    *lines, last = metrics.read_text().splitlines()
+    metrics.write_text("\n".join([*lines, last.replace('"iteration": 280', '"iteration": 140')]))
+    found = verdicts(metrics.parents[1])
+    assert [found[key].held for key in ("i", "ii", "iii")] == [None, None, None]
+    assert found["iv"].numbers.startswith("plain20")
+
+
+def test_the_same_nets_and_seeds_of_two_experiments_are_judged_apart(record):
+    runs = find_runs([record(folder="a"), record({**DEGRADATION, "plain56": 0.55}, folder="b")])
+    judged = claims.judge(runs)
+    assert [title.rsplit("in ", 1)[1].endswith(folder) for title, folder in zip(judged, "ab", strict=True)]
+    assert [{c.key: v.held for c, v in rows}["i"] for rows in judged.values()] == [True, False]
+
+
+def test_a_folder_given_twice_is_one_run(record):
+    folder = record({"plain20": 0.5})
+    assert len(find_runs([folder, folder / "plain20-seed0", folder / ".." / "exp"])) == 1
+
+
+def test_the_butterfly_compares_the_plain_net_with_its_residual_twin(monkeypatch):
+    for times, held in ((200, True), (50, False)):
+        apart = {"plain": times * 1e-12, "resnet": 1e-12}
+        ends = {f"{family}{depth}": end for family, end in apart.items() for depth in (8, 14, 20, 32)}
+        monkeypatch.setattr(claims, "butterfly", lambda net, ends=ends: np.geomspace(1e-14, ends[net], 11))
+        assert claims._butterfly.__wrapped__().held is held
+
+
 def test_other_sizes_than_the_tiers_decide_nothing_but_show_their_numbers(record):
     found = verdicts(record(iterations=250))
     assert all(found[key].held is None for key in ("i", "ii", "iii", "iv"))
@@ -159,6 +188,13 @@ def test_other_sizes_than_the_tiers_decide_nothing_but_show_their_numbers(record
 def test_a_larger_gap_of_the_deep_net_would_be_overfitting(record):
     assert verdicts(record(gap=0.1, folder="a"))["iii"].held
     assert verdicts(record(gap=0.19, folder="b"))["iii"].held is False
+
+
+def test_noise_is_twice_the_sampling_error_of_the_images_of_all_seeds(record):
+    record({"plain20": 0.5}, seed=1)
+    runs = find_runs([record({"plain20": 0.5})])
+    assert noise((runs, "train")) == pytest.approx(100 * 2 * (0.5 * 0.5 / 2000) ** 0.5)
+    assert noise((runs, "train"), (runs, "train"), times=3) == pytest.approx(100 * 3 * (0.5 / 2000) ** 0.5)
 
 
 def test_two_sampling_errors_do_not_refute(record):
@@ -442,6 +478,43 @@ def test_runs_of_several_recipes_are_not_averaged_as_seeds(record):
         figure(runs)
 
 
+def test_two_commands_that_differ_in_one_option_are_two_recipes(record):
+    def names(**changes):
+        runs = find_runs([record({"plain20": 0.5}, folder="a"), record({"plain20": 0.5}, folder="b", **changes)])
+        return list(by_net(runs))
+
+    assert names(bn_images=0) == ["plain20, recomputed statistics", "plain20, moving averages"]
+    assert names(warmup_lr=0.001) == ["plain20, no warm-up", "plain20, warm-up 0.001"]
+    assert names(lr=0.01000001) == ["plain20, lr 0.01", "plain20, lr 0.01000001"]
+    assert names(eval_images=64) == ["plain20, eval images 1000", "plain20, eval images 64"]
+
+
+def test_the_message_says_above_below_or_alike(record):
+    runs = find_runs([record({**DEGRADATION, "resnet56": 0.46})])
+    told = plots.message(runs)
+    assert told.startswith("Training error: plain56 30.0 points above plain20; resnet56 and resnet20 alike (within 4.")
+    assert told.endswith("; resnet56 34.0 points below plain56")
+
+
+def test_the_table_has_mean_and_range_of_the_seeds(record):
+    record({"plain20": 0.5}, seed=0)
+    runs = find_runs([record({"plain20": 0.3}, seed=1)])
+    assert plots.table_lines(runs)[1] == ["plain20", "2", "280", "40.0 (30.0 to 50.0)", "50.0 (40.0 to 60.0)", "0.1"]
+
+
+def test_the_running_mean_is_over_the_latest_values():
+    np.testing.assert_allclose(plots._running_mean(np.array([1.0, 3.0, 8.0, 4.0]), 2), [1, 2, 5.5, 6])
+
+
+def test_a_seed_that_has_just_begun_does_not_hide_the_others(record):
+    record({"plain20": 0.5, "resnet20": 0.4})
+    metrics = record({"plain20": 0.5}, seed=1) / "plain20-seed1" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
+    plain_panel, _ = plots.errors(find_runs([metrics.parents[1]])).axes
+    labels = [text.get_text() for text in plain_panel.get_legend().get_texts()]
+    assert labels == ["plain20 train 50.0 %", "plain20 test 60.0 %"]
+
+
 def page(record, folder="exp"):
     folder = record({**DEGRADATION}, name="<b>tricky & data", folder=folder)
     runs = find_runs([folder])
@@ -486,12 +559,16 @@ def test_a_browser_shows_the_report(record, tmp_path):
     assert "plain56 30.0 points above plain20" in dom
 
 
-@pytest.mark.parametrize("warmup", [(), ("--warmup-lr", 0.001)], ids=["cold", "warm"])
-def test_the_report_says_the_command_that_makes_its_runs_again(run_cli, tmp_path, shapes, monkeypatch, warmup):
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--warmup-lr", 0.0012345678), ("--lr", 0.01234567, "--moving-average", "--backend", "numpy")],
+    ids=["cold", "warm", "of its own"],
+)
+def test_the_report_says_the_command_that_makes_its_runs_again(run_cli, tmp_path, shapes, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data.shapes10, "dataset", lambda **_: shapes)
     quick = ("--iterations", 2, "--batch-size", 2, "--eval-images", 8, "--quiet", "--out", "exp")
-    run_cli("degradation", "--dataset", "shapes10", "--depths", "8", "--seeds", 2, *warmup, *quick)
+    run_cli("degradation", "--dataset", "shapes10", "--depths", "8", "--seeds", 2, *options, *quick)
     (command,) = report.commands(find_runs([Path("exp")]))
     monkeypatch.setattr(degradation, "train", lambda *a: pytest.fail("it trained again"))
     assert command.startswith("minires degradation")
@@ -509,9 +586,10 @@ def fake_ipython(monkeypatch, shown):
         shown.append(picture)
         return Handle()
 
-    module = types.ModuleType("IPython.display")
+    package, module = types.ModuleType("IPython"), types.ModuleType("IPython.display")
+    package.version_info = (9, 0)  # matplotlib asks for it when it draws for the first time
     module.Image, module.display = lambda content, width: content, display
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython", package)
     monkeypatch.setitem(sys.modules, "IPython.display", module)
 
 

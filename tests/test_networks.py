@@ -13,6 +13,8 @@ from minires.resnet import PlainBlock, ResidualBlock, by_name, imagenet_resnet, 
 PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}
 MULTIPLY_ADDS = {20: 40.6, 32: 68.9, 44: 97.2, 56: 125.5, 110: 252.9}  # millions
 IMAGENET_MULTIPLY_ADDS = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}  # billions, table 1
+# what others count for option B, 11,689,512 and 21,797,672 up to 34 layers, there without the three projections
+IMAGENET_PARAMETERS = {18: 11_515_688, 34: 21_623_848, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
 
 
 def parameters(net):
@@ -23,6 +25,9 @@ def parameters(net):
 def test_parameters_and_multiply_adds_are_the_papers(depth):
     assert parameters(resnet(depth)) == parameters(plain(depth)) == PARAMETERS[depth]
     assert parameters(resnet(depth, "B")) == PARAMETERS[depth] + 2752
+    n = (depth - 2) // 6  # blocks of a stage; a projection has C K weights and a batch norm of K channels
+    of_option_c = [(16, 16)] * n + [(16, 32)] + [(32, 32)] * (n - 1) + [(32, 64)] + [(64, 64)] * (n - 1)
+    assert parameters(resnet(depth, "C")) == PARAMETERS[depth] + sum(C * K + 2 * K for C, K in of_option_c)
     assert round(macs(resnet(depth)) / 1e6, 1) == round(macs(plain(depth)) / 1e6, 1) == MULTIPLY_ADDS[depth]
 
 
@@ -32,7 +37,16 @@ def test_the_1202_layer_network_has_19_4_million_parameters():
 
 @pytest.mark.parametrize("depth", IMAGENET_MULTIPLY_ADDS)
 def test_imagenet_networks_cost_what_table_1_says(depth):
-    assert macs(imagenet_resnet(depth)) / 1e9 == pytest.approx(IMAGENET_MULTIPLY_ADDS[depth], abs=0.06)
+    net = imagenet_resnet(depth)
+    assert macs(net) / 1e9 == pytest.approx(IMAGENET_MULTIPLY_ADDS[depth], abs=0.06)
+    assert parameters(net) == IMAGENET_PARAMETERS[depth]
+
+
+def test_the_stem_of_imagenet_networks_is_that_of_table_1():
+    stem = imagenet_resnet(18).children
+    assert list(stem)[:5] == ["conv", "bn", "relu", "maxpool", "stage1"]
+    assert (stem["conv"].params["w"].shape, stem["conv"].stride) == ((7, 7, 3, 64), 2)
+    assert (stem["maxpool"].size, stem["maxpool"].stride) == (3, 2)
 
 
 @pytest.mark.parametrize("depth", [8, 20, 56])
@@ -212,6 +226,13 @@ def test_evaluation_of_an_image_does_not_depend_on_its_neighbours(rng):
     net, x = resnet(8), rng.standard_normal((4, 32, 32, 3)).astype("float32")
     net.forward(x, train=True)
     np.testing.assert_allclose(net.forward(x)[:1], net.forward(x[:1]), rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_and_the_last_layer_begin_as_documented():
+    norm, fc = BatchNorm(3), Linear(64, 1000)
+    assert (norm.eps, norm.momentum) == (1e-5, 0.1)
+    assert fc.params["w"].std() == pytest.approx(1 / 8, rel=0.02)  # of 64,000 draws: 0.3 % is one standard error
+    assert not fc.params["b"].any()
 
 
 def test_running_statistics_follow_with_the_unbiased_variance(rng):

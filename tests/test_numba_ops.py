@@ -291,6 +291,14 @@ def report():
     print(json.dumps(told | jit.compilations()))
 
 
+def test_an_edit_of_any_source_of_the_kernels_asks_for_new_machine_code(monkeypatch):
+    found, read = {jit.cache_folder.__wrapped__()}, Path.read_bytes
+    for edited in ("simd.py", "numba_winograd.py", "numba_ops.py"):
+        monkeypatch.setattr(Path, "read_bytes", lambda path, e=edited: read(path) + b"#" * (path.name == e))
+        found.add(jit.cache_folder.__wrapped__())
+    assert len(found) == 4
+
+
 def in_process(cache_folder, **environment):
     root = str(Path(__file__).parents[1])
     environment = os.environ | {"NUMBA_CACHE_DIR": str(cache_folder), "PYTHONPATH": root} | environment

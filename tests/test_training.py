@@ -476,7 +476,7 @@ def test_evaluation_counts_every_image_once(shapes, rng):
 @pytest.mark.parametrize(
     "change",
     [{"iterations": 0}, {"batch_size": 1}, {"lr": 0.0}, {"lr": float("nan")}, {"seed": -1}, {"eval_images": 0},
-     {"milestones": (4, 2)}, {"backend": "tpu"}],
+     {"eval_every": 0}, {"bn_images": -1}, {"milestones": (4, 2)}, {"backend": "tpu"}],
 )  # fmt: skip
 def test_a_senseless_recipe_is_refused(change, tiny):
     with pytest.raises(InputError, match=next(iter(change))):

@@ -17,7 +17,7 @@ from minires.lab.butterfly import butterfly, growth
 from minires.lab.checkpoint import load_weights, make_folder, write_whole
 from minires.lab.config import TIERS, Config, Tier, tier_name
 from minires.lab.deepen import deepen
-from minires.lab.runs import Run, by_net, final, noise
+from minires.lab.runs import Run, final, noise
 from minires.lab.train import evaluate, evaluation_rows, initial_net
 from minires.resnet import by_name
 
@@ -202,6 +202,8 @@ def judge(
 ) -> dict[str, list[tuple[Claim, Verdict]]]:
     """Every claim on every group of runs with the same data, tier, size and learning rate, by the title of the group.
 
+    Where a net was trained twice with the same seed, each experiment folder is a group of its own.
+
     Parameters
     ----------
     runs : list of Run
@@ -216,28 +218,34 @@ def judge(
     verdicts : dict of str to list of (Claim, Verdict)
     """
     groups: dict[tuple, list[Run]] = defaultdict(list)
+    twice = len({(_size(run), run.net, run.config["seed"]) for run in runs}) < len(runs)
     for run in runs:
-        numbers = (run.config[key] for key in ("iterations", "batch_size", "lr"))
-        groups[run.data["name"], tier_name(run.config), *numbers].append(run)
+        groups[_size(run), run.folder.parent if twice else None].append(run)
     verdicts = {}
-    for (name, tier, iterations, batch_size, lr), members in groups.items():
+    for ((name, tier, iterations, batch_size, lr), where), members in groups.items():
         folder = members[0].folder.parent
-        seeds = max(len(group) for group in by_net(members).values())
-        size = f"{iterations} iterations of {batch_size} images at lr {lr:g}, {seeds} seed{'s' if seeds > 1 else ''}"
+        seeds = len({run.config["seed"] for run in members})
+        size = f"{iterations} iterations of {batch_size} images at lr {lr}, {seeds} seed{'s' if seeds > 1 else ''}"
         title = f"{name}, {tier or 'custom size'}: {size}"
         group, known = Group(members, data_folder), _recorded(folder)
         before = known.get(title, {})
         missing = Verdict(None, f"takes seconds; ask for it with: minires claims {folder} --all")
-        verdicts[title] = [
+        rows = [
             (claim, _decide(claim, group) if compute or not claim.computed else before.get(claim.key, missing))
             for claim in CLAIMS
         ]
+        verdicts[f"{title}, in {where}" if where else title] = rows
         if compute:
-            known[title] = {claim.key: verdict for claim, verdict in verdicts[title] if claim.computed}
+            known[title] = {claim.key: verdict for claim, verdict in rows if claim.computed}
             kept = {title: {key: asdict(v) for key, v in found.items()} for title, found in known.items()}
             make_folder(folder)
             write_whole(folder / FILE, (json.dumps(kept, indent=2) + "\n").encode())
     return verdicts
+
+
+def _size(run: Run) -> tuple:
+    """Data, tier, iterations, batch size and learning rate: what runs that are judged together share."""
+    return run.data["name"], tier_name(run.config), *(run.config[key] for key in ("iterations", "batch_size", "lr"))
 
 
 def _decide(claim: Claim, group: Group) -> Verdict:

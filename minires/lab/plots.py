@@ -204,20 +204,21 @@ def _finish(figure: Figure, title: str, caption: str) -> None:
 def _draw_net(axes: Axes, net: str, group: Sequence[Run], colour: Any, width: float) -> None:
     iteration, errors = _common(group, "train", "error")
     smooth = np.apply_along_axis(_running_mean, 1, errors, max(1, errors.shape[1] // 25))
-    label = None if any(run.evals for run in group) else net
+    evaluated = [run for run in group if run.evals]  # a seed that has just begun does not hide the others
+    label = None if evaluated else net
     axes.plot(iteration, smooth.mean(axis=0), color=colour, lw=0.7 * width, alpha=0.55, label=label)
     if len(group) > 1:
         axes.fill_between(iteration, smooth.min(axis=0), smooth.max(axis=0), color=colour, alpha=0.15, lw=0)
-    for which, style, marker in WAYS:
-        iteration, errors = _common(group, "evals", f"{which}_error")
-        if len(iteration):
-            seeds = f", {len(group)} seeds" if len(group) > 1 else ""
-            last = errors[:, -1].mean()
-            label = f"{net} {which} {last:.1f} %{seeds}"
-            mean = errors.mean(axis=0)
-            axes.plot(iteration, mean, style, marker=marker, ms=4, color=colour, lw=width, label=label, clip_on=False)
-            if len(group) > 1:
-                axes.fill_between(iteration, errors.min(axis=0), errors.max(axis=0), color=colour, alpha=0.15, lw=0)
+    for which, style, marker in WAYS if evaluated else ():
+        iteration, errors = _common(evaluated, "evals", f"{which}_error")
+        if not len(iteration):  # damaged lines are passed over
+            continue
+        seeds = f", {len(evaluated)} seeds" if len(evaluated) > 1 else ""
+        mean = errors.mean(axis=0)
+        label = f"{net} {which} {mean[-1]:.1f} %{seeds}"
+        axes.plot(iteration, mean, style, marker=marker, ms=4, color=colour, lw=width, label=label, clip_on=False)
+        if len(evaluated) > 1:
+            axes.fill_between(iteration, errors.min(axis=0), errors.max(axis=0), color=colour, alpha=0.15, lw=0)
 
 
 def _common(group: Sequence[Run], lines: str, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -238,7 +239,7 @@ def _running_mean(values: np.ndarray, steps: int) -> np.ndarray:
 def message(runs: Sequence[Run]) -> str:
     """What the figure shows, in one sentence with its numbers, or that the differences are within the noise."""
     groups = by_net([run for run in runs if run.evals])
-    sizes = {(r["data"], r["iterations"], r["batch"], r["lr"]) for r in map(recipe, runs)}
+    sizes = {(r["data"], r["iterations"], r["batch_size"], r["lr"]) for r in map(recipe, runs)}
     if len(sizes) > 1 or any(title != group[0].net for title, group in groups.items()):
         return "Errors of several recipes"
     depths = {f: sorted((g[0].depth, net) for net, g in groups.items() if g[0].family == f) for f in FAMILIES}

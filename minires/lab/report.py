@@ -84,9 +84,9 @@ def commands(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         c = run.config
         size = tier_name(c)
-        length = f"--tier {size}" if size else f"--iterations {c['iterations']} --lr {c['lr']:g}"
+        length = f"--tier {size}" if size else f"--iterations {c['iterations']} --lr {c['lr']}"
         if c["warmup_lr"] and not size:
-            length += f" --warmup-lr {c['warmup_lr']:g}"
+            length += f" --warmup-lr {c['warmup_lr']}"
         data = "cifar10" if run.data["name"].startswith("CIFAR-10") else run.data["name"]
         rest = f"--batch-size {c['batch_size']} --eval-images {c['eval_images']} --eval-every {c['eval_every']}"
         moving = "" if c["bn_images"] else " --moving-average"

@@ -75,11 +75,12 @@ def read_run(folder: Path) -> Run:
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
     """Folders of runs, begun or waiting, among these folders and one level below them."""
-    folders: list[Path] = []
+    folders: dict[Path, Path] = {}
     for path in paths:
         own = (path / "config.json").exists()
-        folders += [path] if own else sorted(p.parent for p in path.glob("*/config.json"))
-    return folders
+        found = [path] if own else sorted(p.parent for p in path.glob("*/config.json"))
+        folders |= {folder.resolve(): folder for folder in found}  # a folder given twice is one run
+    return list(folders.values())
 
 
 def begun(paths: Sequence[Path]) -> list[Run]:
@@ -109,15 +110,17 @@ def settled(paths: Sequence[Path]) -> bool:
 
 
 def recipe(run: Run) -> dict[str, str]:
-    """What runs that differ by their seeds alone have in common, in words."""
-    c = run.config
-    return {
-        "data": run.data["name"],
-        "iterations": f"{c['iterations']} iterations",
-        "batch": f"batch {c['batch_size']}",
-        "lr": f"lr {c['lr']:g}",
-        "warm-up": f"warm-up {c['warmup_lr']:g}" if c["warmup_lr"] else "no warm-up",
+    """What runs that differ by their seeds alone have in common, in words, by the name of the setting."""
+    words = {
+        "iterations": "{} iterations",
+        "batch_size": "batch {}",
+        "lr": "lr {}",
+        "warmup_lr": "warm-up {}" if run.config["warmup_lr"] else "no warm-up",
+        "bn_images": "recomputed statistics" if run.config["bn_images"] else "moving averages",
     }
+    others = (name for name in run.config if name not in (*words, "net", "dataset", "seed"))
+    words |= {name: f"{name.replace('_', ' ')} {{}}" for name in others}
+    return {"data": run.data["name"]} | {name: text.format(run.config[name]) for name, text in words.items()}
 
 
 def by_net(runs: Sequence[Run]) -> dict[str, list[Run]]:

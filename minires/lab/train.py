@@ -258,7 +258,7 @@ class _Run:
             self._record("train", loss=self.window["loss"] / steps, error=self.window["error"] / steps, lr=lr)
             self.window = {"loss": 0.0, "error": 0.0, "steps": 0}
         if last or self.iteration % config.eval_every == 0:
-            self._evaluate()
+            self._evaluate(lr)
         if last or self.iteration in LAYER_STEPS:
             self._record("layers", **by_layer(self.net))
         if last or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
@@ -269,7 +269,7 @@ class _Run:
         line = {"kind": kind, "iteration": self.iteration, "seconds": round(self.seconds, 3), **values}
         checkpoint.append_line(self.folder / "metrics.jsonl", line)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, lr: float) -> None:
         config, images, labels = self.config, self.data.train_images, self.data.train_labels
         size = config.batch_size
         if len(self.bn_rows):
@@ -283,7 +283,6 @@ class _Run:
         for name, (x, y) in sets.items():
             values[f"{name}_loss"], values[f"{name}_error"] = evaluate(self.net, x, y, self.mean, size)
         if not np.isfinite(list(values.values())).all():
-            lr = step_schedule(config.lr, config.milestones, self.iteration - 1)
             raise DivergenceError(self._explain(normalise(images[self.eval_rows[:size]], self.mean), lr))
         self._record("eval", **values)
 
@@ -318,7 +317,7 @@ def claim(config: Config, folder: Path, data: Dataset) -> None:
         )
     path, wanted = folder / "config.json", config.to_json()
     found = read_record(folder) if path.exists() else None
-    if not found and (folder / checkpoint.NAME).exists():
+    if not found and any((folder / name).exists() for name in (checkpoint.NAME, checkpoint.PREVIOUS)):
         raise InputError(f"{folder} has a checkpoint but no config.json; put it back, or choose another --out")
     there, here = found and (found["config"], found["data"]["sha256"]), (wanted, data.sha256)
     if not found or (there != here and not position(folder) and not read_run(folder).evals):  # nothing was saved yet
