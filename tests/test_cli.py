@@ -1,10 +1,10 @@
 """What a person types, and what they get: tables, figures, exit codes, and one line for every mistake."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ def test_train_stopped_and_resumed_ends_as_one_that_was_not(run_cli, tmp_path, m
 
         def pressing(progress):
             follow(progress)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
         return pressing
 
@@ -208,7 +208,7 @@ def test_divergence_is_one_message_and_exit_code_2(run_cli):
 
 
 def test_the_command_is_installed_and_the_package_runs_as_a_module():
-    command = Path(sys.executable).with_name("minires.exe" if sys.platform == "win32" else "minires")
+    command = Path(sysconfig.get_path("scripts")) / ("minires.exe" if sys.platform == "win32" else "minires")
     for words in ([sys.executable, "-m", "minires"], [command]):
         done = subprocess.run([*words, "--help"], capture_output=True, text=True, check=True)
         assert "degradation" in done.stdout

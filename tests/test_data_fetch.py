@@ -235,6 +235,14 @@ def test_when_every_mirror_fails_the_message_lists_them_and_the_way_out(mirrors,
     assert not list((tmp_path / "cache").iterdir())
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_any_download(mirrors, tmp_path):
+    server = mirrors("good")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"expected a folder to write to.*--into"):
+        cifar10.download(tmp_path / "file" / "cache")
+    assert not server.asked
+
+
 def test_an_interrupted_download_leaves_nothing_and_can_be_repeated(mirrors, tmp_path, monkeypatch):
     mirrors("good")
     with monkeypatch.context() as patch:

@@ -421,6 +421,12 @@ def test_provenance_names_the_commit_and_nothing_where_there_is_none(monkeypatch
     assert recipes.provenance()["commit"] is None
 
 
+def test_git_is_not_asked_where_there_is_no_repository(monkeypatch, tmp_path):
+    monkeypatch.setattr(recipes.minires, "__file__", str(tmp_path / "minires" / "__init__.py"))
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("git was run"))
+    assert recipes.provenance()["commit"] is None
+
+
 # ------------------------------------------------------------------------------------------- figures, report, notebooks
 
 
@@ -542,7 +548,7 @@ def test_the_report_says_what_went_on_with_a_run(record):
 
 
 def test_a_browser_shows_the_report(record, tmp_path):
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    names = ("google-chrome", "chrome", "chromium", "chromium-browser")  # a chromium may be a snap, which sees no /tmp
     browser = next(filter(None, map(shutil.which, names)), None)
     if browser is None:
         pytest.skip(f"needs a browser, one of: {', '.join(names)}")

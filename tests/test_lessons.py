@@ -142,6 +142,7 @@ def test_notebook_and_paired_text_agree(path):
 
 @pytest.mark.lessons
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the notebook machinery; the cells run elsewhere
+@pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning")  # and of its sockets on Windows
 @each_lesson
 def test_a_lesson_runs_without_error_or_warning(path):
     import build

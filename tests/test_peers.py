@@ -14,7 +14,7 @@ from minires.ops import BACKENDS
 from minires.optim import SGD
 
 if importlib.util.find_spec("torch") is None and not os.environ.get("CI"):
-    pytest.skip("PyTorch is an optional peer: pip install -e '.[peers]'", allow_module_level=True)
+    pytest.skip('PyTorch is an optional peer: pip install -e ".[peers]"', allow_module_level=True)
 
 import torch
 import torch.nn.functional as F  # noqa: N812

@@ -174,7 +174,7 @@ def test_killed_at_twenty_random_instants_a_run_ends_with_the_same_bits(tmp_path
 def test_ctrl_c_saves_says_how_to_go_on_and_the_rest_gives_the_same_bits(unstopped, tiny, shapes, tmp_path):
     def press(progress):
         if progress.iteration == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(training.Interrupted, match="saved at iteration 2 of 6"):
@@ -295,6 +295,24 @@ def test_a_finished_run_without_its_checkpoint_is_left_as_it_is(tiny, shapes, tm
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != ".lock"} == before
 
 
+def test_a_file_that_windows_holds_for_a_moment_is_replaced_after_it(tmp_path, monkeypatch):
+    real, pauses = os.replace, []
+
+    def held(source, target):
+        if len(pauses) < 2:
+            raise PermissionError(errno.EACCES, "Access is denied")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", held)
+    monkeypatch.setattr(checkpoint.time, "sleep", pauses.append)
+    with pytest.raises(InputError, match="Access is denied"):
+        checkpoint.write_whole(tmp_path / "a", b"first")
+    monkeypatch.setattr(sys, "platform", "win32")
+    checkpoint.write_whole(tmp_path / "a", b"second")
+    assert (tmp_path / "a").read_bytes() == b"second"
+    assert pauses == sorted(pauses)
+
+
 def test_saving_beside_a_damaged_checkpoint_never_costs_the_whole_one(tmp_path, monkeypatch):
     arrays = {"w": np.arange(3.0)}
     for i in (1, 2):
@@ -327,7 +345,7 @@ def test_a_checkpoint_whose_position_was_altered_is_damaged(tmp_path):
 def test_ctrl_c_in_the_last_iteration_stops_the_experiment_too(tiny, shapes, tmp_path):
     def press(progress):
         if progress.iteration == tiny.iterations:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(training.Interrupted):
         train(tiny, tmp_path, shapes, press)

@@ -5,15 +5,17 @@ Whatever is installed is read, checked and written anew in the binary layout und
 folder with the final name is whole, and no pickle is kept.
 """
 
+import contextlib
 import hashlib
 import io
 import lzma
 import os
 import pickle
+import secrets
+import shutil
 import tarfile
-import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -254,9 +256,8 @@ def install(source: Path, into: Path | None = None, trust: bool = False) -> Path
     if not source.exists():
         raise _refusal(source, "a tarball or a folder of CIFAR-10", "nothing there", "check the path")
     try:
-        into.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=into, prefix=".cifar-10-") as name:
-            work, official = Path(name), False
+        with _workplace(into) as work:
+            official = False
             if source.is_dir():
                 folder = layout_folder(source)
                 if folder is None:
@@ -274,6 +275,17 @@ def install(source: Path, into: Path | None = None, trust: bool = False) -> Path
     except OSError as error:
         advice = "free space or choose another folder"
         raise _refusal(into, "a folder to write 500 MB to for a moment", error, advice) from error
+
+
+@contextlib.contextmanager
+def _workplace(into: Path) -> Iterator[Path]:
+    """A new folder in `into`, removed in the end. What leaves one of tempfile's stays private on Windows."""
+    work = into / f".cifar-10-{secrets.token_hex(8)}"
+    work.mkdir(parents=True)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _replace(new: Path, target: Path, aside: Path) -> Path:
@@ -325,6 +337,11 @@ def download(into: Path | None = None, progress: bool = True) -> Path:
                 advice = "move it away, or choose another folder (--into)"
                 raise _refusal(into / BINARY, "the official bytes, or nothing", name, advice)
             return into / BINARY
+    try:
+        with _workplace(into) as work:
+            (work / "a file").touch()
+    except OSError as error:
+        raise _refusal(into, "a folder to write to", error, "choose another folder (--into)") from error
     failures: dict[str, str] = {}
     for url in MIRRORS * 2:
         name = url.rpartition("/")[2]
@@ -335,7 +352,8 @@ def download(into: Path | None = None, progress: bool = True) -> Path:
             failures[url] = f"{type(error).__name__}: {error}"
             continue
         folder = install(tarball, into)
-        tarball.unlink()
+        with contextlib.suppress(OSError):  # a scanner holds it: it may stay
+            tarball.unlink()
         return folder
     tried = "\n".join(f"  {url}\n    {error}" for url, error in failures.items())
     raise InputError(

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,16 @@ from minires.errors import InputError
 Array = np.ndarray
 NAME, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 WEIGHTS = "weights.safetensors"
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename onto `target`. On Windows a virus scanner or an open viewer may hold a file for a moment: try again."""
+    for pause in (0.02, 0.1, 0.5, 2.0) if sys.platform == "win32" else ():
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(pause)
+    return os.replace(source, target)
 
 
 def write_whole(path: Path, data: bytes, before: Callable[[], None] = lambda: None) -> None:
@@ -47,7 +58,7 @@ def write_whole(path: Path, data: bytes, before: Callable[[], None] = lambda: No
                 f.flush()
                 os.fsync(f.fileno())
             before()
-            os.replace(part, path)
+            _move(part, path)
         except OSError:
             with contextlib.suppress(OSError):
                 part.unlink()
@@ -80,7 +91,7 @@ def make_folder(folder: Path) -> None:
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:
     """Append one JSON line; a crash can only cut the last one, which `read_lines` passes over."""
-    with _writing(path), open(path, "a", encoding="utf-8") as f:
+    with _writing(path), open(path, "a", encoding="utf-8", newline="\n") as f:
         f.write(json.dumps(values) + "\n")
 
 
@@ -125,7 +136,7 @@ def save(folder: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> 
     def keep() -> None:
         with contextlib.suppress(InputError):  # none yet, or damaged: then the previous one is what `load` takes
             read(path)
-            os.replace(path, folder / PREVIOUS)
+            _move(path, folder / PREVIOUS)
 
     write_whole(path, _pack(arrays, json.dumps(meta)), before=keep)
 

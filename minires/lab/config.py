@@ -176,7 +176,10 @@ def provenance() -> dict[str, Any]:
 
 def _git(*words: str) -> str | None:
     """What git says about the folder of the package, None if it says nothing."""
-    command = ["git", "-C", str(Path(minires.__file__).parent), *words]
+    package = Path(minires.__file__).resolve().parent
+    if not any((folder / ".git").exists() for folder in package.parents):
+        return None  # a Mac without git would offer to install it
+    command = ["git", "-C", str(package), *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -190,7 +190,7 @@ def _with_evaluations(config: Config) -> float:
 def bar(total: float, quiet: bool = False) -> Any:
     """Progress bar with an ETA over work of different cost."""
     shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
-    pause = 0.5 if sys.stderr.isatty() else 15  # seconds; a log file gets a line now and then
+    pause = 0.5 if sys.stderr.isatty() or "ipykernel" in sys.modules else 15  # seconds; a log gets a line now and then
     return tqdm(total=total, bar_format=shape, disable=quiet, mininterval=pause, smoothing=0.05, dynamic_ncols=True)
 
 

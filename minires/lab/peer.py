@@ -19,7 +19,7 @@ try:
     import torch.nn.functional as F  # noqa: N812 (PyTorch's own name for it)
     from torch import nn
 except ImportError as e:
-    raise InputError("PyTorch is not installed; it is optional: pip install -e '.[peers]'") from e
+    raise InputError('PyTorch is not installed; it is optional: pip install -e ".[peers]"') from e
 
 Array = np.ndarray
 
