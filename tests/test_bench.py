@@ -46,10 +46,15 @@ def test_an_unknown_contender_is_refused_with_the_known_ones(backends, peers):
         bench.contenders(backends, peers)
 
 
-def test_a_worker_that_cannot_start_says_why(run_cli):
+def test_an_unknown_net_is_refused_before_anything_starts(run_cli):
     code, _, err = run_cli("bench", "--nets", "resnet9", "--backend", "numpy", "--rounds", 1)
     assert code == 2
     assert "6n + 2" in err
+
+
+def test_a_worker_that_cannot_start_says_why():
+    with bench.worker(bench._net_steps, "resnet9", "numpy", 2) as pipe, pytest.raises(InputError, match=r"6n \+ 2"):
+        bench.ask(pipe, "start")
 
 
 def test_networks_for_other_images_are_not_timed():

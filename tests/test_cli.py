@@ -1,6 +1,7 @@
 """What a person types, and what they get: tables, figures, exit codes, and one line for every mistake."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -208,7 +209,9 @@ def test_divergence_is_one_message_and_exit_code_2(run_cli):
 
 
 def test_the_command_is_installed_and_the_package_runs_as_a_module():
-    command = Path(sysconfig.get_path("scripts")) / ("minires.exe" if sys.platform == "win32" else "minires")
+    schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
+    places = [Path(sysconfig.get_path("scripts", scheme)) for scheme in schemes]
+    command = next(filter(None, (shutil.which("minires", path=place) for place in places)))
     for words in ([sys.executable, "-m", "minires"], [command]):
         done = subprocess.run([*words, "--help"], capture_output=True, text=True, check=True)
         assert "degradation" in done.stdout

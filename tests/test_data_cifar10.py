@@ -147,6 +147,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed_even_with_trust(original
         (python_file(np.zeros((3, cifar10.PIXELS), np.uint8), [0, 1, 2]), r"found uint8 \(3, 3072\)"),
         (python_file(some_pixels(0), [11] * cifar10.RECORDS), r"expected a label in 0..9 in record 0, found 11"),
     ],
+    ids=["empty", "no data", "no dict", "no pickle", "three records", "a label"],
 )
 def test_a_damaged_python_file_is_named(originals, tmp_path, content, message):
     folder = links(originals / cifar10.PYTHON, tmp_path / cifar10.PYTHON)

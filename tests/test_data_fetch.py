@@ -21,6 +21,7 @@ def small_and_alone(monkeypatch, tmp_path):
     monkeypatch.setattr(cifar10, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.delenv("MINIRES_DATA", raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("no_proxy", "*")  # wins where both are set
 
 
 def files():

@@ -45,7 +45,7 @@ def test_convolution(ops, problem):
 @given(problem=images(F64, least=4))
 def test_batch_norm(ops, problem):
     x, rng = problem
-    gamma, beta = rng.standard_normal((2, x.shape[-1]))
+    gamma, beta = rng.uniform(0.5, 2, (2, x.shape[-1]))  # a gamma near 0 drowns its gradient in the rounding of beta
     check_op(ops.batchnorm_forward, ops.batchnorm_backward, x, gamma, beta, 1e-2, rng=rng, elements=16)
 
 

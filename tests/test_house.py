@@ -39,6 +39,7 @@ def module(path):
 def imports(path):
     """Modules of minires that a file imports, as written: "ops.checks", "data", ..."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not getattr(node, "level", 0), f"{path}: imports are written from the package on"
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("minires"):
             base = node.module.removeprefix("minires").lstrip(".")
             for alias in node.names:

@@ -423,7 +423,8 @@ def test_provenance_names_the_commit_and_nothing_where_there_is_none(monkeypatch
 
 def test_git_is_not_asked_where_there_is_no_repository(monkeypatch, tmp_path):
     monkeypatch.setattr(recipes.minires, "__file__", str(tmp_path / "minires" / "__init__.py"))
-    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("git was run"))
+    asked = types.SimpleNamespace(run=lambda *a, **k: pytest.fail("git was run"))  # platform runs uname by the real one
+    monkeypatch.setattr(recipes, "subprocess", asked)
     assert recipes.provenance()["commit"] is None
 
 

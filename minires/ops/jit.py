@@ -9,9 +9,10 @@ import ctypes
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numba
@@ -47,12 +48,24 @@ def kernel(function: Callable) -> Any:
     config.CACHE_DIR = chosen or cache_folder()  # read while a function is decorated; other packages see no change
     try:
         compiled = njit(parallel=True, cache=True, **FLAGS)(function)
+        _name_by_process(compiled)
     except RuntimeError:  # no folder can be written: each process compiles for itself
         compiled = njit(parallel=True, **FLAGS)(function)
     finally:
         config.CACHE_DIR = chosen
     KERNELS.append(compiled)
     return compiled
+
+
+def _name_by_process(compiled: Any) -> None:
+    """Let no other process choose the same name for a file of machine code.
+
+    Numba numbers the files of a kernel by an index that it reads and writes without a lock. Two processes that compile
+    one kernel for float32 and float64 at once would choose one name, and the next one load the other's code.
+    """
+    with suppress(AttributeError):  # a Numba that keeps its files otherwise
+        file = compiled._cache._cache_file
+        file._data_name_pattern = file._data_name_pattern.replace("{number", f"{token_hex(4)}-{{number")
 
 
 def start_threads() -> None:
