@@ -13,7 +13,7 @@ from minires.resnet import PlainBlock, ResidualBlock, by_name, imagenet_resnet, 
 PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}
 MULTIPLY_ADDS = {20: 40.6, 32: 68.9, 44: 97.2, 56: 125.5, 110: 252.9}  # millions
 IMAGENET_MULTIPLY_ADDS = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}  # billions, table 1
-# what others count for option B, 11,689,512 and 21,797,672 up to 34 layers, there without the three projections
+# 18 and 34 layers have option A here; with option B, as others count, three projections make 11,689,512 and 21,797,672
 IMAGENET_PARAMETERS = {18: 11_515_688, 34: 21_623_848, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
 
 

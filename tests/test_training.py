@@ -310,7 +310,7 @@ def test_a_file_that_windows_holds_for_a_moment_is_replaced_after_it(tmp_path, m
     monkeypatch.setattr(sys, "platform", "win32")
     checkpoint.write_whole(tmp_path / "a", b"second")
     assert (tmp_path / "a").read_bytes() == b"second"
-    assert pauses == sorted(pauses)
+    assert len(pauses) == 2
 
 
 def test_saving_beside_a_damaged_checkpoint_never_costs_the_whole_one(tmp_path, monkeypatch):
