@@ -270,7 +270,8 @@ class _Check:
         analytic = np.asarray(analytic, np.float64)
         everything = a.size <= self.elements
         chosen = np.arange(a.size) if everything else self.rng.choice(a.size, self.elements, replace=False)
-        along = [] if everything else list(self.rng.standard_normal((2, a.size)))
+        shape = (0 if everything else 2, a.size)
+        along = list(self.rng.choice([-1.0, 1.0], shape) * self.rng.uniform(0.5, 1.5, shape))  # none is 0, no two equal
         rough = max([abs(self._difference(name, a, v, CENTRAL_STEP)[0]) / np.sqrt(a.size) for v in along], default=0.0)
         units = [_unit(a.size, i) for i in chosen]
         rough = max([rough] + [abs(self._difference(name, a, v, CENTRAL_STEP)[0]) for v in units])

@@ -34,7 +34,7 @@ def test_a_wrong_element_is_named_with_both_values():
     assert all(text in str(e) for text in ("conv2d", "dw", "(2, 1, 0, 3)", f"{e.analytic:.10g}"))
 
 
-@given(i=st.integers(0, 4607), error=st.sampled_from([1e-4, -1e-3, 0.1, 1e3]))
+@given(i=st.integers(0, 4607), error=st.sampled_from([1e-5, -1e-3, 0.1, 1e3]))
 def test_one_wrong_element_of_thousands_is_found_though_few_are_looked_at(i, error):
     rng = np.random.default_rng(i)
     x, w = rng.standard_normal((2, 5, 5, 16)), rng.standard_normal((3, 3, 16, 32))
