@@ -17,11 +17,12 @@ if __name__ == "__main__":
         if len(sys.argv) not in (2, 3):
             raise InputError(f"expected [FOLDER] and the tarball to write, came {sys.argv[1:]}; give one or two paths")
         folder, tarball = (sys.argv[1] if len(sys.argv) == 3 else None), Path(sys.argv[-1])
-        found = data.cifar10.read(data.load("cifar10", folder).source)
+        source = Path(data.load("cifar10", folder).source)
+        layout, files = next(found for found in data.cifar10.FILES.items() if (source / found[1][0]).is_file())
         with tarfile.open(tarball, "w:gz") as tar:
-            for name in data.cifar10.FILES[Path(found.source).name]:
-                tar.add(Path(found.source) / name, f"{Path(found.source).name}/{name}")
+            for name in files:
+                tar.add(source / name, f"{layout}/{name}")
         print(hashlib.sha256(tarball.read_bytes()).hexdigest(), tarball)
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -340,7 +340,8 @@ def bench(
         seconds = bench_ops.bench(rounds, batch_size, lambda line: typer.echo(line, err=True))
         say(f"{machine}\n{bench_ops.table(seconds)}")
         if json_file:
-            checkpoint.write_whole(json_file, json.dumps({"provenance": here, "seconds": seconds}, indent=1).encode())
+            record = {"provenance": here, "batch_size": batch_size, "seconds": seconds}
+            checkpoint.write_whole(json_file, json.dumps(record, indent=1).encode())
         return
     names = timing.contenders([b for b in backend.split(",") if b], [p for p in peer.split(",") if p])
     peak = timing.matrix_product_gflops()

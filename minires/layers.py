@@ -123,7 +123,11 @@ class Layer:
         return self
 
     def astype(self, dtype: str) -> Self:
-        """Convert parameters and running statistics to "float32" or "float64"; return self. Gradients are dropped."""
+        """Convert parameters and running statistics to "float32" or "float64"; return self.
+
+        The arrays are new: those that `parameters` gave before, and an optimizer made of them, no longer belong to it.
+        Gradients are dropped.
+        """
         if dtype not in ("float32", "float64"):
             raise InputError(f"dtype must be float32 or float64, got {dtype!r}")
         for _, layer in self.named_layers():
@@ -204,7 +208,7 @@ class BatchNorm(Layer):
     """Batch normalisation: by the batch's statistics in training, by the running ones otherwise.
 
     running <- (1 - momentum) running + momentum batch, with the unbiased variance (Ioffe & Szegedy 2015, algorithm 2).
-    `recompute_statistics` replaces them by plain averages over training images, as the paper's authors did.
+    `recompute_statistics` replaces them by plain averages over batches of training images, as the paper's authors did.
 
     Parameters
     ----------
@@ -315,7 +319,8 @@ class Linear(Layer):
 def recompute_statistics(net: Layer, batches: Iterable[Array]) -> None:
     """Replace every running statistic by its plain average over `batches`, the paper's way; weights stay as they are.
 
-    The k-th batch enters with momentum 1/k, which makes the moving average a plain one.
+    The k-th batch enters with momentum 1/k, which makes the moving average a plain one. A smaller last batch counts as
+    much as a full one.
     """
     norms = [layer for _, layer in net.named_layers() if isinstance(layer, BatchNorm)]
     before = [norm.momentum for norm in norms]

@@ -39,7 +39,8 @@ def record(tmp_path):
     def write(train=DEGRADATION, gap=0.0, tier="quick", seed=0, name=JPEG, smallest=0.5, folder="exp", **changes):
         for net, error in train.items():
             size = TIERS[tier]
-            base = Config(net, name, size.iterations, lr=size.lr, seed=seed, eval_images=1000, milestones=(50, 150))
+            base = Config(net, name, size.iterations, lr=size.lr, seed=seed, eval_images=1000)
+            base = replace(base, milestones=recipes.paper_milestones(size.iterations))
             config = replace(base, **{"batch_size": size.batch_size, "warmup_lr": size.warmup_lr} | changes)
             run = tmp_path / folder / f"{net}-seed{seed}"
             checkpoint.make_folder(run)
@@ -77,6 +78,8 @@ def test_tiers_have_the_papers_schedule_and_the_quick_one_none(shapes):
     assert configs["paper"].milestones == (32_000, 48_000)
     assert all(recipes.tier_name(c.to_json()) == name for name, c in configs.items())
     assert recipes.tier_name(replace(configs["quick"], lr=0.1).to_json()) is None
+    for change in ({"milestones": (500,)}, {"momentum": 0.0}, {"weight_decay": 0.0}, {"augment": False}):
+        assert recipes.tier_name(replace(configs["lesson"], **change).to_json()) is None
 
 
 def test_the_lesson_tier_warms_up_every_net_and_the_others_those_of_110_layers(shapes):
@@ -134,7 +137,7 @@ def test_claims_hold_where_every_seed_has_the_margin(record):
     found = verdicts(record({**DEGRADATION, "plain56": 0.62}, seed=1))
     assert found["i"].held
     assert found["ii"].held
-    assert "30.0, 12.0 points; at least 10 demanded" in found["i"].numbers
+    assert "30.00, 12.00 points; at least 10 demanded" in found["i"].numbers
 
 
 def test_a_claim_does_not_hold_where_one_seed_misses_the_margin(record):
@@ -182,7 +185,7 @@ def test_the_butterfly_compares_the_plain_net_with_its_residual_twin(monkeypatch
 def test_other_sizes_than_the_tiers_decide_nothing_but_show_their_numbers(record):
     found = verdicts(record(iterations=250))
     assert all(found[key].held is None for key in ("i", "ii", "iii", "iv"))
-    assert "30.0 points" in found["i"].numbers
+    assert "30.00 points" in found["i"].numbers
 
 
 def test_a_larger_gap_of_the_deep_net_would_be_overfitting(record):
@@ -190,10 +193,11 @@ def test_a_larger_gap_of_the_deep_net_would_be_overfitting(record):
     assert verdicts(record(gap=0.19, folder="b"))["iii"].held is False
 
 
-def test_noise_is_twice_the_sampling_error_of_the_images_of_all_seeds(record):
+def test_noise_is_twice_the_sampling_error_of_the_images_seen_and_test_images_are_the_same_for_all_seeds(record):
     record({"plain20": 0.5}, seed=1)
     runs = find_runs([record({"plain20": 0.5})])
     assert noise((runs, "train")) == pytest.approx(100 * 2 * (0.5 * 0.5 / 2000) ** 0.5)
+    assert noise((runs, "test")) == pytest.approx(100 * 2 * (0.6 * 0.4 / 1000) ** 0.5)
     assert noise((runs, "train"), (runs, "train"), times=3) == pytest.approx(100 * 3 * (0.5 / 2000) ** 0.5)
 
 
@@ -210,7 +214,7 @@ def test_with_fresh_images_the_deep_net_must_err_more_on_new_images(record):
     assert "no image seen twice" in found.numbers
 
 
-def test_a_layer_that_learns_less_in_all_steps_than_the_last_in_one_has_vanished(record):
+def test_a_layer_that_matters_less_in_all_steps_than_the_last_in_one_has_vanished(record):
     assert verdicts(record(smallest=1.1 / TIERS["quick"].iterations, folder="a"))["iv"].held
     assert verdicts(record(smallest=0.9 / TIERS["quick"].iterations, folder="b"))["iv"].held is False
 
@@ -507,6 +511,25 @@ def test_the_table_has_mean_and_range_of_the_seeds(record):
     record({"plain20": 0.5}, seed=0)
     runs = find_runs([record({"plain20": 0.3}, seed=1)])
     assert plots.table_lines(runs)[1] == ["plain20", "2", "280", "40.0 (30.0 to 50.0)", "50.0 (40.0 to 60.0)", "0.1"]
+
+
+def test_runs_in_progress_are_compared_where_all_have_arrived(record):
+    record({"plain20": 0.3}, seed=1)
+    folder = record({"plain20": 0.1, "plain56": 0.2})
+    for run in folder.iterdir():
+        *lines, end = (run / "metrics.jsonl").read_text().splitlines()
+        early = json.loads(end) | {"iteration": 140, "train_error": 0.6}
+        kept = [] if run.name == "plain20-seed1" else [end]
+        (run / "metrics.jsonl").write_text("\n".join([*lines, json.dumps(early), *kept]) + "\n")
+    runs = find_runs([folder])
+    assert plots.message(runs) == "Errors of runs still in progress"
+    assert plots.table_lines(runs)[1][:4] == ["plain20", "2", "140", "60.0 (60.0 to 60.0)"]
+    assert "1 to 2 seeds each" in report.page(runs, {})
+
+
+def test_two_nets_without_an_error_are_alike(record):
+    runs = find_runs([record({"plain20": 0.0, "plain56": 0.0})])
+    assert plots.message(runs) == "Training error: plain56 and plain20 alike (within 0.0 points of noise)"
 
 
 def test_the_running_mean_is_over_the_latest_values():

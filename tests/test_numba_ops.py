@@ -74,7 +74,8 @@ def test_convolution_equals_numpy_for_any_shape_stride_and_pad(seed, dtype, N, H
 @pytest.mark.parametrize(
     ("shape", "filters", "stride", "pad"),
     [((2, 30, 26, 3), (7, 7, 16), 2, 3), ((18, 8, 8, 64), (3, 3, 64), 1, 1), ((3, 14, 14, 24), (1, 1, 40), 2, 0),
-     ((2, 5, 6, 4), (2, 2, 3), 5, 2), ((1, 6, 5, 2), (1, 2, 2), 1, 4)],
+     ((2, 5, 6, 4), (2, 2, 3), 5, 2), ((1, 6, 5, 2), (1, 2, 2), 1, 4),
+     ((1, 20, 1, 16), (1, 1, 16), 10, 2), ((1, 4, 4, 3), (3, 1, 5), 8, 2)],
 )  # fmt: skip
 def test_convolution_equals_numpy_for_stems_projections_and_odd_geometry(dtype, shape, filters, stride, pad):
     rng = np.random.default_rng(0)

@@ -178,7 +178,7 @@ def read(folder: Path, trust: bool = False) -> Dataset:
     cut = N - RECORDS
     found = Dataset(OFFICIAL, images[:cut], labels[:cut], images[cut:], labels[cut:], CLASSES, str(folder))
     seal = folder / SEAL
-    if (layout == PYTHON and not trust) or (seal.is_file() and seal.read_text().strip() == found.sha256):
+    if (layout == PYTHON and not trust) or (seal.is_file() and seal.read_bytes().strip() == found.sha256.encode()):
         return found
     return replace(found, name=COPIES.get(found.sha256, UNKNOWN))
 

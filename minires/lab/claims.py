@@ -72,7 +72,7 @@ def _above(group: Group, upper: str, lower: str) -> Verdict:
     if not seeds:
         return Verdict(None, f"needs finished runs of {upper} and {lower} with the same seed")
     gaps = np.array([final([a[s]], "train")[0] - final([b[s]], "train")[0] for s in seeds])
-    numbers = f"{upper} above {lower} by {', '.join(f'{gap:.1f}' for gap in gaps)} points"
+    numbers = f"{upper} above {lower} by {', '.join(f'{gap:.2f}' for gap in gaps)} points"
     if not group.tier:
         return Verdict(None, numbers)
     demanded = group.tier.margin
@@ -116,7 +116,7 @@ def direction_gradients(run: Run) -> dict[int, dict[str, float]]:
 
 
 def _no_vanishing(group: Group) -> Verdict:
-    """No layer gets so little that it learns less in the whole run than the last layer does in one of its steps."""
+    """The direction of no layer's weights matters less to the loss than 1 / iterations of what the last one's does."""
     plain = [run for run in group.runs if run.family == "plain" and run.done and run.layers]
     if not plain:
         return Verdict(None, "needs a finished plain run with gradients recorded layer by layer")

@@ -22,7 +22,7 @@ LIBRARIES = ("numpy", "numba", "safetensors")
 
 @dataclass(frozen=True)
 class Config:
-    """Recipe of one run; the defaults are the paper's for CIFAR-10 (section 4.2), `iterations` apart.
+    """Recipe of one run; the defaults are the paper's for CIFAR-10 (section 4.2), iterations and milestones apart.
 
     Attributes
     ----------
@@ -34,8 +34,10 @@ class Config:
     lr : float
         Learning rate, divided by 10 at each of `milestones`.
     milestones : tuple of int
+        See `paper_milestones`.
     warmup_lr : float or None
-        Learning rate until the running training error is below `WARMUP_ERROR`; the paper's 0.01 from 110 layers on.
+        Learning rate until the running training error is below `WARMUP_ERROR`, which milestones do not lower; the
+        paper's 0.01 from 110 layers on.
     momentum, weight_decay : float
     seed : int
         Decides initial weights, order, crops and flips; the same for every net of an experiment.
@@ -154,8 +156,11 @@ TIERS = {
 
 
 def tier_name(config: Mapping[str, Any]) -> str | None:
-    """Tier that a run's config belongs to, if any."""
+    """Tier that a run's config belongs to, if any: its size and all of its recipe."""
     own = config["iterations"], config["lr"], config["batch_size"], config["warmup_lr"]
+    rest = tuple(config["milestones"]), config["momentum"], config["weight_decay"], config["augment"]
+    if rest != (paper_milestones(config["iterations"]), Config.momentum, Config.weight_decay, Config.augment):
+        return None
     for name, t in TIERS.items():
         if own == (t.iterations, t.lr, t.batch_size, t.warmup_lr or paper_warmup(config["net"], t.lr)):
             return name
@@ -170,8 +175,13 @@ def provenance() -> dict[str, Any]:
         "commit": commit if tracked else None,
         "versions": {"minires": minires.__version__, "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES if find_spec(name)},
-        "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
+        "machine": {"system": platform.platform(), "processor": processor(), "cores": _cores()},
     }
+
+
+def _cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _git(*words: str) -> str | None:

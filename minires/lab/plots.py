@@ -152,7 +152,7 @@ def layers(runs: Sequence[Run]) -> Figure:
             axes.set(title=f"gradient of the weights, step {step}", xlabel="layer, from the input", yscale="log")
             axes.grid(axis="y", alpha=0.25)
         panels[0].set_ylabel("gradient norm")
-        panels[-2].set(title="responses at the end, by layer", xlabel="layer, from the input")
+        panels[-2].set(title="the last responses recorded, by layer", xlabel="layer, from the input")
         panels[-1].set(title="the same, sorted by magnitude", xlabel="layer, largest response first")
         panels[-2].set_ylabel("standard deviation")
         ends = [std for run in shown for std in run.layers[-1]["response_std"].values()]
@@ -242,6 +242,8 @@ def message(runs: Sequence[Run]) -> str:
     sizes = {(r["data"], r["iterations"], r["batch_size"], r["lr"]) for r in map(recipe, runs)}
     if len(sizes) > 1 or any(title != group[0].net for title, group in groups.items()):
         return "Errors of several recipes"
+    if len({run.evals[-1]["iteration"] for group in groups.values() for run in group}) > 1:
+        return "Errors of runs still in progress"
     depths = {f: sorted((g[0].depth, net) for net, g in groups.items() if g[0].family == f) for f in FAMILIES}
     pairs = [(found[-1][1], found[0][1]) for found in depths.values() if len({depth for depth, _ in found}) > 1]
     twins = [(r, p) for d, p in depths["plain"] for e, r in depths["resnet"] if d == e]
@@ -252,7 +254,7 @@ def message(runs: Sequence[Run]) -> str:
 def _compare(a: Sequence[Run], b: Sequence[Run]) -> str:
     """Difference of two nets' final training errors, against the noise of sampling images."""
     gap, unsure = final(a, "train").mean() - final(b, "train").mean(), noise((a, "train"), (b, "train"))
-    if abs(gap) < unsure:
+    if abs(gap) <= unsure:
         return f"{a[0].net} and {b[0].net} alike (within {unsure:.1f} points of noise)"
     return f"{a[0].net} {abs(gap):.1f} points {'above' if gap > 0 else 'below'} {b[0].net}"
 
@@ -278,16 +280,18 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def table_lines(runs: Sequence[Run]) -> list[list[str]]:
-    """Training and test error at the end, a line for each network: mean, and the range over seeds."""
-    lines = [["net", "seeds", "iterations", "train error %", "test error %", "minutes"]]
+    """Errors where all seeds of a network have arrived, a line for each: mean and range; minutes are those of steps."""
+    lines = [["net", "seeds", "iterations", "train error %", "test error %", "training minutes"]]
     for net, group in by_net([run for run in runs if run.evals]).items():
         cells = []
         for which in ("train", "test"):
-            e = final(group, which)
-            cells.append(f"{e.mean():.1f}" + (f" ({e.min():.1f} to {e.max():.1f})" if len(e) > 1 else ""))
-        minutes = float(np.mean([run.evals[-1]["seconds"] for run in group])) / 60
-        reached = min(run.evals[-1]["iteration"] for run in group)
-        lines.append([net, str(len(group)), str(reached), *cells, f"{minutes:.1f}"])
+            reached, errors = _common(group, "evals", f"{which}_error")
+            if len(reached):
+                e = errors[:, -1]
+                cells.append(f"{e.mean():.1f}" + (f" ({e.min():.1f} to {e.max():.1f})" if len(e) > 1 else ""))
+        if len(reached):  # damaged lines may leave seeds without an evaluation in common
+            minutes = float(np.mean([run.evals[-1]["seconds"] for run in group])) / 60
+            lines.append([net, str(len(group)), str(reached[-1]), *cells, f"{minutes:.1f}"])
     return lines
 
 

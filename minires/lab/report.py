@@ -64,11 +64,12 @@ def page(runs: Sequence[Run], verdicts: Mapping[str, Sequence[tuple[Any, Any]]])
         As `claims.judge` gives them.
     """
     data = ", ".join(dict.fromkeys(run.data["name"] for run in runs))
-    seeds = max(len(group) for group in by_net(runs).values())
+    few, many = (bound(len(group) for group in by_net(runs).values()) for bound in (min, max))
+    seeds = f"{few} to {many}" if few < many else f"{many}"
     nets = ", ".join(by_net(runs))
     return PAGE.substitute(
         title=escape(plots.message(runs)),
-        summary=escape(f"{nets} on {data}, {seeds} seed{'s' if seeds > 1 else ''} each."),
+        summary=escape(f"{nets} on {data}, {seeds} seed{'s' if many > 1 else ''} each."),
         figures="\n".join(_figures(runs)),
         errors=_rows(plots.table_lines(runs), head=True),
         claims="\n".join(_claims(title, rows) for title, rows in verdicts.items()),

@@ -147,7 +147,9 @@ def final(runs: Sequence[Run], which: str) -> np.ndarray:
 
 
 def noise(*finals: tuple[Sequence[Run], str], times: float = 2) -> float:
-    """Twice the sampling error, in points, of a sum or difference of mean final errors: binomial, all seeds' images.
+    """Twice the sampling error, in points, of a sum or difference of mean final errors: binomial in the images seen.
+
+    Every seed has training images of its own; the test images are the same for all, and count once.
 
     Parameters
     ----------
@@ -159,5 +161,6 @@ def noise(*finals: tuple[Sequence[Run], str], times: float = 2) -> float:
     variance = 0.0
     for runs, which in finals:
         p = float(final(runs, which).mean()) / 100
-        variance += p * (1 - p) / sum(run.config["eval_images"] for run in runs if run.evals)
+        images = [run.config["eval_images"] for run in runs if run.evals]
+        variance += p * (1 - p) / (max(images) if which == "test" else sum(images))
     return 100 * times * variance**0.5

@@ -31,7 +31,7 @@ from minires.resnet import Network, by_name
 Array = np.ndarray
 WARMUP_ERROR = 0.8  # section 4.2: warm up until the training error is below 80 %
 SMOOTHING = 0.02  # weight of the latest batch in the running training error
-LINES = 1000  # at most this many training lines in metrics.jsonl
+LINES = 1000  # training lines in metrics.jsonl: fewer than twice as many
 LAYER_STEPS = (1, 100)  # steps whose gradients and responses are recorded layer by layer; the last one too
 CHECKPOINT_SECONDS = 30.0
 

@@ -91,7 +91,8 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
-        mallopt(ctypes.c_int(-3), ctypes.c_int(1 << 30))  # M_MMAP_THRESHOLD: below 1 GiB an array lies in the heap
+        # M_MMAP_THRESHOLD: below 1 GiB an array lies in the heap; glibc up to 2.34 takes 32 MiB at most
+        mallopt(ctypes.c_int(-3), ctypes.c_int(1 << 30)) or mallopt(ctypes.c_int(-3), ctypes.c_int(1 << 25))
         mallopt(ctypes.c_int(-1), ctypes.c_int((1 << 31) - 1))  # M_TRIM_THRESHOLD: and the heap does not shrink
 
 

@@ -95,9 +95,10 @@ def warm_up(dtype: str = "float32") -> None:
     Kernels depend on the dtype and on how many registers the channels fill, on no other size, so small arrays will do.
     `jit.announce` tells which kernels are compiled meanwhile.
     """
-    for C, K, stride in ((3, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1)):  # the stem, and both widths of tiles
-        x, w = np.zeros((1, 16, 16, C), dtype), np.zeros((3, 3, C, K), dtype)
-        y, cache = conv2d_forward(x, w, stride, 1)
+    stem_and_tiles, projection = ((3, 16, 1, 3), (16, 16, 1, 3), (16, 32, 2, 3), (32, 32, 1, 3)), (16, 16, 1, 1)
+    for C, K, stride, side in (projection, *stem_and_tiles):
+        x, w = np.zeros((1, 16, 16, C), dtype), np.zeros((side, side, C, K), dtype)
+        y, cache = conv2d_forward(x, w, stride, side // 2)
         conv2d_backward(y, cache)
     gamma = np.ones(y.shape[-1], dtype)
     y, mean, var, cache = batchnorm_forward(y, gamma, gamma, 1e-5)

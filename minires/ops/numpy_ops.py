@@ -2,6 +2,7 @@
 
 Activations are NHWC, filters (KH, KW, C, K). `dx` is the gradient of the loss with respect to `x`. A forward returns
 its result and a `cache`, the tuple that its backward needs; no op changes its arguments or returns a view of them.
+Until backward has run, neither those nor the result may be written to: a cache may hold them as they are.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def _channel_sum(x: Array) -> Array:
 
 
 def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
-    """Give each channel mean beta and standard deviation gamma over the batch: y = gamma * xhat + beta.
+    """Give each channel mean beta and standard deviation |gamma| over the batch: y = gamma * xhat + beta.
 
     xhat = (x - mean) / sqrt(var + eps), the statistics over N, H, W (Ioffe & Szegedy 2015, algorithm 1).
 
@@ -253,7 +254,7 @@ def max_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple[Ar
     ----------
     x : ndarray of shape (N, H, W, C)
     size, stride, pad : int
-        The window is size x size; the padding is -inf and never wins.
+        The window is size x size; the padding is -inf and wins only over pixels that are all -inf.
 
     Returns
     -------
@@ -379,7 +380,7 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
     Returns
     -------
     loss : float
-        In nats; log(K) for a network that knows nothing.
+        In nats, a scalar of the logits' dtype; log(K) for a network that knows nothing.
     dlogits : ndarray of shape (N, K)
 
     Raises

@@ -325,7 +325,7 @@ def pad_image(x: np.ndarray, n: int, top: int, left: int, padded: np.ndarray) ->
     """Copy image n so that its corner lies at (top, left) of `padded`; a negative corner crops."""
     _, H, W, C = x.shape
     rows, columns, _ = padded.shape
-    first, last = max(0, left), min(columns, left + W)
+    first, last = max(0, left), max(0, left, min(columns, left + W))
     for i in range(max(0, top), min(rows, top + H)):
         copy(x, ((n * H + i - top) * W + first - left) * C, padded, (i * columns + first) * C, (last - first) * C)
 

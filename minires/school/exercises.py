@@ -82,7 +82,7 @@ HINTS = {
     OPS + "batchnorm_backward": (
         "dbeta and dgamma first: sums over all axes but the last.",
         "x acts on y along three paths: itself, through the mean, and through the variance.",
-        "Try dy = 1 everywhere: dx must be 0, since shifting all of x changes nothing. Then dy = xhat.",
+        "Try dy = 1 everywhere: dx must be 0, since the sum of y never moves. With eps = 0, dy = xhat gives 0 too.",
     ),
     OPS + "batchnorm_inference": (
         "Nothing is computed from the batch here.",
