@@ -198,7 +198,7 @@ product_time = [seconds(lambda x=x: ops.conv2d_forward(x, w, pad=1)) for x in im
 loop_time = []
 for side in sides[:3]:
     start = time.perf_counter()
-    seven_loops(images[side], w)
+    seven_loops(np.pad(images[side], ((0, 0), (1, 1), (1, 1), (0, 0))), w)
     loop_time.append(time.perf_counter() - start)
 megabytes = {side: (x.nbytes / 1e6, 9 * x.nbytes / 1e6) for side, x in images.items()}
 
@@ -290,7 +290,7 @@ show(
 )
 
 # %% [markdown]
-# Each of the four answers is one column of the same matrix product. The edge filters see an outline only where it runs in their direction; the spot filter sees whatever differs from its surroundings, noise included.
+# Each of the four answers is one column of the same matrix product. Each edge filter answers most where the brightness changes in its direction, and a slanted outline shows in both; the spot filter sees whatever differs from its surroundings, noise included.
 
 # %% [markdown]
 # ## Claims put to the test

@@ -212,7 +212,7 @@ gradcheck.check_op(ops.batchnorm_forward, ops.batchnorm_backward, *inputs, eps=1
 # %% [markdown]
 # ## The experiment: how small a step?
 #
-# A smaller step $h$ approximates the slope better. So take the smallest step there is? We measure the error of one directional derivative of batch norm for steps from large to tiny, in both precisions.
+# A smaller step $h$ approximates the slope better. So take the smallest step there is? We measure the median error of 25 directional derivatives of batch norm for steps from large to tiny, in both precisions.
 
 # %%
 x, gamma, beta = rng.standard_normal((8, 4, 4, 3)), np.ones(3), np.zeros(3)
@@ -462,7 +462,7 @@ claims(
 )
 
 # %% [markdown]
-# The first is found as a rule of thumb in the notes of Stanford's course CS231n (*Neural Networks Part 3*, section *Gradient checks*): errors above $10^{-2}$ probably mean a wrong gradient, $10^{-7}$ and less should make you happy. The notes are careful about what lies between; those who quote only the first half are not.
+# The first goes back to one half of a rule of thumb in the notes of Stanford's course CS231n (*Neural Networks Part 3*, section *Gradient checks*): errors above $10^{-2}$ probably mean a wrong gradient, $10^{-7}$ and less should make you happy. The notes are careful about what lies between; those who quote only the first half are not.
 
 # %% [markdown]
 # ## What this does not show

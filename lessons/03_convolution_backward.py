@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 3. Where does a pixel's gradient come from?
 #
-# Forward, an output of a convolution looks at a window of pixels. Backward, a pixel must ask the other way round: which outputs looked at me, and with which weight? The answer is again a convolution, with the filter turned upside down. Textbooks state the flip; this lesson shows where it comes from, and what happens to those who forget it.
+# Forward, an output of a convolution looks at a window of pixels. Backward, a pixel must ask the other way round: which outputs looked at me, and with which weight? The answer is again a convolution, with the filter turned by half a circle. Textbooks state the flip; this lesson shows where it comes from, and what happens to those who forget it.
 #
 # - **Time:** 50 minutes.
 # - **You need:** [lesson 1](01_convolution.ipynb) (im2col) and [lesson 2](02_backprop_and_checks.ipynb) (cotangents, $dx = J^{\mathsf T} dy$).
@@ -64,7 +64,7 @@ assert max(wrong["blur"], wrong["spot"]) < 1e-14
 assert np.isclose(wrong["edge"], 2)
 
 # %% [markdown]
-# On the blur and on the spot the mistake is *invisible*: these filters look the same upside down. On the edge filter the error is twice the gradient itself, because the result is exactly $-dx$: every pixel is pushed the wrong way. Whoever tests with a symmetric filter, and averages and Gaussians are what one reaches for, will find nothing.
+# On the blur and on the spot the mistake is *invisible*: these filters look the same after half a turn. On the edge filter the error is twice the gradient itself, because the result is exactly $-dx$: every pixel is pushed the wrong way. Whoever tests with a symmetric filter, and averages and Gaussians are what one reaches for, will find nothing.
 
 # %% [markdown]
 # ## By hand
@@ -111,9 +111,9 @@ say(f"""
 #
 # Written out for the pixel in row $r$ and column $t$, with stride $s$, and $\hat r = r + \mathrm{pad}$, $\hat t = t + \mathrm{pad}$:
 #
-# $$dx_{n,r,t,c} = \sum_{p,q,k}\; w_{p,q,c,k}\; dy_{n,\,(\hat r-p)/s,\,(\hat t-q)/s,\,k} \qquad\text{where the divisions come out even.}$$
+# $$dx_{n,r,t,c} = \sum_{p,q,k}\; w_{p,q,c,k}\; dy_{n,\,(\hat r-p)/s,\,(\hat t-q)/s,\,k} \qquad\text{where the divisions come out even and hit a place of dy.}$$
 #
-# The index of $dy$ *falls* when $p$ grows. That minus sign is the flip. And "where the divisions come out even" says that with a stride, $dy$ is to be spread out with $s-1$ zeros between its values.
+# The index of $dy$ *falls* when $p$ grows. That minus sign is the flip. And "where the divisions come out even" says that with a stride, $dy$ is to be spread out with $s-1$ zeros between its values; where they hit no place of it, there is a zero around it.
 
 # %% [markdown]
 # ## The code
@@ -340,7 +340,7 @@ claims(
         ],
         [
             "It trains, so the gradient is right",
-            f"cosine {cosines[-1]:.2f} per layer without the flip",
+            f"cosine {cosines[-1]:.2f} through one layer without the flip",
             "no: check it (lesson 2) with random, asymmetric filters",
         ],
     ]

@@ -189,7 +189,7 @@ show(
 )
 
 # %% [markdown]
-# The two corrections have one meaning. Seen as a vector of $M$ numbers, $dx$ is what remains of $dy$ after its part along $(1, 1, \dots, 1)$ and its part along $\hat x$ are taken away: a projection. It has to be so. Adding a constant to the channel, or stretching it, changes nothing that batch norm gives out; so there can be no gradient in these two directions.
+# The two corrections have one meaning. Seen as a vector of $M$ numbers, up to the factor in front and for $\varepsilon = 0$, $dx$ is what remains of $dy$ after its part along $(1, 1, \dots, 1)$ and its part along $\hat x$ are taken away: a projection. It has to be so. Adding a constant to the channel, or stretching it, changes nothing that batch norm gives out; so there can be no gradient in these two directions.
 
 # %%
 x, dy = rng.standard_normal((2, 16, 5, 5, 4))

@@ -112,7 +112,7 @@ assert np.array_equal(y, x)
 #
 # $$\max\Big(0,\; \gamma\,\frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}} + \beta\Big) = x \qquad\text{if}\qquad \gamma = \sqrt{\sigma^2 + \varepsilon},\quad \beta = \mu .$$
 #
-# So for every setting $\theta$ of plain-20 there is a setting $D(\theta)$ of plain-56 that computes the same function: copy $\theta$ and fill up with identity layers. Let $E_{20}(\theta)$ and $E_{56}(\theta)$ be the training errors. Then
+# So for every setting $\theta$ of plain-20 there is a setting $D(\theta)$ of plain-56 that computes the same function (in evaluation, where $\mu$ and $\sigma^2$ are fixed numbers; in training those of each batch differ a little): copy $\theta$ and fill up with identity layers. Let $E_{20}(\theta)$ and $E_{56}(\theta)$ be the training errors. Then
 #
 # $$\min_{\theta} E_{56}(\theta) \;\le\; \min_{\theta} E_{56}(D(\theta)) \;=\; \min_\theta E_{20}(\theta).$$
 #
@@ -224,7 +224,7 @@ share = ends[20] / 100
 unsure_fresh = 200 * np.sqrt(share * (1 - share) / (WINDOW * BATCH))
 say(f"""
     Over the last {WINDOW} steps: {summary} (±{unsure_fresh:.0f} by sampling).
-    The deeper net falls behind although there is nothing to overfit to: here training error and test error are the same thing. So it is not overfitting, and not a lack of data.
+    The net of 20 layers falls {ends[20] - ends[8]:.0f} points behind that of 8, although there is nothing to overfit to: here training error and test error are the same thing. So it is not overfitting, and not a lack of data.
 """)
 assert ends[8] + 10 < ends[20]
 
@@ -267,7 +267,7 @@ panels[-1].legend()
 least = {net: min(y.min() for y in list(found.values())[1:]) for net, found in by_layer.items()}
 largest = by_layer["plain56"][steps[0]].max()
 figure.suptitle(
-    f"In plain-56 the gradient first explodes ({largest:,.0f} times the last layer's); it never vanishes",
+    f"In plain-56 the gradient first explodes ({largest:,.0f} times the last layer's); at no recorded step does it vanish",
     x=0.01,
     ha="left",
 )
@@ -288,14 +288,27 @@ def first_layer(run):
 before, after = first_layer(shown["plain56"])
 later = min(list(by_layer["plain56"].values())[1:], key=min)
 place = later.argmin() / (len(later) - 1)
+
+
+def turns(line):
+    """Angle by which a step turns the first layer's weights, as a share of the last one's."""
+    angles = [line["gradient_norm"][name] / line["weight_norm"][name] for name in line["gradient_norm"]]
+    return angles[0] / angles[-1]
+
+
+records = {net: run.layers[1:] for net, run in shown.items()}
+turned = {net: [turns(line) for line in lines] for net, lines in records.items()}
+long = records["plain56"][0]["weight_norm"]["conv"]
 say(f"""
     At the first step nothing vanishes in plain-56: the first layers get up to **{largest:,.0f} times** what the last one gets ({by_layer["resnet56"][steps[0]].max():.1f} times in ResNet-56). Lesson 6 measures how fast it grows.
     Such a step is no small change: it takes the first layer's weights from length {before:.1f} to {after:.0f}, so their initial values hardly matter any more.
-    After that, the least that any layer gets is {least["plain56"]:.1%} of what the last one gets (at {place:.0%} of the way from the input to the loss). That is not nothing: over some thousand steps it adds up.
+    After that, the least that any layer gets is {least["plain56"]:.1%} of what the last one gets (at {place:.0%} of the way from the input to the loss): the loss still depends on the direction of every layer's weights.
+    But do the first layers *learn*? A step turns weights by an angle of about $\\eta\\,\\lVert dw \\rVert / \\lVert w \\rVert$, and momentum has carried those of the first layer to length {long:.0f}. At step {steps[1]} it turns by {turned["plain56"][0]:.2%} of what the last layer turns by, at step {steps[-1]:,} by {turned["plain56"][-1]:.1%} (ResNet-56: {turned["resnet56"][0]:.0%} and {turned["resnet56"][-1]:.0%}). What holds it is the length that the explosion left, not a gradient that vanishes. Whether plain-56 errs more for that reason, the record does not say.
 """)
 assert largest > 50
 assert after > 2 * before
 assert least["plain56"] > 1 / config["iterations"]
+assert max(turned["plain56"]) < 0.1 < min(turned["resnet56"])
 
 # %% [markdown]
 # The paper comes to the same conclusion (section 4.1): the difficulty is "unlikely to be caused by vanishing gradients", since batch norm keeps forward signals alive and backward gradients healthy. It does not mention the explosion before the first step, which Yang and others derived in 2019. And it leaves the cause open: it conjectures "exponentially low convergence rates".
@@ -341,6 +354,7 @@ table(
 
 # %%
 grown, late = length["plain110"][1], first_seed["plain110"].layers[-1]["weight_norm"]["conv"]
+least_tall = shares(first_seed["plain110"])[steps[1]].min()
 times, momentum = grown / length["plain110"][0], Config.from_json(config).momentum
 by_depth = " to ".join(f"{float(f'{pull[net]:.2g}'):,.0f}" for net in ("plain20", "plain56", "plain110"))
 say(f"""
@@ -348,7 +362,7 @@ say(f"""
     **Plain-110 does not get there in {first_seed["plain110"].config["iterations"]:,} steps.** It errs on {end["plain110"]:.1f} % of pictures that it was trained on, where guessing errs on 90 %. It has as many weights as ResNet-110, and saw the same pictures in the same order.
 
     The table says how it begins. The gradient's explosion at the first step grows with depth in plain nets (from {by_depth} times the last layer's) and hardly in residual ones. (Gradients and lengths are those of seed 0.) With 110 layers this one step, at a tenth of the full rate, makes the weights of the first layer {times:,.0f} times as long, and momentum carries them $1/(1 - {momentum:g}) = {1 / (1 - momentum):.0f}$ times as far: their length is {late:,.0f} at the end. Only their direction counts, and a step $\\eta\\,dw$ turns them by an angle of about $\\eta\\,\\lVert dw \\rVert / \\lVert w \\rVert = \\eta\\,\\lVert dw \\rVert \\lVert w \\rVert / \\lVert w \\rVert^2$. It is as if the rate of this layer had been divided by {(late / length["plain110"][0]) ** 2 / 1e9:.0f} billion. It stays what the first batch made of it.
-    Why the layers near the loss learn nothing either, this record does not say.
+    By the measure of the figure before, the layer with the least gets {least_tall:.2%} of what the last one gets at step {steps[1]}: at this depth it is close to vanishing after all. Why the layers near the loss learn nothing either, this record does not say.
 """)
 assert grown > 1000 * length["plain110"][0]
 assert 0.9 < late / grown * (1 - momentum) < 1.1
@@ -451,7 +465,7 @@ claims(
         [
             "Gradients vanish with depth, shortcuts solve that",
             f"plain-56 at step 1: up to {largest:,.0f} times the last layer's; least later {least['plain56']:.1%}",
-            "**no**: they explode at the start; later no layer is left without",
+            "**no**: they explode at the start, and leave weights so long that the first layer hardly turns",
         ],
         [
             "A deeper plain net cannot express the solution",

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 6. What does adding x change?
 #
-# A residual block computes $\mathrm{relu}(F(x) + x)$ where its plain twin computes $\mathrm{relu}(F(x))$. Not one parameter more, and hardly one operation. Yet with it, 56 layers are better than 20 instead of worse, and 110 layers train, where the paper's plain net of that depth stayed above 60 % error. What can an addition do?
+# A residual block computes $\mathrm{relu}(F(x) + x)$ where its plain twin computes $\mathrm{relu}(F(x))$. Not one parameter more, and hardly one operation. Yet with it, in the paper, 56 layers are better than 20 instead of worse, and 110 layers train, where its plain net of that depth stayed above 60 % error. What can an addition do?
 #
 # - **Time:** 60 minutes.
 # - **You need:** [lesson 2](02_backprop_and_checks.ipynb), [lesson 4](04_batch_norm.ipynb).
@@ -345,7 +345,7 @@ claims(
         [
             "The network learns H(x) - x as a target",
             "the loss sees logits and labels; F has no target of its own",
-            "no: the same functions, written with another origin",
+            "no: F is what the block adds, and nothing compares it with H(x) - x",
         ],
         [
             "Shortcuts cannot converge to zero, so they always pass information",

@@ -250,7 +250,7 @@ table(
 # %% [markdown]
 # ## The experiment: threads and bits
 #
-# Sums in floating point depend on their order. If each thread adds up its own share, then two threads give other bits than one, and no run can be repeated on another machine. The compiled kernels split the work into chunks by the *arguments* alone, and add the chunks in a fixed order.
+# Sums in floating point depend on their order. If each thread adds up its own share, then two threads give other bits than one, and a run ends otherwise with another number of threads. The compiled kernels split the work into chunks by the *arguments* alone, and add the chunks in a fixed order.
 
 # %%
 y, cache = compiled.conv2d_forward(x, w, pad=1)
