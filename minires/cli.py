@@ -19,7 +19,7 @@ from minires.errors import InputError
 from minires.lab import audit, bench_ops, checkpoint, claims, degradation, plots, report
 from minires.lab import bench as timing
 from minires.lab.config import TIERS, Config, provenance, read_record
-from minires.lab.runs import begun, find_runs, settled
+from minires.lab.runs import begun, find_runs, run_folders, settled
 from minires.lab.train import Interrupted, train
 from minires.ops import BACKENDS, default_backend, get_ops, prepare
 from minires.resnet import by_name
@@ -47,16 +47,13 @@ EvalOption = Annotated[int, typer.Option(help="Training and test images on which
 BackendOption = Annotated[str | None, typer.Option(help="numba (compiled, the default where installed) or numpy.")]
 EveryOption = Annotated[int | None, typer.Option(help="Iterations between evaluations [default: a quarter of all].")]
 WarmupOption = Annotated[float | None, typer.Option(help="Learning rate until the training error is below 80 %.")]
-MovingOption = Annotated[
-    bool, typer.Option("--moving-average", help="Evaluate with batch norm's moving averages, not recomputed ones.")
-]
+MovingOption = Annotated[bool, typer.Option("--moving-average", help="Evaluate with batch norm's moving averages.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 
 def say(text: str) -> None:
     """Print a line at once."""
-    typer.echo(text)
-    sys.stdout.flush()
+    typer.echo(text)  # which flushes
 
 
 def load(dataset: str, folder: Path | None) -> Dataset:
@@ -111,6 +108,8 @@ def degradation_command(
 
     Example: minires degradation --tier lesson --seeds 3
     """
+    if nets is not None and (depths, shortcut) != ("20,56", "A"):
+        raise InputError(f"expected either --nets or --depths and --shortcut, got both: --nets {nets}")
     names = degradation.nets(depths.split(","), shortcut) if nets is None else list(filter(str.strip, nets.split(",")))
     for name in names:
         by_name(name)
@@ -153,10 +152,10 @@ def print_claims(folders: list[Path], compute: bool = False, data: Path | None =
 @app.command("claims")
 def claims_command(
     folders: FoldersArgument,
-    compute: Annotated[bool, typer.Option("--all", help="Compute (v) and (vi) too; some seconds.")] = False,
+    compute: Annotated[bool, typer.Option("--all", help="Compute (v) and (vi) too; about a minute.")] = False,
     data: DataOption = None,
 ) -> None:
-    """Check what was claimed of an experiment before it was run; exit code 1 if a claim does not hold.
+    """Check what the program claims of an experiment; exit code 1 if a claim does not hold.
 
     Claims (i) to (iv) are read from recorded runs: deeper is worse, shortcuts mend it, it is neither overfitting nor
     vanishing gradients. With --all, (v) the deeper net as good as the shallow one is constructed, and (vi) the growth
@@ -291,8 +290,8 @@ def export(folders: FoldersArgument) -> None:
 
     Example: minires export runs/degradation-shapes10-280/resnet20-seed0
     """
-    for run in find_runs(folders):
-        path = checkpoint.export_weights(run.folder)
+    for folder in run_folders(folders) or [run.folder for run in find_runs(folders)]:
+        path = checkpoint.export_weights(folder)
         say(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
@@ -392,8 +391,9 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: typer.echo(f"note: {message}", err=True)
     try:
         app()
-    except InputError as e:
-        typer.echo(f"error: {e}", err=True)
+    except (InputError, MemoryError, OSError) as e:
+        more = "; ask for less, such as a smaller --batch-size" if isinstance(e, MemoryError) else ""
+        typer.echo(f"error: {e}{more}", err=True)
         sys.exit(2)
     except Interrupted as e:
         typer.echo(f"\n{e}", err=True)

@@ -19,12 +19,13 @@ from typing import Any, Literal
 import numpy as np
 
 from minires.layers import Layer
+from minires.ops import checks
 
 Array = np.ndarray
 Method = Literal["central", "complex"]
 
 EPS = float(np.finfo(np.float64).eps)
-CENTRAL_STEP = EPS ** (1 / 3)  # where the truncation h^2 and the rounding eps / h of a central difference balance
+CENTRAL_STEP = 2.0**-17  # about EPS ** (1 / 3), where truncation h^2 and rounding eps / h balance; a + h is exact
 COMPLEX_STEP = 1e-30  # no subtraction, no rounding: as small as one likes
 SHRINK = (1, 1 / 8, 1 / 64, 1 / 512)  # smaller steps to get off a kink that is near; 1/512 still leaves 8 digits
 
@@ -150,8 +151,10 @@ def check_op(
     """
     op = getattr(forward, "__name__", "op").removesuffix("_forward")
     held = [a.astype(np.float64, order="C") if _is_real(a) else a for a in inputs]
-    names = names or _argument_names(forward, inputs)
-    arrays = dict(zip(names, (a for a in held if _is_real(a)), strict=True))
+    real = [a for a in held if _is_real(a)]
+    names = _argument_names(forward, inputs) if names is None else checks.names(op, names, len(real))
+    arrays = dict(zip(names, real, strict=True))
+    checks.check_options(op, method, rtol, elements, **arrays)
     rng = _generator(rng)
 
     def evaluate(moved: dict[str, Array]) -> Array:
@@ -218,6 +221,7 @@ def check_layer(
     for _, part in layer.named_layers():
         part.grads = {name: np.full_like(g, np.nan) for name, g in part.grads.items()}
 
+    checks.check_options(op, "central", rtol, elements, x=x)
     before = x.copy()
     y = layer.forward(x, train=True).copy()
     dy = _cotangent(cotangent, y, rng)
@@ -260,6 +264,9 @@ class _Check:
     rtol: float
     elements: int
 
+    def __post_init__(self) -> None:
+        checks.finite(self.op, y=self.y)
+
     def argument(self, name: str, a: Array, analytic: Array) -> Row:
         """Check the gradient `analytic` of one argument `a`, or raise."""
         if np.shape(analytic) != a.shape:
@@ -271,10 +278,9 @@ class _Check:
         everything = a.size <= self.elements
         chosen = np.arange(a.size) if everything else self.rng.choice(a.size, self.elements, replace=False)
         shape = (0 if everything else 2, a.size)
-        along = list(self.rng.choice([-1.0, 1.0], shape) * self.rng.uniform(0.5, 1.5, shape))  # none is 0, no two equal
-        rough = max([abs(self._difference(name, a, v, CENTRAL_STEP)[0]) / np.sqrt(a.size) for v in along], default=0.0)
-        units = [_unit(a.size, i) for i in chosen]
-        rough = max([rough] + [abs(self._difference(name, a, v, CENTRAL_STEP)[0]) for v in units])
+        along = list(self.rng.choice([-1.0, 1.0], shape) * self.rng.integers(512, 1537, shape) / 1024)  # few are equal
+        units, h = [_unit(a.size, i) for i in chosen], self._step(a)
+        rough = max(abs(self._difference(name, a, v, h)[0]) / float(np.linalg.norm(v)) for v in (*along, *units))
         self._refuse_vacuous(name, a, rough)
         numeric = np.array([self._derivative(name, a, v, rough)[0] for v in units])
         scale = max(rough, float(np.abs(numeric).max()))
@@ -287,6 +293,11 @@ class _Check:
             self._direction(name, a, v, flat, scale)
         index = tuple(map(int, np.unravel_index(chosen[worst], a.shape)))
         return Row(name, a.shape, len(chosen), index, float(analytic[index]), numeric[worst], errors[worst])
+
+    def _step(self, a: Array) -> float:
+        """Step h, a power of two so that a + h is exact; longer where the digits of large numbers would drown it."""
+        largest = max(float(np.abs(a).max()), float(np.abs(self.y).max()))
+        return CENTRAL_STEP * 2.0 ** max(0, int(np.log2(largest / 16 + EPS)))
 
     def _difference(self, name: str, a: Array, v: Array, h: float) -> tuple[float, float, float]:
         """First derivative along v, jump of slopes, and rounding error of the first, all of <dy, y> at step h."""
@@ -307,37 +318,27 @@ class _Check:
         if self.method == "complex":
             return self._difference(name, a, v, COMPLEX_STEP)[0], 0.0
         for shrink in SHRINK:
-            h = CENTRAL_STEP * shrink
+            h = self._step(a) * shrink
             (d1, jump1, _), (d2, jump2, rounding) = (self._difference(name, a, v, s) for s in (h, h / 2))
             small = self.rtol * scale + rounding
             one_slope = abs(jump2) <= max(0.75 * abs(jump1), 4 * small)  # a curvature halves with h, a kink stays
             if abs(d1 - d2) <= small and one_slope:
                 return (4 * d2 - d1) / 3, rounding
         index = tuple(map(int, np.unravel_index(int(np.abs(v).argmax()), a.shape)))
-        raise GradientError(
-            "kink",
-            self.op,
-            name,
-            f"cannot be checked near {index}: slopes from the left and the right differ by {abs(jump2):.3g} within "
-            f"{h:.0e}, so a ReLU or a maximum changes sides there; take an input that is not on a kink",
-            index,
-            None,
-            d2,
+        message = (
+            f"cannot be checked near {index}: slopes from left and right differ by {abs(jump2):.3g} within {h:.0e}, "
+            "so a ReLU or a maximum changes sides there, or digits are lost; take inputs off the kink, or smaller ones"
         )
+        raise GradientError("kink", self.op, name, message, index, None, d2)
 
     def _refuse_vacuous(self, name: str, a: Array, rough: float) -> None:
-        noise = EPS * float(np.abs(self.dy * self.y).max()) * np.sqrt(self.dy.size) / CENTRAL_STEP
+        noise = EPS * float(np.abs(self.dy * self.y).max()) * np.sqrt(self.dy.size) / self._step(a)
         if rough <= (10 * noise if self.method == "central" else 0.0):
-            raise GradientError(
-                "vacuous",
-                self.op,
-                name,
+            message = (
                 f"proves nothing: the numeric gradient is 0 everywhere (at most {rough:.1e}), and a backward that only "
-                "returns 0 would pass; use a random cotangent, more than one image, or an input that matters",
-                None,
-                None,
-                rough,
+                "returns 0 would pass; use a random cotangent, more than one image, or an input that matters"
             )
+            raise GradientError("vacuous", self.op, name, message, None, None, rough)
 
     def _direction(self, name: str, a: Array, v: Array, analytic: Array, scale: float) -> None:
         """Check all elements at once; if they fail, halve the direction until one wrong element is left."""
@@ -389,9 +390,8 @@ def _generator(rng: np.random.Generator | int) -> np.random.Generator:
 
 
 def _cotangent(given: Array | float | None, y: Array, rng: np.random.Generator) -> Array:
-    if given is None:
-        return np.asarray(rng.standard_normal(y.shape))
-    return np.array(np.broadcast_to(np.asarray(given, np.float64), y.shape))
+    dy = np.asarray(rng.standard_normal(y.shape) if given is None else given, np.float64)
+    return np.array(checks.broadcast("cotangent", dy, y.shape))
 
 
 def _unit(size: int, i: int) -> Array:

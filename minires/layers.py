@@ -118,6 +118,8 @@ class Layer:
         for name, value in own.items():
             if np.shape(state[name]) != value.shape:
                 raise InputError(f"{name}: expected shape {value.shape}, got {np.shape(state[name])}; {advice}")
+            if np.asarray(state[name]).dtype.kind not in "biuf":
+                raise InputError(f"{name}: expected real numbers, got {np.asarray(state[name]).dtype}; {advice}")
         for name, value in own.items():
             value[...] = state[name]
         return self

@@ -33,18 +33,31 @@ class SGD:
     def __init__(self, parameters: Mapping[str, Array], momentum: float = 0.9, weight_decay: float = 1e-4) -> None:
         if not 0 <= momentum < 1:
             raise InputError(f"momentum must lie in [0, 1), got {momentum}")
-        if weight_decay < 0:
-            raise InputError(f"weight_decay must not be negative, got {weight_decay}")
+        if not 0 <= weight_decay < float("inf"):
+            raise InputError(f"weight_decay must be a number of at least 0, got {weight_decay}")
         self.parameters, self.momentum, self.weight_decay = dict(parameters), momentum, weight_decay
         self.velocity = {name: np.zeros_like(w) for name, w in self.parameters.items()}
 
     def step(self, gradients: Mapping[str, Array], lr: float) -> None:
-        """Change every parameter by its gradient, at learning rate `lr`."""
+        """Change every parameter by its gradient, at learning rate `lr`.
+
+        Raises
+        ------
+        InputError
+            If a gradient is missing or of another shape; nothing is changed then.
+        """
+        self._check(gradients)
         for name, w in self.parameters.items():
             v = self.velocity[name]
             v *= self.momentum
             v += gradients[name] + self.weight_decay * w
             w -= lr * v
+
+    def _check(self, gradients: Mapping[str, Array]) -> None:
+        for name, w in self.parameters.items():
+            if name not in gradients or gradients[name].shape != w.shape:
+                came = gradients[name].shape if name in gradients else "none; call backward before"
+                raise InputError(f"step: expected a gradient of shape {w.shape} for {name}, got {came}")
 
 
 def step_schedule(lr: float, milestones: Sequence[int], iteration: int) -> float:

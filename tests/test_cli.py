@@ -140,8 +140,8 @@ MISTAKES = {
     "an unknown net": (("train", "vgg16"), "unknown network 'vgg16'"),
     "an odd depth": (("train", "resnet21"), "6n + 2"),
     "an unknown tier": (("degradation", "--tier", "huge"), "quick, lesson, quarter, paper"),
-    "a depth that is no number": (("degradation", "--depths", "20,deep"), "unknown network 'plaindeep'"),
-    "an unknown shortcut": (("degradation", "--shortcut", "D"), "unknown network 'resnet20D'"),
+    "a depth that is no number": (("degradation", "--depths", "20,deep"), "must be numbers such as 20,56, got 20,deep"),
+    "an unknown shortcut": (("degradation", "--shortcut", "D"), "must be A, B or C, got 'D'"),
     "an unknown kind of figure": (("plot", ".", "--kind", "pie"), "errors, depth, layers"),
     "weights of nothing": (("export", "."), "no run in"),
     "an odd depth in a list": (("degradation", "--nets", "plain20,plain33"), "6n + 2"),
@@ -224,3 +224,73 @@ def test_degradation_runs_on_cifar10(run_cli, cifar10_folder, tmp_path, monkeypa
     assert "Data: CIFAR-10" in out
     record = json.loads((tmp_path / "runs/degradation-cifar-10-2/resnet8-seed0/config.json").read_text())
     assert record["data"]["name"].startswith("CIFAR-10")
+
+
+@pytest.fixture
+def trained(run_cli):
+    """Folder of a finished run."""
+    assert run_cli("train", "resnet8", *QUICK, "--out", "run")[0] == 0
+    return Path("run")
+
+
+@pytest.mark.parametrize("line", ["5", "null", '{"iteration": 3}', '{"kind": "eval", "iteration": 3}', "{"])
+def test_an_odd_line_among_the_metrics_is_passed_over(run_cli, trained, line):
+    table = run_cli("plot", trained)[1]
+    with open(trained / "metrics.jsonl", "a") as f:
+        f.write(line + "\n")
+    assert run_cli("plot", trained) == (0, table, "")
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [("config.net", "foo"), ("config.net", None), ("config.momentum", "x"), ("config.iterations", 2.0),
+     ("data.sha256", None), ("data.name", None), ("provenance", "x")],
+)  # fmt: skip
+def test_a_damaged_config_is_one_line_that_names_the_file(run_cli, trained, where, value):
+    record = json.loads((trained / "config.json").read_text())
+    *outer, last = where.split(".")
+    (record[outer[0]] if outer else record)[last] = value
+    (trained / "config.json").write_text(json.dumps(record))
+    for command in ("plot", "report", "resume"):
+        code, _, err = run_cli(command, trained)
+        assert code == 2
+        assert str(trained / "config.json") in err
+
+
+def test_weights_in_the_place_of_a_checkpoint_are_refused_and_kept(run_cli, trained):
+    assert run_cli("export", trained)[0] == 0
+    weights = (trained / "weights.safetensors").read_bytes()
+    (trained / "checkpoint.safetensors").write_bytes(weights)
+    for path in trained.glob("*previous*"):
+        path.unlink()
+    for command in ("export", "resume"):
+        code, _, err = run_cli(command, trained)
+        assert code == 2
+        assert "not a whole checkpoint" in err
+    assert (trained / "weights.safetensors").read_bytes() == weights
+
+
+def test_weights_are_exported_without_metrics(run_cli, trained):
+    (trained / "metrics.jsonl").unlink()
+    assert run_cli("export", trained)[0] == 0
+    assert "metrics.jsonl is missing" in run_cli("plot", trained)[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [(("--nets", "plain8", "--depths", "8"), "either --nets or --depths"), (("--depths", "plain8"), "numbers such as"),
+     (("--shortcut", "D"), "A, B or C"), (("--nets", "imagenet-resnet18"), "is here to be read"),
+     (("--warmup-lr", 0), "the paper's is 0.01")],
+)  # fmt: skip
+def test_options_that_contradict_or_do_not_exist_are_refused(run_cli, words, advice):
+    code, _, err = run_cli("degradation", *words, *QUICK)
+    assert code == 2
+    assert advice in err
+
+
+def test_depths_may_have_spaces_and_a_comma_at_the_end(run_cli):
+    assert run_cli("degradation", "--depths", "8, ", *QUICK)[0] == 0
+
+
+def test_commands_that_are_printed_quote_a_folder_with_a_space(run_cli):
+    assert 'minires exercise check "my dir' in run_cli("exercise", "start", "relu_forward", "my dir")[1]

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minires import InputError
 from minires.gradcheck import GradientError, Report, check_layer, check_op
 from minires.layers import BatchNorm, Conv2d, Layer, Linear, ReLU
 from minires.ops import numpy_ops as ops
@@ -256,3 +257,31 @@ def test_names_can_be_given_and_come_from_the_signature_otherwise():
 def test_layers_without_parameters_are_checked_too():
     assert [row.argument for row in check_layer(ReLU(), X).rows] == ["x"]
     assert len(check_layer(Linear(5, 2), X[0, :, :, 0]).rows) == 3
+
+
+# ---------------------------------------------------------------------------------------------- what is refused before
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e3, 1e6])
+def test_inputs_of_any_size_are_checked(size):
+    check_op(ops.linear_forward, ops.linear_backward, size * X[0, 0], X[0, 1, :2], BETA)
+    check_op(ops.conv2d_forward, ops.conv2d_backward, size * X, W, pad=1, elements=4)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_inputs_that_are_not_finite_are_refused_with_their_place(bad):
+    x = X.copy()
+    x[0, 1, 2, 1] = bad
+    for check in (lambda: check_layer(ReLU(), x), lambda: check_op(ops.relu_forward, ops.relu_backward, x)):
+        with pytest.raises(InputError, match=r"x at \(0, 1, 2, 1\) is (nan|inf)"):
+            check()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"method": "forward"}, {"rtol": np.inf}, {"rtol": np.nan}, {"elements": 0}, {"names": ("x", "w")},
+     {"cotangent": np.ones(3)}],
+)  # fmt: skip
+def test_senseless_options_are_refused(options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        check_op(ops.relu_forward, ops.relu_backward, X, **options)

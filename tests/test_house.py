@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "minires.layers": {"errors", "ops"},
     "minires.resnet": {"errors", "layers"},
     "minires.optim": {"errors"},
-    "minires.gradcheck": {"errors", "layers"},
+    "minires.gradcheck": {"errors", "ops", "layers"},
     "minires.data": {"errors", "data"},
     "minires.lab": {"errors", "ops", "layers", "resnet", "optim", "data", "lab"},
     "minires.lab.runs": {"errors", "lab.checkpoint", "lab.config"},

@@ -405,7 +405,7 @@ def test_weights_alone_are_small_and_complete(tiny, shapes, tmp_path):
         with pytest.raises(InputError, match=r"damaged|not a file of weights"):
             checkpoint.load_weights(folder)
         (tmp_path / "aside").rename(folder / checkpoint.NAME)
-    checkpoint.save(folder, {f"net/{name}": a for name, a in altered.items()}, {})
+    checkpoint.save(folder, {f"net/{name}": a for name, a in altered.items()}, {"iteration": 1})
     checkpoint.export_weights(folder)
     (folder / checkpoint.NAME).unlink()
     (folder / checkpoint.PREVIOUS).unlink()
@@ -569,6 +569,26 @@ def test_the_report_says_what_went_on_with_a_run(record):
     html = report.page(find_runs([path.parents[1]]), {})
     assert "<tr><th>from iteration 70 on.commit</th><td>0123</td></tr>" in html
     assert "<tr><th>from iteration 70 on.machine.processor</th><td>another</td></tr>" in html
+
+
+def test_the_report_says_which_run_was_made_where_and_repeats_single_seeds_one_by_one(record):
+    folder = record({"plain20": 0.5, "resnet20": 0.4}, seed=3)
+    path = folder / "plain20-seed3/config.json"
+    told = json.loads(path.read_text())
+    told["provenance"]["machine"]["processor"] = "another"
+    path.write_text(json.dumps(told))
+    runs = find_runs([folder])
+    assert "<tr><th></th><th>plain20 seed 3</th><th>resnet20 seed 3</th></tr>" in report.page(runs, {})
+    assert [command.split(" --iter")[0] for command in report.commands(runs)] == [
+        "minires train plain20 --seed 3", "minires train resnet20 --seed 3",
+    ]  # fmt: skip
+
+
+def test_errors_by_depth_need_errors(record):
+    metrics = record({"plain20": 0.5}) / "plain20-seed0" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
+    with pytest.raises(InputError, match="has measured its errors yet"):
+        plots.depth(find_runs([metrics.parents[1]]))
 
 
 def test_a_browser_shows_the_report(record, tmp_path):

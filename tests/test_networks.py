@@ -321,3 +321,17 @@ def test_linear_and_relu_have_names_in_a_network():
     assert isinstance(net.children["fc"], Linear)
     assert isinstance(net.children["relu"], ReLU)
     assert repr(net) == "<resnet8: 75,290 parameters, numpy>"
+
+
+def test_a_state_of_text_is_refused_and_changes_nothing():
+    net, before = resnet(8, rng=0), resnet(8, rng=0).state()
+    with pytest.raises(InputError, match=r"fc\.b: expected real numbers"):
+        net.load_state({**resnet(8, rng=1).state(), "fc.b": np.full(10, "a")})
+    assert all(np.array_equal(a, before[name]) for name, a in net.state().items())
+
+
+def test_a_gradient_that_is_no_array_is_refused(rng):
+    net = resnet(8)
+    logits = net.forward(rng.standard_normal((2, 8, 8, 3)).astype(np.float32), train=True)
+    with pytest.raises(InputError, match="must be a NumPy array, got list"):
+        net.backward(logits.tolist())

@@ -40,3 +40,11 @@ def test_the_papers_schedule():
 
 def test_short_runs_do_not_anneal():
     assert paper_milestones(1999) == ()
+
+
+@pytest.mark.parametrize("gradients", [{}, {"w": np.ones(1)}, {"w": np.ones((2, 2))}])
+def test_a_gradient_that_is_missing_or_of_another_shape_is_refused_and_changes_nothing(gradients):
+    w = np.ones(2)
+    with pytest.raises(InputError, match=r"expected a gradient of shape \(2,\) for w"):
+        SGD({"w": w}).step(gradients, 0.1)
+    np.testing.assert_array_equal(w, 1)

@@ -288,3 +288,19 @@ def test_every_seed_hides_some_bug():
     assert len({quarry(None, seed)[1].name for seed in range(40)}) >= 8
     with pytest.raises(InputError, match="no bug hides"):
         quarry("relu_forward")
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("step_schedule", "a"), ("step_schedule", {}), ("step_schedule", [[1], [1, 2]]),
+     ("relu_backward", np.array(["a"])), ("relu_backward", np.array([object()]))],
+)  # fmt: skip
+def test_an_answer_that_is_no_number_is_wrong_and_no_more(name, wrong):
+    assert not school.check(lambda *_: wrong, name).passed
+
+
+def test_what_is_no_function_is_refused():
+    for given in ("conv2d_backward", type("relu_backward", (), {})):
+        with pytest.raises(InputError, match="expected a function"):
+            school.check(given)
+    assert not school.check(np.maximum, "relu_forward").passed

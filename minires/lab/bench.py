@@ -58,6 +58,8 @@ def contenders(backends: Sequence[str], peers: Sequence[str]) -> list[str]:
         for name in given:
             if name not in known:
                 raise InputError(f"{kind} must be one of {', '.join(known)}, got {name!r}")
+    if not backends and not peers:
+        raise InputError(f"expected a backend or a peer to time, got none; backends are {', '.join(BACKENDS)}")
     return [*backends, *(name for peer in peers for name in PEERS[peer])]
 
 

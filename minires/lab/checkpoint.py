@@ -73,7 +73,7 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as e:
         raise InputError(
             f"cannot write {path}: {e.strerror or e}. Everything recorded before is whole; "
-            "make room or choose a folder that can be written (--out), then give the same command again"
+            "make room, or choose a folder that can be written, then give the command again"
         ) from e
 
 
@@ -101,14 +101,34 @@ def sync(path: Path) -> None:
         os.fsync(f.fileno())
 
 
+MEASURED = {
+    "train": ("error", "lr", "seconds"),
+    "eval": ("train_error", "test_error", "seconds"),
+    "layers": ("gradient_norm", "weight_norm", "response_std"),
+}
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Whole JSON lines of a file, none if there is no file."""
-    if not path.exists():
+    """Whole lines of a metrics.jsonl, none if there is no file; what is damaged or no such line is passed over.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
         return []
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror or e}; it should be the file of a run's metrics") from e
     lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(line))
+    for line in text.splitlines():
+        with contextlib.suppress(json.JSONDecodeError, TypeError, KeyError):
+            found = json.loads(line)
+            _ = [found[key] for key in MEASURED[found["kind"]]]
+            if isinstance(found["iteration"], int):
+                lines.append(found)
     return lines
 
 
@@ -176,7 +196,8 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     arrays, header = _unpack(path, "a whole checkpoint")
     try:
         _, meta = header["sha256"], json.loads(header["meta"])
-    except (KeyError, json.JSONDecodeError) as e:
+        _ = meta["iteration"]  # an export has none
+    except (KeyError, TypeError, json.JSONDecodeError) as e:
         raise InputError(f"{path} is not a whole checkpoint ({type(e).__name__}: {e})") from e
     return arrays, meta
 

@@ -10,9 +10,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from minires import data
-from minires.errors import InputError
+from minires.errors import InputError, quoted
 from minires.lab.butterfly import butterfly, growth
 from minires.lab.checkpoint import load_weights, make_folder, write_whole
 from minires.lab.config import TIERS, Config, Tier, tier_name
@@ -172,7 +173,8 @@ def load_data(run: Run, folder: Path | None) -> data.Dataset:
 @cache
 def _butterfly() -> Verdict:
     depths = (8, 14, 20, 32)
-    distances = {net: butterfly(net) for depth in depths for net in (f"plain{depth}", f"resnet{depth}")}
+    nets = [f"{family}{depth}" for depth in depths for family in ("plain", "resnet")]
+    distances = {net: butterfly(net) for net in tqdm(nets, "claim (vi)", unit=" nets", delay=2, leave=False)}
     apart = distances["plain20"][-1] / distances["resnet20"][-1]
     by_depth = ", ".join(
         f"{growth(distances[f'plain{d}']):.2g} and {growth(distances[f'resnet{d}']):.2g} at {d} layers" for d in depths
@@ -208,7 +210,7 @@ def judge(
     ----------
     runs : list of Run
     compute : bool
-        Compute the claims that take seconds and write their verdicts to claims.json beside the runs; otherwise what
+        Compute the claims that take a minute and write their verdicts to claims.json beside the runs; otherwise what
         was written there is taken.
     data_folder : Path, optional
         Where CIFAR-10 is, if the runs are on it.
@@ -229,7 +231,7 @@ def judge(
         title = f"{name}, {tier or 'custom size'}: {size}"
         group, known = Group(members, data_folder), _recorded(folder)
         before = known.get(title, {})
-        missing = Verdict(None, f"takes seconds; ask for it with: minires claims {folder} --all")
+        missing = Verdict(None, f"takes a minute; ask for it with: minires claims {quoted(folder)} --all")
         rows = [
             (claim, _decide(claim, group) if compute or not claim.computed else before.get(claim.key, missing))
             for claim in CLAIMS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -75,10 +76,14 @@ class Config:
             value = getattr(self, name)
             if not isinstance(value, int) or value < bound:
                 raise InputError(f"{name} must be an integer of at least {bound}, got {value!r}")
+        for name in ("lr", "warmup_lr", "momentum", "weight_decay"):
+            if not isinstance(getattr(self, name), (int, float, type(None))):
+                raise InputError(f"{name} must be a number, got {getattr(self, name)!r}")
         for name in ("lr", "warmup_lr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise InputError(f"{name} must be a positive number, got {value!r}; the paper's is 0.1")
+                papers = 0.1 if name == "lr" else 0.01
+                raise InputError(f"{name} must be a positive number, got {value!r}; the paper's is {papers}")
         if any(a >= b for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
             raise InputError(f"milestones must rise, got {self.milestones}")
         if self.backend not in BACKENDS:  # a record is read where its backend is not installed, too
@@ -217,13 +222,18 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        Config.from_json(record["config"])
-        _ = record["data"]["sha256"], record["data"]["name"]
-        _ = [(part["iteration"], part["provenance"]) for part in record.get("continued", [])]
+        config = Config.from_json(record["config"])
+        if not re.search(r"[a-z]\d", config.net):
+            raise TypeError(f"net is {config.net}")
+        origins = [record.get("provenance", {}), *(part["provenance"] for part in record.get("continued", []))]
+        _ = [part["iteration"] for part in record.get("continued", [])], [dict(origin) for origin in origins]
+        _ = record["data"]["sha256"] + record["data"]["name"]
+    except InputError as e:
+        raise InputError(f"{path}: {e}") from e
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder} is no run folder: it has no config.json; give the folder of one run") from None
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from e
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as e:
+    except (KeyError, TypeError, ValueError) as e:
         raise InputError(f"{path} is damaged ({type(e).__name__}: {e}); restore it or choose another folder") from e
     return dict(record)

@@ -26,9 +26,21 @@ FORECAST_FROM = 50  # iterations of a net that are worth two steps of timing bef
 
 
 def nets(depths: Sequence[int | str] = DEPTHS, shortcut: str = "A") -> list[str]:
-    """Names of the plain and residual nets of these depths."""
+    """Names of the plain and residual nets of these depths.
+
+    Raises
+    ------
+    InputError
+        If a depth is no number, or there is no such shortcut.
+    """
+    if shortcut not in ("A", "B", "C"):
+        raise InputError(f"the shortcut must be A, B or C, got {shortcut!r}")
+    asked = [str(depth).strip() for depth in depths]
+    numbers = [depth for depth in asked if depth]
+    if not all(map(str.isdecimal, numbers)):
+        raise InputError(f"depths must be numbers such as 20,56, got {','.join(asked)}")
     option = "" if shortcut == "A" else shortcut
-    return [f"plain{depth}" for depth in depths] + [f"resnet{depth}{option}" for depth in depths]
+    return [f"plain{depth}" for depth in numbers] + [f"resnet{depth}{option}" for depth in numbers]
 
 
 def base_config(
@@ -152,7 +164,15 @@ def run(
 
 
 def recipe(config: Config) -> Config:
-    """Add the paper's warm-up where it had one."""
+    """Add the paper's warm-up where it had one.
+
+    Raises
+    ------
+    InputError
+        For nets that no recipe here trains.
+    """
+    if config.net.startswith("imagenet"):
+        raise InputError(f"{config.net} is here to be read (minires info {config.net}); train a net such as resnet20")
     return replace(config, warmup_lr=config.warmup_lr or paper_warmup(config.net, config.lr))
 
 

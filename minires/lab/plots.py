@@ -66,7 +66,7 @@ def errors(runs: Sequence[Run]) -> Figure:
         for family, axes in zip(families, panels, strict=True):
             groups = by_net([run for run in runs if run.family == family])
             for i, (net, group) in enumerate(groups.items()):
-                _draw_net(axes, net, group, _shades(family, len(groups))[i], width=1.2 + 0.9 * i)
+                _draw_net(axes, net, group, _shades(family, len(groups))[i], width=min(1.2 + 0.9 * i, 3))
             axes.set_title({"plain": "plain nets", "resnet": "residual nets"}[family])
             axes.set_xlabel("iteration")
             axes.set_xlim(0, max(run.config["iterations"] for run in runs))
@@ -78,17 +78,26 @@ def errors(runs: Sequence[Run]) -> Figure:
                 axes.text(milestone, 1, " lr/10", color="0.35", fontsize=8)
             below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}  # no corner is free in every experiment
             size = {"fontsize": 9, "ncols": min(2, len(groups))} if one_recipe else {"fontsize": 8, "ncols": 1}
-            axes.legend(**below, **size, frameon=False)
+            axes.legend(**below, **size, frameon=False, handlelength=2.8, columnspacing=1)
         panels[0].set_ylabel("error (%)")
         _finish(figure, message(runs), f"{_caption(runs)}; {_how(runs)}; thin: training batches")
     return figure
 
 
 def depth(runs: Sequence[Run]) -> Figure:
-    """Error at the end against depth: training dashed, test solid; bars from the smallest to the largest seed."""
+    """Error at the end against depth: training dashed, test solid; bars from the smallest to the largest seed.
+
+    Raises
+    ------
+    InputError
+        If no run has measured its errors yet.
+    """
     shown = [run for run in runs if run.evals]
+    if not shown:
+        raise InputError("none of these runs has measured its errors yet; train on, or draw --kind errors")
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 5.2), layout="constrained")
+        lines = len(by_net(shown))
+        figure = Figure(figsize=(7.0, 4.6 + 0.2 * lines), layout="constrained")
         axes = figure.subplots()
         kinds: dict[str, list[list[Run]]] = {}
         for title, group in by_net(shown).items():
@@ -106,11 +115,12 @@ def depth(runs: Sequence[Run]) -> Figure:
                 axes.errorbar(depths, mean, reach, fmt=line + marker, label=label, **style)
         axes.set_xticks(sorted({run.depth for run in shown}))
         axes.margins(x=0.12)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, max(1, 1.08 * axes.dataLim.y1))
         axes.set(xlabel="depth (weighted layers)", ylabel="error at the end (%)")
         axes.grid(axis="y", alpha=0.25)
-        axes.legend(fontsize=9, framealpha=0.8)
-        _finish(figure, message(runs), f"{_caption(runs)}; {_how(runs)}")
+        axes.legend(fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), handlelength=4)
+        title = "Error by depth" if message(runs) == BY_ITERATION else message(runs)
+        _finish(figure, title, f"{_caption(runs)}; {_how(runs)}")
     return figure
 
 
@@ -149,7 +159,7 @@ def layers(runs: Sequence[Run]) -> Figure:
             _draw_layers(panels[-2], run, last, style)
             _draw_layers(panels[-1], run, last, style, largest_first=True)
         for axes, step in zip(panels, steps, strict=False):
-            axes.set(title=f"gradient of the weights, step {step}", xlabel="layer, from the input", yscale="log")
+            axes.set(title=f"gradients, step {step:,}", xlabel="layer, from the input", yscale="log")
             axes.grid(axis="y", alpha=0.25)
         panels[0].set_ylabel("gradient norm")
         panels[-2].set(title="the last responses recorded, by layer", xlabel="layer, from the input")
@@ -236,6 +246,9 @@ def _running_mean(values: np.ndarray, steps: int) -> np.ndarray:
     return (sums[end] - sums[start]) / (end - start)
 
 
+BY_ITERATION = "Error by iteration"
+
+
 def message(runs: Sequence[Run]) -> str:
     """What the figure shows, in one sentence with its numbers, or that the differences are within the noise."""
     groups = by_net([run for run in runs if run.evals])
@@ -248,7 +261,7 @@ def message(runs: Sequence[Run]) -> str:
     pairs = [(found[-1][1], found[0][1]) for found in depths.values() if len({depth for depth, _ in found}) > 1]
     twins = [(r, p) for d, p in depths["plain"] for e, r in depths["resnet"] if d == e]
     parts = [_compare(groups[a], groups[b]) for a, b in pairs + twins[-1:]]
-    return "Training error: " + "; ".join(parts) if parts else "Error by iteration"
+    return "Training error: " + "; ".join(parts) if parts else BY_ITERATION
 
 
 def _compare(a: Sequence[Run], b: Sequence[Run]) -> str:
@@ -264,8 +277,8 @@ def _caption(runs: Sequence[Run]) -> str:
         return " / ".join(dict.fromkeys(str(r.config[key]) for r in runs))
 
     data = " / ".join(dict.fromkeys(r.data["name"] for r in runs))
-    warm = " / ".join(dict.fromkeys(f"{r.config['warmup_lr']:g}" for r in runs if r.config["warmup_lr"]))
-    rate = f"lr {each('lr')}" + (f" (warm-up {warm})" if warm else "")
+    warm = " / ".join(dict.fromkeys(f"{r.config['warmup_lr'] or 'none'}" for r in runs))
+    rate = f"lr {each('lr')}" + (f" (warm-up {warm})" if warm != "none" else "")
     return f"{data}, {each('iterations')} iterations, batch {each('batch_size')}, {rate}"
 
 

@@ -41,7 +41,7 @@ $figures
 <h2>Errors at the end</h2>
 $errors
 <h2>Claims</h2>
-<p>Written down before the runs, checked by the program.</p>
+<p>Written down in the program, which checks them; its page of records says which of them before the runs.</p>
 $claims
 <h2>Repeat it</h2>
 <pre><code>$commands</code></pre>
@@ -75,7 +75,7 @@ def page(runs: Sequence[Run], verdicts: Mapping[str, Sequence[tuple[Any, Any]]])
         claims="\n".join(_claims(title, rows) for title, rows in verdicts.items()),
         commands=escape("\n".join(commands(runs))),
         config=_rows(_settings([run.config for run in runs])),
-        provenance=_rows(_settings([_flat(_origin(run)) for run in runs])),
+        provenance=_rows(_origins(runs), head=True),
     )
 
 
@@ -92,11 +92,19 @@ def commands(runs: Sequence[Run]) -> list[str]:
         rest = f"--batch-size {c['batch_size']} --eval-images {c['eval_images']} --eval-every {c['eval_every']}"
         moving = "" if c["bn_images"] else " --moving-average"
         recipes.setdefault((length, f"{rest}{moving} --dataset {data} --backend {c['backend']}"), []).append(run)
-    return [
-        f"minires degradation {length} --nets {','.join(dict.fromkeys(run.net for run in members))} "
-        f"--seeds {1 + max(run.config['seed'] for run in members)} {rest}"
-        for (length, rest), members in recipes.items()
-    ]
+    made = []
+    for (length, rest), members in recipes.items():
+        seeds = sorted({run.config["seed"] for run in members})
+        if seeds == list(range(len(seeds))):
+            names = ",".join(dict.fromkeys(run.net for run in members))
+            made.append(f"minires degradation {length} --nets {names} --seeds {len(seeds)} {rest}")
+            continue
+        for run in members:  # one by one: an experiment has seeds 0 .. K-1
+            c = run.config
+            warm = f" --warmup-lr {c['warmup_lr']}" if c["warmup_lr"] else ""
+            recipe = f"--iterations {c['iterations']} --lr {c['lr']}{warm}"
+            made.append(f"minires train {run.net} --seed {c['seed']} {recipe} {rest}")
+    return made
 
 
 def _figures(runs: Sequence[Run]) -> list[str]:
@@ -138,6 +146,17 @@ def _settings(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Name and value of each entry; values that differ between records one after the other."""
     names = dict.fromkeys(name for record in records for name in record)
     return [[name, " / ".join(dict.fromkeys(str(r.get(name)) for r in records))] for name in names]
+
+
+def _origins(runs: Sequence[Run]) -> list[list[str]]:
+    """A column for each machine, commit and data that trained some of the runs, headed by these runs."""
+    columns: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for run in runs:
+        origin = _flat(_origin(run))
+        columns.setdefault(repr(origin), (origin, []))[1].append(f"{run.net} seed {run.config['seed']}")
+    names = dict.fromkeys(name for origin, _ in columns.values() for name in origin)
+    head = ["", *(", ".join(dict.fromkeys(titles)) for _, titles in columns.values())]
+    return [head, *([name, *(str(origin.get(name, "")) for origin, _ in columns.values())] for name in names)]
 
 
 def _origin(run: Run) -> dict[str, Any]:

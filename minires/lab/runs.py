@@ -99,7 +99,9 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     """
     runs = begun(paths)
     if not runs:
-        names = ", ".join(map(str, paths))
+        names, waiting = ", ".join(map(str, paths)), run_folders(paths)
+        if waiting:
+            raise InputError(f"nothing was measured yet in {waiting[0]}: its metrics.jsonl is missing or has no lines")
         raise InputError(f"no run in {names}: expected folders with config.json and metrics.jsonl; train one first")
     return runs
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minires.data import Dataset, normalise, per_pixel_mean, stream, training_batch
-from minires.errors import InputError
+from minires.errors import InputError, quoted
 from minires.lab import checkpoint
 from minires.lab.config import Config, provenance, read_record
 from minires.lab.runs import read_run
@@ -169,7 +169,7 @@ def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progres
                     run.save()
                     raise Interrupted(
                         f"stopped and saved at iteration {run.iteration} of {config.iterations} in {folder}; "
-                        f"the same command goes on from there, and so does: minires resume {folder}"
+                        f"the same command goes on from there, and so does: minires resume {quoted(folder)}"
                     )
     return folder
 
@@ -214,8 +214,8 @@ class _Run:
             return
         if found:
             arrays, meta = found
-            if meta["config"]["net"] != self.config.net:
-                theirs = meta["config"]["net"]
+            theirs = meta.get("config", {}).get("net", "weights alone")
+            if theirs != self.config.net or any(f"velocity/{name}" not in arrays for name in self.optimizer.velocity):
                 raise InputError(f"{self.folder}: its checkpoint is of {theirs}, not {self.config.net}; restore it")
             self.net.load_state({k.removeprefix("net/"): a for k, a in arrays.items() if k.startswith("net/")})
             for name, v in self.optimizer.velocity.items():

@@ -45,9 +45,44 @@ def rank(op: str, name: str, a: np.ndarray, axes: str) -> None:
 
 
 def same_shape(op: str, name: str, a: np.ndarray, shape: Shape) -> None:
-    """`a` has exactly `shape`: broadcasting would hide a mistake."""
+    """`a` is an array of exactly `shape`: broadcasting would hide a mistake."""
+    if not isinstance(a, np.ndarray):
+        raise InputError(f"{op}: {name} must be a NumPy array, got {type(a).__name__}; wrap it in np.asarray(...)")
     if a.shape != shape:
         raise InputError(f"{op}: {name} must have shape {shape}, got {a.shape}")
+
+
+def finite(op: str, **named: np.ndarray) -> None:
+    """Nothing in these arrays is NaN or infinite."""
+    for name, a in named.items():
+        if not np.isfinite(a).all():
+            where = tuple(map(int, np.argwhere(~np.isfinite(a))[0]))
+            raise InputError(f"{op}: {name} at {where} is {a[where]}; give finite numbers")
+
+
+def broadcast(name: str, a: np.ndarray, shape: Shape) -> np.ndarray:
+    """`a`, a number or an array of `shape`, in that shape."""
+    if a.shape not in ((), shape):
+        raise InputError(f"{name} must be a number or have shape {shape}, got {a.shape}")
+    return np.broadcast_to(a, shape)
+
+
+def names(op: str, given: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """One name for each floating-point array."""
+    if len(given) != count:
+        raise InputError(f"{op}: expected {count} names, one for each floating-point array, got {given}")
+    return given
+
+
+def check_options(op: str, method: str, rtol: float, elements: int, **inputs: np.ndarray) -> None:
+    """How to check gradients, and where: a known method, a tolerance below 1, an element or more, finite inputs."""
+    finite(op, **inputs)
+    if method not in ("central", "complex"):
+        raise InputError(f"{op}: method must be 'central' or 'complex', got {method!r}")
+    if not 0 < rtol < 1:
+        raise InputError(f"{op}: rtol must lie between 0 and 1, got {rtol}; the default is 1e-6")
+    if not isinstance(elements, (int, np.integer)) or elements < 1:
+        raise InputError(f"{op}: elements must be an integer of at least 1, got {elements!r}")
 
 
 def window(op: str, H: int, W: int, KH: int, KW: int, stride: int, pad: int) -> tuple[int, int]:

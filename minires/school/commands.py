@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from minires.errors import quoted
 from minires.school import exercises
 
 app = typer.Typer(help="Write an op yourself, or find a bug.", no_args_is_help=True, rich_markup_mode=None)
@@ -31,7 +32,7 @@ def start(
     Example: minires exercise start conv2d_backward
     """
     file = exercises.write(exercises.stub(name), folder / f"{name}.py")
-    typer.echo(f"Write the function in {file}, then: minires exercise check {file}")
+    typer.echo(f"Write the function in {file}, then: minires exercise check {quoted(file)}")
 
 
 @app.command("check")

@@ -238,6 +238,8 @@ def write(text: str, file: Path) -> Path:
         If it is there already, or its folder cannot be made.
     """
     try:
+        if file.parent.is_file():
+            raise NotADirectoryError(0, f"{file.parent} is a file")
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as f:
             f.write(text)

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import html
 import importlib.util
+import inspect
 import io
 import itertools
 import linecache
@@ -115,7 +116,9 @@ def check(function: Callable[..., Any], name: str | None = None) -> Report:
     -------
     report : Report
     """
-    chosen = exercise(name or function.__name__)
+    if not callable(function) or isinstance(function, type):
+        raise InputError(f"expected a function to grade, came {function!r}; give the function itself")
+    chosen = exercise(name or str(getattr(function, "__name__", "?")))
     _, run = problems(SIZES[0])[chosen.name]
     attempt = copy_of(chosen.where)
     swap(attempt, chosen.function, _watched(function, chosen))
@@ -188,9 +191,9 @@ def _judge(chosen: Exercise, run: Run, attempt: ModuleType, function: Any, case:
     except Wrong as e:
         return e
     except NotImplementedError as e:
-        return Wrong(f"{chosen.name} is still to be written.\n{_own_line(e, function.__code__.co_filename)}")
+        return Wrong(f"{chosen.name} is still to be written.\n{_own_line(e, _file(function))}")
     except (Exception, SystemExit) as e:
-        return Wrong(_raised(chosen, e, function.__code__.co_filename))
+        return Wrong(_raised(chosen, e, _file(function)))
     for output, value in expected.items():
         wrong = _compare(output, np.asarray(value), got[output], isinstance(value, np.ndarray))
         if wrong and output not in names and cache_line(chosen):
@@ -204,7 +207,10 @@ def _compare(output: str, expected: np.ndarray, got: Any, is_array: bool) -> str
     """Say the first difference; "" if there is none."""
     if is_array and not isinstance(got, np.ndarray):
         return f"{output}: expected an array of shape {expected.shape}, got {type(got).__name__}: {got!r}"
-    value = np.asarray(got)
+    try:
+        value = np.asarray(got)
+    except ValueError:
+        return f"{output}: expected {'an array' if is_array else 'a number'}, got {type(got).__name__}: {got!r}"
     if value.dtype.kind not in "biufc":
         return f"{output}: expected {'an array' if is_array else 'a number'}, got {type(got).__name__}: {got!r}"
     if value.shape != expected.shape:
@@ -253,6 +259,11 @@ def _watched(function: Callable[..., Any], chosen: Exercise) -> Callable[..., An
         return result
 
     return call
+
+
+def _file(function: Any) -> str:
+    """File that a function was written in; "" for those of another kind, such as NumPy's own."""
+    return getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", "")
 
 
 def _arrays(values: Iterable[Any]) -> Iterator[np.ndarray]:
@@ -305,7 +316,11 @@ def _output(run: Run, module: ModuleType, case: Case, output: str) -> Any:
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, type) or isinstance(b, type) or a is None or b is None:
         return a is b
-    return bool(_close(np.asarray(a), np.asarray(b)).all())
+    try:
+        one, other = np.asarray(a), np.asarray(b)
+    except ValueError:  # ragged lists
+        return False
+    return {one.dtype.kind, other.dtype.kind} <= set("biufc") and bool(_close(one, other).all())
 
 
 # ------------------------------------------------------------------------------------------------------- in words
