@@ -57,6 +57,9 @@ if __name__ == "__main__":
     asked = sys.argv[1:]
     if not asked or "figures" in asked:
         figures()
+    unknown = [name for name in asked if name != "figures" and not (HERE / Path(name).name).is_file()]
+    if unknown:
+        sys.exit(f"expected figures, {', '.join(text.name for text in texts())}; came {', '.join(unknown)}")
     for text in [HERE / Path(name).name for name in asked if name != "figures"] if asked else texts():
         nbformat.write(execute(text), text.with_suffix(".ipynb"))
         print(text.with_suffix(".ipynb").name)
