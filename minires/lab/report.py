@@ -41,7 +41,8 @@ $figures
 <h2>Errors at the end</h2>
 $errors
 <h2>Claims</h2>
-<p>Written down in the program, which checks them; its page of records says which of them before the runs.</p>
+<p>Registered in the program, which checks them. Of the runs in its repository, lessons/runs/README.md says what had
+been seen before.</p>
 $claims
 <h2>Repeat it</h2>
 <pre><code>$commands</code></pre>
