@@ -19,7 +19,7 @@ from minires.errors import InputError
 from minires.lab import audit, bench_ops, checkpoint, claims, degradation, plots, report
 from minires.lab import bench as timing
 from minires.lab.config import TIERS, Config, provenance, read_record
-from minires.lab.runs import begun, find_runs, run_folders, settled
+from minires.lab.runs import begun, find_runs, settled, trained_folders
 from minires.lab.train import Interrupted, train
 from minires.ops import BACKENDS, default_backend, get_ops, prepare
 from minires.resnet import by_name
@@ -53,7 +53,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 def say(text: str) -> None:
     """Print a line at once."""
-    typer.echo(text)  # which flushes
+    typer.echo(text)
 
 
 def load(dataset: str, folder: Path | None) -> Dataset:
@@ -84,8 +84,8 @@ def choose(backend: str | None) -> str:
 def degradation_command(
     tier: Annotated[str, typer.Option(help=f"Size: {SIZES}.")] = "quick",
     iterations: Annotated[int | None, typer.Option(help="Steps for each net, if not those of the tier.")] = None,
-    depths: Annotated[str, typer.Option(help="Depths of the nets, separated by commas.")] = "20,56",
-    shortcut: Annotated[str, typer.Option(help="Shortcuts of the residual nets: A, B or C.")] = "A",
+    depths: Annotated[str | None, typer.Option(help="Depths of the nets [default: 20,56].")] = None,
+    shortcut: Annotated[str | None, typer.Option(help="Their shortcuts: A, B or C [default: A].")] = None,
     nets: Annotated[str | None, typer.Option(help="Nets by name instead, such as plain20,resnet32B.")] = None,
     seeds: Annotated[int, typer.Option(help="Repeat with seeds 0 .. K-1.", metavar="K")] = 1,
     dataset: DatasetOption = "auto",
@@ -108,9 +108,10 @@ def degradation_command(
 
     Example: minires degradation --tier lesson --seeds 3
     """
-    if nets is not None and (depths, shortcut) != ("20,56", "A"):
+    if nets is not None and (depths or shortcut):
         raise InputError(f"expected either --nets or --depths and --shortcut, got both: --nets {nets}")
-    names = degradation.nets(depths.split(","), shortcut) if nets is None else list(filter(str.strip, nets.split(",")))
+    asked = depths.split(",") if depths else degradation.DEPTHS
+    names = degradation.nets(asked, shortcut or "A") if nets is None else list(filter(str.strip, nets.split(",")))
     for name in names:
         by_name(name)
     if seeds < 1 or not names:
@@ -290,7 +291,7 @@ def export(folders: FoldersArgument) -> None:
 
     Example: minires export runs/degradation-shapes10-280/resnet20-seed0
     """
-    for folder in run_folders(folders) or [run.folder for run in find_runs(folders)]:
+    for folder in trained_folders(folders):
         path = checkpoint.export_weights(folder)
         say(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
@@ -314,8 +315,7 @@ def info(
     say("  ".join(f"{name} {number}" for name, number in here["versions"].items()))
     say(f"{here['machine']['processor']}, {here['machine']['cores']} cores, {here['machine']['system']}")
     say(f"backends: {', '.join(BACKENDS)}; the default is {default_backend()}")
-    folder = images.find_cifar10()
-    say(f"CIFAR-10: {folder or 'not found; get it with: minires data cifar10'}")
+    say(f"CIFAR-10: {images.find_cifar10() or 'not found; get it with: minires data cifar10'}")
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""The one exception for a user's mistake: the front door prints it without a traceback and exits with 2."""
+"""The one exception for a user's mistake: the front door prints it without a traceback and exits with 2.
+
+And how a path is written in the commands that messages advise.
+"""
 
 from pathlib import Path
 

@@ -270,6 +270,15 @@ def test_weights_in_the_place_of_a_checkpoint_are_refused_and_kept(run_cli, trai
     assert (trained / "weights.safetensors").read_bytes() == weights
 
 
+def test_a_run_that_waits_does_not_keep_others_from_being_exported(run_cli, trained):
+    waiting = Path("exp/waiting")
+    shutil.copytree(trained, "exp/done")
+    waiting.mkdir()
+    shutil.copy(trained / "config.json", waiting)
+    assert run_cli("export", "exp")[0] == 0
+    assert "has no checkpoint" in run_cli("export", waiting)[2]
+
+
 def test_weights_are_exported_without_metrics(run_cli, trained):
     (trained / "metrics.jsonl").unlink()
     assert run_cli("export", trained)[0] == 0

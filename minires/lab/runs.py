@@ -83,6 +83,25 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
     return list(folders.values())
 
 
+def trained_folders(paths: Sequence[Path]) -> list[Path]:
+    """Folders of runs that have weights; all of them if none has, for then it is to be said which.
+
+    Raises
+    ------
+    InputError
+        If there is no run.
+    """
+    folders = run_folders(paths)
+    if not folders:
+        raise _no_run(paths)
+    return [folder for folder in folders if any(folder.glob("*.safetensors"))] or folders
+
+
+def _no_run(paths: Sequence[Path]) -> InputError:
+    names = ", ".join(map(str, paths))
+    return InputError(f"no run in {names}: expected folders with config.json and metrics.jsonl; train one first")
+
+
 def begun(paths: Sequence[Path]) -> list[Run]:
     """Runs in these folders, or one level below them, with something to draw; maybe none."""
     runs = [run for run in map(read_run, run_folders(paths)) if run.train]
@@ -99,10 +118,10 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     """
     runs = begun(paths)
     if not runs:
-        names, waiting = ", ".join(map(str, paths)), run_folders(paths)
+        waiting = run_folders(paths)
         if waiting:
             raise InputError(f"nothing was measured yet in {waiting[0]}: its metrics.jsonl is missing or has no lines")
-        raise InputError(f"no run in {names}: expected folders with config.json and metrics.jsonl; train one first")
+        raise _no_run(paths)
     return runs
 
 

@@ -22,12 +22,16 @@ def _name(dtype: np.dtype) -> str:
     return dtype.name
 
 
+def _is_array(op: str, name: str, a: object) -> None:
+    if not isinstance(a, np.ndarray):
+        raise InputError(f"{op}: {name} must be a NumPy array, got {type(a).__name__}; wrap it in np.asarray(...)")
+
+
 def arrays(op: str, dtypes: tuple[str, ...] = REAL, **named: np.ndarray) -> None:
     """Every argument is a non-empty array of one and the same floating type."""
     first = next(iter(named))
     for name, a in named.items():
-        if not isinstance(a, np.ndarray):
-            raise InputError(f"{op}: {name} must be a NumPy array, got {type(a).__name__}; wrap it in np.asarray(...)")
+        _is_array(op, name, a)
         if _name(a.dtype) not in dtypes:
             raise InputError(
                 f"{op}: {name} must be {' or '.join(dtypes)}, got {a.dtype}; convert it with .astype(np.float32)"
@@ -46,8 +50,7 @@ def rank(op: str, name: str, a: np.ndarray, axes: str) -> None:
 
 def same_shape(op: str, name: str, a: np.ndarray, shape: Shape) -> None:
     """`a` is an array of exactly `shape`: broadcasting would hide a mistake."""
-    if not isinstance(a, np.ndarray):
-        raise InputError(f"{op}: {name} must be a NumPy array, got {type(a).__name__}; wrap it in np.asarray(...)")
+    _is_array(op, name, a)
     if a.shape != shape:
         raise InputError(f"{op}: {name} must have shape {shape}, got {a.shape}")
 
