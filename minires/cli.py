@@ -259,7 +259,7 @@ def plot(
     plots.check_format(figure)
     try:
         while watch and not settled(folders):
-            if runs := begun(folders):
+            if runs := plots.drawable(kind, begun(folders)):
                 plots.save(plots.FIGURES[kind](runs), figure)
                 say(f"drawn {time.strftime('%H:%M:%S')}: {figure}")
             time.sleep(WATCH_SECONDS)
@@ -307,15 +307,14 @@ def info(
     """
     if warmup:
         say(f"{choose(None)} backend: ready")
-        return
     if net:
         say(audit.table(by_name(net)))
-        return
-    here = provenance()
-    say("  ".join(f"{name} {number}" for name, number in here["versions"].items()))
-    say(f"{here['machine']['processor']}, {here['machine']['cores']} cores, {here['machine']['system']}")
-    say(f"backends: {', '.join(BACKENDS)}; the default is {default_backend()}")
-    say(f"CIFAR-10: {images.find_cifar10() or 'not found; get it with: minires data cifar10'}")
+    elif not warmup:
+        here = provenance()
+        say("  ".join(f"{name} {number}" for name, number in here["versions"].items()))
+        say(f"{here['machine']['processor']}, {here['machine']['cores']} cores, {here['machine']['system']}")
+        say(f"backends: {', '.join(BACKENDS)}; the default is {default_backend()}")
+        say(f"CIFAR-10: {images.find_cifar10() or 'not found; get it with: minires data cifar10'}")
 
 
 @app.command()
@@ -332,23 +331,24 @@ def bench(
 
     Example: minires bench --nets resnet20 --peer torch --json bench.json
     """
+    if json_file:
+        checkpoint.make_folder(json_file.parent)
     here = provenance()
     versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
     machine = f"{here['machine']['processor']}, {here['machine']['cores']} cores; {versions}; batch {batch_size}"
     if ops:
         seconds = bench_ops.bench(rounds, batch_size, lambda line: typer.echo(line, err=True))
         say(f"{machine}\n{bench_ops.table(seconds)}")
-        if json_file:
-            record = {"provenance": here, "batch_size": batch_size, "seconds": seconds}
-            checkpoint.write_whole(json_file, json.dumps(record, indent=1).encode())
-        return
-    names = timing.contenders([b for b in backend.split(",") if b], [p for p in peer.split(",") if p])
-    peak = timing.matrix_product_gflops()
-    found = timing.bench(nets.split(","), names, rounds, batch_size, lambda line: typer.echo(line, err=True))
-    say(f"{machine}\nNumPy's matrix product: {peak:.0f} GFLOP/s")
-    say(timing.table(found, peak) + "\n\n" + timing.kinds_table(found))
+        record = {"provenance": here, "batch_size": batch_size, "seconds": seconds}
+    else:
+        names = timing.contenders([b for b in backend.split(",") if b], [p for p in peer.split(",") if p])
+        peak = timing.matrix_product_gflops()
+        found = timing.bench(nets.split(","), names, rounds, batch_size, lambda line: typer.echo(line, err=True))
+        tables = f"{timing.table(found, peak)}\n\n{timing.kinds_table(found)}"
+        say(f"{machine}\nNumPy's matrix product: {peak:.0f} GFLOP/s\n{tables}")
+        record = timing.record(found, peak)
     if json_file:
-        checkpoint.write_whole(json_file, json.dumps(timing.record(found, peak), indent=1).encode())
+        checkpoint.write_whole(json_file, json.dumps(record, indent=1).encode())
 
 
 data_app = typer.Typer(help="Get CIFAR-10, or look at shapes10.", no_args_is_help=True, rich_markup_mode=None)

@@ -2,6 +2,8 @@ import os
 import sys
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each core has a worker; more threads of NumPy would only spin
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings

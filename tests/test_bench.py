@@ -75,12 +75,12 @@ def test_what_a_worker_said_before_it_ended_is_heard():
 
 
 def test_bench_prints_its_table_and_writes_json(run_cli, tmp_path):
-    words = ("--nets", "resnet8", "--backend", "numpy", "--rounds", 1, "--batch-size", 2, "--json", tmp_path / "b.json")
-    code, out, _ = run_cli("bench", *words)
+    words = ("--nets", "resnet8", "--backend", "numpy", "--rounds", 1, "--batch-size", 2, "--json")
+    code, out, _ = run_cli("bench", *words, tmp_path / "a new folder" / "b.json")
     assert code == 0
     assert "train images/s" in out
     assert "Conv2d backward" in out
-    assert json.loads((tmp_path / "b.json").read_text())["timings"][0]["net"] == "resnet8"
+    assert json.loads((tmp_path / "a new folder" / "b.json").read_text())["timings"][0]["net"] == "resnet8"
 
 
 def test_the_table_of_ops_compares_with_the_better_pytorch():

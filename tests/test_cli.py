@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from minires import data
+from minires import cli, data
 from minires.lab import checkpoint, degradation
+from minires.lab.train import note_who_trains
 
 QUICK = ("--iterations", 2, "--batch-size", 2, "--eval-images", 8, "--quiet")
 
@@ -99,6 +101,13 @@ def test_info_audits_a_network(run_cli):
     assert code == 0
     assert "853,018 parameters" in out
     assert "125,485,696 multiply-adds" in out
+
+
+def test_info_does_all_that_it_is_asked(run_cli, monkeypatch):
+    monkeypatch.setattr(cli, "choose", lambda backend: "numba")
+    _, out, _ = run_cli("info", "resnet56", "--warmup")
+    assert "numba backend: ready" in out
+    assert "853,018 parameters" in out
 
 
 def test_info_says_what_is_here(run_cli):
@@ -206,6 +215,9 @@ def test_divergence_is_one_message_and_exit_code_2(run_cli):
     code, _, err = run_cli("train", "resnet8", *QUICK, "--lr", 1e30)
     assert code == 2
     assert "diverged" in err
+    assert "(it was 1e+30; --lr), or warm up (--warmup-lr 0.01)" in err
+    _, _, err = run_cli("train", "resnet8", *QUICK, "--warmup-lr", 1e30, "--out", "warm")
+    assert "Lower the learning rate of the warm-up (it was 1e+30; --warmup-lr)" in err
 
 
 def test_the_command_is_installed_and_the_package_runs_as_a_module():
@@ -233,7 +245,12 @@ def trained(run_cli):
     return Path("run")
 
 
-@pytest.mark.parametrize("line", ["5", "null", '{"iteration": 3}', '{"kind": "eval", "iteration": 3}', "{"])
+@pytest.mark.parametrize(
+    "line",
+    ["5", "null", '{"iteration": 3}', '{"kind": "eval", "iteration": 3}', "{",
+     '{"kind": "eval", "iteration": 2, "train_error": null, "test_error": 0.5, "seconds": 1.0}',
+     '{"kind": "layers", "iteration": 2, "gradient_norm": 1, "weight_norm": {}, "response_std": {}}'],
+)  # fmt: skip
 def test_an_odd_line_among_the_metrics_is_passed_over(run_cli, trained, line):
     table = run_cli("plot", trained)[1]
     with open(trained / "metrics.jsonl", "a") as f:
@@ -243,7 +260,8 @@ def test_an_odd_line_among_the_metrics_is_passed_over(run_cli, trained, line):
 
 @pytest.mark.parametrize(
     ("where", "value"),
-    [("config.net", "foo"), ("config.net", None), ("config.momentum", "x"), ("config.iterations", 2.0),
+    [("config.net", "foo"), ("config.net", None), ("config.momentum", "x"), ("config.lr", None),
+     ("config.iterations", 2.0),
      ("data.sha256", None), ("data.name", None), ("provenance", "x")],
 )  # fmt: skip
 def test_a_damaged_config_is_one_line_that_names_the_file(run_cli, trained, where, value):
@@ -255,6 +273,15 @@ def test_a_damaged_config_is_one_line_that_names_the_file(run_cli, trained, wher
         code, _, err = run_cli(command, trained)
         assert code == 2
         assert str(trained / "config.json") in err
+
+
+def test_a_run_without_provenance_stays_whole_when_another_machine_goes_on_with_it(run_cli, trained):
+    record = json.loads((trained / "config.json").read_text())
+    del record["provenance"]
+    (trained / "config.json").write_text(json.dumps(record))
+    note_who_trains(trained, 1)
+    assert run_cli("plot", trained)[0] == 0
+    assert json.loads((trained / "config.json").read_text())["continued"][0]["iteration"] == 1
 
 
 def test_weights_in_the_place_of_a_checkpoint_are_refused_and_kept(run_cli, trained):
@@ -299,6 +326,19 @@ def test_options_that_contradict_or_do_not_exist_are_refused(run_cli, words, adv
 
 def test_depths_may_have_spaces_and_a_comma_at_the_end(run_cli):
     assert run_cli("degradation", "--depths", "8, ", *QUICK)[0] == 0
+
+
+def test_commands_that_are_printed_name_the_images_where_they_are_not_found_without(shapes, tmp_path, monkeypatch):
+    folder = tmp_path / "my data" / data.cifar10.BINARY
+    monkeypatch.setattr(data.cifar10, "cache_folder", lambda: tmp_path / "cache")
+    make_cifar10(folder.parent, records=1)
+    found = replace(shapes, name="CIFAR-10", source=str(folder))
+    assert data.option(shapes) == ""
+    assert data.option(found) == f' --data "{folder}"'
+    monkeypatch.setenv("MINIRES_DATA", str(folder.parent))
+    assert data.option(found) == ""
+    monkeypatch.setenv("MINIRES_DATA", str(tmp_path / "nothing"))
+    assert data.option(found) == f' --data "{folder}"'
 
 
 def test_commands_that_are_printed_quote_a_folder_with_a_space(run_cli):

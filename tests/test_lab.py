@@ -23,7 +23,7 @@ from minires.lab.butterfly import butterfly, growth
 from minires.lab.config import TIERS, Config
 from minires.lab.deepen import deepen
 from minires.lab.runs import by_net, find_runs, noise
-from minires.lab.train import by_layer, initial_net, train, train_step
+from minires.lab.train import Progress, by_layer, initial_net, train, train_step
 from minires.layers import layer_outputs
 from minires.optim import SGD
 
@@ -36,7 +36,17 @@ DEGRADATION = {"plain20": 0.5, "plain56": 0.8, "resnet20": 0.45, "resnet56": 0.5
 def record(tmp_path):
     """Write what a finished run leaves, with these errors; errors of several seeds by several calls."""
 
-    def write(train=DEGRADATION, gap=0.0, tier="quick", seed=0, name=JPEG, smallest=0.5, folder="exp", **changes):
+    def write(
+        train=DEGRADATION,
+        gap=0.0,
+        tier="quick",
+        seed=0,
+        name=JPEG,
+        smallest=0.5,
+        folder="exp",
+        sha256="0" * 64,
+        **changes,
+    ):
         for net, error in train.items():
             size = TIERS[tier]
             base = Config(net, name, size.iterations, lr=size.lr, seed=seed, eval_images=1000)
@@ -44,7 +54,7 @@ def record(tmp_path):
             config = replace(base, **{"batch_size": size.batch_size, "warmup_lr": size.warmup_lr} | changes)
             run = tmp_path / folder / f"{net}-seed{seed}"
             checkpoint.make_folder(run)
-            origin = {"name": name, "source": "nowhere", "sha256": "0" * 64}
+            origin = {"name": name, "source": "nowhere", "sha256": sha256}
             record = {"config": config.to_json(), "data": origin, "provenance": recipes.provenance()}
             (run / "config.json").write_text(json.dumps(record))
             end, loss = config.iterations, {"loss": 1.0, "seconds": 9.0}
@@ -129,6 +139,19 @@ def test_the_time_it_takes_is_said_before_and_counts_only_what_is_left(tiny, sha
     assert len(said) == 1
 
 
+def test_what_a_stopped_run_had_behind_it_does_not_count_as_speed(monkeypatch):
+    clock = itertools.count(0, 0.25)
+    monkeypatch.setattr("tqdm.std.time", lambda: now)
+    now = next(clock)
+    with degradation.bar(16_000) as progress:
+        follow = degradation.follower(progress, "plain8", 1)
+        for iteration in range(8_001, 8_401):
+            now = next(clock)
+            follow(Progress(iteration, 16_000, 1.0, 0.5, 0.1))
+        shown = progress.format_dict
+    assert (shown["total"] - shown["n"]) / shown["rate"] == pytest.approx(7_600 * 0.25, rel=0.05)
+
+
 # -------------------------------------------------------------------------------------------------------------- claims
 
 
@@ -167,6 +190,39 @@ def test_the_same_nets_and_seeds_of_two_experiments_are_judged_apart(record):
     judged = claims.judge(runs)
     assert [title.rsplit("in ", 1)[1].endswith(folder) for title, folder in zip(judged, "ab", strict=True)]
     assert [{c.key: v.held for c, v in rows}["i"] for rows in judged.values()] == [True, False]
+
+
+@pytest.mark.parametrize("changes", [{"bn_images": 0}, {"eval_images": 64}, {"sha256": "1" * 64}])
+def test_runs_measured_otherwise_or_on_other_images_are_judged_apart(record, changes):
+    runs = find_runs([record({"plain20": 0.5}, folder="a"), record({"plain56": 0.8}, folder="b", **changes)])
+    judged = claims.judge(runs)
+    assert [{c.key: v.held for c, v in rows}["i"] for rows in judged.values()] == [None, None]
+    told = {"bn_images": "statistics of 0", "eval_images": "on 64 images", "sha256": f"images {'1' * 12}"}
+    assert sorted(told[next(iter(changes))] in title for title in judged) == [False, True]
+
+
+def test_two_runs_of_one_net_and_seed_in_one_folder_decide_nothing(record):
+    (record({"plain56": 0.55}, backend="numba", folder="b") / "plain56-seed0").rename(record() / "again")
+    found = verdicts(record())
+    assert [found[key].held for key in ("i", "ii", "iii", "iv")] == [None] * 4
+    assert "plain56 with seed 0 is in" in found["i"].numbers
+    assert "again" in found["i"].numbers
+
+
+def test_records_are_judged_without_the_backend_that_made_them(record, monkeypatch):
+    monkeypatch.setattr("minires.ops.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs Numba"):
+        initial_net(Config("plain8", JPEG, 1, backend="numba"))
+    found = verdicts(Path(__file__).parents[1] / "lessons" / "runs" / "lesson-cifar10")
+    assert all(found[key].held for key in ("i", "ii", "iii", "iv"))
+
+
+def test_a_folder_that_does_not_exist_is_not_passed_over(record, run_cli, tmp_path):
+    for command in ("plot", "claims", "report", "export"):
+        code, _, err = run_cli(command, record(), tmp_path / "mistyped")
+        assert code == 2
+        assert "no run in" in err
+        assert "mistyped" in err
 
 
 def test_a_folder_given_twice_is_one_run(record):
@@ -219,6 +275,17 @@ def test_a_layer_that_matters_less_in_all_steps_than_the_last_in_one_has_vanishe
     assert verdicts(record(smallest=0.9 / TIERS["quick"].iterations, folder="b"))["iv"].held is False
 
 
+def test_a_layer_without_any_gradient_has_vanished_and_is_named_so(record):
+    folder = record(smallest=0.0)
+    assert verdicts(folder)["iv"].held is False
+    assert plots.layers_message(find_runs([folder])).endswith("some layers get no gradient at all")
+    for metrics in folder.glob("*/metrics.jsonl"):
+        metrics.write_text(
+            metrics.read_text().replace('"stage3.block3.body.conv2": 1.0', '"stage3.block3.body.conv2": 0')
+        )
+    assert verdicts(folder)["iv"].held is False
+
+
 def test_groups_of_other_data_and_sizes_are_judged_apart(record):
     record()
     runs = find_runs([record(tier="lesson", folder="b"), record(name="shapes10", folder="c"), record()])
@@ -232,6 +299,9 @@ def test_computed_verdicts_are_kept_beside_the_runs(record, monkeypatch):
     folder = record({"resnet20": 0.5})
     claims.judge(find_runs([folder]), compute=True)
     assert verdicts(folder)["vi"] == claims.Verdict(True, "1e4 times")
+    assert [list(known) for known in json.loads((folder / claims.FILE).read_text()).values()] == [
+        ["vi"]
+    ]  # decided ones
     record({"resnet20": 0.5}, tier="lesson", folder="exp/longer")
     for path in (folder / "longer").iterdir():
         path.rename(folder / f"longer-{path.name}")
@@ -359,6 +429,11 @@ def test_layers_are_recorded_at_the_first_step_and_the_last(tiny, shapes, tmp_pa
     assert len(run.layers[0]["gradient_norm"]) == len(run.layers[0]["response_std"]) == 7
 
 
+def test_a_net_is_recorded_by_its_title(tiny, shapes, tmp_path):
+    (run,) = find_runs([train(replace(tiny, net="resnet-8", iterations=1), tmp_path, shapes)])
+    assert run.net == "resnet8"
+
+
 def test_the_gradient_of_a_direction_belongs_to_the_weights_before_the_step(tiny, shapes, tmp_path):
     config = replace(tiny, lr=10.0, iterations=1, eval_every=1)
     (run,) = find_runs([train(config, tmp_path, shapes)])
@@ -456,15 +531,16 @@ def test_runs_without_layers_are_refused_by_their_figure(record, run_cli):
     assert "recorded without" in err
 
 
-def test_watching_draws_until_the_runs_are_done(record, run_cli, monkeypatch, tmp_path):
-    folder = record()
+@pytest.mark.parametrize(("kind", "drawn"), [("errors", 1), ("depth", 0), ("layers", 0)])
+def test_watching_draws_what_there_is_until_the_runs_are_done(kind, drawn, record, run_cli, monkeypatch, tmp_path):
+    folder = record({"plain20": 0.5})
     metrics = folder / "plain20-seed0" / "metrics.jsonl"
     whole = metrics.read_text()
     metrics.write_text(whole.splitlines()[0] + "\n")
     monkeypatch.setattr(cli.time, "sleep", lambda seconds: metrics.write_text(whole))
-    code, out, _ = run_cli("plot", folder, "--watch", "--out", tmp_path / "a.png")
+    code, out, _ = run_cli("plot", folder, "--kind", kind, "--watch", "--out", tmp_path / "a.png")
     assert code == 0
-    assert out.count("drawn ") == 1
+    assert out.count("drawn ") == drawn
 
 
 def test_watching_hides_no_mistake(record, run_cli, tmp_path):
@@ -498,6 +574,27 @@ def test_two_commands_that_differ_in_one_option_are_two_recipes(record):
     assert names(warmup_lr=0.001) == ["plain20, no warm-up", "plain20, warm-up 0.001"]
     assert names(lr=0.01000001) == ["plain20, lr 0.01", "plain20, lr 0.01000001"]
     assert names(eval_images=64) == ["plain20, eval images 1000", "plain20, eval images 64"]
+    assert names(sha256="1" * 64) == ["plain20, images 000000000000", "plain20, images 111111111111"]
+
+
+def test_runs_on_other_images_of_the_same_name_are_not_compared(record):
+    runs = find_runs([record({"plain20": 0.5}, folder="a"), record({"plain56": 0.8}, folder="b", sha256="1" * 64)])
+    assert plots.message(runs) == "Errors of several recipes"
+
+
+def test_marks_stand_where_the_rate_fell_or_is_to_fall(record):
+    def marks(*rates):
+        metrics = record({"plain20": 0.5}, tier="lesson") / "plain20-seed0" / "metrics.jsonl"
+        kept = [line for line in metrics.read_text().splitlines() if '"train"' not in line]
+        lines = [{"kind": "train", "iteration": i, "error": 0.5, "lr": lr, "seconds": 1.0} for i, lr in rates]
+        metrics.write_text("\n".join([*map(json.dumps, lines), *kept]) + "\n")
+        (axes,) = plots.errors(find_runs([metrics.parents[1]])).axes
+        return [int(text.get_position()[0]) for text in axes.texts]
+
+    assert marks((1, 0.1)) == [1000, 1500]  # still to come
+    assert marks((1000, 0.1), (1001, 0.01), (1500, 0.01), (1501, 0.001)) == [1000, 1500]
+    assert marks((1, 0.01), (1200, 0.01), (2000, 0.001)) == [1500]  # it warmed up for 1,200 steps
+    assert marks((1, 0.01), (1001, 0.01), (2000, 0.01)) == []
 
 
 def test_the_message_says_above_below_or_alike(record):
@@ -518,13 +615,24 @@ def test_runs_in_progress_are_compared_where_all_have_arrived(record):
     folder = record({"plain20": 0.1, "plain56": 0.2})
     for run in folder.iterdir():
         *lines, end = (run / "metrics.jsonl").read_text().splitlines()
-        early = json.loads(end) | {"iteration": 140, "train_error": 0.6}
+        early = json.loads(end) | {"iteration": 140, "train_error": 0.6, "seconds": 60.0}
         kept = [] if run.name == "plain20-seed1" else [end]
         (run / "metrics.jsonl").write_text("\n".join([*lines, json.dumps(early), *kept]) + "\n")
     runs = find_runs([folder])
     assert plots.message(runs) == "Errors of runs still in progress"
-    assert plots.table_lines(runs)[1][:4] == ["plain20", "2", "140", "60.0 (60.0 to 60.0)"]
+    *cells, _, minutes = plots.table_lines(runs)[1]
+    assert cells == ["plain20", "2", "140", "60.0 (60.0 to 60.0)"]
+    assert minutes == "1.0"
     assert "1 to 2 seeds each" in report.page(runs, {})
+
+
+def test_runs_that_stand_at_the_same_iteration_are_not_at_their_end(record):
+    folder = record({"plain20": 0.1, "plain56": 0.2})
+    for metrics in folder.glob("*/metrics.jsonl"):
+        metrics.write_text(metrics.read_text().replace('"eval", "iteration": 280', '"eval", "iteration": 140'))
+    runs = find_runs([folder])
+    assert plots.message(runs) == "Errors of runs still in progress"
+    assert plots.depth(runs).axes[0].get_ylabel() == "error measured last (%)"
 
 
 def test_two_nets_without_an_error_are_alike(record):
@@ -581,6 +689,15 @@ def test_the_report_says_which_run_was_made_where_and_repeats_single_seeds_one_b
     assert "<tr><th></th><th>plain20 seed 3</th><th>resnet20 seed 3</th></tr>" in report.page(runs, {})
     assert [command.split(" --iter")[0] for command in report.commands(runs)] == [
         "minires train plain20 --seed 3", "minires train resnet20 --seed 3",
+    ]  # fmt: skip
+
+
+def test_the_report_repeats_no_more_seeds_of_a_net_than_were_run(record):
+    for seed in range(3):
+        record({"plain20": 0.5, "resnet20": 0.4}, seed=seed)
+    made = report.commands(find_runs([record({"plain56": 0.8})]))
+    assert [re.findall(r"--nets (\S+) --seeds (\d)", command) for command in made] == [
+        [("plain20,resnet20", "3")], [("plain56", "1")],
     ]  # fmt: skip
 
 

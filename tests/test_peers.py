@@ -174,7 +174,7 @@ def trajectory(net, steps, lr):
     torch_sgd = torch.optim.SGD(twin.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
     sgd = SGD(net.parameters())
     for i in range(steps):
-        x, labels = batch(16, seed=i)
+        x, labels = batch(8, seed=i)
         torch_loss(twin, x, labels)
         torch_sgd.step()
         sgd.step(gradients(net, x, labels)[1], lr)

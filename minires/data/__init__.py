@@ -1,5 +1,6 @@
 """Images in: CIFAR-10 where it is found, else shapes10, drawn on the spot. This room knows no neural network."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from minires.data import cifar10, shapes10
 from minires.data.augment import crop_and_flip, normalise, per_pixel_mean
 from minires.data.batches import batch_indices, stream, training_batch
 from minires.data.dataset import Dataset
-from minires.errors import InputError
+from minires.errors import InputError, quoted
 
 __all__ = [
     "Dataset",
@@ -17,6 +18,7 @@ __all__ = [
     "find_cifar10",
     "load",
     "normalise",
+    "option",
     "per_pixel_mean",
     "shapes10",
     "stream",
@@ -64,6 +66,16 @@ def find_cifar10(folder: str | Path | None = None) -> Path | None:
 def key(name: str) -> str:
     """Turn the name of a data set, as in `Dataset.name`, into the one that `load` takes."""
     return "cifar10" if name.startswith("CIFAR-10") else name
+
+
+def option(dataset: Dataset) -> str:
+    """What a command needs to find the same images again: nothing, or " --data FOLDER"."""
+    if key(dataset.name) != "cifar10":
+        return ""
+    with contextlib.suppress(InputError):  # MINIRES_DATA may name nothing by now
+        if find_cifar10() == Path(dataset.source):
+            return ""
+    return f" --data {quoted(Path(dataset.source))}"
 
 
 def load(name: str = "auto", folder: str | Path | None = None) -> Dataset:

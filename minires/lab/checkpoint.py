@@ -126,8 +126,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for line in text.splitlines():
         with contextlib.suppress(json.JSONDecodeError, TypeError, KeyError):
             found = json.loads(line)
-            _ = [found[key] for key in MEASURED[found["kind"]]]
-            if isinstance(found["iteration"], int):
+            kind = dict if found["kind"] == "layers" else (int, float)
+            whole = all(isinstance(found[key], kind) for key in MEASURED[found["kind"]])
+            if whole and isinstance(found["iteration"], int):
                 lines.append(found)
     return lines
 

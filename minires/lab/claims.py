@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from minires.lab.config import TIERS, Config, Tier, tier_name
 from minires.lab.deepen import deepen
 from minires.lab.runs import Run, final, noise
 from minires.lab.train import evaluate, evaluation_rows, initial_net
+from minires.ops import default_backend
 from minires.resnet import by_name
 
 APART = 100  # times: "orders of magnitude" are two at least
@@ -106,7 +107,8 @@ def direction_gradients(run: Run) -> dict[int, dict[str, float]]:
     norms : dict
         By recorded step, then by the layers' dotted names in network order.
     """
-    began = initial_net(Config.from_json(run.config)).parameters()
+    config = replace(Config.from_json(run.config), backend="numpy")  # a record is read without Numba, too
+    began = initial_net(config).parameters()
     return {
         line["iteration"]: {
             name: g * float(np.linalg.norm(began[f"{name}.w"]) if line["iteration"] == 1 else line["weight_norm"][name])
@@ -126,7 +128,7 @@ def _no_vanishing(group: Group) -> Verdict:
     for run in deepest:
         for step, by_layer in direction_gradients(run).items():
             got = list(by_layer.values())
-            share = min(got) / got[-1]
+            share = min(got) / got[-1] if got[-1] else 0.0
             smallest[step] = min(share, smallest.get(step, share))
     steps = ", ".join(f"{share:.2g} at step {step}" for step, share in smallest.items())
     demanded = 1 / group.runs[0].config["iterations"]
@@ -142,11 +144,11 @@ def _construction(group: Group) -> Verdict:
     run = found[min(found)]
     weights = load_weights(run.folder)
     if weights is None:
-        return Verdict(None, f"needs the weights of {run.folder}")
+        return Verdict(None, f"needs the weights of {run.folder.name}")
     dataset = load_data(run, group.data_folder)
     config, images, labels = Config.from_json(run.config), dataset.train_images, dataset.train_labels
     mean, (_, rows) = data.per_pixel_mean(images), evaluation_rows(config, len(images))
-    shallow = by_name("plain20").use(config.backend).load_state(weights)
+    shallow = by_name("plain20").use(default_backend()).load_state(weights)
     x = data.normalise(images[rows[: config.batch_size]], mean)
     deep = deepen(shallow, 56, x)
     apart = float(abs(deep.forward(x) - shallow.forward(x)).max() / abs(shallow.forward(x)).max())
@@ -202,7 +204,7 @@ CLAIMS = (
 def judge(
     runs: Sequence[Run], compute: bool = False, data_folder: Path | None = None
 ) -> dict[str, list[tuple[Claim, Verdict]]]:
-    """Every claim on every group of runs with the same data, tier, size and learning rate, by the title of the group.
+    """Every claim on every group of runs with the same images, tier, size and evaluation, by the title of the group.
 
     Where a net was trained twice with the same seed, each experiment folder is a group of its own.
 
@@ -223,12 +225,12 @@ def judge(
     twice = len({(_size(run), run.net, run.config["seed"]) for run in runs}) < len(runs)
     for run in runs:
         groups[_size(run), run.folder.parent if twice else None].append(run)
+    titles = [_title(members) for members in groups.values()]
     verdicts = {}
-    for ((name, tier, iterations, batch_size, lr), where), members in groups.items():
+    for ((size, where), members), title in zip(groups.items(), titles, strict=True):
         folder = members[0].folder.parent
-        seeds = len({run.config["seed"] for run in members})
-        size = f"{iterations} iterations of {batch_size} images at lr {lr}, {seeds} seed{'s' if seeds > 1 else ''}"
-        title = f"{name}, {tier or 'custom size'}: {size}"
+        if len({other for (other, _), named in zip(groups, titles, strict=True) if named == title}) > 1:
+            title += ", errors on {} images, statistics of {}, images {:.12}".format(*size[-3:])
         group, known = Group(members, data_folder), _recorded(folder)
         before = known.get(title, {})
         missing = Verdict(None, f"takes a minute; ask for it with: minires claims {quoted(folder)} --all")
@@ -238,7 +240,7 @@ def judge(
         ]
         verdicts[f"{title}, in {where}" if where else title] = rows
         if compute:
-            known[title] = {claim.key: verdict for claim, verdict in rows if claim.computed}
+            known[title] = {claim.key: v for claim, v in rows if claim.computed and v.held is not None}
             kept = {title: {key: asdict(v) for key, v in found.items()} for title, found in known.items()}
             make_folder(folder)
             write_whole(folder / FILE, (json.dumps(kept, indent=2) + "\n").encode())
@@ -246,12 +248,26 @@ def judge(
 
 
 def _size(run: Run) -> tuple:
-    """Data, tier, iterations, batch size and learning rate: what runs that are judged together share."""
-    return run.data["name"], tier_name(run.config), *(run.config[key] for key in ("iterations", "batch_size", "lr"))
+    """What runs that are judged together share; the last three are about their evaluation and images."""
+    settings = ("iterations", "batch_size", "lr", "eval_images", "bn_images")
+    return run.data["name"], tier_name(run.config), *(run.config[key] for key in settings), run.data["sha256"]
+
+
+def _title(group: Sequence[Run]) -> str:
+    name, tier, iterations, batch_size, lr, *_ = _size(group[0])
+    seeds = len({run.config["seed"] for run in group})
+    size = f"{iterations} iterations of {batch_size} images at lr {lr}, {seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{name}, {tier or 'custom size'}: {size}"
 
 
 def _decide(claim: Claim, group: Group) -> Verdict:
     """Verdict of a claim; claims that read runs are made of the tiers, and decide nothing about other sizes."""
+    folders: dict[tuple[str, int], Path] = {}
+    for run in group.runs:
+        other = folders.setdefault((run.net, run.config["seed"]), run.folder)
+        if other != run.folder and not claim.computed:
+            twice = f"{run.net} with seed {run.config['seed']} is in {other.name} and in {run.folder.name}"
+            return Verdict(None, f"{twice}; give one of the two folders")
     verdict = claim.check(group)
     if claim.computed or group.tier:
         return verdict

@@ -76,8 +76,8 @@ class Config:
             value = getattr(self, name)
             if not isinstance(value, int) or value < bound:
                 raise InputError(f"{name} must be an integer of at least {bound}, got {value!r}")
-        for name in ("lr", "warmup_lr", "momentum", "weight_decay"):
-            if not isinstance(getattr(self, name), (int, float, type(None))):
+        for name in ("lr", "momentum", "weight_decay", *(["warmup_lr"] if self.warmup_lr is not None else [])):
+            if not isinstance(getattr(self, name), (int, float)):
                 raise InputError(f"{name} must be a number, got {getattr(self, name)!r}")
         for name in ("lr", "warmup_lr"):
             value = getattr(self, name)

@@ -221,8 +221,8 @@ def follower(progress: Any, title: str, cost: float, report: Report = lambda _: 
     def follow(p: Progress) -> None:
         nonlocal seen
         if p.iteration > seen + 1 and not progress.disable:  # resumed: done before, which must not count as speed
-            progress.initial += cost * (p.iteration - 1 - seen)
-            progress.n += cost * (p.iteration - 1 - seen)
+            for position in ("initial", "n", "last_print_n"):
+                setattr(progress, position, getattr(progress, position) + cost * (p.iteration - 1 - seen))
         seen = p.iteration
         progress.set_description_str(f"{title} {p.iteration}/{p.iterations}", refresh=False)
         progress.set_postfix_str(f"loss {p.loss:.2f}, error {100 * p.error:.0f} %, lr {p.lr:g}", refresh=False)

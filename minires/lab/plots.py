@@ -55,7 +55,7 @@ def errors(runs: Sequence[Run]) -> Figure:
 
     Thin: the running error of training batches; dashed and marked: training error in evaluation mode on fixed images;
     solid and marked: test error. With several seeds, the mean, and a band from the smallest to the largest. Dotted:
-    where the learning rate drops.
+    where the learning rate drops, or is to drop.
     """
     families = [f for f in FAMILIES if any(run.family == f for run in runs)]
     with mpl.rc_context(STYLE):
@@ -73,7 +73,7 @@ def errors(runs: Sequence[Run]) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axes.set_ylim(bottom=0, top=100)
             axes.grid(axis="y", alpha=0.25)
-            for milestone in sorted({m for run in runs for m in run.config["milestones"]}):
+            for milestone in sorted({m for run in runs if run.family == family for m in _drops(run)}):
                 axes.axvline(milestone, color="0.5", lw=0.8, ls=":")
                 axes.text(milestone, 1, " lr/10", color="0.35", fontsize=8)
             below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}  # no corner is free in every experiment
@@ -85,14 +85,14 @@ def errors(runs: Sequence[Run]) -> Figure:
 
 
 def depth(runs: Sequence[Run]) -> Figure:
-    """Error at the end against depth: training dashed, test solid; bars from the smallest to the largest seed.
+    """Error at the end, or the last one yet, against depth; bars from the smallest to the largest seed.
 
     Raises
     ------
     InputError
         If no run has measured its errors yet.
     """
-    shown = [run for run in runs if run.evals]
+    shown = drawable("depth", runs)
     if not shown:
         raise InputError("none of these runs has measured its errors yet; train on, or draw --kind errors")
     with mpl.rc_context(STYLE):
@@ -116,7 +116,8 @@ def depth(runs: Sequence[Run]) -> Figure:
         axes.set_xticks(sorted({run.depth for run in shown}))
         axes.margins(x=0.12)
         axes.set_ylim(0, max(1, 1.08 * axes.dataLim.y1))
-        axes.set(xlabel="depth (weighted layers)", ylabel="error at the end (%)")
+        ended = all(run.done for run in shown)
+        axes.set(xlabel="depth (weighted layers)", ylabel=f"error {'at the end' if ended else 'measured last'} (%)")
         axes.grid(axis="y", alpha=0.25)
         axes.legend(fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), handlelength=4)
         title = "Error by depth" if message(runs) == BY_ITERATION else message(runs)
@@ -135,7 +136,7 @@ def layers(runs: Sequence[Run]) -> Figure:
     InputError
         If the runs have no record by layer.
     """
-    named = {title: group[0] for title, group in by_net([run for run in runs if run.layers]).items()}
+    named = {title: group[0] for title, group in by_net(drawable("layers", runs)).items()}
     shown = list(named.values())
     if not shown:
         raise InputError("these runs were recorded without gradients and responses by layer; train them again")
@@ -189,11 +190,29 @@ def layers_message(runs: Sequence[Run]) -> str:
     means = [(run.net, np.mean(list(run.layers[-1]["response_std"].values()))) for run in runs]
     parts = ", ".join(f"{net} {mean:.2f}" for net, mean in means)
     norms = [line["gradient_norm"].values() for run in runs for line in run.layers]
+    if min(map(min, norms)) == 0:
+        return f"Mean response {parts}; some layers get no gradient at all"
     span = max(max(n) / min(n) for n in norms)
     return f"Mean response {parts}; in a step, the largest gradient is at most {span:.3g} times the smallest"
 
 
 FIGURES = {"errors": errors, "depth": depth, "layers": layers}
+
+
+def drawable(kind: str, runs: Sequence[Run]) -> list[Run]:
+    """Runs that have something for a kind of `FIGURES`."""
+    return [run for run in runs if {"errors": run.train, "depth": run.evals, "layers": run.layers}[kind]]
+
+
+def _drops(run: Run) -> list[int]:
+    """Milestones that lower the rate, or are to come: the rate of a warm-up stays."""
+    rates = {line["iteration"]: line["lr"] for line in run.train}
+
+    def passed_over(milestone: int) -> bool:
+        before, after = ([lr for i, lr in rates.items() if (i > milestone) == later] for later in (False, True))
+        return bool(before and after) and after[0] >= before[-1]
+
+    return [milestone for milestone in run.config["milestones"] if not passed_over(milestone)]
 
 
 def _shades(family: str, count: int) -> Any:
@@ -252,10 +271,10 @@ BY_ITERATION = "Error by iteration"
 def message(runs: Sequence[Run]) -> str:
     """What the figure shows, in one sentence with its numbers, or that the differences are within the noise."""
     groups = by_net([run for run in runs if run.evals])
-    sizes = {(r["data"], r["iterations"], r["batch_size"], r["lr"]) for r in map(recipe, runs)}
+    sizes = {(r["data"], r["sha256"], r["iterations"], r["batch_size"], r["lr"]) for r in map(recipe, runs)}
     if len(sizes) > 1 or any(title != group[0].net for title, group in groups.items()):
         return "Errors of several recipes"
-    if len({run.evals[-1]["iteration"] for group in groups.values() for run in group}) > 1:
+    if not all(run.done for group in groups.values() for run in group):
         return "Errors of runs still in progress"
     depths = {f: sorted((g[0].depth, net) for net, g in groups.items() if g[0].family == f) for f in FAMILIES}
     pairs = [(found[-1][1], found[0][1]) for found in depths.values() if len({depth for depth, _ in found}) > 1]
@@ -303,8 +322,8 @@ def table_lines(runs: Sequence[Run]) -> list[list[str]]:
                 e = errors[:, -1]
                 cells.append(f"{e.mean():.1f}" + (f" ({e.min():.1f} to {e.max():.1f})" if len(e) > 1 else ""))
         if len(reached):  # damaged lines may leave seeds without an evaluation in common
-            minutes = float(np.mean([run.evals[-1]["seconds"] for run in group])) / 60
-            lines.append([net, str(len(group)), str(reached[-1]), *cells, f"{minutes:.1f}"])
+            seconds = [line["seconds"] for run in group for line in run.evals if line["iteration"] == reached[-1]]
+            lines.append([net, str(len(group)), str(reached[-1]), *cells, f"{np.mean(seconds) / 60:.1f}"])
     return lines
 
 

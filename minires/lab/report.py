@@ -95,25 +95,26 @@ def commands(runs: Sequence[Run]) -> list[str]:
         recipes.setdefault((length, f"{rest}{moving} --dataset {data} --backend {c['backend']}"), []).append(run)
     made = []
     for (length, rest), members in recipes.items():
-        seeds = sorted({run.config["seed"] for run in members})
-        if seeds == list(range(len(seeds))):
-            names = ",".join(dict.fromkeys(run.net for run in members))
-            made.append(f"minires degradation {length} --nets {names} --seeds {len(seeds)} {rest}")
-            continue
-        for run in members:  # one by one: an experiment has seeds 0 .. K-1
-            c = run.config
-            warm = f" --warmup-lr {c['warmup_lr']}" if c["warmup_lr"] else ""
-            recipe = f"--iterations {c['iterations']} --lr {c['lr']}{warm}"
-            made.append(f"minires train {run.net} --seed {c['seed']} {recipe} {rest}")
+        nets: dict[tuple[int, ...], list[str]] = {}  # by their seeds
+        for net in dict.fromkeys(run.net for run in members):
+            nets.setdefault(tuple(sorted({run.config["seed"] for run in members if run.net == net})), []).append(net)
+        for seeds, names in nets.items():
+            if seeds == tuple(range(len(seeds))):
+                made.append(f"minires degradation {length} --nets {','.join(names)} --seeds {len(seeds)} {rest}")
+                continue
+            for c in (run.config for run in members if run.net in names):  # an experiment has seeds 0 .. K-1
+                warm = f" --warmup-lr {c['warmup_lr']}" if c["warmup_lr"] else ""
+                recipe = f"--iterations {c['iterations']} --lr {c['lr']}{warm}"
+                made.append(f"minires train {c['net']} --seed {c['seed']} {recipe} {rest}")
     return made
 
 
 def _figures(runs: Sequence[Run]) -> list[str]:
     """Each kind of figure that the runs have something for."""
     wanted = {"errors": plots.message(runs)}
-    if len({run.depth for run in runs if run.evals}) > 1:
+    if len({run.depth for run in plots.drawable("depth", runs)}) > 1:
         wanted["depth"] = f"Error at the end against depth. {plots.message(runs)}"
-    if any(run.layers for run in runs):
+    if plots.drawable("layers", runs):
         wanted["layers"] = "Gradient norms and responses by layer"
     return [_figure(plots.FIGURES[kind](runs), text) for kind, text in wanted.items()]
 

@@ -74,7 +74,16 @@ def read_run(folder: Path) -> Run:
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """Folders of runs, begun or waiting, among these folders and one level below them."""
+    """Folders of runs, begun or waiting, among these folders and one level below them.
+
+    Raises
+    ------
+    InputError
+        If one of these folders does not exist.
+    """
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise _no_run(missing)
     folders: dict[Path, Path] = {}
     for path in paths:
         own = (path / "config.json").exists()
@@ -141,7 +150,8 @@ def recipe(run: Run) -> dict[str, str]:
     }
     others = (name for name in run.config if name not in (*words, "net", "dataset", "seed"))
     words |= {name: f"{name.replace('_', ' ')} {{}}" for name in others}
-    return {"data": run.data["name"]} | {name: text.format(run.config[name]) for name, text in words.items()}
+    settings = {name: text.format(run.config[name]) for name, text in words.items()}
+    return {"data": run.data["name"]} | settings | {"sha256": f"images {run.data['sha256'][:12]}"}
 
 
 def by_net(runs: Sequence[Run]) -> dict[str, list[Run]]:

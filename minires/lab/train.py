@@ -13,13 +13,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minires.data import Dataset, normalise, per_pixel_mean, stream, training_batch
+from minires.data import Dataset, normalise, option, per_pixel_mean, stream, training_batch
 from minires.errors import InputError, quoted
 from minires.lab import checkpoint
 from minires.lab.config import Config, provenance, read_record
@@ -155,6 +155,7 @@ def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progres
         After Ctrl-C, once the run is saved.
     """
     net = initial_net(config)
+    config = replace(config, net=net.title)  # by_name takes "resnet-20", too
     checkpoint.make_folder(folder)
     with checkpoint.locked(folder):
         claim(config, folder, data)
@@ -167,9 +168,10 @@ def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progres
                 report(run.step())
                 if stop.is_set():
                     run.save()
+                    where = f"{quoted(folder)}{option(data)}"
                     raise Interrupted(
                         f"stopped and saved at iteration {run.iteration} of {config.iterations} in {folder}; "
-                        f"the same command goes on from there, and so does: minires resume {quoted(folder)}"
+                        f"the same command goes on from there, and so does: minires resume {where}"
                     )
     return folder
 
@@ -287,7 +289,8 @@ class _Run:
         self._record("eval", **values)
 
     def _explain(self, x: Array, lr: float) -> str:
-        advice = f"Lower the learning rate (it was {lr:g}; --lr), or warm up (--warmup-lr 0.01)"
+        cold = f"Lower the learning rate (it was {lr:g}; --lr), or warm up (--warmup-lr 0.01)"
+        advice = cold if self.warm else f"Lower the learning rate of the warm-up (it was {lr:g}; --warmup-lr)"
         if checkpoint.load(self.folder):
             advice += f", and choose another --out: the checkpoint in {self.folder} is from before"
         begins = f"{self.config.net} diverged at iteration {self.iteration}: the loss is not finite. "
@@ -347,7 +350,7 @@ def note_who_trains(folder: Path, iteration: int) -> None:
     "provenance" is that of the first iteration; "continued" lists from which iteration another one took over.
     """
     record, here = read_record(folder), provenance()
-    first = record.get("provenance") if iteration else here
+    first = record.get("provenance", {}) if iteration else here
     parts = [part for part in record.get("continued", []) if part["iteration"] < iteration]
     if (parts[-1]["provenance"] if parts else first) != here:
         parts.append({"iteration": iteration, "provenance": here})
