@@ -92,9 +92,12 @@ def test_every_shift_and_both_flips_are_equally_frequent():
     assert abs(flipped.mean() - 0.5) < 4 * 0.5 / inner.sum() ** 0.5
 
 
-def test_crop_of_three_dimensional_input_is_refused():
-    with pytest.raises(InputError, match=r"\(2, 3, 4\)"):
-        crop_and_flip(np.zeros((2, 3, 4), np.float32), np.random.default_rng(0))
+@pytest.mark.parametrize(
+    ("shape", "pad", "came"), [((2, 3, 4), 4, r"shape \(2, 3, 4\) and"), ((2, 3, 4, 1), -1, "pad -1")]
+)
+def test_crop_of_three_dimensional_input_or_by_a_negative_pad_is_refused(shape, pad, came):
+    with pytest.raises(InputError, match=came):
+        crop_and_flip(np.zeros(shape, np.float32), np.random.default_rng(0), pad)
 
 
 def test_mean_is_exact_across_chunks():

@@ -28,7 +28,7 @@ def python_file(pixels, labels, head=b""):
     def text(value):
         return b"T" + len(value).to_bytes(4, "little") + value
 
-    numbers = b"".join(b"M" + int(k).to_bytes(2, "little") for k in labels)
+    numbers = b"".join(b"J" + int(k).to_bytes(4, "little", signed=True) for k in labels)
     dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNN"
     dtype += 2 * b"J\xff\xff\xff\xff" + b"K\x00tb"
     array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
@@ -145,7 +145,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed_even_with_trust(original
         (b"\x80\x02K\x01.", "TypeError"),
         (b"not a pickle", "UnpicklingError"),
         (python_file(np.zeros((3, cifar10.PIXELS), np.uint8), [0, 1, 2]), r"found uint8 \(3, 3072\)"),
-        (python_file(some_pixels(0), [11] * cifar10.RECORDS), r"expected a label in 0..9 in record 0, found 11"),
+        (python_file(some_pixels(0), [-1] * cifar10.RECORDS), r"expected a label in 0..9 in record 0, found -1"),
     ],
     ids=["empty", "no data", "no dict", "no pickle", "three records", "a label"],
 )
@@ -248,3 +248,13 @@ def test_only_bytes_known_to_be_official_are_called_cifar10(originals, tmp_path,
     assert cifar10.read(installed).name == "CIFAR-10 (unverified copy)"
     monkeypatch.setattr(cifar10, "COPIES", {unknown.sha256: "CIFAR-10 (JPEG copy)"})
     assert cifar10.read(originals / cifar10.BINARY).name == "CIFAR-10 (JPEG copy)"
+
+
+@pytest.mark.parametrize("name", [cifar10.OFFICIAL, cifar10.UNKNOWN, *cifar10.COPIES.values()])
+def test_every_copy_of_cifar10_is_loaded_by_one_name(name):
+    assert data.key(name) == "cifar10"
+
+
+@pytest.mark.parametrize("name", ["shapes10", "shapes10-fresh"])
+def test_another_data_set_is_loaded_by_its_own_name(name):
+    assert data.key(name) == name

@@ -1,8 +1,11 @@
 import hashlib
 import io
+import runpy
+import sys
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from minires.data import cifar10
 from minires.errors import InputError
 
 OFFICIAL = "cifar-10-binary.tar.gz"
+SCRIPTS = Path(__file__).parents[1] / "data_scripts"
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +98,18 @@ def test_another_tarball_is_refused_unless_trusted(tarball, tmp_path):
     assert not list((tmp_path / "cache").iterdir())
     check_installed(cifar10.install(other, trust=True))
     assert data.load().name == "CIFAR-10 (unverified copy)"
+
+
+def test_the_command_installs_another_tarball_where_it_is_told_if_trusted(tmp_path, run_cli):
+    other, into = tmp_path / "classroom.tar.gz", tmp_path / "x"
+    other.write_bytes(make_tar(files()))
+    words = ("data", "cifar10", "--from", other, "--into", into)
+    code, _, err = run_cli(*words)
+    assert (code, "--trust" in err, list(into.iterdir())) == (2, True, [])
+    code, out, _ = run_cli(*words, "--trust")
+    folder = into / cifar10.BINARY
+    assert (code, out) == (0, f"CIFAR-10 (unverified copy) is in {folder}: 100 training and 20 test images\n")
+    check_installed(folder)
 
 
 def special(name, kind=tarfile.REGTYPE, target=""):
@@ -268,3 +284,60 @@ def test_a_whole_data_set_is_kept_and_a_damaged_one_replaced(mirrors, tarball):
     seal.write_text(official)
     (folder / "data_batch_3.bin").unlink()
     check_installed(cifar10.download(progress=False))
+
+
+# --------------------------------------------------------------------------------------------------------- the scripts
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Run one of data_scripts; returns exit code, standard output, standard error."""
+
+    def run(name, *words):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+        try:
+            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+            code = 0
+        except SystemExit as e:
+            code = e.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_is_packed_for_a_class_room_is_installed_as_the_same_images(named, tarball, tmp_path, run_script):
+    packed = tmp_path / "packed.tar.gz"
+    folder = cifar10.install(tarball, tmp_path / "elsewhere" if named else None)
+    code, out, _ = run_script("pack_cifar10.py", *([folder] if named else []), packed)
+    assert (code, out) == (0, f"{hashlib.sha256(packed.read_bytes()).hexdigest()} {packed}\n")
+    with tarfile.open(packed) as tar:
+        assert tar.getnames() == list(files())
+    check_installed(cifar10.install(packed, tmp_path / "student", trust=True))
+    assert data.load("cifar10", tmp_path / "student").sha256 == cifar10.read(folder).sha256
+
+
+def test_a_script_prints_where_it_downloaded_to(mirrors, tmp_path, run_script):
+    mirrors("good")
+    folder = tmp_path / "x" / cifar10.BINARY
+    assert run_script("get_cifar10.py", tmp_path / "x")[:2] == (0, f"{folder}\n")
+    check_installed(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "reason"),
+    [
+        ("pack_cifar10.py", (), "give one or two paths"),
+        ("pack_cifar10.py", ("--help",), "give one or two paths"),
+        ("pack_cifar10.py", ("a", "b", "c"), "give one or two paths"),
+        ("pack_cifar10.py", ("nowhere", "c.tar.gz"), "--data names nowhere"),
+        ("get_cifar10.py", ("--help",), "expected the folder to put CIFAR-10 into"),
+        ("get_cifar10.py", ("a", "b"), "expected the folder to put CIFAR-10 into"),
+    ],
+)
+def test_a_wrong_call_of_a_script_is_refused(name, words, reason, tmp_path, monkeypatch, run_script):
+    monkeypatch.setattr(cifar10, "download", lambda *_: pytest.fail("downloads"))
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run_script(name, *words)
+    assert (code, out, reason in err, "Traceback" in err) == (2, "", True, False)
+    assert not list(tmp_path.iterdir())

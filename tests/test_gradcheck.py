@@ -141,6 +141,19 @@ def test_changing_an_argument_in_place_is_refused(victim):
     assert refused("changed", forward, backward, X.copy()).argument == victim
 
 
+def test_an_error_above_the_default_tolerance_passes_a_wider_one():
+    def backward(dy, cache):
+        return 1.0001 * ops.relu_backward(dy, cache)
+
+    refused("wrong", ops.relu_forward, backward, X)
+    assert 1e-6 < check_op(ops.relu_forward, backward, X, rtol=1e-2).error < 1.1e-4
+
+
+def test_an_op_may_write_every_output_into_one_array():
+    y = np.empty_like(X)
+    assert check_op(lambda x: (np.multiply(x, 2, out=y), ()), lambda dy, _: 2 * dy, X).error < 1e-8
+
+
 def test_float32_input_is_checked_in_float64():
     report = check_op(ops.conv2d_forward, ops.conv2d_backward, X.astype("float32"), W.astype("float32"))
     assert report.error < 1e-8
@@ -166,7 +179,7 @@ def test_a_dropped_imaginary_part_is_refused():
 
 
 class Scale(Layer):
-    """y = a x, and every way to get its backward wrong."""
+    """y = a x + b, and every way to get its backward wrong."""
 
     def __init__(self, bug=None):
         super().__init__()
@@ -188,27 +201,54 @@ class Scale(Layer):
         self.grads["a"] = da
         if self.bug != "forgets b":
             self.grads["b"] = db
-        return dy * self.params["a"] * (2 if self.bug == "doubles dx" else 1)
+        dx = dy * self.params["a"] * {"doubles dx": 2, "dx off by 1e-4": 1.0001}.get(self.bug, 1)
+        if self.bug == "changes dy":
+            dy += 1
+        return dx
+
+
+class OneOutput(Scale):
+    """Writes every output into the same array."""
+
+    def forward(self, x, train=False):
+        self.y = vars(self).get("y", np.empty_like(x))
+        self.y[...] = super().forward(x, train)
+        return self.y
 
 
 KINDS = {
-    "stale cache": "wrong",
-    "changes x": "changed",
-    "adds up": "uncovered",
-    "forgets b": "uncovered",
-    "doubles dx": "wrong",
+    "stale cache": ("wrong", "a"),
+    "changes x": ("changed", "x"),
+    "changes dy": ("changed", "y"),
+    "adds up": ("uncovered", "a"),
+    "forgets b": ("uncovered", "b"),
+    "doubles dx": ("wrong", "x"),
+    "dx off by 1e-4": ("wrong", "x"),
 }
 
 
-def test_a_right_layer_passes():
-    assert check_layer(Scale(), X).error < 1e-8
+@pytest.mark.parametrize("layer", [Scale(), OneOutput()])
+def test_a_right_layer_passes(layer):
+    assert check_layer(layer, X).error < 1e-8
 
 
 @pytest.mark.parametrize("bug", KINDS)
 def test_a_wrong_layer_is_caught(bug):
     with pytest.raises(GradientError) as e:
         check_layer(Scale(bug), X)
-    assert e.value.kind == KINDS[bug]
+    assert (e.value.kind, e.value.argument) == KINDS[bug]
+
+
+def test_a_layer_is_checked_by_the_tolerance_and_at_as_many_elements_as_asked_for():
+    report = check_layer(Scale("dx off by 1e-4"), X, rtol=1e-2, elements=5)
+    assert 1e-6 < report.error < 1.1e-4
+    assert [row.checked for row in report.rows] == [5, 1, 1]
+
+
+def test_a_cotangent_of_ones_is_refused_for_a_batch_norm_layer_too():
+    with pytest.raises(GradientError) as e:
+        check_layer(BatchNorm(2), X, cotangent=np.ones_like(X))
+    assert (e.value.kind, e.value.argument) == ("vacuous", "x")
 
 
 def test_the_layer_itself_is_left_alone():

@@ -45,8 +45,8 @@ def test_imagenet_networks_cost_what_table_1_says(depth):
 def test_the_stem_of_imagenet_networks_is_that_of_table_1():
     stem = imagenet_resnet(18).children
     assert list(stem)[:5] == ["conv", "bn", "relu", "maxpool", "stage1"]
-    assert (stem["conv"].params["w"].shape, stem["conv"].stride) == ((7, 7, 3, 64), 2)
-    assert (stem["maxpool"].size, stem["maxpool"].stride) == (3, 2)
+    assert (stem["conv"].params["w"].shape, stem["conv"].stride, stem["conv"].pad) == ((7, 7, 3, 64), 2, 3)
+    assert (stem["maxpool"].size, stem["maxpool"].stride, stem["maxpool"].pad) == (3, 2, 1)
 
 
 @pytest.mark.parametrize("depth", [8, 20, 56])
@@ -154,6 +154,9 @@ def test_state_is_a_copy_and_load_state_restores_the_function(rng):
     net.forward(x, train=True)  # moves the running statistics
     state, before = net.state(), net.forward(x)
     assert not any(np.shares_memory(state[k], p) for k, p in net.parameters().items())
+    kept = {name: value.copy() for name, value in state.items()}
+    net.forward(x + 1, train=True)  # moves them on, but not in the copy
+    assert all(np.array_equal(kept[k], v) for k, v in state.items())
     other = resnet(8, rng=2)
     live = other.parameters()
     assert not np.array_equal(other.forward(x), before)
@@ -186,6 +189,26 @@ def test_astype_reaches_every_array(rng):
     assert {g.dtype.name for g in net.gradients().values()} == {"float64"}
     with pytest.raises(InputError, match="float16"):
         net.astype("float16")
+
+
+def test_converting_a_network_drops_the_gradients(rng):
+    net = resnet(8)
+    net.forward(rng.standard_normal((2, 8, 8, 3)).astype("float32"), train=True)
+    net.backward(np.ones((2, 10), "float32"))
+    assert net.gradients()
+    assert not net.astype("float64").gradients()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda net: net.astype("float64"), lambda net: net.use("numba"), lambda net: net.forget()],
+    ids=["astype", "use", "forget"],
+)
+def test_a_change_of_dtype_or_backend_and_forget_drop_what_forward_kept(change, rng):
+    net = resnet(8)
+    net.forward(rng.standard_normal((2, 8, 8, 3)).astype("float32"), train=True)
+    with pytest.raises(InputError, match="every backward needs"):
+        change(net).backward(np.ones((2, 10), "float32"))
 
 
 def test_two_networks_on_two_backends_live_side_by_side():
@@ -235,6 +258,14 @@ def test_batch_norm_and_the_last_layer_begin_as_documented():
     assert not fc.params["b"].any()
 
 
+def test_eps_is_added_to_the_variance_in_training_and_in_evaluation(rng):
+    norm, x = BatchNorm(3, eps=0.5).astype("float64"), rng.standard_normal((4, 2, 2, 3))
+    trained = norm.forward(x, train=True)
+    np.testing.assert_allclose(trained, (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 0.5), rtol=1e-12)
+    mean, var = norm.buffers["running_mean"], norm.buffers["running_var"]
+    np.testing.assert_allclose(norm.forward(x), (x - mean) / np.sqrt(var + 0.5), rtol=1e-12)
+
+
 def test_running_statistics_follow_with_the_unbiased_variance(rng):
     norm, x = BatchNorm(3, momentum=0.25), rng.standard_normal((4, 2, 2, 3)).astype("float32")
     norm.forward(x, train=True)
@@ -277,6 +308,22 @@ def test_layer_outputs_are_in_order_and_leave_no_trace(rng):
     assert all("forward" not in vars(layer) for _, layer in net.named_layers())
 
 
+@pytest.mark.parametrize(
+    "walk",
+    [lambda net, x: recompute_statistics(net, [x]), layer_outputs],
+    ids=["recompute_statistics", "layer_outputs"],
+)
+def test_a_refused_image_leaves_momenta_and_layers_as_they_were(walk):
+    net = resnet(8)
+    norms = [layer for _, layer in net.named_layers() if isinstance(layer, BatchNorm)]
+    norms[3].momentum = 0.3
+    before = [norm.momentum for norm in norms]
+    with pytest.raises(InputError, match="channels"):
+        walk(net, np.zeros((2, 8, 8, 4), "float32"))
+    assert [norm.momentum for norm in norms] == before
+    assert all("forward" not in vars(layer) for _, layer in net.named_layers())
+
+
 # ----------------------------------------------------------------------------------------------------------- mistakes
 
 
@@ -295,7 +342,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name):
 @pytest.mark.parametrize(
     ("name", "title"),
     [("plain20", "plain20"), ("plain-20", "plain20"), ("resnet56", "resnet56"), ("resnet20B", "resnet20B"),
-     ("resnet-20A", "resnet20"), ("imagenet-resnet18", "imagenet-resnet18"),
+     ("resnet-20A", "resnet20"), (" resnet56 ", "resnet56"), ("imagenet-resnet18", "imagenet-resnet18"),
      ("imagenet-resnet18A", "imagenet-resnet18"), ("imagenet-resnet18C", "imagenet-resnet18C")],
 )  # fmt: skip
 def test_networks_are_found_by_name(name, title):

@@ -19,13 +19,18 @@ def test_three_steps_by_hand():
 
 def test_a_step_changes_the_networks_own_arrays_and_not_the_gradients():
     w, g = np.ones(3, "float32"), np.ones(3, "float32")
-    SGD({"w": w}).step({"w": g}, 0.1)
+    sgd = SGD({"w": w})
+    sgd.step({"w": g}, 0.1)
     np.testing.assert_allclose(w, 1 - 0.1 * (1 + 1e-4), rtol=1e-6)
     np.testing.assert_array_equal(g, 1)
-    assert w.dtype == np.float32
+    assert w.dtype == sgd.velocity["w"].dtype == np.float32
 
 
-@pytest.mark.parametrize("bad", [{"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -1e-4}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"momentum": 1.0}, {"momentum": -0.1}, {"momentum": np.nan}, {"weight_decay": -1e-4}, {"weight_decay": np.inf},
+     {"weight_decay": np.nan}],
+)  # fmt: skip
 def test_senseless_settings_are_refused(bad):
     with pytest.raises(InputError, match=next(iter(bad))):
         SGD({}, **bad)

@@ -135,6 +135,31 @@ def test_a_solution_passes_with_exit_code_0(tmp_path, run_cli):
     assert (code, "relu_backward: passed" in out) == (0, True)
 
 
+def test_of_a_file_with_two_exercises_the_one_it_is_named_after_is_graded(tmp_path, run_cli, monkeypatch):
+    monkeypatch.setattr(grading, "EXAMPLES", 5)
+    file = relu("return dy * positive", tmp_path)
+    file.write_text(file.read_text() + "\n\ndef relu_forward(x):\n    raise NotImplementedError\n")
+    code, out, _ = run_cli("exercise", "check", file)
+    assert (code, "relu_backward: passed" in out) == (0, True)
+    code, _, err = run_cli("exercise", "check", file.rename(tmp_path / "mine.py"))
+    assert (code, "found relu_forward, relu_backward" in err) == (2, True)
+
+
+@pytest.mark.usefixtures("unshrunk")
+@pytest.mark.parametrize(
+    ("cache", "message"),
+    [
+        (lambda x: x > 0, "The cache, last of what is returned, must be a tuple, got ndarray."),
+        (lambda x: (x >= 0,), "What is returned is right, but the backward makes a wrong gradient of this cache.\ndx"),
+    ],
+    ids=["no tuple", "x >= 0"],
+)
+def test_a_wrong_cache_is_named(cache, message):
+    report = school.check(lambda x: (np.maximum(x, 0), cache(x)), "relu_forward")
+    assert not report.passed
+    assert message in report.message
+
+
 def test_a_forward_whose_cache_the_backward_cannot_use_is_told_so():
     def relu_forward(x):
         return np.maximum(x, 0), (x, 1)
