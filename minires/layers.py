@@ -128,7 +128,7 @@ class Layer:
         """Convert parameters and running statistics to "float32" or "float64"; return self.
 
         The arrays are new: those that `parameters` gave before, and an optimizer made of them, no longer belong to it.
-        Gradients are dropped.
+        Gradients are dropped, and what forward kept.
         """
         if dtype not in ("float32", "float64"):
             raise InputError(f"dtype must be float32 or float64, got {dtype!r}")
@@ -139,7 +139,7 @@ class Layer:
         return self
 
     def use(self, backend: str) -> Self:
-        """Let every layer call the ops of `backend`; return self."""
+        """Let every layer call the ops of `backend`, and drop what forward kept; return self."""
         get_ops(backend)
         for _, layer in self.named_layers():
             layer.backend, layer._cache = backend, None
