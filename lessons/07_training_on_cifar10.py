@@ -540,7 +540,7 @@ panels[0].set(xlabel="layer, from the input", ylabel="deviation of the response"
 panels[1].set(xlabel="layer, largest first")
 panels[1].legend()
 summary = ", ".join(f"{name} {value:.2f}" for name, value in level.items())
-figure.suptitle(f"Mean response after {config['iterations']:,} steps: {summary}", x=0.01, ha="left")
+figure.suptitle(f"Mean response, step {config['iterations']:,}: {summary}", x=0.01, ha="left")
 show(figure, f"Standard deviation of each layer's response, in order and sorted, for four nets. Means: {summary}.")
 
 # %%
