@@ -256,6 +256,7 @@ def test_an_odd_line_among_the_metrics_is_passed_over(run_cli, trained, line):
     with open(trained / "metrics.jsonl", "a") as f:
         f.write(line + "\n")
     assert run_cli("plot", trained) == (0, table, "")
+    assert run_cli("plot", trained, "--kind", "layers")[0] == 0
 
 
 @pytest.mark.parametrize(

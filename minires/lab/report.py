@@ -113,7 +113,7 @@ def _figures(runs: Sequence[Run]) -> list[str]:
     """Each kind of figure that the runs have something for."""
     wanted = {"errors": plots.message(runs)}
     if len({run.depth for run in plots.drawable("depth", runs)}) > 1:
-        wanted["depth"] = f"Error at the end against depth. {plots.message(runs)}"
+        wanted["depth"] = f"Error against depth. {plots.message(runs)}"
     if plots.drawable("layers", runs):
         wanted["layers"] = "Gradient norms and responses by layer"
     return [_figure(plots.FIGURES[kind](runs), text) for kind, text in wanted.items()]
