@@ -171,7 +171,7 @@ table(
 source(numba_conv._filter_pixels)
 
 # %% [markdown]
-# Layers with a stride, and kernels of other sizes, are computed in this way. For 3x3 at stride 1, which is most of a ResNet and the layers measured one by one in this lesson, the library first adds up neighbouring pixels, and neighbouring weights, in a way that leaves 16 multiplications of 36 (Winograd's algorithm); what is left are matrix products again, computed from the same tiles.
+# Layers with a stride, and kernels of other sizes, are computed in this way. For 3x3 at stride 1, which is most of a ResNet and the layers measured one by one in this lesson, the library first adds up neighbouring pixels, and neighbouring weights, in a way that leaves 36 multiplications of 144 (Winograd's algorithm); what is left are matrix products again, computed from the same tiles.
 #
 # `tile_outer` is where the vectors are. It is not Python that runs, but Python that *writes instructions* for LLVM, the compiler below Numba: load a row of filters, spread one pixel over a vector, multiply and add.
 
@@ -336,7 +336,7 @@ claims(
 #
 # - The speed on *your* machine, until you run it. Vectors of 64 bytes, more cores or another memory move every point of the roofline.
 # - That Numba is needed for such kernels, or Python. C with intrinsics does the same; here everything stays in one language.
-# - How Winograd's algorithm comes to its 16 multiplications (`minires/ops/numba_winograd.py` has the equations), and graphics processors.
+# - How Winograd's algorithm comes to its 36 multiplications (`minires/ops/numba_winograd.py` has the equations), and graphics processors.
 
 # %% [markdown]
 # ## Exercises
@@ -345,7 +345,7 @@ claims(
 #
 # **To think about.** Batch norm needs the mean before it can subtract it. How many times must it read its input? Can the variance be had in the same pass as the mean, and what does that cost in precision?
 #
-# **For the weekend.** Write `conv2d_forward` in Numba with a tile of 4 pixels by 16 filters held in a small local array, without the intrinsics of `simd.py`. How near do you come to the library's kernel, which multiplies 16 times where you do it 36 times, and does the compiler keep your tile in registers?
+# **For the weekend.** Write `conv2d_forward` in Numba with a tile of 4 pixels by 16 filters held in a small local array, without the intrinsics of `simd.py`. How near do you come to the library's kernel, which multiplies once where you do it four times, and does the compiler keep your tile in registers?
 
 # %% [markdown]
 # ## Where to read on

@@ -36,10 +36,10 @@ VECTOR_BYTES = _host_vector_bytes()
 # (rows, registers) of a tile by register width in bytes. Measured on 16@32x32, 32@16x16, 64@8x8 in float32 as a share
 # of the speed of a BLAS matrix product. 32 bytes (AMD Zen 3, 16 registers): 4x2 0.94-1.03, 2x4 0.84-0.93, 5x2 0.55 to
 # 0.88, 6x2 0.65-0.88, 8x1 0.66-0.72, 3x4 0.45. 64 bytes (Intel Xeon, 32 registers): 8x2 forward is 1.3 times as fast
-# as 8x1 on 32 and 64 channels; on 16, where one register is a whole pixel, 16x1 is 1.05 times as fast.
+# as 8x1 on 32 and 64 channels; on 16, where one register is a whole pixel, 16x1 is alike (AMD Zen 4).
 PIXEL_TILE = {16: (4, 2), 32: (4, 2), 64: (8, 2)}[VECTOR_BYTES]
 IMAGES = 4  # images a chunk of work: 32 chunks in a batch of 128
-WEIGHT_CHUNKS = 16  # each has its own sum of weight gradients, so this many copies of w are added up at the end
+WEIGHT_CHUNKS = 8  # each has its own sum of weights' gradients: 16 take 1.1 to 1.3 times as long on 64 channels
 ONE = (0,)  # the height of a tile of one row
 CACHE_LINE = 64  # bytes
 
@@ -210,12 +210,6 @@ def store(typingctx: Any, array: types.Array, position: types.Type, value: Vecto
 
 
 @intrinsic
-def zeros(typingctx: Any, like: types.Array) -> Codegen:
-    """Return a vector of zeros, as wide as a register is for the values of the array `like`."""
-    return Vector(like.dtype, VECTOR_BYTES * 8 // like.dtype.bitwidth)(like), _zero
-
-
-@intrinsic
 def pair(typingctx: Any, like: types.Array) -> Codegen:
     """Return two registers of zeros as one vector: while one waits for its sum, the other is added to."""
     return Vector(like.dtype, 2 * VECTOR_BYTES * 8 // like.dtype.bitwidth)(like), _zero
@@ -243,7 +237,7 @@ def _define_arithmetic(python_operator: Callable, instruction: str) -> None:
     @intrinsic
     def apply(typingctx: Any, a: Vector, b: Vector) -> Codegen:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-            return getattr(builder, instruction)(*args)
+            return getattr(builder, instruction)(*args, flags=("contract",))
 
         return a(a, b), codegen
 
