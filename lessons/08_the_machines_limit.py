@@ -227,12 +227,12 @@ for name in dict.fromkeys(point[0] for point in points):
 axes.plot([], [], "o", color=NUMBA, ms=8, label="compiled backend")
 axes.plot([], [], "s", color=NUMPY, ms=8, label="NumPy backend")
 axes.legend(loc="lower right")
-axes.set(xlabel="operations per byte that must be moved", ylabel="GFLOP/s", ylim=(0.5, peak * 2.5))
+axes.set(xlabel="operations per byte that must be moved", ylabel="GFLOP/s", ylim=(0.5, peak * 4))
 axes.set_title("Convolutions are bound by arithmetic, batch norm and ReLU by memory")
 show(
     figure,
     "A roofline: a slope of memory bandwidth that ends in a flat roof of peak arithmetic. ReLU and batch norm lie under the slope, "
-    "three convolutions near the flat part; circles are the compiled backend, squares NumPy.",
+    "three convolutions near the flat part, on either side of it; circles are the compiled backend, squares NumPy.",
 )
 
 # %%

@@ -41,9 +41,9 @@ M = 4  # rows and columns of outputs in a tile
 SIDE = M + 2  # and of inputs
 PRODUCTS = SIDE * SIDE
 
-# The points: 0, P, -P, Q, -Q and infinity. Root mean square errors in float32, of outputs and of weights' gradients:
-# 5.3e-7 and 1.3e-6 here, the least of those tried, 1.1e-6 and 2.9e-6 with the usual 1 and 2. F(2x2, 3x3), which has 64
-# products for the same outputs: 1.7e-7 and 6.1e-7.
+# The points: 0, P, -P, Q, -Q and infinity. These two round least of those tried: root mean square errors on 16 to 64
+# channels, float32, are 4.9e-7 to 8.3e-7 of outputs and of weights' gradients; with the usual 1 and 2 they are 1.0e-6
+# to 1.9e-6, and F(2x2, 3x3), which has 64 products for the same outputs, has 1.6e-7 to 4.8e-7.
 P, Q = 5 / 8, 3 / 2
 PP, QQ = P * P, Q * Q
 POINTS = np.array([0, P, -P, Q, -Q])
