@@ -118,13 +118,14 @@ def test_convolution_by_winograd_equals_numpy(seed, dtype, N, H, W, C, K, pad):
 def test_winograd_in_float32_rounds_by_few_units_of_the_last_place():
     """With the usual points 1 and 2 errors are twice as large, and this fails."""
     rng, eps = np.random.default_rng(0), np.finfo(np.float32).eps
-    x, w, dy = (normal(rng, shape, "float32") for shape in ((8, 16, 16, 16), (3, 3, 16, 16), (8, 16, 16, 16)))
-    (y, cache), (exact, cache64) = (ops.conv2d_forward(*arrays, 1, 1) for ops, arrays in (
-        (compiled, (x, w)), (plain, (x.astype("float64"), w.astype("float64")))
-    ))  # fmt: skip
-    gradients, exact_gradients = compiled.conv2d_backward(dy, cache), plain.conv2d_backward(dy.astype("float64"), cache64)
-    for ours, theirs, units in zip((y, *gradients), (exact, *exact_gradients), (6, 6, 10), strict=True):
-        assert np.sqrt(np.mean((ours - theirs) ** 2) / np.mean(theirs**2)) < units * eps
+    shapes = (8, 16, 16, 16), (3, 3, 16, 16), (8, 16, 16, 16)
+    x, w, dy = (normal(rng, shape, "float32") for shape in shapes)
+    y, cache = compiled.conv2d_forward(x, w, 1, 1)
+    exact, exact_cache = plain.conv2d_forward(x.astype("float64"), w.astype("float64"), 1, 1)
+    ours = y, *compiled.conv2d_backward(dy, cache)
+    theirs = exact, *plain.conv2d_backward(dy.astype("float64"), exact_cache)
+    for rounded, a, units in zip(ours, theirs, (6, 6, 10), strict=True):
+        assert np.sqrt(np.mean((rounded - a) ** 2) / np.mean(a**2)) < units * eps
 
 
 @given(seeds, dtypes, st.sampled_from([1, 2, 3]), sizes, sizes, channels)
