@@ -48,6 +48,7 @@ BackendOption = Annotated[str | None, typer.Option(help="numba (compiled, the de
 EveryOption = Annotated[int | None, typer.Option(help="Iterations between evaluations [default: a quarter of all].")]
 WarmupOption = Annotated[float | None, typer.Option(help="Learning rate until the training error is below 80 %.")]
 MovingOption = Annotated[bool, typer.Option("--moving-average", help="Evaluate with batch norm's moving averages.")]
+AugmentOption = Annotated[bool | None, typer.Option("--augment/--no-augment", help="Crop and flip; quick does not.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 
@@ -94,6 +95,7 @@ def degradation_command(
     lr: Annotated[float | None, typer.Option(help="Learning rate, if not the tier's; without its warm-up.")] = None,
     warmup_lr: WarmupOption = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step, if not as many as the tier's.")] = None,
+    augment: AugmentOption = None,
     eval_images: Annotated[int | None, typer.Option(help="Images for errors, if not as many as the tier's.")] = None,
     eval_every: Annotated[int | None, typer.Option(help="Iterations between evaluations, if not the tier's.")] = None,
     moving_average: MovingOption = False,
@@ -102,9 +104,10 @@ def degradation_command(
 ) -> None:
     """Train plain and residual nets side by side, draw their errors, and check what was claimed of them.
 
-    All tiers but the quick one divide the learning rate by 10 at half and at three quarters of the way; the lesson tier
-    warms up before. The same command goes on where it was stopped, and only draws what is finished. Claims read from
-    the runs are printed; one that does not hold makes the exit code 1. Claims that take computing: minires claims.
+    All tiers but the quick one crop and flip, and divide the learning rate by 10 at half and at three quarters of the
+    way; the lesson tier warms up before. The same command goes on where it was stopped, and only draws what is
+    finished. Claims read from the runs are printed; one that does not hold makes the exit code 1. Claims that take
+    computing: minires claims.
 
     Example: minires degradation --tier lesson --seeds 3
     """
@@ -127,19 +130,14 @@ def degradation_command(
         moving_average=moving_average,
         warmup_lr=warmup_lr,
         batch_size=batch_size,
+        augment=augment,
         backend=choose(backend),
     )
-    folder = out or RUNS / f"degradation-{slug(found)}-{base.iterations}"
-    warm = f" after a warm-up at {base.warmup_lr:g}" if base.warmup_lr else ""
-    say(f"Recipe: {base.iterations} iterations, batch {base.batch_size}, lr {base.lr:g}{warm}, {base.backend} backend")
+    folder = out or RUNS / f"degradation-{found.slug}-{base.iterations}"
+    say(f"Recipe: {degradation.in_words(base)}")
     folders = degradation.run(names, seeds, base, folder, found, quiet, say)
     show(folders, folder / "degradation.png")
     print_claims(folders)
-
-
-def slug(found: Dataset) -> str:
-    """Name of the data for a folder's name."""
-    return found.name.split()[0].lower()
 
 
 def print_claims(folders: list[Path], compute: bool = False, data: Path | None = None) -> None:
@@ -178,6 +176,7 @@ def train_command(
     lr: LrOption = 0.1,
     warmup_lr: WarmupOption = None,
     batch_size: BatchOption = 128,
+    augment: AugmentOption = True,
     eval_images: EvalOption = 2000,
     eval_every: EveryOption = None,
     moving_average: MovingOption = False,
@@ -202,10 +201,11 @@ def train_command(
         moving_average=moving_average,
         warmup_lr=warmup_lr,
         batch_size=batch_size,
+        augment=augment,
         seed=seed,
         backend=choose(backend),
     )
-    folder = out or RUNS / f"{name}-{slug(found)}-{iterations}-seed{seed}"
+    folder = out or RUNS / f"{name}-{found.slug}-{iterations}-seed{seed}"
     run_one(degradation.recipe(config), folder, found, quiet)
 
 

@@ -51,7 +51,8 @@ def record(tmp_path):
             size = TIERS[tier]
             base = Config(net, name, size.iterations, lr=size.lr, seed=seed, eval_images=1000)
             base = replace(base, milestones=recipes.paper_milestones(size.iterations))
-            config = replace(base, **{"batch_size": size.batch_size, "warmup_lr": size.warmup_lr} | changes)
+            sizes = {key: getattr(size, key) for key in ("batch_size", "warmup_lr", "augment")}
+            config = replace(base, **sizes | changes)
             run = tmp_path / folder / f"{net}-seed{seed}"
             checkpoint.make_folder(run)
             origin = {"name": name, "source": "nowhere", "sha256": sha256}
@@ -88,6 +89,8 @@ def test_tiers_have_the_papers_schedule_and_the_quick_one_none(shapes):
     assert configs["paper"].milestones == (32_000, 48_000)
     assert all(recipes.tier_name(c.to_json()) == name for name, c in configs.items())
     assert recipes.tier_name(replace(configs["quick"], lr=0.1).to_json()) is None
+    assert recipes.tier_name(replace(configs["quick"], augment=True).to_json()) is None
+    assert degradation.base_config(shapes, "quick", augment=True).augment
     for change in ({"milestones": (500,)}, {"momentum": 0.0}, {"weight_decay": 0.0}, {"augment": False}):
         assert recipes.tier_name(replace(configs["lesson"], **change).to_json()) is None
 
@@ -728,8 +731,12 @@ def test_a_browser_shows_the_report(record, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [(), ("--warmup-lr", 0.0012345678), ("--lr", 0.01234567, "--moving-average", "--backend", "numpy")],
-    ids=["cold", "warm", "of its own"],
+    [
+        (),
+        ("--warmup-lr", 0.0012345678, "--augment"),
+        ("--lr", 0.01234567, "--moving-average", "--backend", "numpy"),
+    ],
+    ids=["cold", "warm and augmented", "of its own"],
 )
 def test_the_report_says_the_command_that_makes_its_runs_again(run_cli, tmp_path, shapes, monkeypatch, options):
     monkeypatch.chdir(tmp_path)

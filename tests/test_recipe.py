@@ -82,12 +82,14 @@ def test_the_defaults_are_the_papers():
 
 
 def test_what_was_registered_before_the_runs_stays_as_it_was():
-    registered = {name: (t.iterations, t.batch_size, t.lr, t.warmup_lr, t.margin) for name, t in TIERS.items()}
+    registered = {
+        name: (t.iterations, t.batch_size, t.lr, t.warmup_lr, t.augment, t.margin) for name, t in TIERS.items()
+    }
     assert registered == {
-        "quick": (280, 64, 0.01, None, 10),
-        "lesson": (2_000, 128, 0.1, 0.01, 15),
-        "quarter": (16_000, 128, 0.1, None, 5),
-        "paper": (64_000, 128, 0.1, None, 1),
+        "quick": (280, 64, 0.01, None, False, 10),
+        "lesson": (2_000, 128, 0.1, 0.01, True, 15),
+        "quarter": (16_000, 128, 0.1, None, True, 5),
+        "paper": (64_000, 128, 0.1, None, True, 1),
     }
     measured = {name: (t.eval_images, t.evaluations) for name, t in TIERS.items()}
     assert measured == {"quick": (512, 2), "lesson": (2_000, 5), "quarter": (5_000, 16), "paper": (10_000, 32)}
@@ -214,11 +216,11 @@ def asked(monkeypatch, shapes, tmp_path):
 
 OPTIONS = (
     "--dataset", "shapes10", "--iterations", 2500, "--out", "here", "--lr", 0.2, "--warmup-lr", 0.02, "--quiet",
-    "--batch-size", 16, "--eval-images", 8, "--eval-every", 7, "--moving-average", "--backend", "numpy",
+    "--batch-size", 16, "--eval-images", 8, "--eval-every", 7, "--moving-average", "--backend", "numpy", "--no-augment",
 )  # fmt: skip
 RECIPE = Config(
     "plain14", "shapes10", 2500, batch_size=16, lr=0.2, milestones=(1250, 1875), warmup_lr=0.02, eval_every=7,
-    eval_images=8, bn_images=0, backend="numpy",
+    eval_images=8, bn_images=0, backend="numpy", augment=False,
 )  # fmt: skip
 
 

@@ -37,6 +37,11 @@ class Dataset:
     source: str
     fresh: Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]] | None = None
 
+    @property
+    def slug(self) -> str:
+        """Name for the name of a folder."""
+        return self.name.split()[0].lower()
+
     @cached_property
     def sha256(self) -> str:
         """Hash over shapes, dtypes and contents of the four arrays: what a run's record names its data by."""

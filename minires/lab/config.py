@@ -137,6 +137,8 @@ class Tier:
     batch_size : int
     warmup_lr : float or None
         For every net; None leaves it to `paper_warmup`.
+    augment : bool
+        See `Config`.
     """
 
     iterations: int
@@ -146,13 +148,15 @@ class Tier:
     margin: float
     batch_size: int = 128
     warmup_lr: float | None = None
+    augment: bool = True
 
 
 # Margins are well below what two full sets of public runs on CIFAR-10 show (github.com/a-martyn/resnet): plain-56 is 30
 # to 40 points above plain-20 over epochs 3 to 20, and 2.6 and 4.4 points at the end.
 TIERS = {
-    # At the paper's 0.1, residual nets need longer to leave plain ones; and to leave chance takes steps, not images.
-    "quick": Tier(280, 0.01, 512, 2, 10, batch_size=64),
+    # At the paper's 0.1, residual nets need longer to leave plain ones; and to leave chance takes steps, not images. No
+    # image is seen twice, so crops and flips, which are against learning by heart, would only slow the start.
+    "quick": Tier(280, 0.01, 512, 2, 10, batch_size=64, augment=False),
     # Of so few steps ResNet-56 would spend a quarter at chance, were the first ones at 0.1.
     "lesson": Tier(2_000, 0.1, 2_000, 5, 15, warmup_lr=0.01),
     "quarter": Tier(16_000, 0.1, 5_000, 16, 5),
@@ -162,12 +166,12 @@ TIERS = {
 
 def tier_name(config: Mapping[str, Any]) -> str | None:
     """Tier that a run's config belongs to, if any: its size and all of its recipe."""
-    own = config["iterations"], config["lr"], config["batch_size"], config["warmup_lr"]
-    rest = tuple(config["milestones"]), config["momentum"], config["weight_decay"], config["augment"]
-    if rest != (paper_milestones(config["iterations"]), Config.momentum, Config.weight_decay, Config.augment):
+    own = config["iterations"], config["lr"], config["batch_size"], config["warmup_lr"], config["augment"]
+    rest = tuple(config["milestones"]), config["momentum"], config["weight_decay"]
+    if rest != (paper_milestones(config["iterations"]), Config.momentum, Config.weight_decay):
         return None
     for name, t in TIERS.items():
-        if own == (t.iterations, t.lr, t.batch_size, t.warmup_lr or paper_warmup(config["net"], t.lr)):
+        if own == (t.iterations, t.lr, t.batch_size, t.warmup_lr or paper_warmup(config["net"], t.lr), t.augment):
             return name
     return None
 

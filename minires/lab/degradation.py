@@ -55,6 +55,7 @@ def base_config(
     eval_every: int | None = None,
     moving_average: bool = False,
     warmup_lr: float | None = None,
+    augment: bool | None = None,
     **rest: Any,
 ) -> Config:
     """Recipe of a tier, or of another size by its rules; what is None is the tier's.
@@ -64,7 +65,7 @@ def base_config(
     data : Dataset
         Where it has fewer images than the tier evaluates on, fewer are taken.
     tier : {"quick", "lesson", "quarter", "paper"}
-    net, iterations, lr, batch_size, eval_images, eval_every
+    net, iterations, lr, batch_size, eval_images, eval_every, augment
         As in `Config`.
     moving_average : bool
         Evaluate with batch norm's moving averages, not recomputed ones.
@@ -95,8 +96,17 @@ def base_config(
         eval_every=max(1, iterations // size.evaluations) if eval_every is None else eval_every,
         bn_images=0 if moving_average else eval_images,
         warmup_lr=size.warmup_lr if warmup_lr is None and lr is None else warmup_lr,
+        augment=size.augment if augment is None else augment,
         **rest,
     )
+
+
+def in_words(config: Config) -> str:
+    """What is done in every run of an experiment."""
+    warm = f" after a warm-up at {config.warmup_lr:g}" if config.warmup_lr else ""
+    crops = "with" if config.augment else "without"
+    size = f"{config.iterations} iterations, batch {config.batch_size}, lr {config.lr:g}{warm}"
+    return f"{size}, {crops} crops and flips, {config.backend} backend"
 
 
 def run_folder(out: Path, config: Config) -> Path:

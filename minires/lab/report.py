@@ -86,9 +86,7 @@ def commands(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         c = run.config
         size = tier_name(c)
-        length = f"--tier {size}" if size else f"--iterations {c['iterations']} --lr {c['lr']}"
-        if c["warmup_lr"] and not size:
-            length += f" --warmup-lr {c['warmup_lr']}"
+        length = f"--tier {size}" if size else f"{_recipe(c)} --{'' if c['augment'] else 'no-'}augment"
         data = "cifar10" if run.data["name"].startswith("CIFAR-10") else run.data["name"]
         rest = f"--batch-size {c['batch_size']} --eval-images {c['eval_images']} --eval-every {c['eval_every']}"
         moving = "" if c["bn_images"] else " --moving-average"
@@ -103,10 +101,15 @@ def commands(runs: Sequence[Run]) -> list[str]:
                 made.append(f"minires degradation {length} --nets {','.join(names)} --seeds {len(seeds)} {rest}")
                 continue
             for c in (run.config for run in members if run.net in names):  # an experiment has seeds 0 .. K-1
-                warm = f" --warmup-lr {c['warmup_lr']}" if c["warmup_lr"] else ""
-                recipe = f"--iterations {c['iterations']} --lr {c['lr']}{warm}"
-                made.append(f"minires train {c['net']} --seed {c['seed']} {recipe} {rest}")
+                plain = "" if c["augment"] else " --no-augment"
+                made.append(f"minires train {c['net']} --seed {c['seed']} {_recipe(c)}{plain} {rest}")
     return made
+
+
+def _recipe(config: Mapping[str, Any]) -> str:
+    """Options that both training commands have for length and learning rate."""
+    warm = f" --warmup-lr {config['warmup_lr']}" if config["warmup_lr"] else ""
+    return f"--iterations {config['iterations']} --lr {config['lr']}{warm}"
 
 
 def _figures(runs: Sequence[Run]) -> list[str]:
