@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each core has a worker; more threads of NumPy would only spin
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # nor should those of OpenMP
 
 import numpy as np
 import pytest

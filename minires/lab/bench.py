@@ -1,13 +1,13 @@
 """How fast is it? Training steps and inference of the same network, backend against backend and against PyTorch.
 
-Each contender lives in a process of its own with the same threads, and waits without computing while another is timed;
-rounds go in turn, so that a machine whose speed drifts is fair to all. Medians are quoted, with the extremes.
+Each contender lives in a process of its own, with as many threads, which wait as its library lets them, and computes
+nothing while another is timed; rounds go in turn, so that a machine whose speed drifts is fair to all. Medians are
+quoted, with the extremes.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
 import time
 from collections import defaultdict
@@ -122,11 +122,7 @@ def worker(make: Callable[..., Steps], *arguments: Any) -> Iterator[Any]:
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads that do not run
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
-    policy = os.environ.get("OMP_WAIT_POLICY")
-    os.environ["OMP_WAIT_POLICY"] = policy or "passive"  # the same for all: threads sleep while they wait
     process.start()
-    if policy is None:
-        del os.environ["OMP_WAIT_POLICY"]
     theirs.close()
     try:
         yield ours
