@@ -576,6 +576,7 @@ def test_two_commands_that_differ_in_one_option_are_two_recipes(record):
     assert names(bn_images=0) == ["plain20, recomputed statistics", "plain20, moving averages"]
     assert names(warmup_lr=0.001) == ["plain20, no warm-up", "plain20, warm-up 0.001"]
     assert names(lr=0.01000001) == ["plain20, lr 0.01", "plain20, lr 0.01000001"]
+    assert names(augment=True) == ["plain20, no crops and flips", "plain20, crops and flips"]
     assert names(eval_images=64) == ["plain20, eval images 1000", "plain20, eval images 64"]
     assert names(sha256="1" * 64) == ["plain20, images 000000000000", "plain20, images 111111111111"]
 

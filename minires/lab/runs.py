@@ -146,6 +146,7 @@ def recipe(run: Run) -> dict[str, str]:
         "batch_size": "batch {}",
         "lr": "lr {}",
         "warmup_lr": "warm-up {}" if run.config["warmup_lr"] else "no warm-up",
+        "augment": "crops and flips" if run.config["augment"] else "no crops and flips",
         "bn_images": "recomputed statistics" if run.config["bn_images"] else "moving averages",
     }
     others = (name for name in run.config if name not in (*words, "net", "dataset", "seed"))
