@@ -366,3 +366,18 @@ def test_results_equal_numpy_on_other_processors(tmp_path, name, most_bytes):
 
 if __name__ == "__main__":
     report()
+
+
+def test_threads_are_told_how_to_wait_unless_the_user_said_it(monkeypatch):
+    names, seen = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"), []
+    monkeypatch.setattr(jit.numba, "get_num_threads", lambda: seen.append([os.environ.get(name) for name in names]))
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    jit.start_threads()
+    assert seen.pop() == ["passive", "3000"]
+    assert not set(names) & set(os.environ)  # programs that are started later choose for themselves
+    for name in names:
+        with monkeypatch.context() as users:
+            users.setenv(name, "1")
+            jit.start_threads()
+    assert not seen
