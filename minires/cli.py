@@ -48,7 +48,7 @@ BackendOption = Annotated[str | None, typer.Option(help="numba (compiled, the de
 EveryOption = Annotated[int | None, typer.Option(help="Iterations between evaluations [default: a quarter of all].")]
 WarmupOption = Annotated[float | None, typer.Option(help="Learning rate until the training error is below 80 %.")]
 MovingOption = Annotated[bool, typer.Option("--moving-average", help="Evaluate with batch norm's moving averages.")]
-AugmentOption = Annotated[bool | None, typer.Option("--augment/--no-augment", help="Crop and flip; quick does not.")]
+AugmentOption = Annotated[bool | None, typer.Option("--augment/--no-augment", help="Crop and flip the images.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 

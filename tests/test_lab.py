@@ -691,9 +691,9 @@ def test_the_report_says_which_run_was_made_where_and_repeats_single_seeds_one_b
     path.write_text(json.dumps(told))
     runs = find_runs([folder])
     assert "<tr><th></th><th>plain20 seed 3</th><th>resnet20 seed 3</th></tr>" in report.page(runs, {})
-    assert [command.split(" --iter")[0] for command in report.commands(runs)] == [
-        "minires train plain20 --seed 3", "minires train resnet20 --seed 3",
-    ]  # fmt: skip
+    assert [command.split(" --batch")[0] for command in report.commands(runs)] == [
+        f"minires train {net} --seed 3 --iterations 280 --lr 0.01 --no-augment" for net in ("plain20", "resnet20")
+    ]
 
 
 def test_the_report_repeats_no_more_seeds_of_a_net_than_were_run(record):

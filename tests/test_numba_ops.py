@@ -364,10 +364,6 @@ def test_results_equal_numpy_on_other_processors(tmp_path, name, most_bytes):
     assert in_process(tmp_path, NUMBA_CPU_NAME=name, NUMBA_NUM_THREADS="2")["vector_bytes"] <= most_bytes
 
 
-if __name__ == "__main__":
-    report()
-
-
 def test_threads_are_told_how_to_wait_unless_the_user_said_it(monkeypatch):
     names, seen = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"), []
     monkeypatch.setattr(jit.numba, "get_num_threads", lambda: seen.append([os.environ.get(name) for name in names]))
@@ -381,3 +377,7 @@ def test_threads_are_told_how_to_wait_unless_the_user_said_it(monkeypatch):
             users.setenv(name, "1")
             jit.start_threads()
     assert not seen
+
+
+if __name__ == "__main__":
+    report()

@@ -39,7 +39,7 @@ class Dataset:
 
     @property
     def slug(self) -> str:
-        """Name for the name of a folder."""
+        """First word of the name, for names of folders."""
         return self.name.split()[0].lower()
 
     @cached_property

@@ -1,8 +1,8 @@
 """How fast is it? Training steps and inference of the same network, backend against backend and against PyTorch.
 
-Each contender lives in a process of its own, with as many threads, which wait as its library lets them, and computes
-nothing while another is timed; rounds go in turn, so that a machine whose speed drifts is fair to all. Medians are
-quoted, with the extremes.
+Each contender lives in a process of its own, has as many threads as the others, which wait for each other as its
+library lets them, and computes nothing while another is timed; rounds go in turn, so that a machine whose speed drifts
+is fair to all. Medians are quoted, with the extremes.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class Tier:
 # to 40 points above plain-20 over epochs 3 to 20, and 2.6 and 4.4 points at the end.
 TIERS = {
     # At the paper's 0.1, residual nets need longer to leave plain ones; and to leave chance takes steps, not images. No
-    # image is seen twice, so crops and flips, which are against learning by heart, would only slow the start.
+    # image is seen twice, so crops and flips, which are against learning by heart, have nothing to do.
     "quick": Tier(280, 0.01, 512, 2, 10, batch_size=64, augment=False),
     # Of so few steps ResNet-56 would spend a quarter at chance, were the first ones at 0.1.
     "lesson": Tier(2_000, 0.1, 2_000, 5, 15, warmup_lr=0.01),

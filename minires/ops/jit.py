@@ -72,9 +72,10 @@ def start_threads() -> None:
     """Load Numba's threads so that they spin for a moment when they wait, then sleep, unless the user said otherwise.
 
     A step has hundreds of parallel loops, and to wake a sleeping thread takes long in a virtual machine: measured on
-    two cores, a step of 64 images took 0.65 to 0.9 of its time with GOMP_SPINCOUNT=3000 instead of 0, and no less with
-    20,000. But beside another busy program loops wait for a spinning thread to lose its turn: 1.2 to 1.4 times the time
-    with 3,000, and 1.5 to 2.2 times with 8,000 and more. OpenMP's own value is 300,000.
+    two cores, a step of 64 images took 0.65 to 0.9 of its time with GOMP_SPINCOUNT=3000 instead of 0; one of 128
+    images, with 20,000, a tenth less again. But beside another busy program loops wait for a spinning thread to lose
+    its turn: 1.2 to 1.4 times the time with 3,000, and 1.5 to 2.2 times with 8,000 and more. GNU's own value is
+    300,000.
     """
     ours = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}  # of GNU's OpenMP; others sleep at once
     if ours.keys() & os.environ.keys():
