@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minires import InputError, cli, data, plain, resnet
+from minires import InputError, cli, data, get_ops, plain, resnet
 from minires.data import per_pixel_mean, shapes10, training_batch
 from minires.lab import checkpoint, claims, degradation, live, plots, report
 from minires.lab import config as recipes
@@ -214,6 +214,7 @@ def test_two_runs_of_one_net_and_seed_in_one_folder_decide_nothing(record):
 
 def test_records_are_judged_without_the_backend_that_made_them(record, monkeypatch):
     monkeypatch.setattr("minires.ops.importlib.util.find_spec", lambda name: None)
+    get_ops.cache_clear()
     with pytest.raises(InputError, match="needs Numba"):
         initial_net(Config("plain8", JPEG, 1, backend="numba"))
     found = verdicts(Path(__file__).parents[1] / "lessons" / "runs" / "lesson-cifar10")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType
 
 from minires.errors import InputError
@@ -34,6 +35,7 @@ def prepare(backend: str, report: Callable[[str], None]) -> None:
             ops.warm_up()
 
 
+@cache
 def get_ops(backend: str) -> ModuleType:
     """Return the module that holds every op of `backend`.
 

@@ -58,32 +58,48 @@ def _first_mean(x: Array, image: int, C: int) -> Array:
     for i in range(0, image, C):
         for c in range(C):
             mean[c] += x[i + c]
-    return mean * x.dtype.type(C / image)
+    for c in range(C):
+        mean[c] *= x.dtype.type(C / image)
+    return mean
 
 
-@kernel
-def _moments(x: Array, image: int, C: int, strip: int, block: int) -> Array:
-    """Mean and variance of each channel: (2, C), in float64.
-
-    var = mean of d^2 - (mean of d)^2 with d = x - centre cancels if the centre is far from the mean. The mean of the
-    first image is near: its distance is at most sqrt(N var), so that no data lose more than a factor N, and real data
-    next to nothing.
-    """
-    centre = _first_mean(x, image, C)
-    column = _spread(centre, strip)
-    sums = np.empty(((x.size + block - 1) // block, 2, strip), x.dtype)
-    for b in prange(len(sums)):
-        for j in range(0, strip, 2 * len(register(x))):
-            c, total, squares = load_pair(column, j), pair(x), pair(x)
-            for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                d = load_or(x, i, c) - c
-                total, squares = total + d, squares + d * d
-            store(sums, 2 * b * strip + j, total)
-            store(sums, (2 * b + 1) * strip + j, squares)
-    moments = _added_up(sums, C) / (x.size // C)
-    moments[1] = np.maximum(moments[1] - moments[0] * moments[0], 0)
-    moments[0] += centre
+@inner
+def _statistics(sums: Array, centre: Array, M: int) -> Array:
+    """Mean and variance of each channel, (2, C) in float64, from the sums of d = x - centre and d^2 over M values."""
+    moments = _added_up(sums, len(centre))
+    for c in range(len(centre)):
+        mean = moments[0, c] / M
+        var = moments[1, c] / M - mean * mean
+        moments[0, c], moments[1, c] = mean + centre[c], 0.0 if var < 0 else var  # NaN stays
     return moments
+
+
+@inner
+def _forward_rows(moments: Array, gamma: Array, beta: Array, eps: float) -> tuple:
+    """Return mean, scale and beta as `_normalise` needs them; and scale and inv_std, (2, C) in float64."""
+    rows, factors = np.empty((3, len(gamma)), gamma.dtype), np.empty((2, len(gamma)))
+    for c in range(len(gamma)):
+        factors[1, c] = 1 / math.sqrt(moments[1, c] + eps)
+        factors[0, c] = gamma[c] * factors[1, c]
+        rows[0, c], rows[1, c], rows[2, c] = moments[0, c], factors[0, c], beta[c]
+    return rows, factors
+
+
+@inner
+def _backward_rows(sums: Array, mean: Array, factors: Array, M: int) -> tuple:
+    """Return mean, scale, share_dy and share_d as dx needs them; and the gradients of gamma and beta, (2, C)."""
+    totals, rows, gradients = _added_up(sums, len(mean)), np.empty((4, len(mean)), mean.dtype), np.empty_like(factors)
+    for c in range(len(mean)):
+        scale, inv_std = factors[0, c], factors[1, c]
+        dbeta, dgamma = totals[0, c], totals[1, c] * inv_std
+        gradients[0, c], gradients[1, c] = dgamma, dbeta
+        rows[0, c], rows[1, c] = mean[c], scale
+        rows[2, c], rows[3, c] = scale * dbeta / M, scale * inv_std * dgamma / M
+    return rows, gradients
+
+
+# What has to be done between loops over all values is done number by number: of an expression with arrays in a kernel
+# Numba makes a loop over threads, and to wake them for 16 channels takes longer than the channels do.
 
 
 @kernel
@@ -98,8 +114,36 @@ def _normalise(x: Array, rows: Array, y: Array, strip: int, block: int) -> None:
 
 
 @kernel
-def _gradient_sums(dy: Array, x: Array, mean: Array, strip: int, block: int) -> Array:
-    """Of each channel the sum of dy, and that of dy * d with d = x - mean: (2, C), in float64."""
+def _batch(x: Array, gamma: Array, beta: Array, eps: float, y: Array, image: int, strip: int, block: int) -> tuple:
+    """Normalise by mean and variance of the batch: return both, and scale and inv_std; each (2, C) in float64.
+
+    var = mean of d^2 - (mean of d)^2 with d = x - centre cancels if the centre is far from the mean. The mean of the
+    first image is near: its distance is at most sqrt(N var), so that no data lose more than a factor N, and real data
+    next to nothing.
+    """
+    centre = _first_mean(x, image, len(gamma))
+    column = _spread(centre, strip)
+    sums = np.empty(((x.size + block - 1) // block, 2, strip), x.dtype)
+    for b in prange(len(sums)):
+        for j in range(0, strip, 2 * len(register(x))):
+            c, total, squares = load_pair(column, j), pair(x), pair(x)
+            for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
+                d = load_or(x, i, c) - c
+                total, squares = total + d, squares + d * d
+            store(sums, 2 * b * strip + j, total)
+            store(sums, (2 * b + 1) * strip + j, squares)
+    moments = _statistics(sums, centre, x.size // len(gamma))
+    rows, factors = _forward_rows(moments, gamma, beta, eps)
+    _normalise(x, rows, y, strip, block)
+    return moments, factors
+
+
+@kernel
+def _gradient(dy: Array, x: Array, mean: Array, factors: Array, dx: Array, strip: int, block: int) -> Array:
+    """Compute dx = dy * scale - share_dy - d * share_d, d = x - mean; return the gradients of gamma and beta, (2, C).
+
+    Both, and the shares, need two sums over the batch: that of dy, and that of dy * d.
+    """
     column = _spread(mean, strip)
     sums = np.empty(((x.size + block - 1) // block, 2, strip), x.dtype)
     for b in prange(len(sums)):
@@ -110,20 +154,16 @@ def _gradient_sums(dy: Array, x: Array, mean: Array, strip: int, block: int) -> 
                 total, products = total + g, products + g * (load_pair(x, i) - m)
             store(sums, 2 * b * strip + j, total)
             store(sums, (2 * b + 1) * strip + j, products)
-    return _added_up(sums, len(mean))
-
-
-@kernel
-def _gradient_input(dy: Array, x: Array, rows: Array, dx: Array, strip: int, block: int) -> None:
-    """Compute dx = dy * scale - share_dy - (x - mean) * share_d with (mean, scale, share_dy, share_d) = rows."""
+    rows, gradients = _backward_rows(sums, mean, factors, x.size // len(mean))
     means, scales = _spread(rows[0], strip), _spread(rows[1], strip)
     shares_dy, shares_d = _spread(rows[2], strip), _spread(rows[3], strip)
-    for b in prange((x.size + block - 1) // block):
+    for b in prange(len(sums)):
         for j in range(0, strip, 2 * len(register(x))):
-            mean, scale = load_pair(means, j), load_pair(scales, j)
+            m, s = load_pair(means, j), load_pair(scales, j)
             share_dy, share_d = load_pair(shares_dy, j), load_pair(shares_d, j)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                store(dx, i, load_pair(dy, i) * scale - share_dy - (load_pair(x, i) - mean) * share_d)
+                store(dx, i, load_pair(dy, i) * s - share_dy - (load_pair(x, i) - m) * share_d)
+    return gradients
 
 
 # ---------------------------------------------------------------------------------------------------------- public ops
@@ -132,25 +172,20 @@ def _gradient_input(dy: Array, x: Array, rows: Array, dx: Array, strip: int, blo
 def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
     """Read x twice and write y once; the cache holds x and the statistics, and xhat is never stored."""
     checks.batchnorm(x, eps, gamma=gamma, beta=beta)
-    x = contiguous(x)
+    x, gamma, beta = contiguous(x), contiguous(gamma), contiguous(beta)
     y = np.empty_like(x)
-    mean, var = _moments(x.reshape(-1), x[0].size, x.shape[-1], *_sizes(x))
-    inv_std = 1 / np.sqrt(var + eps)
-    rows = np.array([mean, gamma * inv_std, beta], x.dtype)
-    _normalise(x.reshape(-1), rows, y.reshape(-1), *_sizes(x))
-    return y, rows[0].copy(), var.astype(x.dtype), (x, rows[0], gamma * inv_std, inv_std)
+    moments, factors = _batch(x.reshape(-1), gamma, beta, eps, y.reshape(-1), x[0].size, *_sizes(x))
+    mean, var = moments.astype(x.dtype)
+    return y, mean, var, (x, mean.copy(), factors)
 
 
 def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """Read dy and x for the two sums, and again for dx."""
-    x, mean, scale, inv_std = cache
+    x, mean, factors = cache
     checks.same_shape("batchnorm_backward", "dy", dy, x.shape)
-    dy, dx, M = contiguous(dy, x.dtype), np.empty_like(x), x.size // x.shape[-1]
-    dbeta, sum_dy_d = _gradient_sums(dy.reshape(-1), x.reshape(-1), mean, *_sizes(x))
-    dgamma = sum_dy_d * inv_std
-    rows = np.array([mean, scale, scale * dbeta / M, scale * inv_std * dgamma / M], x.dtype)
-    _gradient_input(dy.reshape(-1), x.reshape(-1), rows, dx.reshape(-1), *_sizes(x))
-    return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+    dy, dx = contiguous(dy, x.dtype), np.empty_like(x)
+    dgamma, dbeta = _gradient(dy.reshape(-1), x.reshape(-1), mean, factors, dx.reshape(-1), *_sizes(x)).astype(x.dtype)
+    return dx, dgamma, dbeta
 
 
 def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:

@@ -17,11 +17,12 @@ import numpy as np
 from numba import prange
 
 from minires.ops.jit import inner, kernel
+from minires.ops.numba_transforms import filters, filters_gradient, gradient, image, output
 from minires.ops.simd import (
     IMAGES,
     PIXEL_TILE,
     WEIGHT_CHUNKS,
-    Vector,
+    contiguous,
     expect,
     lanes,
     load_inside,
@@ -41,15 +42,6 @@ M = 4  # rows and columns of outputs in a tile
 SIDE = M + 2  # and of inputs
 PRODUCTS = SIDE * SIDE
 
-# The points: 0, P, -P, Q, -Q and infinity. These two round least of those tried: root mean square errors on 16 to 64
-# channels, float32, are 4.9e-7 to 8.3e-7 of outputs and of weights' gradients; with the usual 1 and 2 they are 1.0e-6
-# to 1.9e-6, and F(2x2, 3x3), which has 64 products for the same outputs, has 1.6e-7 to 4.8e-7.
-P, Q = 5 / 8, 3 / 2
-PP, QQ = P * P, Q * Q
-POINTS = np.array([0, P, -P, Q, -Q])
-SCALES = np.array([[np.prod(np.delete(point - POINTS, i))] for i, point in enumerate(POINTS)])
-G = np.vstack([POINTS[:, None] ** [0, 1, 2] / SCALES, [0, 0, 1]])
-
 # How many tiles are transformed and multiplied together, while they are near, forward and for the weights' gradient.
 # Half as many and twice as many take from 2 % less to 14 % more, with 32 and with 64 bytes (AMD Zen 4).
 TILES, WEIGHT_TILES = 16, 32
@@ -67,33 +59,13 @@ def _tile(K: int, dtype: np.dtype) -> tuple[tuple, tuple]:
     return (0,) * rows, (0,) * (1 if K % (vectors * lanes(dtype)) else vectors)
 
 
-# ---------------------------------------------------------------------------------------------------------- transforms
-# Each of these does its matrix to one direction of a tile; the tile's other direction is done by calling it again.
+# ---------------------------------------------------------------------------------------------------- tiles in memory
 
 
 @inner
-def _image(d0: Vector, d1: Vector, d2: Vector, d3: Vector, d4: Vector, d5: Vector) -> tuple:
-    """B^T d."""
-    even_p, odd_p = d4 - d2 * QQ, (d3 - d1 * QQ) * P
-    even_q, odd_q = d4 - d2 * PP, (d3 - d1 * PP) * Q
-    first, last = d0 * (PP * QQ) - d2 * (PP + QQ) + d4, d1 * (PP * QQ) - d3 * (PP + QQ) + d5
-    return first, even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, last
-
-
-@inner
-def _output(m0: Vector, m1: Vector, m2: Vector, m3: Vector, m4: Vector, m5: Vector) -> tuple:
-    """A^T m."""
-    sum_p, difference_p, sum_q, difference_q = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-    y0, y1 = m0 + sum_p + sum_q, difference_p * P + difference_q * Q
-    return y0, y1, sum_p * PP + sum_q * QQ, m5 + difference_p * (P * PP) + difference_q * (Q * QQ)
-
-
-@inner
-def _gradient(y0: Vector, y1: Vector, y2: Vector, y3: Vector) -> tuple:
-    """A dy."""
-    even_p, odd_p = y0 + y2 * PP, (y1 + y3 * PP) * P
-    even_q, odd_q = y0 + y2 * QQ, (y1 + y3 * QQ) * Q
-    return y0, even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, y3
+def _read3(x: Array, at: int, step: int) -> tuple:
+    """Three vectors of x, `step` apart."""
+    return load_inside(x, at), load_inside(x, at + step), load_inside(x, at + 2 * step)
 
 
 @inner
@@ -107,6 +79,14 @@ def _read6(x: Array, at: int, step: int) -> tuple:
     """Six vectors of x, `step` apart."""
     x0, x1, x2, x3 = _read4(x, at, step)
     return x0, x1, x2, x3, load_inside(x, at + 4 * step), load_inside(x, at + 5 * step)
+
+
+@inner
+def _write3(x: Array, at: int, step: int, values: tuple) -> None:
+    """Write three vectors to x, `step` apart."""
+    store_inside(x, at, values[0])
+    store_inside(x, at + step, values[1])
+    store_inside(x, at + 2 * step, values[2])
 
 
 @inner
@@ -134,6 +114,21 @@ def _write_pixels(y: Array, at: int, count: int, values: tuple) -> None:
 
 
 @inner
+def _filter_points(w: Array, c: int, k: int, u: Array, at: int, apart: int) -> None:
+    """Write G g G^T of a register of filters k, channel c; in `u` its elements lie `apart`."""
+    _, _, C, K = w.shape
+    corner, line = c * K + k, 3 * C * K
+    g0, g1 = filters(*_read3(w, corner, line)), filters(*_read3(w, corner + C * K, line))
+    g2 = filters(*_read3(w, corner + 2 * C * K, line))
+    _write6(u, at, apart, filters(g0[0], g1[0], g2[0]))
+    _write6(u, at + 6 * apart, apart, filters(g0[1], g1[1], g2[1]))
+    _write6(u, at + 12 * apart, apart, filters(g0[2], g1[2], g2[2]))
+    _write6(u, at + 18 * apart, apart, filters(g0[3], g1[3], g2[3]))
+    _write6(u, at + 24 * apart, apart, filters(g0[4], g1[4], g2[4]))
+    _write6(u, at + 30 * apart, apart, filters(g0[5], g1[5], g2[5]))
+
+
+@inner
 def _image_tiles(padded: Array, i: int, v: Array, at: int, apart: int, step: int, block: int) -> None:
     """Write B^T d B of the tiles in row i of tiles, which lie M pixels apart and share two columns.
 
@@ -143,16 +138,16 @@ def _image_tiles(padded: Array, i: int, v: Array, at: int, apart: int, step: int
     line = columns * C
     for c in range(0, C, len(register(padded))):
         corner, to = M * i * line + c, at + c // len(register(padded)) * block
-        d0, d1 = _image(*_read6(padded, corner, line)), _image(*_read6(padded, corner + C, line))
+        d0, d1 = image(*_read6(padded, corner, line)), image(*_read6(padded, corner + C, line))
         for _ in range(columns // M):
-            d2, d3 = _image(*_read6(padded, corner + 2 * C, line)), _image(*_read6(padded, corner + 3 * C, line))
-            d4, d5 = _image(*_read6(padded, corner + 4 * C, line)), _image(*_read6(padded, corner + 5 * C, line))
-            _write6(v, to, apart, _image(d0[0], d1[0], d2[0], d3[0], d4[0], d5[0]))
-            _write6(v, to + 6 * apart, apart, _image(d0[1], d1[1], d2[1], d3[1], d4[1], d5[1]))
-            _write6(v, to + 12 * apart, apart, _image(d0[2], d1[2], d2[2], d3[2], d4[2], d5[2]))
-            _write6(v, to + 18 * apart, apart, _image(d0[3], d1[3], d2[3], d3[3], d4[3], d5[3]))
-            _write6(v, to + 24 * apart, apart, _image(d0[4], d1[4], d2[4], d3[4], d4[4], d5[4]))
-            _write6(v, to + 30 * apart, apart, _image(d0[5], d1[5], d2[5], d3[5], d4[5], d5[5]))
+            d2, d3 = image(*_read6(padded, corner + 2 * C, line)), image(*_read6(padded, corner + 3 * C, line))
+            d4, d5 = image(*_read6(padded, corner + 4 * C, line)), image(*_read6(padded, corner + 5 * C, line))
+            _write6(v, to, apart, image(d0[0], d1[0], d2[0], d3[0], d4[0], d5[0]))
+            _write6(v, to + 6 * apart, apart, image(d0[1], d1[1], d2[1], d3[1], d4[1], d5[1]))
+            _write6(v, to + 12 * apart, apart, image(d0[2], d1[2], d2[2], d3[2], d4[2], d5[2]))
+            _write6(v, to + 18 * apart, apart, image(d0[3], d1[3], d2[3], d3[3], d4[3], d5[3]))
+            _write6(v, to + 24 * apart, apart, image(d0[4], d1[4], d2[4], d3[4], d4[4], d5[4]))
+            _write6(v, to + 30 * apart, apart, image(d0[5], d1[5], d2[5], d3[5], d4[5], d5[5]))
             d0, d1 = d4, d5
             corner += M * C
             to += step
@@ -166,19 +161,19 @@ def _output_tiles(m: Array, at: int, width: int, apart: int, y: Array, n: int, i
     for q in range(0, width, len(register(y))):
         for j in range((OW + M - 1) // M):
             source, to, count = at + j * width + q, (n * OH + M * i) * line + M * j * K + k + q, OW - M * j
-            m0 = _output(*_read6(m, source, SIDE * apart))
-            m1 = _output(*_read6(m, source + apart, SIDE * apart))
-            m2 = _output(*_read6(m, source + 2 * apart, SIDE * apart))
-            m3 = _output(*_read6(m, source + 3 * apart, SIDE * apart))
-            m4 = _output(*_read6(m, source + 4 * apart, SIDE * apart))
-            m5 = _output(*_read6(m, source + 5 * apart, SIDE * apart))
-            _write_pixels(y, to, count, _output(m0[0], m1[0], m2[0], m3[0], m4[0], m5[0]))
+            m0 = output(*_read6(m, source, SIDE * apart))
+            m1 = output(*_read6(m, source + apart, SIDE * apart))
+            m2 = output(*_read6(m, source + 2 * apart, SIDE * apart))
+            m3 = output(*_read6(m, source + 3 * apart, SIDE * apart))
+            m4 = output(*_read6(m, source + 4 * apart, SIDE * apart))
+            m5 = output(*_read6(m, source + 5 * apart, SIDE * apart))
+            _write_pixels(y, to, count, output(m0[0], m1[0], m2[0], m3[0], m4[0], m5[0]))
             if rows > 1:
-                _write_pixels(y, to + line, count, _output(m0[1], m1[1], m2[1], m3[1], m4[1], m5[1]))
+                _write_pixels(y, to + line, count, output(m0[1], m1[1], m2[1], m3[1], m4[1], m5[1]))
             if rows > 2:
-                _write_pixels(y, to + 2 * line, count, _output(m0[2], m1[2], m2[2], m3[2], m4[2], m5[2]))
+                _write_pixels(y, to + 2 * line, count, output(m0[2], m1[2], m2[2], m3[2], m4[2], m5[2]))
             if rows > 3:
-                _write_pixels(y, to + 3 * line, count, _output(m0[3], m1[3], m2[3], m3[3], m4[3], m5[3]))
+                _write_pixels(y, to + 3 * line, count, output(m0[3], m1[3], m2[3], m3[3], m4[3], m5[3]))
 
 
 @inner
@@ -189,16 +184,43 @@ def _gradient_tiles(whole: Array, i: int, d: Array, at: int, apart: int) -> None
     for k in range(0, K, len(register(whole))):
         for j in range(columns // M):
             corner, to = M * i * line + M * j * K + k, at + j * K + k
-            y0 = _gradient(*_read4(whole, corner, K))
-            y1 = _gradient(*_read4(whole, corner + line, K))
-            y2 = _gradient(*_read4(whole, corner + 2 * line, K))
-            y3 = _gradient(*_read4(whole, corner + 3 * line, K))
-            _write6(d, to, SIDE * apart, _gradient(y0[0], y1[0], y2[0], y3[0]))
-            _write6(d, to + apart, SIDE * apart, _gradient(y0[1], y1[1], y2[1], y3[1]))
-            _write6(d, to + 2 * apart, SIDE * apart, _gradient(y0[2], y1[2], y2[2], y3[2]))
-            _write6(d, to + 3 * apart, SIDE * apart, _gradient(y0[3], y1[3], y2[3], y3[3]))
-            _write6(d, to + 4 * apart, SIDE * apart, _gradient(y0[4], y1[4], y2[4], y3[4]))
-            _write6(d, to + 5 * apart, SIDE * apart, _gradient(y0[5], y1[5], y2[5], y3[5]))
+            y0 = gradient(*_read4(whole, corner, K))
+            y1 = gradient(*_read4(whole, corner + line, K))
+            y2 = gradient(*_read4(whole, corner + 2 * line, K))
+            y3 = gradient(*_read4(whole, corner + 3 * line, K))
+            _write6(d, to, SIDE * apart, gradient(y0[0], y1[0], y2[0], y3[0]))
+            _write6(d, to + apart, SIDE * apart, gradient(y0[1], y1[1], y2[1], y3[1]))
+            _write6(d, to + 2 * apart, SIDE * apart, gradient(y0[2], y1[2], y2[2], y3[2]))
+            _write6(d, to + 3 * apart, SIDE * apart, gradient(y0[3], y1[3], y2[3], y3[3]))
+            _write6(d, to + 4 * apart, SIDE * apart, gradient(y0[4], y1[4], y2[4], y3[4]))
+            _write6(d, to + 5 * apart, SIDE * apart, gradient(y0[5], y1[5], y2[5], y3[5]))
+
+
+@inner
+def _add_chunks(du: Array, c: int, k: int) -> None:
+    """Add the later chunks' sums to those of the first, in order, for channel c and a register of filters k."""
+    chunks, _, C, K = du.shape
+    for at in range(c * K + k, PRODUCTS * C * K, C * K):
+        total = load_inside(du, at)
+        for chunk in range(1, chunks):
+            total = total + load_inside(du, at + chunk * PRODUCTS * C * K)
+        store_inside(du, at, total)
+
+
+@inner
+def _filter_gradient(du: Array, c: int, k: int, dw: Array) -> None:
+    """Write G^T m G of a register of filters k, channel c, with m the first chunk of `du`."""
+    _, _, C, K = dw.shape
+    at, apart = c * K + k, C * K
+    m0 = filters_gradient(*_read6(du, at, SIDE * apart))
+    m1 = filters_gradient(*_read6(du, at + apart, SIDE * apart))
+    m2 = filters_gradient(*_read6(du, at + 2 * apart, SIDE * apart))
+    m3 = filters_gradient(*_read6(du, at + 3 * apart, SIDE * apart))
+    m4 = filters_gradient(*_read6(du, at + 4 * apart, SIDE * apart))
+    m5 = filters_gradient(*_read6(du, at + 5 * apart, SIDE * apart))
+    _write3(dw, at, apart, filters_gradient(m0[0], m1[0], m2[0], m3[0], m4[0], m5[0]))
+    _write3(dw, at + 3 * apart, apart, filters_gradient(m0[1], m1[1], m2[1], m3[1], m4[1], m5[1]))
+    _write3(dw, at + 6 * apart, apart, filters_gradient(m0[2], m1[2], m2[2], m3[2], m4[2], m5[2]))
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
@@ -237,10 +259,20 @@ def _expect_share(y: Array, row: int, last: int, TH: int, p: int) -> None:
 
 
 @kernel
-def _filter(x: Array, u: Array, y: Array, corner: tuple, rows: tuple, vectors: tuple) -> None:
-    """Write Y of all tiles; `u` is (K / width, 36, C, width), and (top, left) = `corner` is where x begins in xpad."""
-    (N, _, _, C), (panels, _, _, width), (top, left), (TH, TW, band) = x.shape, u.shape, corner, _grid(y, TILES)
+def _filter(x: Array, w: Array, y: Array, corner: tuple, rows: tuple, vectors: tuple) -> None:
+    """Write Y of all tiles; (top, left) = `corner` is where x begins in xpad.
+
+    The filters G g G^T are (K / width, 36, C, width): those of one register tile follow each other in memory.
+    """
+    (N, _, _, C), (_, _, _, K), (top, left), (TH, TW, band) = x.shape, w.shape, corner, _grid(y, TILES)
     height, span = (band * TW + len(rows) - 1) // len(rows) * len(rows), len(register(x))
+    width = len(vectors) * span
+    panels = K // width
+    u = scratch(PRODUCTS * C * K, x)
+    for c in prange(C):
+        for k in range(0, K, len(register(x))):
+            at = (k // width * PRODUCTS * C + c) * width + k % width
+            _filter_points(w, c, k, u, at, C * width)
     v_apart, m_apart, block = height * C + 2 * span, height * width + 2 * span, height * span  # no power of two
     for chunk in prange((N + IMAGES - 1) // IMAGES):
         padded = np.zeros((M * TH + 2, M * TW + 2, C), x.dtype)
@@ -276,8 +308,11 @@ def _accumulate(v: Array, at: int, C: int, d: Array, column: int, K: int, tiles:
 
 
 @kernel
-def _weigh(x: Array, dy: Array, du: Array, corner: tuple, rows: tuple, vectors: tuple) -> None:
-    """Compute du[chunk, p, c, k] = sum of (B^T d B)[p, c] (A dY A^T)[p, k] over the tiles of the chunk's images."""
+def _weigh(x: Array, dy: Array, dw: Array, du: Array, corner: tuple, rows: tuple, vectors: tuple) -> None:
+    """Write the filters' gradient: G^T m G with m[p, c, k] = sum of (B^T d B)[p, c] (A dY A^T)[p, k] over all tiles.
+
+    The chunks of images have a sum each, (chunks, 36, C, K) = `du`, and these are added in order.
+    """
     (N, _, _, C), (chunks, _, _, K), (top, left), (TH, TW, band) = x.shape, du.shape, corner, _grid(dy, WEIGHT_TILES)
     v_apart, d_apart = band * TW * C + 2 * len(register(x)), band * TW * K + 2 * len(register(x))
     for chunk in prange(chunks):
@@ -299,29 +334,23 @@ def _weigh(x: Array, dy: Array, du: Array, corner: tuple, rows: tuple, vectors: 
                     for c in range(0, C, len(rows)):
                         _accumulate(v, p * v_apart + c, C, d, p * d_apart + k, K, (last - first) * TW,
                                     du, ((chunk * PRODUCTS + p) * C + c) * K + k, rows, vectors)  # fmt: skip
+    for c in prange(C):
+        for k in range(0, K, len(register(x))):
+            _add_chunks(du, c, k)
+            _filter_gradient(du, c, k, dw)
 
 
 # ---------------------------------------------------------------------------------------------- what numba_conv calls
 
 
-def _both(F: Array, a: Array) -> Array:
-    """F a F^T for every channel and filter of a, (6, 6, C, K) or (3, 3, C, K)."""
-    rows = (F @ a.reshape(len(a), -1)).reshape(len(F), *a.shape[1:])
-    return np.asarray(F @ rows.reshape(len(F), len(a), -1)).reshape(len(F), len(F), *a.shape[2:])
-
-
 def correlate(x: Array, w: Array, y: Array, corner: tuple[int, int]) -> None:
     """Write the correlation of x with 3x3 filters w to y; (top, left) = `corner` is where x begins when padded."""
-    _, _, C, K = w.shape
-    rows, vectors = _tile(K, x.dtype)
-    width = len(vectors) * lanes(x.dtype)
-    u = _both(G.astype(x.dtype), w).reshape(PRODUCTS, C, K // width, width)
-    _filter(x, np.ascontiguousarray(u.transpose(2, 0, 1, 3)), y, corner, rows, vectors)
+    _filter(x, contiguous(w), y, corner, *_tile(w.shape[3], x.dtype))
 
 
 def correlate_weights(x: Array, dy: Array, corner: tuple[int, int]) -> Array:
-    """Return the gradient of 3x3 filters; the chunks' sums are added in order, the same on any number of threads."""
+    """Return the gradient of 3x3 filters, the same on any number of threads."""
     C, K = x.shape[3], dy.shape[3]
-    du = np.empty((min(len(x), WEIGHT_CHUNKS), PRODUCTS, C, K), x.dtype)
-    _weigh(x, dy, du, corner, *_tile(K, x.dtype))
-    return _both(G.T.astype(x.dtype), du.sum(axis=0).reshape(SIDE, SIDE, C, K))
+    dw, du = np.empty((3, 3, C, K), x.dtype), np.empty((min(len(x), WEIGHT_CHUNKS), PRODUCTS, C, K), x.dtype)
+    _weigh(x, dy, dw, du, corner, *_tile(K, x.dtype))
+    return dw

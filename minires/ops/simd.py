@@ -51,7 +51,8 @@ def lanes(dtype: np.dtype) -> int:
 
 def contiguous(a: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
     """Return `a` as kernels expect it, in native byte order: mostly `a` itself, else a copy."""
-    return np.require(a, (dtype or a.dtype).newbyteorder("="), ["C", "A", "W"])
+    dtype = (dtype or a.dtype).newbyteorder("=")
+    return a if a.dtype == dtype and a.flags.carray else np.require(a, dtype, ["C", "A", "W"])
 
 
 class Vector(types.Type):
