@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -16,12 +18,16 @@ from minires.errors import InputError
 from minires.lab.audit import macs
 from minires.lab.checkpoint import locked, make_folder
 from minires.lab.config import TIERS, Config, paper_milestones, paper_warmup
-from minires.lab.train import Progress, claim, initial_net, position, train, train_step
+from minires.lab.train import Interrupted, Progress, claim, initial_net, position, stop_requests, train, train_step
+from minires.ops import threads_to_share, use_threads
 from minires.optim import SGD
 from minires.resnet import by_name
 
 Report = Callable[[Progress], None]
+Follow = Callable[[Path, Progress], None]
+Shown = dict[str, Progress]
 DEPTHS = (20, 56)
+AT_ONCE = 2  # runs; each has its own activations in memory
 FORECAST_FROM = 50  # iterations of a net that are worth two steps of timing beforehand
 
 
@@ -124,7 +130,10 @@ def run(
     say: Callable[[str], None] = lambda _: None,
     report: Report = lambda _: None,
 ) -> list[Path]:
-    """Train every net with every seed, one after the other; what is finished already is left as it is.
+    """Train every net with every seed; what is finished already is left as it is.
+
+    Two runs at a time, each with half of the threads, where the backend can: short loops that hundreds of times in a
+    step wait for each other's threads are few then, and results are the same bits. The longest come first.
 
     Parameters
     ----------
@@ -163,14 +172,76 @@ def run(
         with locked(folder):
             claim(config, folder, data)
     left = [config.iterations - position(folder) for config, folder in zip(configs, folders, strict=True)]
-    todo = [(config, folder) for config, folder, n in zip(configs, folders, left, strict=True) if n > 0]
+    jobs = [(config, folder, n) for config, folder, n in zip(configs, folders, left, strict=True) if n > 0]
+    todo = [(config, folder) for config, folder, _ in sorted(jobs, key=lambda job: -job[2] * costs[job[0].net])]
     if any(n >= FORECAST_FROM for n in left):
         say(forecast(configs, left, data))
     with bar(sum(costs[config.net] * config.iterations for config, _ in todo), quiet) as progress:
-        for config, folder in todo:
-            title = f"{config.net} seed {config.seed} ({configs.index(config) + 1} of {len(configs)})"
-            train(config, folder, data, follower(progress, title, costs[config.net], report))
+        shown: Shown = {}
+        follow = {
+            folder: follower(progress, f"{config.net} seed {config.seed}", costs[config.net], report, shown)
+            for config, folder in todo
+        }
+        _train_together(todo, data, lambda folder, p: follow[folder](p))
     return folders
+
+
+def _train_together(
+    todo: Sequence[tuple[Config, Path]], data: Dataset, follow: Callable[[Path, Progress], None]
+) -> None:
+    """Train runs, AT_ONCE of them at a time, and follow them from the calling thread, to which Ctrl-C comes, too.
+
+    Raises
+    ------
+    InputError, DivergenceError
+        What stopped one run; the others are saved.
+    Interrupted
+        After Ctrl-C, once all runs are saved.
+    """
+    if not todo:
+        return
+    backend = todo[0][0].backend
+    threads, going = threads_to_share(backend), set[Path]()
+    news: SimpleQueue[tuple[Path, Progress | None]] = SimpleQueue()
+
+    def one(config: Config, folder: Path) -> None:
+        def report(p: Progress) -> None:
+            use_threads(backend, threads // len(going))  # one that is left alone takes all of them
+            news.put((folder, p))
+
+        try:
+            if not stop.is_set():
+                going.add(folder)
+                use_threads(backend, threads // len(going))
+                train(config, folder, data, report, stop)
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            going.discard(folder)
+            news.put((folder, None))
+
+    with stop_requests() as stop, ThreadPoolExecutor(min(AT_ONCE, threads)) as pool:
+        try:
+            futures, left = [pool.submit(one, *job) for job in todo], len(todo)
+            while left:
+                folder, p = news.get()
+                if p:
+                    follow(folder, p)
+                else:
+                    left -= 1
+        except BaseException:
+            stop.set()
+            raise
+        asked = stop.is_set()
+    errors = [e for future in futures if (e := future.exception())]
+    for e in errors:
+        if not isinstance(e, Interrupted):
+            raise e
+    if asked:
+        raise Interrupted(
+            "\n".join(map(str, errors)) or "stopped between two runs; the same command goes on from there"
+        )
 
 
 def recipe(config: Config) -> Config:
@@ -189,12 +260,20 @@ def recipe(config: Config) -> Config:
 def forecast(configs: Sequence[Config], left: Sequence[int], data: Dataset) -> str:
     """How long the iterations that are `left` of each run will take here, from two timed steps of each distinct net."""
     first = {config.net: config for config, n in zip(configs, left, strict=True) if n > 0}
-    step = {net: seconds_per_step(config, data) for net, config in first.items()}
+    backend, threads = configs[0].backend, threads_to_share(configs[0].backend)
+    at_once = min(AT_ONCE, threads, sum(n > 0 for n in left))
+    try:
+        use_threads(backend, threads // at_once)
+        step = {net: seconds_per_step(config, data) for net, config in first.items()}
+    finally:
+        use_threads(backend, threads)
     total = sum(n * step[config.net] * _with_evaluations(config) for config, n in zip(configs, left, strict=True) if n)
+    total /= at_once
     each = ", ".join(f"{net} {seconds:.2f}" for net, seconds in step.items())
     time_needed = f"{total / 60:.1f} minutes" if total < 5400 else f"{total / 3600:.1f} hours"
+    together = ", two nets at a time" if at_once > 1 else ""
     return (
-        f"This will take about {time_needed} here (seconds a step: {each}). "
+        f"This will take about {time_needed} here (seconds a step{together}: {each}). "
         "Stop it with Ctrl-C at any time; the same command goes on from there."
     )
 
@@ -224,9 +303,14 @@ def bar(total: float, quiet: bool = False) -> Any:
     return tqdm(total=total, bar_format=shape, disable=quiet, mininterval=pause, smoothing=0.05, dynamic_ncols=True)
 
 
-def follower(progress: Any, title: str, cost: float, report: Report = lambda _: None) -> Report:
-    """Return the callback that moves `progress` on by `cost` at every iteration of `title`, and calls `report`."""
-    seen = 0
+def follower(
+    progress: Any, title: str, cost: float, report: Report = lambda _: None, shown: Shown | None = None
+) -> Report:
+    """Return the callback that moves `progress` on by `cost` at every iteration of `title`, and calls `report`.
+
+    Runs that are followed side by side have one `shown`: where each of them stands.
+    """
+    seen, shown = 0, {} if shown is None else shown
 
     def follow(p: Progress) -> None:
         nonlocal seen
@@ -234,9 +318,15 @@ def follower(progress: Any, title: str, cost: float, report: Report = lambda _: 
             for position in ("initial", "n", "last_print_n"):
                 setattr(progress, position, getattr(progress, position) + cost * (p.iteration - 1 - seen))
         seen = p.iteration
-        progress.set_description_str(f"{title} {p.iteration}/{p.iterations}", refresh=False)
-        progress.set_postfix_str(f"loss {p.loss:.2f}, error {100 * p.error:.0f} %, lr {p.lr:g}", refresh=False)
+        shown[title] = p
+        where = ", ".join(f"{name} {q.iteration}/{q.iterations}" for name, q in shown.items())
+        errors = ", ".join(f"{100 * q.error:.0f} %" for q in shown.values())
+        rest = f"loss {p.loss:.2f}, error {errors}, lr {p.lr:g}" if len(shown) == 1 else f"errors {errors}"
+        progress.set_description_str(where, refresh=False)
+        progress.set_postfix_str(rest, refresh=False)
         progress.update(cost)
+        if p.iteration == p.iterations:
+            del shown[title]
         report(p)
 
     return follow

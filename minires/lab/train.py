@@ -129,7 +129,13 @@ def initial_net(config: Config) -> Network:
     return by_name(config.net, rng=stream(config.seed, "weights", 0)).use(config.backend)
 
 
-def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progress], None] = lambda _: None) -> Path:
+def train(
+    config: Config,
+    folder: Path,
+    data: Dataset,
+    report: Callable[[Progress], None] = lambda _: None,
+    stop: threading.Event | None = None,
+) -> Path:
     """Train a network by its recipe into a run folder, from where an earlier call was stopped.
 
     Parameters
@@ -140,6 +146,8 @@ def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progres
     data : Dataset
     report : callable
         Called after each iteration, for progress bars.
+    stop : Event, optional
+        Asks the run to save and stop, as Ctrl-C does; by default Ctrl-C alone. See `stop_requests`.
 
     Returns
     -------
@@ -152,7 +160,7 @@ def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progres
     DivergenceError
         If the loss is not finite.
     Interrupted
-        After Ctrl-C, once the run is saved.
+        After Ctrl-C or `stop`, once the run is saved.
     """
     net = initial_net(config)
     config = replace(config, net=net.title)  # by_name takes "resnet-20", too
@@ -161,7 +169,8 @@ def train(config: Config, folder: Path, data: Dataset, report: Callable[[Progres
         claim(config, folder, data)
         run = _Run(config, folder, data, net)
         run.restore()
-        with _stop_requests() as stop, np.errstate(over="ignore", invalid="ignore"):  # what overflows is explained
+        asked = contextlib.nullcontext(stop) if stop else stop_requests()
+        with asked as stop, np.errstate(over="ignore", invalid="ignore"):  # what overflows is explained
             if run.iteration < config.iterations:
                 note_who_trains(folder, run.iteration)
             while run.iteration < config.iterations:
@@ -369,7 +378,7 @@ def position(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
+def stop_requests() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C (or SIGTERM) into a request to save and stop; the second one interrupts at once."""
     stop, before = threading.Event(), {}
 

@@ -49,3 +49,14 @@ def get_ops(backend: str) -> ModuleType:
     if backend == "numba" and importlib.util.find_spec("numba") is None:
         raise InputError("the numba backend needs Numba: pip install numba, or choose the numpy backend")
     return importlib.import_module(f"minires.ops.{backend}_ops")
+
+
+def threads_to_share(backend: str) -> int:
+    """How many threads the ops of `backend` use, if they may be divided among Python threads that train; else 1."""
+    return int(importlib.import_module("minires.ops.jit").threads_to_share()) if backend == "numba" else 1
+
+
+def use_threads(backend: str, threads: int) -> None:
+    """Let ops that this Python thread calls use so many threads, at least one; results are the same bits anyway."""
+    if backend == "numba":
+        importlib.import_module("numba").set_num_threads(max(1, threads))

@@ -88,17 +88,25 @@ def start_threads() -> None:
             del os.environ[name]
 
 
+def threads_to_share() -> int:
+    """How many threads kernels use that are called from here; 1 if two Python threads may not call kernels at once."""
+    threads = numba.get_num_threads()
+    return threads if numba.threading_layer() in ("omp", "tbb") else 1
+
+
 def keep_freed_memory() -> None:
     """Ask the C library to keep what arrays free for the arrays of the next step, rather than return it to the system.
 
     Memory that is fetched anew is cleared page by page: measured about 8,000 page faults in a ResNet-20 step, 3-7 ms,
-    and none after this, at the same peak. Only glibc knows the call; MALLOC_* variables of the user win.
+    and none after this, at the same peak. One heap serves all threads: those that glibc makes for further threads give
+    back what is freed. Only glibc knows the call; MALLOC_* variables of the user win.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
         # M_MMAP_THRESHOLD: below 1 GiB an array lies in the heap; glibc up to 2.34 takes 32 MiB at most
         mallopt(ctypes.c_int(-3), ctypes.c_int(1 << 30)) or mallopt(ctypes.c_int(-3), ctypes.c_int(1 << 25))
         mallopt(ctypes.c_int(-1), ctypes.c_int((1 << 31) - 1))  # M_TRIM_THRESHOLD: and the heap does not shrink
+        mallopt(ctypes.c_int(-8), ctypes.c_int(1))  # M_ARENA_MAX
 
 
 def inner(function: Callable) -> Any:
