@@ -197,30 +197,32 @@ def _gradient_tiles(whole: Array, i: int, d: Array, at: int, apart: int) -> None
 
 
 @inner
-def _add_chunks(du: Array, c: int, k: int) -> None:
-    """Add the later chunks' sums to those of the first, in order, for channel c and a register of filters k."""
+def _add_chunks(du: Array, c: int, m: Array) -> None:
+    """Write the sums of channel c, all chunks added in order, to `m`, (36, K)."""
     chunks, _, C, K = du.shape
-    for at in range(c * K + k, PRODUCTS * C * K, C * K):
-        total = load_inside(du, at)
-        for chunk in range(1, chunks):
-            total = total + load_inside(du, at + chunk * PRODUCTS * C * K)
-        store_inside(du, at, total)
+    for p in range(PRODUCTS):
+        for k in range(0, K, len(register(du))):
+            at = (p * C + c) * K + k
+            total = load_inside(du, at)
+            for chunk in range(1, chunks):
+                total = total + load_inside(du, at + chunk * PRODUCTS * C * K)
+            store_inside(m, p * K + k, total)
 
 
 @inner
-def _filter_gradient(du: Array, c: int, k: int, dw: Array) -> None:
-    """Write G^T m G of a register of filters k, channel c, with m the first chunk of `du`."""
+def _filter_gradient(m: Array, k: int, dw: Array, c: int) -> None:
+    """Write G^T m G of a register of filters k, channel c."""
     _, _, C, K = dw.shape
-    at, apart = c * K + k, C * K
-    m0 = filters_gradient(*_read6(du, at, SIDE * apart))
-    m1 = filters_gradient(*_read6(du, at + apart, SIDE * apart))
-    m2 = filters_gradient(*_read6(du, at + 2 * apart, SIDE * apart))
-    m3 = filters_gradient(*_read6(du, at + 3 * apart, SIDE * apart))
-    m4 = filters_gradient(*_read6(du, at + 4 * apart, SIDE * apart))
-    m5 = filters_gradient(*_read6(du, at + 5 * apart, SIDE * apart))
-    _write3(dw, at, apart, filters_gradient(m0[0], m1[0], m2[0], m3[0], m4[0], m5[0]))
-    _write3(dw, at + 3 * apart, apart, filters_gradient(m0[1], m1[1], m2[1], m3[1], m4[1], m5[1]))
-    _write3(dw, at + 6 * apart, apart, filters_gradient(m0[2], m1[2], m2[2], m3[2], m4[2], m5[2]))
+    m0 = filters_gradient(*_read6(m, k, SIDE * K))
+    m1 = filters_gradient(*_read6(m, k + K, SIDE * K))
+    m2 = filters_gradient(*_read6(m, k + 2 * K, SIDE * K))
+    m3 = filters_gradient(*_read6(m, k + 3 * K, SIDE * K))
+    m4 = filters_gradient(*_read6(m, k + 4 * K, SIDE * K))
+    m5 = filters_gradient(*_read6(m, k + 5 * K, SIDE * K))
+    to, apart = c * K + k, C * K
+    _write3(dw, to, apart, filters_gradient(m0[0], m1[0], m2[0], m3[0], m4[0], m5[0]))
+    _write3(dw, to + 3 * apart, apart, filters_gradient(m0[1], m1[1], m2[1], m3[1], m4[1], m5[1]))
+    _write3(dw, to + 6 * apart, apart, filters_gradient(m0[2], m1[2], m2[2], m3[2], m4[2], m5[2]))
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
@@ -267,12 +269,11 @@ def _filter(x: Array, w: Array, y: Array, corner: tuple, rows: tuple, vectors: t
     (N, _, _, C), (_, _, _, K), (top, left), (TH, TW, band) = x.shape, w.shape, corner, _grid(y, TILES)
     height, span = (band * TW + len(rows) - 1) // len(rows) * len(rows), len(register(x))
     width = len(vectors) * span
-    panels = K // width
-    u = scratch(PRODUCTS * C * K, x)
+    panels, u_apart = K // width, C * width + 2 * span
+    u = scratch(PRODUCTS * panels * u_apart, x)
     for c in prange(C):
         for k in range(0, K, len(register(x))):
-            at = (k // width * PRODUCTS * C + c) * width + k % width
-            _filter_points(w, c, k, u, at, C * width)
+            _filter_points(w, c, k, u, k // width * PRODUCTS * u_apart + c * width + k % width, u_apart)
     v_apart, m_apart, block = height * C + 2 * span, height * width + 2 * span, height * span  # no power of two
     for chunk in prange((N + IMAGES - 1) // IMAGES):
         padded = np.zeros((M * TH + 2, M * TW + 2, C), x.dtype)
@@ -291,7 +292,7 @@ def _filter(x: Array, w: Array, y: Array, corner: tuple, rows: tuple, vectors: t
                     if k == 0:
                         _expect_share(y, first, last, TH, p)
                     for t in range(0, (last - first) * TW, len(rows)):
-                        _multiply(v, p * v_apart + t * span, block, C, u, (k * PRODUCTS + p) * C * width,
+                        _multiply(v, p * v_apart + t * span, block, C, u, (k * PRODUCTS + p) * u_apart,
                                   m, p * m_apart + t * width, width, rows, vectors)  # fmt: skip
                 for row in range(first, last):
                     _output_tiles(m, (row - first) * TW * width, width, m_apart, y, row // TH, row % TH, k * width)
@@ -299,9 +300,9 @@ def _filter(x: Array, w: Array, y: Array, corner: tuple, rows: tuple, vectors: t
 
 @inner
 def _accumulate(v: Array, at: int, C: int, d: Array, column: int, K: int, tiles: int, du: Array, to: int,
-                rows: tuple, vectors: tuple) -> None:  # fmt: skip
-    """Add sum_t v[t, c] d[t, :] to len(rows) rows c of `du`."""
-    tile = tile_load(du, to, K, rows, vectors)
+                begins: bool, rows: tuple, vectors: tuple) -> None:  # fmt: skip
+    """Add sum_t v[t, c] d[t, :] to len(rows) rows c of `du`; where a chunk begins there is nothing in them yet."""
+    tile = tile_zeros(du, rows, vectors) if begins else tile_load(du, to, K, rows, vectors)
     for t in range(tiles):
         tile = tile_outer(tile, v, at + t * C, 1, d, column + t * K)
     tile_store(tile, du, to, K)
@@ -318,9 +319,8 @@ def _weigh(x: Array, dy: Array, dw: Array, du: Array, corner: tuple, rows: tuple
     for chunk in prange(chunks):
         padded, whole = np.zeros((M * TH + 2, M * TW + 2, C), x.dtype), np.zeros((M * TH, M * TW, K), x.dtype)
         v, d = scratch(PRODUCTS * v_apart, x), scratch(PRODUCTS * d_apart, x)
-        du[chunk] = 0
-        end = N * (chunk + 1) // chunks * TH
-        for first in range(N * chunk // chunks * TH, end, band):
+        begin, end = N * chunk // chunks * TH, N * (chunk + 1) // chunks * TH
+        for first in range(begin, end, band):
             last = min(end, first + band)
             for row in range(first, last):
                 n, i = row // TH, row % TH
@@ -332,12 +332,14 @@ def _weigh(x: Array, dy: Array, dw: Array, du: Array, corner: tuple, rows: tuple
             for p in range(PRODUCTS):
                 for k in range(0, K, len(vectors) * len(register(x))):
                     for c in range(0, C, len(rows)):
+                        to = ((chunk * PRODUCTS + p) * C + c) * K + k
                         _accumulate(v, p * v_apart + c, C, d, p * d_apart + k, K, (last - first) * TW,
-                                    du, ((chunk * PRODUCTS + p) * C + c) * K + k, rows, vectors)  # fmt: skip
+                                    du, to, first == begin, rows, vectors)  # fmt: skip
     for c in prange(C):
+        m = scratch(PRODUCTS * K, x)
+        _add_chunks(du, c, m)
         for k in range(0, K, len(register(x))):
-            _add_chunks(du, c, k)
-            _filter_gradient(du, c, k, dw)
+            _filter_gradient(m, k, dw, c)
 
 
 # ---------------------------------------------------------------------------------------------- what numba_conv calls
