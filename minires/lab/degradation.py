@@ -132,8 +132,9 @@ def run(
 ) -> list[Path]:
     """Train every net with every seed; what is finished already is left as it is.
 
-    Two runs at a time, each with half of the threads, where the backend can: short loops that hundreds of times in a
-    step wait for each other's threads are few then, and results are the same bits. The longest come first.
+    Where the backend can, two runs train at a time with half of the threads each, the longest first: in a step threads
+    wait for each other hundreds of times, and fewer of them wait less. Every run ends with the bits that it has alone;
+    its seconds count while the other one trains, too.
 
     Parameters
     ----------
@@ -221,7 +222,7 @@ def _train_together(
             going.discard(folder)
             news.put((folder, None))
 
-    with stop_requests() as stop, ThreadPoolExecutor(min(AT_ONCE, threads)) as pool:
+    with stop_requests() as stop, ThreadPoolExecutor(min(AT_ONCE, threads) or 1) as pool:
         try:
             futures, left = [pool.submit(one, *job) for job in todo], len(todo)
             while left:
@@ -261,7 +262,7 @@ def forecast(configs: Sequence[Config], left: Sequence[int], data: Dataset) -> s
     """How long the iterations that are `left` of each run will take here, from two timed steps of each distinct net."""
     first = {config.net: config for config, n in zip(configs, left, strict=True) if n > 0}
     backend, threads = configs[0].backend, threads_to_share(configs[0].backend)
-    at_once = min(AT_ONCE, threads, sum(n > 0 for n in left))
+    at_once = min(AT_ONCE, threads, sum(n > 0 for n in left)) or 1
     try:
         use_threads(backend, threads // at_once)
         step = {net: seconds_per_step(config, data) for net, config in first.items()}

@@ -52,11 +52,11 @@ def get_ops(backend: str) -> ModuleType:
 
 
 def threads_to_share(backend: str) -> int:
-    """How many threads the ops of `backend` use, if they may be divided among Python threads that train; else 1."""
-    return int(importlib.import_module("minires.ops.jit").threads_to_share()) if backend == "numba" else 1
+    """How many threads the ops of `backend` use if these may be divided among Python threads that train, else 0."""
+    return int(importlib.import_module("minires.ops.jit").threads_to_share()) if backend == "numba" else 0
 
 
 def use_threads(backend: str, threads: int) -> None:
-    """Let ops that this Python thread calls use so many threads, at least one; results are the same bits anyway."""
-    if backend == "numba":
-        importlib.import_module("numba").set_num_threads(max(1, threads))
+    """Let ops that this Python thread calls use so many threads, 0 for as many as before; the bits are the same."""
+    if backend == "numba" and threads:
+        importlib.import_module("numba").set_num_threads(threads)

@@ -89,9 +89,9 @@ def start_threads() -> None:
 
 
 def threads_to_share() -> int:
-    """How many threads kernels use that are called from here; 1 if two Python threads may not call kernels at once."""
+    """How many threads kernels use that are called from here; 0 if two Python threads may not call kernels at once."""
     threads = numba.get_num_threads()
-    return threads if numba.threading_layer() in ("omp", "tbb") else 1
+    return threads if numba.threading_layer() in ("omp", "tbb") else 0  # "workqueue" ends the process
 
 
 def keep_freed_memory() -> None:

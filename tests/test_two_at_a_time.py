@@ -1,0 +1,116 @@
+"""Two runs of an experiment train at a time: the same bits, one Ctrl-C, one bar, and no failure that is lost."""
+
+import signal
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minires.lab import checkpoint, degradation
+from minires.lab import train as training
+from minires.lab.train import Progress, read_record, train
+
+
+def test_two_nets_train_at_a_time_and_end_with_the_bits_that_they_have_alone(tiny, shapes, tmp_path):
+    base = replace(tiny, backend="numba")
+    together = degradation.run(["plain8", "resnet8", "resnet14"], 1, base, tmp_path / "together", shapes, quiet=True)
+    for folder in together:
+        net = read_record(folder)["config"]["net"]
+        train(replace(base, net=net), tmp_path / net, shapes)
+        (ours, meta), (alone, expected) = checkpoint.load(folder), checkpoint.load(tmp_path / net)
+        assert all(np.array_equal(ours[name], a) for name, a in alone.items())
+        assert (meta["iteration"], meta["window"]) == (expected["iteration"], expected["window"])
+
+
+def waiting(number):
+    """Stands for `train`; comes to its end only if as many as `number` are called at a time, and says who was."""
+    barrier, met = threading.Barrier(number), []
+
+    def stand_in(config, *_):
+        barrier.wait(timeout=60)
+        met.append(config.net)
+
+    return stand_in, met
+
+
+def test_the_longest_runs_are_paired_first_and_one_left_alone_takes_all_threads(tiny, shapes, tmp_path, monkeypatch):
+    meet, met = waiting(2)
+    given = []
+    monkeypatch.setattr(degradation, "train", meet)
+    monkeypatch.setattr(degradation, "threads_to_share", lambda backend: 4)
+    monkeypatch.setattr(degradation, "use_threads", lambda backend, threads: given.append(threads))
+    degradation.run(["plain8", "resnet8", "plain14", "resnet14"], 1, tiny, tmp_path, shapes, quiet=True)
+    assert set(met[:2]) == {"plain14", "resnet14"}
+    assert set(given) <= {4, 2}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_where_threads_cannot_be_shared_nets_train_one_by_one(backend, tiny, shapes, tmp_path, monkeypatch):
+    going, most = set(), []
+
+    def stand_in(config, *_):
+        going.add(config.net)
+        most.append(len(going))
+        going.discard(config.net)
+
+    monkeypatch.setattr(degradation, "train", stand_in)
+    monkeypatch.setattr("minires.ops.jit.threads_to_share", lambda: 0)
+    monkeypatch.setattr("numba.set_num_threads", lambda n: pytest.fail("the number of threads was changed"))
+    degradation.run(["plain8", "resnet8"], 1, replace(tiny, backend=backend), tmp_path, shapes, quiet=True)
+    assert most == [1, 1]
+
+
+def test_ctrl_c_saves_both_runs_and_the_same_call_goes_on(tiny, shapes, tmp_path):
+    base = replace(tiny, backend="numba", iterations=40)
+    pressed = []
+
+    def press(progress):
+        if not pressed:
+            pressed.append(progress)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(training.Interrupted, match="stopped"):
+        degradation.run(["plain8", "resnet8"], 1, base, tmp_path, shapes, quiet=True, report=press)
+    assert any(0 < training.position(tmp_path / f"{net}-seed0") < 40 for net in ("plain8", "resnet8"))
+    folders = degradation.run(["plain8", "resnet8"], 1, base, tmp_path, shapes, quiet=True)
+    assert [training.position(folder) for folder in folders] == [40, 40]
+
+
+def test_a_run_that_diverges_stops_the_one_beside_it_which_is_saved(tiny, shapes, tmp_path, monkeypatch):
+    started = threading.Barrier(2)
+
+    def stand_in(config, folder, data, report, stop):
+        started.wait(timeout=60)
+        if config.net == "plain8":
+            raise training.DivergenceError("plain8 diverged")
+        assert stop.wait(timeout=60)
+        raise training.Interrupted("saved")
+
+    monkeypatch.setattr(degradation, "train", stand_in)
+    monkeypatch.setattr(degradation, "threads_to_share", lambda backend: 2)
+    with pytest.raises(training.DivergenceError, match="plain8 diverged"):
+        degradation.run(["plain8", "resnet8", "plain14"], 1, tiny, tmp_path, shapes, quiet=True)
+
+
+def test_an_error_of_the_report_stops_all_runs(tiny, shapes, tmp_path):
+    def report(progress):
+        raise ValueError("of the report")
+
+    with pytest.raises(ValueError, match="of the report"):
+        degradation.run(["plain8", "resnet8"], 1, replace(tiny, iterations=40), tmp_path, shapes, True, report=report)
+    assert training.position(tmp_path / "resnet8-seed0") < 40
+
+
+def test_the_bar_says_where_both_runs_are():
+    with degradation.bar(100) as progress:
+        shown = {}
+        plain, residual = (degradation.follower(progress, net, 1, shown=shown) for net in ("plain8", "resnet8"))
+        plain(Progress(1, 2, 2.0, 0.9, 0.1))
+        assert (progress.desc, progress.postfix) == ("plain8 1/2", "loss 2.00, error 90 %, lr 0.1")
+        residual(Progress(1, 2, 1.0, 0.8, 0.1))
+        assert (progress.desc, progress.postfix) == ("plain8 1/2, resnet8 1/2", "errors 90 %, 80 %")
+        plain(Progress(2, 2, 2.0, 0.7, 0.1))
+        residual(Progress(2, 2, 1.0, 0.6, 0.1))
+        assert progress.desc == "resnet8 2/2"
+    assert progress.n == 4
