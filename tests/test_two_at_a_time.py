@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -23,45 +24,52 @@ def test_two_nets_train_at_a_time_and_end_with_the_bits_that_they_have_alone(tin
         assert (meta["iteration"], meta["window"]) == (expected["iteration"], expected["window"])
 
 
-def waiting(number):
-    """Stands for `train`; comes to its end only if as many as `number` are called at a time, and says who was."""
-    barrier, met = threading.Barrier(number), []
+@pytest.fixture
+def given(monkeypatch):
+    """Numbers of threads that runs were given, of the four that there are to share."""
+    threads = []
+    monkeypatch.setattr(degradation, "threads_to_share", lambda backend: 4)
+    monkeypatch.setattr(degradation, "use_threads", lambda backend, number: threads.append(number))
+    return threads
+
+
+def test_the_longest_runs_are_paired_first_and_share_the_threads(given, tiny, shapes, tmp_path, monkeypatch):
+    barrier, met = threading.Barrier(2), []
 
     def stand_in(config, *_):
-        barrier.wait(timeout=60)
+        barrier.wait(timeout=60)  # comes to its end only if two are called at a time
         met.append(config.net)
 
-    return stand_in, met
-
-
-def test_the_longest_runs_are_paired_first_and_one_left_alone_takes_all_threads(tiny, shapes, tmp_path, monkeypatch):
-    meet, met = waiting(2)
-    given = []
-    monkeypatch.setattr(degradation, "train", meet)
-    monkeypatch.setattr(degradation, "threads_to_share", lambda backend: 4)
-    monkeypatch.setattr(degradation, "use_threads", lambda backend, threads: given.append(threads))
+    monkeypatch.setattr(degradation, "train", stand_in)
     degradation.run(["plain8", "resnet8", "plain14", "resnet14"], 1, tiny, tmp_path, shapes, quiet=True)
     assert set(met[:2]) == {"plain14", "resnet14"}
-    assert set(given) <= {4, 2}
+    assert 2 in given
+    assert set(given) <= {2, 4}
+
+
+def test_a_run_that_is_alone_takes_all_threads(given, tiny, shapes, tmp_path):
+    degradation.run(["plain8"], 1, tiny, tmp_path, shapes, quiet=True)
+    assert given == [4] * (1 + tiny.iterations)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_where_threads_cannot_be_shared_nets_train_one_by_one(backend, tiny, shapes, tmp_path, monkeypatch):
-    going, most = set(), []
+    trained, workers = [], []
 
-    def stand_in(config, *_):
-        going.add(config.net)
-        most.append(len(going))
-        going.discard(config.net)
+    def pool(number):
+        workers.append(number)
+        return ThreadPoolExecutor(number)
 
-    monkeypatch.setattr(degradation, "train", stand_in)
+    monkeypatch.setattr(degradation, "ThreadPoolExecutor", pool)
+    monkeypatch.setattr(degradation, "train", lambda config, *_: trained.append(config.net))
     monkeypatch.setattr("minires.ops.jit.threads_to_share", lambda: 0)
     monkeypatch.setattr("numba.set_num_threads", lambda n: pytest.fail("the number of threads was changed"))
     degradation.run(["plain8", "resnet8"], 1, replace(tiny, backend=backend), tmp_path, shapes, quiet=True)
-    assert most == [1, 1]
+    assert workers == [1]
+    assert sorted(trained) == ["plain8", "resnet8"]
 
 
-def test_ctrl_c_saves_both_runs_and_the_same_call_goes_on(tiny, shapes, tmp_path):
+def test_ctrl_c_saves_what_is_going_and_the_same_call_goes_on(tiny, shapes, tmp_path):
     base = replace(tiny, backend="numba", iterations=40)
     pressed = []
 
@@ -77,7 +85,7 @@ def test_ctrl_c_saves_both_runs_and_the_same_call_goes_on(tiny, shapes, tmp_path
     assert [training.position(folder) for folder in folders] == [40, 40]
 
 
-def test_a_run_that_diverges_stops_the_one_beside_it_which_is_saved(tiny, shapes, tmp_path, monkeypatch):
+def test_a_run_that_diverges_asks_the_one_beside_it_to_save_and_stop(tiny, shapes, tmp_path, monkeypatch):
     started = threading.Barrier(2)
 
     def stand_in(config, folder, data, report, stop):
