@@ -39,9 +39,8 @@ VECTOR_BYTES = _host_vector_bytes()
 # as 8x1 on 32 and 64 channels; on 16, where one register is a whole pixel, 16x1 is alike (AMD Zen 4).
 PIXEL_TILE = {16: (4, 2), 32: (4, 2), 64: (8, 2)}[VECTOR_BYTES]
 IMAGES = 4  # images a chunk of work: 32 chunks in a batch of 128
-WEIGHT_CHUNKS = (
-    8  # each has its own sum of weights' gradients: 16 took 1.1 to 1.3 times as long on 64 channels (at 33a4a4b)
-)
+# each has its own sum of weights' gradients; with older kernels 16 took 1.1 to 1.3 times as long on 64 channels
+WEIGHT_CHUNKS = 8
 ONE = (0,)  # the height of a tile of one row
 CACHE_LINE = 64  # bytes
 
