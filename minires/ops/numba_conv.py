@@ -38,11 +38,9 @@ BAND_PIXELS = 128  # output pixels that every weight tile reads in turn while th
 def _tile(most: int, K: int, dtype: np.dtype, rows: int, vectors: int) -> tuple[int, tuple, tuple]:
     """Return K rounded up to whole registers, and the sizes of a tile that fits it and `most` rows."""
     registers = -(-K // lanes(dtype))
-    return (
-        registers * lanes(dtype),
-        (0,) * (rows if rows <= most else 1),
-        (0,) * (vectors if registers % vectors == 0 else 1),
-    )
+    if registers % vectors:
+        rows, vectors = rows * vectors, 1
+    return registers * lanes(dtype), (0,) * (rows if rows <= most else 1), (0,) * vectors
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels

@@ -21,6 +21,7 @@ from minires.ops.numba_transforms import filters, filters_gradient, gradient, im
 from minires.ops.simd import (
     IMAGES,
     PIXEL_TILE,
+    VECTOR_BYTES,
     WEIGHT_CHUNKS,
     contiguous,
     expect,
@@ -43,8 +44,9 @@ SIDE = M + 2  # and of inputs
 PRODUCTS = SIDE * SIDE
 
 # How many tiles are transformed and multiplied together, while they are near, forward and for the weights' gradient.
-# Half as many and twice as many take from 2 % less to 14 % more, with 32 and with 64 bytes (AMD Zen 4).
-TILES, WEIGHT_TILES = 16, 32
+# 32 bytes (AMD Zen 3): 16 forward take 0.96 to 1.08 times as long, 16 and 64 for the gradient 0.98 to 1.12 times; 64
+# bytes (Zen 4, older transforms): half as many and twice as many 0.98 to 1.14 times.
+TILES, WEIGHT_TILES = {16: 8, 32: 8, 64: 16}[VECTOR_BYTES], 32
 
 
 def suits(kernel_size: tuple[int, int], stride: int, channels: tuple[int, int], dtype: np.dtype) -> bool:
@@ -90,6 +92,15 @@ def _write3(x: Array, at: int, step: int, values: tuple) -> None:
 
 
 @inner
+def _write4(x: Array, at: int, step: int, values: tuple) -> None:
+    """Write four vectors to x, `step` apart."""
+    store_inside(x, at, values[0])
+    store_inside(x, at + step, values[1])
+    store_inside(x, at + 2 * step, values[2])
+    store_inside(x, at + 3 * step, values[3])
+
+
+@inner
 def _write6(x: Array, at: int, step: int, values: tuple) -> None:
     """Write six vectors to x, `step` apart."""
     store_inside(x, at, values[0])
@@ -129,51 +140,35 @@ def _filter_points(w: Array, c: int, k: int, u: Array, at: int, apart: int) -> N
 
 
 @inner
-def _image_tiles(padded: Array, i: int, v: Array, at: int, apart: int, step: int, block: int) -> None:
+def _image_tiles(padded: Array, i: int, half: Array, v: Array, at: int, apart: int, step: int, block: int) -> None:
     """Write B^T d B of the tiles in row i of tiles, which lie M pixels apart and share two columns.
 
-    In `v` tiles lie `step` apart, the registers of their channels `block`, and the elements of a tile `apart`.
+    In `v` tiles lie `step` apart, the registers of their channels `block`, and the elements of a tile `apart`. `half`
+    holds B^T d meanwhile, six registers for each column: the processor has too few to keep a tile in.
     """
-    _, columns, C = padded.shape
-    line = columns * C
-    for c in range(0, C, len(register(padded))):
-        corner, to = M * i * line + c, at + c // len(register(padded)) * block
-        d0, d1 = image(*_read6(padded, corner, line)), image(*_read6(padded, corner + C, line))
-        for _ in range(columns // M):
-            d2, d3 = image(*_read6(padded, corner + 2 * C, line)), image(*_read6(padded, corner + 3 * C, line))
-            d4, d5 = image(*_read6(padded, corner + 4 * C, line)), image(*_read6(padded, corner + 5 * C, line))
-            _write6(v, to, apart, image(d0[0], d1[0], d2[0], d3[0], d4[0], d5[0]))
-            _write6(v, to + 6 * apart, apart, image(d0[1], d1[1], d2[1], d3[1], d4[1], d5[1]))
-            _write6(v, to + 12 * apart, apart, image(d0[2], d1[2], d2[2], d3[2], d4[2], d5[2]))
-            _write6(v, to + 18 * apart, apart, image(d0[3], d1[3], d2[3], d3[3], d4[3], d5[3]))
-            _write6(v, to + 24 * apart, apart, image(d0[4], d1[4], d2[4], d3[4], d4[4], d5[4]))
-            _write6(v, to + 30 * apart, apart, image(d0[5], d1[5], d2[5], d3[5], d4[5], d5[5]))
-            d0, d1 = d4, d5
-            corner += M * C
-            to += step
+    (_, columns, C), span = padded.shape, len(register(padded))
+    for c in range(0, C, span):
+        corner, to = M * i * columns * C + c, at + c // span * block
+        for j in range(columns):
+            _write6(half, j * SIDE * span, span, image(*_read6(padded, corner + j * C, columns * C)))
+        for j in range(columns // M):
+            for row in range(SIDE):
+                d = _read6(half, (M * j * SIDE + row) * span, SIDE * span)
+                _write6(v, to + j * step + row * SIDE * apart, apart, image(*d))
 
 
 @inner
-def _output_tiles(m: Array, at: int, width: int, apart: int, y: Array, n: int, i: int, k: int) -> None:
+def _output_tiles(m: Array, at: int, width: int, apart: int, half: Array, y: Array, n: int, i: int, k: int) -> None:
     """Write Y = A^T m A of row i of tiles to image n, filters k and on, as far as the image goes."""
-    _, OH, OW, K = y.shape
-    line, rows = OW * K, OH - M * i
-    for q in range(0, width, len(register(y))):
+    (_, OH, OW, K), span = y.shape, len(register(y))
+    for q in range(0, width, span):
         for j in range((OW + M - 1) // M):
-            source, to, count = at + j * width + q, (n * OH + M * i) * line + M * j * K + k + q, OW - M * j
-            m0 = output(*_read6(m, source, SIDE * apart))
-            m1 = output(*_read6(m, source + apart, SIDE * apart))
-            m2 = output(*_read6(m, source + 2 * apart, SIDE * apart))
-            m3 = output(*_read6(m, source + 3 * apart, SIDE * apart))
-            m4 = output(*_read6(m, source + 4 * apart, SIDE * apart))
-            m5 = output(*_read6(m, source + 5 * apart, SIDE * apart))
-            _write_pixels(y, to, count, output(m0[0], m1[0], m2[0], m3[0], m4[0], m5[0]))
-            if rows > 1:
-                _write_pixels(y, to + line, count, output(m0[1], m1[1], m2[1], m3[1], m4[1], m5[1]))
-            if rows > 2:
-                _write_pixels(y, to + 2 * line, count, output(m0[2], m1[2], m2[2], m3[2], m4[2], m5[2]))
-            if rows > 3:
-                _write_pixels(y, to + 3 * line, count, output(m0[3], m1[3], m2[3], m3[3], m4[3], m5[3]))
+            for column in range(SIDE):
+                products = _read6(m, at + j * width + q + column * apart, SIDE * apart)
+                _write4(half, column * M * span, span, output(*products))
+            for row in range(min(M, OH - M * i)):
+                to = ((n * OH + M * i + row) * OW + M * j) * K + k + q
+                _write_pixels(y, to, OW - M * j, output(*_read6(half, row * span, M * span)))
 
 
 @inner
@@ -252,12 +247,15 @@ def _grid(y: Array, tiles: int) -> tuple:
 
 
 @inner
-def _expect_share(y: Array, row: int, last: int, TH: int, p: int) -> None:
-    """Ask for a share of what rows of tiles from `row` to `last` will write, while the products are computed."""
-    _, OH, OW, K = y.shape
-    begin, share = (row // TH * OH + M * (row % TH)) * OW * K, (last - row) * M * OW * K // PRODUCTS
-    for i in range(begin + p * share, begin + (p + 1) * share, 2 * len(register(y))):
-        expect(y, i)
+def _expect_share(a: Array, row: int, last: int, TH: int, p: int) -> None:
+    """Ask for a share of the pixels in rows of tiles from `row` to `last`, while the products p are computed.
+
+    They may lie beyond the end of `a`: nothing is read.
+    """
+    _, H, W, C = a.shape
+    begin, share = (row // TH * H + M * (row % TH)) * W * C, (last - row) * M * W * C // PRODUCTS
+    for i in range(begin + p * share, begin + (p + 1) * share, 2 * len(register(a))):
+        expect(a, i)
 
 
 @kernel
@@ -276,9 +274,10 @@ def _filter(x: Array, w: Array, y: Array, corner: tuple, rows: tuple, vectors: t
             _filter_points(w, c, k, u, k // width * PRODUCTS * u_apart + c * width + k % width, u_apart)
     v_apart, m_apart, block = height * C + 2 * span, height * width + 2 * span, height * span  # no power of two
     for chunk in prange((N + IMAGES - 1) // IMAGES):
-        padded = np.zeros((M * TH + 2, M * TW + 2, C), x.dtype)
+        padded = scratch((M * TH + 2) * (M * TW + 2) * C, x).reshape(M * TH + 2, M * TW + 2, C)
+        half = scratch(SIDE * (M * TW + 2) * span, x)
         v, m = scratch(PRODUCTS * v_apart, x), scratch(PRODUCTS * m_apart, x)
-        v[:] = 0
+        padded[:], v[:] = 0, 0
         end = min(N, (chunk + 1) * IMAGES) * TH
         for first in range(chunk * IMAGES * TH, end, band):  # a band of rows of tiles, of one image or several
             last = min(end, first + band)
@@ -286,16 +285,19 @@ def _filter(x: Array, w: Array, y: Array, corner: tuple, rows: tuple, vectors: t
                 n, i = row // TH, row % TH
                 if i == 0:
                     pad_image(x, n, top, left, padded)
-                _image_tiles(padded, i, v, (row - first) * TW * span, v_apart, span, block)
+                _image_tiles(padded, i, half, v, (row - first) * TW * span, v_apart, span, block)
             for k in range(panels):
                 for p in range(PRODUCTS):
                     if k == 0:
                         _expect_share(y, first, last, TH, p)
+                        if TH > band:  # smaller images come fast enough
+                            _expect_share(x, first + TH, last + TH, TH, p)  # of the next image
                     for t in range(0, (last - first) * TW, len(rows)):
                         _multiply(v, p * v_apart + t * span, block, C, u, (k * PRODUCTS + p) * u_apart,
                                   m, p * m_apart + t * width, width, rows, vectors)  # fmt: skip
                 for row in range(first, last):
-                    _output_tiles(m, (row - first) * TW * width, width, m_apart, y, row // TH, row % TH, k * width)
+                    _output_tiles(m, (row - first) * TW * width, width, m_apart, half,
+                                  y, row // TH, row % TH, k * width)  # fmt: skip
 
 
 @inner
@@ -315,10 +317,13 @@ def _weigh(x: Array, dy: Array, dw: Array, du: Array, corner: tuple, rows: tuple
     The chunks of images have a sum each, (chunks, 36, C, K) = `du`, and these are added in order.
     """
     (N, _, _, C), (chunks, _, _, K), (top, left), (TH, TW, band) = x.shape, du.shape, corner, _grid(dy, WEIGHT_TILES)
-    v_apart, d_apart = band * TW * C + 2 * len(register(x)), band * TW * K + 2 * len(register(x))
+    span = len(register(x))
+    v_apart, d_apart = band * TW * C + 2 * span, band * TW * K + 2 * span
     for chunk in prange(chunks):
-        padded, whole = np.zeros((M * TH + 2, M * TW + 2, C), x.dtype), np.zeros((M * TH, M * TW, K), x.dtype)
+        padded = scratch((M * TH + 2) * (M * TW + 2) * C, x).reshape(M * TH + 2, M * TW + 2, C)
+        whole, half = scratch(M * TH * M * TW * K, x).reshape(M * TH, M * TW, K), scratch(SIDE * (M * TW + 2) * span, x)
         v, d = scratch(PRODUCTS * v_apart, x), scratch(PRODUCTS * d_apart, x)
+        padded[:], whole[:] = 0, 0
         begin, end = N * chunk // chunks * TH, N * (chunk + 1) // chunks * TH
         for first in range(begin, end, band):
             last = min(end, first + band)
@@ -327,9 +332,12 @@ def _weigh(x: Array, dy: Array, dw: Array, du: Array, corner: tuple, rows: tuple
                 if i == 0:
                     pad_image(x, n, top, left, padded)
                     pad_image(dy, n, 0, 0, whole)
-                _image_tiles(padded, i, v, (row - first) * TW * C, v_apart, C, len(register(x)))
+                _image_tiles(padded, i, half, v, (row - first) * TW * C, v_apart, C, span)
                 _gradient_tiles(whole, i, d, (row - first) * TW * K, d_apart)
             for p in range(PRODUCTS):
+                if TH > band:  # smaller images come fast enough
+                    _expect_share(x, first + TH, last + TH, TH, p)
+                    _expect_share(dy, first + TH, last + TH, TH, p)
                 for k in range(0, K, len(vectors) * len(register(x))):
                     for c in range(0, C, len(rows)):
                         to = ((chunk * PRODUCTS + p) * C + c) * K + k
