@@ -103,10 +103,7 @@ def _write4(x: Array, at: int, step: int, values: tuple) -> None:
 @inner
 def _write6(x: Array, at: int, step: int, values: tuple) -> None:
     """Write six vectors to x, `step` apart."""
-    store_inside(x, at, values[0])
-    store_inside(x, at + step, values[1])
-    store_inside(x, at + 2 * step, values[2])
-    store_inside(x, at + 3 * step, values[3])
+    _write4(x, at, step, (values[0], values[1], values[2], values[3]))
     store_inside(x, at + 4 * step, values[4])
     store_inside(x, at + 5 * step, values[5])
 
@@ -173,7 +170,10 @@ def _output_tiles(m: Array, at: int, width: int, apart: int, half: Array, y: Arr
 
 @inner
 def _gradient_tiles(whole: Array, i: int, d: Array, at: int, apart: int) -> None:
-    """Write A dY A^T of row i of tiles of an image of dy that whole tiles cover."""
+    """Write A dY A^T of row i of tiles of an image of dy that whole tiles cover.
+
+    A loop like that of `_output_tiles` is as fast, and rounds otherwise: products are joined with other sums.
+    """
     _, columns, K = whole.shape
     line = columns * K
     for k in range(0, K, len(register(whole))):
