@@ -32,7 +32,7 @@ from style import FOUR, HUES, MUTED, PLAIN, RECORDS, RESIDUAL, claims, counting,
 from minires import get_ops, plain
 from minires.data import load, normalise, per_pixel_mean, shapes10
 from minires.lab import live, plots
-from minires.lab.claims import direction_gradients
+from minires.lab.claims import LEARNED, direction_gradients
 from minires.lab.config import TIERS, Config, tier_name
 from minires.lab.deepen import deepen
 from minires.lab.degradation import base_config
@@ -234,6 +234,8 @@ assert ends[8] + 10 < ends[20]
 # The second explanation: the gradient gets smaller from layer to layer on its way down, until the first layers learn nothing. The runs recorded it, layer by layer, at three steps.
 #
 # What should be drawn? Behind a convolution stands a batch norm, so the *length* of its weights $w$ changes nothing, only their direction does. The gradient with respect to the direction has the size $\lVert dw \rVert \lVert w \rVert$. We draw that, as a share of what the last convolution gets.
+#
+# And how little is too little? He and others ([2015](https://arxiv.org/abs/1502.01852), section 2.2) had nets without batch norm in which every layer halved the variance of the gradient. With 22 layers such a net learned, although its first layer got only $1/\sqrt{2}^{\,22} = 2^{-11}$ of what the last one got; with 30 layers it did not. Less than $2^{-11}$ we call vanished.
 
 # %%
 shown = {net: nets[net][0] for net in ("plain20", "plain56", "resnet56")}
@@ -258,11 +260,13 @@ styles = {
 }
 for axes, step in zip(panels, steps, strict=True):
     axes.axhline(1, color=MUTED, lw=0.8)
+    axes.axhline(LEARNED, color=MUTED, lw=0.8, ls=":")
     for net, style in styles.items():
         y = by_layer[net][step]
         axes.semilogy(np.linspace(0, 1, len(y)), y, label=net, **style)
     axes.set(title=f"step {step:,}", xlabel="place in the net:\ninput 0, loss 1")
 panels[0].set_ylabel("gradient, last layer = 1")
+panels[0].annotate("vanished below", (0.02, LEARNED), (2, 3), textcoords="offset points", color=MUTED)
 panels[-1].legend()
 least = {net: min(y.min() for y in list(found.values())[1:]) for net, found in by_layer.items()}
 largest = by_layer["plain56"][steps[0]].max()
@@ -274,7 +278,7 @@ figure.suptitle(
 show(
     figure,
     f"Gradient by place in the net at steps {', '.join(map(str, steps))}, logarithmic. At step 1 that of plain-56 rises by orders of magnitude towards the input; "
-    f"later all layers lie between {min(least.values()):.2g} and a few times the last layer's.",
+    f"later all layers lie between {min(least.values()):.2g} and a few times the last layer's, far above {LEARNED:.2g}, below which gradients count as vanished.",
 )
 
 
@@ -307,7 +311,7 @@ say(f"""
 """)
 assert largest > 50
 assert after > 2 * before
-assert least["plain56"] > 1 / config["iterations"]
+assert least["plain56"] > 10 * LEARNED
 assert max(turned["plain56"]) < 0.1 < min(turned["resnet56"])
 
 # %% [markdown]
@@ -362,7 +366,7 @@ say(f"""
     **Plain-110 does not get there in {first_seed["plain110"].config["iterations"]:,} steps.** It errs on {end["plain110"]:.1f} % of pictures that it was trained on, where guessing errs on 90 %. It has as many weights as ResNet-110, and saw the same pictures in the same order.
 
     The table says how it begins. The gradient's explosion at the first step grows with depth in plain nets (from {by_depth} times the last layer's) and hardly in residual ones. (Gradients and lengths are those of seed 0.) With 110 layers this one step, at a tenth of the full rate, makes the weights of the first layer {times:,.0f} times as long, and momentum carries them $1/(1 - {momentum:g}) = {1 / (1 - momentum):.0f}$ times as far: their length is {late:,.0f} at the end. Only their direction counts, and a step $\\eta\\,dw$ turns them by an angle of about $\\eta\\,\\lVert dw \\rVert / \\lVert w \\rVert = \\eta\\,\\lVert dw \\rVert \\lVert w \\rVert / \\lVert w \\rVert^2$. It is as if the rate of this layer had been divided by {(late / length["plain110"][0]) ** 2 / 1e9:.0f} billion. It stays what the first batch made of it.
-    By the measure of the figure before, the layer with the least gets {least_tall:.2%} of what the last one gets at step {steps[1]}: at this depth it is close to vanishing after all. Why the layers near the loss learn nothing either, this record does not say.
+    By the measure of the figure before, the layer with the least gets {least_tall:.3%} of what the last one gets at step {steps[1]}, where less than {LEARNED:.3%} would be vanished: at this depth it is close to that after all. Why the layers near the loss learn nothing either, this record does not say.
 """)
 assert grown > 1000 * length["plain110"][0]
 assert 0.9 < late / grown * (1 - momentum) < 1.1
