@@ -1,5 +1,6 @@
 """The compiled ops are the NumPy ops: same names, same numbers, on any number of threads and any width of registers."""
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -299,6 +300,7 @@ def report():
     """What a process of its own prints: a digest of every result, and what it compiled."""
     compiled.warm_up()
     before = jit.compilations()
+    compiled.warm_up(backwards=True)
     net, images = minires.resnet(8, rng=0).use("numba"), np.ones((3, 32, 32, 3), np.float32)
     logits = net.forward(images, train=True)
     net.backward(compiled.softmax_cross_entropy(logits, np.arange(3))[1])
@@ -362,6 +364,36 @@ OTHERS = [("generic", 16)] + [("haswell", 32)] * (platform.machine().lower() in 
 @pytest.mark.parametrize(("name", "most_bytes"), OTHERS)
 def test_results_equal_numpy_on_other_processors(tmp_path, name, most_bytes):
     assert in_process(tmp_path, NUMBA_CPU_NAME=name, NUMBA_NUM_THREADS="2")["vector_bytes"] <= most_bytes
+
+
+@pytest.mark.parametrize("kernels", [[], ["_filter", "_weigh"]])
+def test_one_other_process_helps_from_the_first_kernel_that_is_compiled_to_the_last(monkeypatch, kernels):
+    started, finished, popen = [], [], subprocess.Popen
+
+    @contextlib.contextmanager
+    def announce(report):
+        for name in kernels:
+            report(name)
+        yield
+
+    monkeypatch.setattr(jit, "announce", announce)
+    monkeypatch.setattr(jit.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(jit.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    with jit.compile_from_both_ends("import threading; threading.Event().wait()"):
+        finished += [process.poll() is not None for process in started]
+    assert finished == [False] * bool(kernels)
+    assert all(process.poll() is not None for process in started)
+
+
+def test_the_helper_finds_the_package_as_this_process_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(jit.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(jit, "announce", lambda report: contextlib.nullcontext(report("_filter")))
+    monkeypatch.setattr(jit.subprocess.Popen, "terminate", lambda process: None)  # let it come to its end
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "only_here.py").write_text("from pathlib import Path\nPath(__file__).with_name('seen').touch()\n")
+    with jit.compile_from_both_ends("import only_here"):
+        pass
+    assert (tmp_path / "seen").exists()
 
 
 def test_threads_are_told_how_to_wait_unless_the_user_said_it(monkeypatch):

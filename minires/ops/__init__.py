@@ -31,7 +31,8 @@ def prepare(backend: str, report: Callable[[str], None]) -> None:
     """
     if backend == "numba":
         ops, jit = get_ops(backend), importlib.import_module("minires.ops.jit")
-        with jit.announce(report):
+        backwards = f"from {ops.__name__} import warm_up; warm_up(backwards=True)"
+        with jit.announce(report), jit.compile_from_both_ends(backwards):
             ops.warm_up()
 
 

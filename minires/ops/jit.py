@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -133,6 +135,30 @@ def announce(report: Callable[[str], None]) -> Iterator[None]:
     """Call `report(name)` whenever a kernel is about to be compiled; one that comes from the disk is not reported."""
     with event.install_listener("numba:compile", _Announce(report)):
         yield
+
+
+@contextmanager
+def compile_from_both_ends(code: str) -> Iterator[None]:
+    """Let another process run `code` from when the first kernel is compiled, to the end of the block.
+
+    Numba compiles in one thread at a time. `code` shall ask for the same kernels in the opposite order: what one of the
+    two compiles, the other loads from the disk.
+    """
+    helpers: list[subprocess.Popen] = []
+
+    def start(_: str) -> None:
+        if not helpers and (os.cpu_count() or 1) > 1 and all(kernel.stats.cache_path for kernel in KERNELS):
+            words = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path}; {code}"]
+            quiet = subprocess.DEVNULL
+            helpers.append(subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet))
+
+    try:
+        with announce(start):
+            yield
+    finally:
+        for helper in helpers:
+            helper.terminate()
+            helper.wait()
 
 
 def compilations() -> dict[str, int]:

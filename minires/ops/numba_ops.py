@@ -89,19 +89,38 @@ def relu_backward(dy: Array, cache: Cache) -> Array:
     return dx
 
 
-def warm_up(dtype: str = "float32") -> None:
+def warm_up(dtype: str = "float32", backwards: bool = False) -> None:
     """Compile every kernel that the networks for CIFAR-10 need, or load it from the disk.
 
     Kernels depend on the dtype and on how many registers the channels fill, on no other size, so small arrays will do.
-    `jit.announce` tells which kernels are compiled meanwhile.
+    `jit.announce` tells which kernels are compiled meanwhile. Two processes of which one goes `backwards` meet halfway:
+    those that take longest are at either end.
     """
-    stem_and_tiles, projection = ((3, 16, 1, 3), (16, 16, 1, 3), (16, 32, 2, 3), (32, 32, 1, 3)), (16, 16, 1, 1)
-    for C, K, stride, side in (projection, *stem_and_tiles):
-        x, w = np.zeros((1, 16, 16, C), dtype), np.zeros((side, side, C, K), dtype)
-        y, cache = conv2d_forward(x, w, stride, side // 2)
+
+    def images(C: int) -> Array:
+        return np.zeros((1, 16, 16, C), dtype)
+
+    def convolve(C: int, K: int, stride: int, side: int) -> None:
+        y, cache = conv2d_forward(images(C), np.zeros((side, side, C, K), dtype), stride, side // 2)
         conv2d_backward(y, cache)
-    gamma = np.ones(y.shape[-1], dtype)
-    y, mean, var, cache = batchnorm_forward(y, gamma, gamma, 1e-5)
-    batchnorm_backward(y, cache)
-    batchnorm_inference(y, mean, mean, mean, var, 1e-5)
-    relu_backward(y, relu_forward(y)[1])
+
+    def filter_images(C: int) -> None:
+        conv2d_forward(images(C), np.zeros((3, 3, C, C), dtype), 1, 1)
+
+    def weigh_images(C: int) -> None:
+        numba_conv.backward_weights(images(C), images(C), (3, 3, C, C), 1, 1)
+
+    def normalise(C: int) -> None:
+        ones = np.ones(C, dtype)
+        batchnorm_backward(images(C), batchnorm_forward(images(C), ones, ones, 1e-5)[3])
+        batchnorm_inference(images(C), ones, ones, ones, ones, 1e-5)
+
+    def rectify(C: int) -> None:
+        relu_backward(images(C), relu_forward(images(C))[1])
+
+    projection, stem, tiles = (16, 16, 1, 1), (3, 16, 1, 3), (16, 32, 2, 3)
+    calls: list[tuple[Callable, tuple]] = [(filter_images, (16,)), (filter_images, (32,))]
+    calls += [(convolve, sizes) for sizes in (projection, stem, tiles)]
+    calls += [(normalise, (16,)), (rectify, (16,)), (weigh_images, (32,)), (weigh_images, (16,))]
+    for call, sizes in reversed(calls) if backwards else calls:
+        call(*sizes)
