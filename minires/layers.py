@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from minires.errors import InputError
-from minires.ops import get_ops
+from minires.ops import get_fused, get_ops
 
 Array = np.ndarray
 Rng = np.random.Generator | int
@@ -243,6 +243,25 @@ class BatchNorm(Layer):
     def backward(self, dy: Array) -> Array:  # noqa: D102
         dx, self.grads["gamma"], self.grads["beta"] = self.ops.batchnorm_backward(dy, self._pop())
         return dx
+
+
+class BatchNormReLU(BatchNorm):
+    """Batch normalisation and the ReLU behind it: the same numbers in fewer passes over memory, see `resnet.fuse`.
+
+    Parameters
+    ----------
+    norm : BatchNorm
+        Its parameters and running statistics are shared.
+    """
+
+    def __init__(self, norm: BatchNorm) -> None:
+        super().__init__(len(norm.params["gamma"]), norm.eps, norm.momentum)
+        self.params, self.buffers, self.backend, self.name = norm.params, norm.buffers, norm.backend, norm.name
+
+    @property
+    def ops(self) -> ModuleType:
+        """The backend's module of fused ops, where batch norm's have the names that they have in `ops`."""
+        return get_fused(self.backend)
 
 
 class ReLU(Layer):

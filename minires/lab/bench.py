@@ -25,7 +25,7 @@ from minires.lab.text import columns
 from minires.layers import Layer
 from minires.ops import BACKENDS
 from minires.optim import SGD
-from minires.resnet import by_name
+from minires.resnet import by_name, fuse
 
 PEERS = {"torch": ("torch channels_last", "torch contiguous"), "torch.compile": ("torch.compile channels_last",)}
 Steps = dict[str, Callable[[], Any]]
@@ -190,7 +190,7 @@ def _net_steps(net: str, name: str, batch_size: int) -> Steps:
 
 
 def _steps(name: str, backend: str, batch_size: int) -> Steps:
-    net = by_name(name).use(backend)
+    net = fuse(by_name(name).use(backend))
     sgd, (x, labels) = SGD(net.parameters()), _batch(batch_size)
 
     def train() -> None:

@@ -26,7 +26,7 @@ from minires.lab.config import Config, provenance, read_record
 from minires.lab.runs import read_run
 from minires.layers import BatchNorm, Layer, layer_outputs, recompute_statistics
 from minires.optim import SGD, step_schedule
-from minires.resnet import Network, by_name
+from minires.resnet import Network, by_name, fuse
 
 Array = np.ndarray
 WARMUP_ERROR = 0.8  # section 4.2: warm up until the training error is below 80 %
@@ -126,7 +126,7 @@ def evaluation_rows(config: Config, images: int) -> tuple[Array, Array]:
 
 def initial_net(config: Config) -> Network:
     """Network that a run of this recipe begins with: the same bits at every call."""
-    return by_name(config.net, rng=stream(config.seed, "weights", 0)).use(config.backend)
+    return fuse(by_name(config.net, rng=stream(config.seed, "weights", 0)).use(config.backend))
 
 
 def train(

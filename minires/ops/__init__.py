@@ -45,11 +45,22 @@ def get_ops(backend: str) -> ModuleType:
     InputError
         If there is no such backend, or Numba is asked for and not installed.
     """
+    _need(backend)
+    return importlib.import_module(f"minires.ops.{backend}_ops")
+
+
+@cache
+def get_fused(backend: str) -> ModuleType:
+    """Return the module whose ops do the work of two of `backend` in fewer passes over memory, see `numpy_fused`."""
+    _need(backend)
+    return importlib.import_module(f"minires.ops.{backend}_fused")
+
+
+def _need(backend: str) -> None:
     if backend not in BACKENDS:
         raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "numba" and importlib.util.find_spec("numba") is None:
         raise InputError("the numba backend needs Numba: pip install numba, or choose the numpy backend")
-    return importlib.import_module(f"minires.ops.{backend}_ops")
 
 
 def threads_to_share(backend: str) -> int:

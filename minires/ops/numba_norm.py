@@ -1,5 +1,7 @@
 """Batch normalisation, compiled: one pass over memory for the sums, one that writes the result.
 
+Kernels keep what is above a *floor*: with 0, the ReLU that follows a batch norm costs no pass of its own.
+
 Kernels see x, y, dy and dx flat: in memory the channels repeat. A *strip* is a stretch of whole pixels and whole pairs
 of registers, so that the j-th place of every strip belongs to the same channel, whatever C is. A *block* of strips is
 a chunk of work.
@@ -14,7 +16,7 @@ from numba import prange
 
 from minires.ops import checks
 from minires.ops.jit import inner, kernel
-from minires.ops.simd import contiguous, lanes, load_or, load_pair, pair, register, store
+from minires.ops.simd import contiguous, keep, lanes, load_or, load_pair, maximum, pair, register, store
 
 Array = np.ndarray
 Cache = tuple
@@ -87,14 +89,13 @@ def _forward_rows(moments: Array, gamma: Array, beta: Array, eps: float) -> tupl
 
 @inner
 def _backward_rows(sums: Array, mean: Array, factors: Array, M: int) -> tuple:
-    """Return mean, scale, share_dy and share_d as dx needs them; and the gradients of gamma and beta, (2, C)."""
-    totals, rows, gradients = _added_up(sums, len(mean)), np.empty((4, len(mean)), mean.dtype), np.empty_like(factors)
+    """Return share_dy and share_d as dx needs them; and the gradients of gamma and beta, (2, C)."""
+    totals, rows, gradients = _added_up(sums, len(mean)), np.empty((2, len(mean)), mean.dtype), np.empty_like(factors)
     for c in range(len(mean)):
         scale, inv_std = factors[0, c], factors[1, c]
         dbeta, dgamma = totals[0, c], totals[1, c] * inv_std
         gradients[0, c], gradients[1, c] = dgamma, dbeta
-        rows[0, c], rows[1, c] = mean[c], scale
-        rows[2, c], rows[3, c] = scale * dbeta / M, scale * inv_std * dgamma / M
+        rows[0, c], rows[1, c] = scale * dbeta / M, scale * inv_std * dgamma / M
     return rows, gradients
 
 
@@ -103,18 +104,19 @@ def _backward_rows(sums: Array, mean: Array, factors: Array, M: int) -> tuple:
 
 
 @kernel
-def _normalise(x: Array, rows: Array, y: Array, strip: int, block: int) -> None:
-    """Compute y = (x - mean) * scale + beta with (mean, scale, beta) = rows."""
+def _normalise(x: Array, rows: Array, floor: float, y: Array, strip: int, block: int) -> None:
+    """Compute y = max((x - mean) * scale + beta, floor) with (mean, scale, beta) = rows."""
     means, scales, betas = _spread(rows[0], strip), _spread(rows[1], strip), _spread(rows[2], strip)
     for b in prange((x.size + block - 1) // block):
         for j in range(0, strip, 2 * len(register(x))):
             mean, scale, beta = load_pair(means, j), load_pair(scales, j), load_pair(betas, j)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                store(y, i, (load_pair(x, i) - mean) * scale + beta)
+                store(y, i, maximum((load_pair(x, i) - mean) * scale + beta, floor))
 
 
 @kernel
-def _batch(x: Array, gamma: Array, beta: Array, eps: float, y: Array, image: int, strip: int, block: int) -> tuple:
+def _batch(x: Array, gamma: Array, beta: Array, eps: float, floor: float, y: Array, image: int, strip: int,
+           block: int) -> tuple:  # fmt: skip
     """Normalise by mean and variance of the batch: return both, and scale and inv_std; each (2, C) in float64.
 
     var = mean of d^2 - (mean of d)^2 with d = x - centre cancels if the centre is far from the mean. The mean of the
@@ -134,65 +136,70 @@ def _batch(x: Array, gamma: Array, beta: Array, eps: float, y: Array, image: int
             store(sums, (2 * b + 1) * strip + j, squares)
     moments = _statistics(sums, centre, x.size // len(gamma))
     rows, factors = _forward_rows(moments, gamma, beta, eps)
-    _normalise(x, rows, y, strip, block)
+    _normalise(x, rows, floor, y, strip, block)
     return moments, factors
 
 
 @kernel
-def _gradient(dy: Array, x: Array, mean: Array, factors: Array, dx: Array, strip: int, block: int) -> Array:
-    """Compute dx = dy * scale - share_dy - d * share_d, d = x - mean; return the gradients of gamma and beta, (2, C).
+def _gradient(dy: Array, x: Array, rows: Array, factors: Array, floor: float, dx: Array, strip: int,
+              block: int) -> Array:  # fmt: skip
+    """Compute dx = g * scale - share_dy - d * share_d, d = x - mean; return the gradients of gamma and beta, (2, C).
 
-    Both, and the shares, need two sums over the batch: that of dy, and that of dy * d.
+    g is dy where y was above the floor, else 0; (mean, scale, beta) = rows tell where. Gradients and shares need two
+    sums over the batch: that of g, and that of g * d.
     """
-    column = _spread(mean, strip)
+    means, scales, betas = _spread(rows[0], strip), _spread(rows[1], strip), _spread(rows[2], strip)
     sums = np.empty(((x.size + block - 1) // block, 2, strip), x.dtype)
     for b in prange(len(sums)):
         for j in range(0, strip, 2 * len(register(x))):
-            m, total, products = load_pair(column, j), pair(x), pair(x)
+            mean, scale, beta = load_pair(means, j), load_pair(scales, j), load_pair(betas, j)
+            total, products = pair(x), pair(x)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                g = load_pair(dy, i)
-                total, products = total + g, products + g * (load_pair(x, i) - m)
+                d = load_pair(x, i) - mean
+                g = keep(load_pair(dy, i), d * scale + beta, floor)
+                total, products = total + g, products + g * d
             store(sums, 2 * b * strip + j, total)
             store(sums, (2 * b + 1) * strip + j, products)
-    rows, gradients = _backward_rows(sums, mean, factors, x.size // len(mean))
-    means, scales = _spread(rows[0], strip), _spread(rows[1], strip)
-    shares_dy, shares_d = _spread(rows[2], strip), _spread(rows[3], strip)
+    shares, gradients = _backward_rows(sums, rows[0], factors, x.size // rows.shape[1])
+    shares_dy, shares_d = _spread(shares[0], strip), _spread(shares[1], strip)
     for b in prange(len(sums)):
         for j in range(0, strip, 2 * len(register(x))):
-            m, s = load_pair(means, j), load_pair(scales, j)
+            mean, scale, beta = load_pair(means, j), load_pair(scales, j), load_pair(betas, j)
             share_dy, share_d = load_pair(shares_dy, j), load_pair(shares_d, j)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                store(dx, i, load_pair(dy, i) * s - share_dy - (load_pair(x, i) - m) * share_d)
+                d = load_pair(x, i) - mean
+                store(dx, i, keep(load_pair(dy, i), d * scale + beta, floor) * scale - share_dy - d * share_d)
     return gradients
 
 
-# ---------------------------------------------------------------------------------------------------------- public ops
+# ----------------------------------------------------------------------------- what numba_ops and numba_fused call
 
 
-def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
-    """Read x twice and write y once; the cache holds x and the statistics, and xhat is never stored."""
+def forward(x: Array, gamma: Array, beta: Array, eps: float, floor: float) -> tuple[Array, Array, Array, Cache]:
+    """Normalise by the batch's statistics. The cache holds x and these: xhat and y are not stored for backward."""
     checks.batchnorm(x, eps, gamma=gamma, beta=beta)
     x, gamma, beta = contiguous(x), contiguous(gamma), contiguous(beta)
     y = np.empty_like(x)
-    moments, factors = _batch(x.reshape(-1), gamma, beta, eps, y.reshape(-1), x[0].size, *_sizes(x))
+    moments, factors = _batch(x.reshape(-1), gamma, beta, eps, floor, y.reshape(-1), x[0].size, *_sizes(x))
     mean, var = moments.astype(x.dtype)
-    return y, mean, var, (x, mean.copy(), factors)
+    return y, mean, var, (x, np.array([mean, factors[0], beta], x.dtype), factors, floor)
 
 
-def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
-    """Read dy and x for the two sums, and again for dx."""
-    x, mean, factors = cache
+def backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
+    """Gradients of x, gamma and beta."""
+    x, rows, factors, floor = cache
     checks.same_shape("batchnorm_backward", "dy", dy, x.shape)
     dy, dx = contiguous(dy, x.dtype), np.empty_like(x)
-    dgamma, dbeta = _gradient(dy.reshape(-1), x.reshape(-1), mean, factors, dx.reshape(-1), *_sizes(x)).astype(x.dtype)
+    gradients = _gradient(dy.reshape(-1), x.reshape(-1), rows, factors, floor, dx.reshape(-1), *_sizes(x))
+    dgamma, dbeta = gradients.astype(x.dtype)
     return dx, dgamma, dbeta
 
 
-def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:
-    """Read x and write y."""
+def inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, floor: float) -> Array:
+    """Normalise by fixed statistics."""
     checks.batchnorm(x, eps, gamma=gamma, beta=beta, mean=mean, var=var)
     x = contiguous(x)
     y = np.empty_like(x)
     rows = np.array([mean, gamma / np.sqrt(var + eps), beta], x.dtype)
-    _normalise(x.reshape(-1), rows, y.reshape(-1), *_sizes(x))
+    _normalise(x.reshape(-1), rows, floor, y.reshape(-1), *_sizes(x))
     return y

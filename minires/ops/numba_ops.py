@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import wraps
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,27 +32,49 @@ Op = TypeVar("Op", bound=Callable)
 BLOCK = 1 << 14  # values in a chunk of work
 
 
-def _smooth(function: Op) -> Op:
+def smooth(module: ModuleType) -> Callable[[Op], Op]:
     """Leave complex numbers, which only a numerical check of gradients sends, to the NumPy op of the same name."""
-    in_numpy = getattr(numpy_ops, function.__name__)
 
-    @wraps(function)
-    def op(*args: Any, **named: Any) -> Any:
-        values = [value for a in (*args, *named.values()) for value in (a if isinstance(a, tuple) else (a,))]
-        is_complex = any(isinstance(value, np.ndarray) and value.dtype.kind == "c" for value in values)
-        return (in_numpy if is_complex else function)(*args, **named)
+    def decorate(function: Op) -> Op:
+        in_numpy = getattr(module, function.__name__)
 
-    return op  # type: ignore[return-value]
+        @wraps(function)
+        def op(*args: Any, **named: Any) -> Any:
+            values = [value for a in (*args, *named.values()) for value in (a if isinstance(a, tuple) else (a,))]
+            is_complex = any(isinstance(value, np.ndarray) and value.dtype.kind == "c" for value in values)
+            return (in_numpy if is_complex else function)(*args, **named)
+
+        return op  # type: ignore[return-value]
+
+    return decorate
 
 
 start_threads()
 keep_freed_memory()
 
-conv2d_forward = _smooth(numba_conv.conv2d_forward)
-conv2d_backward = _smooth(numba_conv.conv2d_backward)
-batchnorm_forward = _smooth(numba_norm.batchnorm_forward)
-batchnorm_backward = _smooth(numba_norm.batchnorm_backward)
-batchnorm_inference = _smooth(numba_norm.batchnorm_inference)
+conv2d_forward = smooth(numpy_ops)(numba_conv.conv2d_forward)
+conv2d_backward = smooth(numpy_ops)(numba_conv.conv2d_backward)
+
+# ------------------------------------------------------------------------------------------------ batch normalisation
+
+
+@smooth(numpy_ops)
+def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
+    """Read x twice and write y once."""
+    return numba_norm.forward(x, gamma, beta, eps, floor=-math.inf)
+
+
+@smooth(numpy_ops)
+def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
+    """Read dy and x twice, write dx."""
+    return numba_norm.backward(dy, cache)
+
+
+@smooth(numpy_ops)
+def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:
+    """Read x and write y."""
+    return numba_norm.inference(x, gamma, beta, mean, var, eps, floor=-math.inf)
+
 
 # --------------------------------------------------------------------------------------------------------------- ReLU
 
