@@ -206,6 +206,27 @@ class Conv2d(Layer):
         return dx
 
 
+class FirstConv2d(Conv2d):
+    """The convolution that images go through first: its backward returns an empty array in place of their gradient.
+
+    Training has no use for that one, see `resnet.fuse`.
+
+    Parameters
+    ----------
+    conv : Conv2d
+        Its parameters are shared.
+    """
+
+    def __init__(self, conv: Conv2d) -> None:
+        Layer.__init__(self)
+        self.stride, self.pad = conv.stride, conv.pad
+        self.params, self.backend, self.name = conv.params, conv.backend, conv.name
+
+    def backward(self, dy: Array) -> Array:  # noqa: D102
+        self.grads["w"] = get_fused(self.backend).conv2d_weights_backward(dy, self._pop())
+        return np.empty(0, dy.dtype)
+
+
 class BatchNorm(Layer):
     """Batch normalisation: by the batch's statistics in training, by the running ones otherwise.
 

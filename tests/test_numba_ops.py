@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import minires
 from minires.errors import InputError
-from minires.ops import get_ops, jit, numba_winograd, simd
+from minires.ops import get_fused, get_ops, jit, numba_winograd, simd
 
 compiled, plain = get_ops("numba"), get_ops("numpy")
 dtypes = st.sampled_from(["float32", "float64"])
@@ -278,6 +278,19 @@ def test_complex_numbers_go_to_numpy():
     np.testing.assert_array_equal(y, y_plain)
     for ours, theirs in zip(compiled.conv2d_backward(y, cache), plain.conv2d_backward(y, cache_plain), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_nan_of_a_channel_takes_the_same_gradients_along_in_both_backends(fused):
+    x, dy = normal(np.random.default_rng(0), (2, 2, 4, 4, 5), "float32")
+    x[1, 2, 0, 2] = np.nan
+    came = []
+    for backend in ("numba", "numpy"):
+        ops = (get_fused if fused else get_ops)(backend)
+        *forward, cache = ops.batchnorm_forward(x, np.ones(5, x.dtype), np.ones(5, x.dtype), 1e-5)
+        came.append((*forward, *ops.batchnorm_backward(dy, cache)))
+    for ours, theirs in zip(*came, strict=True):
+        assert_close(ours, theirs, terms=x[..., 0].size, scale=np.nanmax(abs(theirs)))
 
 
 def test_nan_stays_visible():

@@ -47,6 +47,13 @@ def test_the_longest_runs_are_paired_first_and_share_the_threads(given, tiny, sh
     assert set(given) <= {2, 4}
 
 
+def test_of_equal_depths_the_residual_net_whose_step_takes_longer_comes_first(tiny, shapes, tmp_path, monkeypatch):
+    came = []
+    monkeypatch.setattr(degradation, "_train_together", lambda todo, *_: came.extend(c.net for c, _ in todo))
+    degradation.run(["plain8", "plain14", "resnet8", "resnet14"], 1, tiny, tmp_path, shapes, quiet=True)
+    assert came == ["resnet14", "plain14", "resnet8", "plain8"]
+
+
 def test_a_run_that_is_alone_takes_all_threads(given, tiny, shapes, tmp_path):
     degradation.run(["plain8"], 1, tiny, tmp_path, shapes, quiet=True)
     assert given == [4] * (1 + tiny.iterations)
@@ -90,14 +97,14 @@ def test_a_run_that_diverges_asks_the_one_beside_it_to_save_and_stop(tiny, shape
 
     def stand_in(config, folder, data, report, stop):
         started.wait(timeout=60)
-        if config.net == "plain8":
-            raise training.DivergenceError("plain8 diverged")
+        if config.net == "plain14":  # one of the first two
+            raise training.DivergenceError("plain14 diverged")
         assert stop.wait(timeout=60)
         raise training.Interrupted("saved")
 
     monkeypatch.setattr(degradation, "train", stand_in)
     monkeypatch.setattr(degradation, "threads_to_share", lambda backend: 2)
-    with pytest.raises(training.DivergenceError, match="plain8 diverged"):
+    with pytest.raises(training.DivergenceError, match="plain14 diverged"):
         degradation.run(["plain8", "resnet8", "plain14"], 1, tiny, tmp_path, shapes, quiet=True)
 
 

@@ -174,7 +174,8 @@ def run(
             claim(config, folder, data)
     left = [config.iterations - position(folder) for config, folder in zip(configs, folders, strict=True)]
     jobs = [(config, folder, n) for config, folder, n in zip(configs, folders, left, strict=True) if n > 0]
-    todo = [(config, folder) for config, folder, _ in sorted(jobs, key=lambda job: -job[2] * costs[job[0].net])]
+    jobs.sort(key=lambda job: (-job[2] * costs[job[0].net], job[0].net.startswith("plain")))  # shortcuts take time, too
+    todo = [(config, folder) for config, folder, _ in jobs]
     if any(n >= FORECAST_FROM for n in left):
         say(forecast(configs, left, data))
     with bar(sum(costs[config.net] * config.iterations for config, _ in todo), quiet) as progress:

@@ -51,7 +51,7 @@ def get_ops(backend: str) -> ModuleType:
 
 @cache
 def get_fused(backend: str) -> ModuleType:
-    """Return the module whose ops do the work of two of `backend` in fewer passes over memory, see `numpy_fused`."""
+    """Return the module whose ops do what training needs of `backend` with less work, see `numpy_fused`."""
     _need(backend)
     return importlib.import_module(f"minires.ops.{backend}_fused")
 

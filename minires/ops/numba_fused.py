@@ -1,11 +1,12 @@
-"""The ops of `numpy_fused`, compiled: batch norm's own kernels with a floor of 0."""
+"""The ops of `numpy_fused`, compiled: batch norm's own kernels with a floor of 0, and half of a backward pass."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from minires.ops import numba_norm, numpy_fused
+from minires.ops import checks, numba_conv, numba_norm, numpy_fused
 from minires.ops.numba_ops import smooth
+from minires.ops.simd import contiguous
 
 Array = np.ndarray
 Cache = tuple
@@ -27,3 +28,11 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
 def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:
     """Read x and write y."""
     return numba_norm.inference(x, gamma, beta, mean, var, eps, floor=0.0)
+
+
+@smooth(numpy_fused)
+def conv2d_weights_backward(dy: Array, cache: Cache) -> Array:
+    """One of the two convolutions of the backward pass."""
+    x, w, stride, pad = cache
+    checks.same_shape("conv2d_backward", "dy", dy, checks.conv2d(x, w, stride, pad))
+    return numba_conv.backward_weights(contiguous(dy, x.dtype), x, w.shape, stride, pad)

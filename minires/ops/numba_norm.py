@@ -1,6 +1,7 @@
 """Batch normalisation, compiled: one pass over memory for the sums, one that writes the result.
 
-Kernels keep what is above a *floor*: with 0, the ReLU that follows a batch norm costs no pass of its own.
+Kernels keep what is above a *floor*: with 0, the ReLU that follows a batch norm costs no pass of its own; with NaN,
+which nothing is compared with, they keep everything.
 
 Kernels see x, y, dy and dx flat: in memory the channels repeat. A *strip* is a stretch of whole pixels and whole pairs
 of registers, so that the j-th place of every strip belongs to the same channel, whatever C is. A *block* of strips is
@@ -21,6 +22,7 @@ from minires.ops.simd import contiguous, keep, lanes, load_or, load_pair, maximu
 Array = np.ndarray
 Cache = tuple
 
+NO_FLOOR = math.nan
 BLOCK = 1 << 14  # values, about: a block of x and one of y stay in a core's second cache while each register is visited
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
@@ -61,7 +60,7 @@ conv2d_backward = smooth(numpy_ops)(numba_conv.conv2d_backward)
 @smooth(numpy_ops)
 def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
     """Read x twice and write y once."""
-    return numba_norm.forward(x, gamma, beta, eps, floor=-math.inf)
+    return numba_norm.forward(x, gamma, beta, eps, floor=numba_norm.NO_FLOOR)
 
 
 @smooth(numpy_ops)
@@ -73,7 +72,7 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
 @smooth(numpy_ops)
 def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:
     """Read x and write y."""
-    return numba_norm.inference(x, gamma, beta, mean, var, eps, floor=-math.inf)
+    return numba_norm.inference(x, gamma, beta, mean, var, eps, floor=numba_norm.NO_FLOOR)
 
 
 # --------------------------------------------------------------------------------------------------------------- ReLU

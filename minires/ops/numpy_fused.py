@@ -1,7 +1,7 @@
-"""Batch norm and the ReLU behind it as one op, under the names of batch norm: in NumPy the plain composition.
+"""What training can do with less work: in NumPy made of the plain ops, a backend that compiles leaves the work out.
 
-A backend that compiles does both in the passes over memory of the first. Arguments, results and errors are those of the
-functions of the same names in `numpy_ops`.
+Under the names of batch norm: it and the ReLU behind it in the passes over memory of the first. Arguments, results and
+errors are those of the functions of the same names in `numpy_ops`.
 """
 
 from __future__ import annotations
@@ -30,3 +30,8 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
 def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:
     """Normalise by fixed statistics and rectify."""
     return numpy_ops.relu_forward(numpy_ops.batchnorm_inference(x, gamma, beta, mean, var, eps))[0]
+
+
+def conv2d_weights_backward(dy: Array, cache: Cache) -> Array:
+    """Return the dw of `conv2d_backward` alone: nobody asks for the gradient of a network's images."""
+    return numpy_ops.conv2d_backward(dy, cache)[1]

@@ -258,7 +258,7 @@ for _operator, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), 
 
 @intrinsic
 def maximum(typingctx: Any, a: Vector, b: types.Float) -> Codegen:
-    """The larger of a vector and a number in each lane; a NaN of the vector stays."""
+    """The larger of a vector and a number in each lane; the vector's where one of them is NaN."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
         least = _broadcast(builder, args[1], _llvm(a))
@@ -269,11 +269,12 @@ def maximum(typingctx: Any, a: Vector, b: types.Float) -> Codegen:
 
 @intrinsic
 def keep(typingctx: Any, value: Vector, condition: Vector, floor: types.Float) -> Codegen:
-    """`value` in the lanes where `condition` > `floor`, else 0."""
+    """`value` in the lanes where `condition` > `floor`, else 0; everything if the floor is NaN."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-        above = builder.fcmp_ordered(">", args[1], _broadcast(builder, args[2], _llvm(condition)))
-        return builder.select(above, args[0], ir.Constant(_llvm(value), None))
+        least = _broadcast(builder, args[2], _llvm(condition))
+        kept = builder.or_(builder.fcmp_ordered(">", args[1], least), builder.fcmp_unordered("uno", least, least))
+        return builder.select(kept, args[0], ir.Constant(_llvm(value), None))
 
     return value(value, condition, condition.dtype), codegen
 
