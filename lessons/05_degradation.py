@@ -76,7 +76,7 @@ assert train_error["resnet56"] < train_error["plain56"] - margin
 # %% [markdown]
 # Why should that not be so? Because plain-56 *contains* plain-20. Let 36 of its layers pass on what they get, and the rest do what plain-20 does. Whatever plain-20 can do, plain-56 can do. And yet training does not find it.
 #
-# The record is from another day. The next cell trains the four anew, with curves that grow as you watch: set `RERUN` to `True`. `"lesson"` means 2,000 steps and takes about an hour on two cores, `"quick"` 280 and some minutes.
+# The record is from another day. The next cell trains the four anew, with curves that grow as you watch: set `RERUN` to `True`. `"lesson"` means 2,000 steps and takes about three quarters of an hour on two cores, `"quick"` 280 and some minutes.
 
 # %%
 RERUN = False
