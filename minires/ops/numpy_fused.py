@@ -1,6 +1,6 @@
-"""What training can do with less work: in NumPy made of the plain ops, a backend that compiles leaves the work out.
+"""Ops that training can do with less work: here they are made of the plain ones, `numba_fused` leaves the work out.
 
-Under the names of batch norm: it and the ReLU behind it in the passes over memory of the first. Arguments, results and
+`batchnorm_forward`, `_backward` and `_inference` are batch norm and the ReLU behind it as one op. Arguments, shapes and
 errors are those of the functions of the same names in `numpy_ops`.
 """
 
@@ -33,5 +33,5 @@ def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: A
 
 
 def conv2d_weights_backward(dy: Array, cache: Cache) -> Array:
-    """Return the dw of `conv2d_backward` alone: nobody asks for the gradient of a network's images."""
+    """Return the dw of `conv2d_backward`, (KH, KW, C, K), without dx: nobody asks for the gradient of images."""
     return numpy_ops.conv2d_backward(dy, cache)[1]
