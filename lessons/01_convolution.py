@@ -33,7 +33,7 @@ from style import HUES, LOOPS, MUTED, NUMPY, claims, say, seconds, show, source
 
 from minires import get_ops, resnet
 from minires.data import shapes10
-from minires.lab.audit import macs
+from minires.nets.audit import macs
 from minires.ops import numpy_ops
 
 ops = get_ops("numpy")

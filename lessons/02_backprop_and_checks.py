@@ -29,7 +29,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from style import HUES, MUTED, PLAIN, RESIDUAL, claims, say, show, source, table
 
-from minires import get_ops, gradcheck, school
+from minires import get_ops, gradcheck, gradcheck_report, school
 from minires.ops import numpy_ops
 
 ops = get_ops("numpy")
@@ -193,7 +193,7 @@ def complaint(*args, **kwargs):
     """What the checker has to object to."""
     try:
         gradcheck.check_op(*args, **kwargs)
-    except gradcheck.GradientError as error:
+    except gradcheck_report.GradientError as error:
         return error
     raise AssertionError("the checker has no objection")
 
@@ -393,7 +393,7 @@ def verdicts(forward, backward):
     try:
         gradcheck.check_op(forward_16, backward_16, *inputs)
         ours = 0.0
-    except gradcheck.GradientError:
+    except gradcheck_report.GradientError:
         ours = 1.0
     # the largest error for all checks but one random index, which fails on some share of all indices
     return [ones > 1e-6, (careful > 1e-6).mean(), careful.max() > 1e-2, single > 1e-6, ours]
@@ -433,7 +433,12 @@ table(
     [[name.replace("-", " "), *("caught" if row[c] else "passes" for c in checks)] for name, row in zoo.items()],
 )
 through = {c: sum(not row[c] for row in zoo.values()) - 1 for c in checks}  # the reference should pass
-say("Of these " + f"{len(zoo) - 1} mistakes, " + "; ".join(f"*{c}* lets **{n}** through" for c, n in through.items()) + ".")
+say(
+    "Of these "
+    + f"{len(zoo) - 1} mistakes, "
+    + "; ".join(f"*{c}* lets **{n}** through" for c, n in through.items())
+    + "."
+)
 assert not any(zoo["the reference"].values())
 assert through["minires.gradcheck"] == 0
 

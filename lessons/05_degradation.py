@@ -31,16 +31,17 @@ from style import FOUR, HUES, MUTED, PLAIN, RECORDS, RESIDUAL, claims, counting,
 
 from minires import get_ops, plain
 from minires.data import load, normalise, per_pixel_mean, shapes10
-from minires.lab import live, plots
+from minires.lab import live, plots, tables
 from minires.lab.claims import LEARNED, direction_gradients
-from minires.lab.config import TIERS, Config, tier_name
-from minires.lab.deepen import deepen
-from minires.lab.degradation import base_config
-from minires.lab.runs import by_net, final, find_runs, noise
-from minires.lab.train import evaluate, initial_net, train_step
-from minires.layers import recompute_statistics
+from minires.lab.presets import TIERS, base_config, tier_name
+from minires.lab.recorded import by_net, final, find_runs, noise
+from minires.lab.studies.deepen import deepen
+from minires.layers.core import recompute_statistics
 from minires.ops import default_backend, prepare
 from minires.optim import SGD
+from minires.runs.config import Config
+from minires.train.loop import initial_net
+from minires.train.step import evaluate, train_step
 
 ops = get_ops("numpy")
 prepare(default_backend(), lambda kernel: None)  # compile what is needed, once
@@ -57,7 +58,7 @@ train_error = {net: final(group, "train").mean() for net, group in nets.items()}
 test_error = {net: final(group, "test").mean() for net, group in nets.items()}
 show(
     plots.errors(runs),
-    f"Error against iterations on {where}, plain nets on the left, residual nets on the right. {plots.message(runs)}.",
+    f"Error against iterations on {where}, plain nets on the left, residual nets on the right. {tables.message(runs)}.",
 )
 
 # %%
@@ -145,7 +146,7 @@ say(f"`{shallow}` and `{deep}` give the same logits, but for at most {abs(deep.f
 # %%
 show(
     plots.depth(runs),
-    f"Training and test error at the end against depth, plain and residual nets. {plots.message(runs)}.",
+    f"Training and test error at the end against depth, plain and residual nets. {tables.message(runs)}.",
 )
 
 # %%
@@ -326,7 +327,7 @@ assert max(turned["plain56"]) < 0.1 < min(turned["resnet56"])
 tall = find_runs([RECORDS / "lesson-cifar10", RECORDS / "lesson-110"])
 show(
     plots.errors(tall),
-    f"Error against iterations, plain nets of 20, 56 and 110 layers on the left, residual nets on the right. {plots.message(tall)}.",
+    f"Error against iterations, plain nets of 20, 56 and 110 layers on the left, residual nets on the right. {tables.message(tall)}.",
 )
 
 # %%

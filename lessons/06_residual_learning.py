@@ -33,10 +33,10 @@ from style import HUES, MUTED, PLAIN, RESIDUAL, claims, say, show, source, table
 
 from minires import plain, resnet
 from minires.data import shapes10
-from minires.lab.audit import macs
-from minires.lab.butterfly import butterfly
-from minires.layers import Sequential
-from minires.resnet import Identity, PlainBlock, ResidualBlock
+from minires.lab.studies.sensitivity import butterfly
+from minires.layers.base import Sequential
+from minires.nets.audit import macs
+from minires.nets.resnet import Identity, PlainBlock, ResidualBlock
 
 pictures, labels = shapes10.images(192, np.random.default_rng(6))
 data = ((pictures - pictures.mean()) / pictures.std())[:, ::2, ::2]  # (192, 16, 16, 3): half size, to be quick

@@ -32,15 +32,16 @@ from style import FOUR, HUES, MUTED, PLAIN, RECORDS, RESIDUAL, claims, counting,
 from minires import resnet
 from minires.data import batch_indices, crop_and_flip, load, normalise, per_pixel_mean, shapes10, stream
 from minires.lab import live, plots
-from minires.lab.audit import macs
-from minires.lab.config import TIERS
-from minires.lab.degradation import base_config, recipe
-from minires.lab.runs import by_net, final, read_run
-from minires.lab.train import WARMUP_ERROR, train_step
-from minires.layers import recompute_statistics
+from minires.lab.presets import TIERS, base_config, recipe
+from minires.lab.recorded import by_net, final
+from minires.layers.core import recompute_statistics
+from minires.nets.audit import macs
+from minires.nets.registry import by_name
 from minires.ops import default_backend, prepare
 from minires.optim import SGD, step_schedule
-from minires.resnet import by_name
+from minires.runs.run_folder import read_run
+from minires.train.loop import WARMUP_ERROR
+from minires.train.step import train_step
 
 prepare(default_backend(), lambda kernel: None)  # compile what is needed, once
 full_size, labels = shapes10.images(6120, np.random.default_rng(7))
@@ -426,7 +427,13 @@ def pace(run):
 paces = {name: np.median([pace(run) for run in group]) for name, group in nets.items()}
 machine = {name: group[0].provenance["machine"] for name, group in nets.items()}
 table(
-    ["net", "million multiplications per picture, forward", f"seconds for {batch}, recorded", "on", "hours for 64,000 steps"],
+    [
+        "net",
+        "million multiplications per picture, forward",
+        f"seconds for {batch}, recorded",
+        "on",
+        "hours for 64,000 steps",
+    ],
     [
         [
             name,

@@ -35,8 +35,8 @@ from matplotlib.figure import Figure
 from style import LOOPS, NUMBA, NUMPY, claims, say, seconds, show, source, table
 
 from minires import get_ops, resnet
-from minires.lab.bench import matrix_product_gflops
-from minires.ops import numba_conv, simd
+from minires.bench.nets import matrix_product_gflops
+from minires.ops.compiled import conv, simd, tuning
 
 ops, compiled = get_ops("numpy"), get_ops("numba")
 compiled.warm_up()  # compiles the kernels, or finds them on the disk
@@ -116,7 +116,7 @@ say(f"""
     All five give the same numbers. From the slowest to the fastest it is a factor of **{best / ladder[0][1]:,.0f}**.
     Compiling the loops as they stand gives {gflops["seven loops, Numba"] / gflops["seven loops, Python"]:,.0f}; putting the filters innermost another {gflops["filters innermost, Numba"] / gflops["seven loops, Numba"]:.1f};
     the library's kernel another {gflops["the library's kernel, Numba"] / gflops["filters innermost, Numba"]:.1f} on top, with {cores} cores where the loops use one.
-    Measured, like all times below, on the machine that last executed this notebook: {cores} cores, vectors of {simd.VECTOR_BYTES} bytes.
+    Measured, like all times below, on the machine that last executed this notebook: {cores} cores, vectors of {tuning.VECTOR_BYTES} bytes.
 """)
 
 # %% [markdown]
@@ -140,7 +140,7 @@ for p in range(3):
         tile += np.outer(values, w[p].reshape(48, 16)[r])
 assert np.allclose(tile, expected[0, i, j : j + rows], rtol=1e-4, atol=1e-4)
 
-tile_rows, vectors = numba_conv.PIXEL_TILE
+tile_rows, vectors = conv.PIXEL_TILE
 width = vectors * simd.lanes(np.float32)
 table(
     ["tile", "loads", "multiplications", "multiplications per load"],
@@ -169,7 +169,7 @@ table(
 # The tile of the compiled backend is the eight lines above, with the tile as a value of its own that Numba keeps in registers:
 
 # %%
-source(numba_conv._filter_pixels)
+source(conv._filter_pixels)
 
 # %% [markdown]
 # Layers with a stride, and kernels of other sizes, are computed in this way. For 3x3 at stride 1, which is most of a ResNet and the layers measured one by one in this lesson, the library first adds up neighbouring pixels, and neighbouring weights, in a way that leaves 36 multiplications of 144 (Winograd's algorithm); what is left are matrix products again, computed from the same tiles.

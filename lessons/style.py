@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image as Picture
 
 from minires.data import key
-from minires.lab.config import TIERS, tier_name
-from minires.lab.runs import Run, by_net, find_runs
+from minires.lab.presets import TIERS, tier_name
+from minires.lab.recorded import by_net, find_runs
+from minires.runs.run_folder import Run
 
 # the paper's families and the two backends; their greys differ too
 PLAIN, RESIDUAL, LOOPS, NUMPY, NUMBA, MUTED = "#b2182b", "#2166ac", "#7f7f7f", "#e08214", "#1b7837", "#9a9a9a"

@@ -7,8 +7,8 @@ Words, declared once. `N, H, W, C` batch, rows, columns, channels; `KH, KW, K` k
 
 from minires import gradcheck
 from minires.errors import InputError
+from minires.nets.resnet import imagenet_resnet, plain, resnet
 from minires.ops import get_ops
-from minires.resnet import imagenet_resnet, plain, resnet
 
 __version__ = "0.1.0"
 __all__ = ["InputError", "__version__", "get_ops", "gradcheck", "imagenet_resnet", "plain", "resnet"]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from minires import cli
 from minires.data import shapes10
-from minires.lab.config import Config
+from minires.runs.config import Config
 
 shared = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
 settings.register_profile("laptop", max_examples=50, **shared)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from minires import InputError
-from minires.lab import bench, bench_ops
-from minires.lab.audit import macs
-from minires.resnet import resnet
+from minires.bench import nets, ops, workers
+from minires.nets.audit import macs
+from minires.nets.resnet import resnet
 
 
 @pytest.fixture(scope="module")
 def timings():
-    return bench.bench(["resnet8"], ["numpy", "numba"], 2, 4, lambda line: None)
+    return nets.bench(["resnet8"], ["numpy", "numba"], 2, 4, lambda line: None)
 
 
 def test_every_contender_is_timed_in_every_round(timings):
@@ -26,16 +26,16 @@ def test_every_contender_is_timed_in_every_round(timings):
 
 def test_the_table_counts_three_convolutions_for_a_training_step(timings):
     t = timings[0]
-    t = bench.Timing(t.net, t.contender, 10, 0.0, train=[0.5], inference=[0.1])
+    t = nets.Timing(t.net, t.contender, 10, 0.0, train=[0.5], inference=[0.1])
     gflops = 3 * 2 * macs(resnet(8)) * 20 / 1e9  # forward, dx and dw, a multiply and an add, 20 images a second
-    line = bench.table([t], 2 * gflops).splitlines()[1].split()
+    line = nets.table([t], 2 * gflops).splitlines()[1].split()
     assert line[2] == "20"
     assert line[4] == f"{gflops:.0f}"
     assert line[5:7] == ["50", "%"]
 
 
 def test_the_record_is_json_with_machine_and_versions(timings):
-    record = json.loads(json.dumps(bench.record(timings, 1.0)))
+    record = json.loads(json.dumps(nets.record(timings, 1.0)))
     assert record["provenance"]["versions"]["numpy"] == np.__version__
     assert len(record["timings"]) == 2
 
@@ -43,7 +43,7 @@ def test_the_record_is_json_with_machine_and_versions(timings):
 @pytest.mark.parametrize(("backends", "peers"), [(["tpu"], []), (["numpy"], ["tensorflow"])], ids=["backend", "peer"])
 def test_an_unknown_contender_is_refused_with_the_known_ones(backends, peers):
     with pytest.raises(InputError, match="must be one of"):
-        bench.contenders(backends, peers)
+        nets.contenders(backends, peers)
 
 
 def test_an_unknown_net_is_refused_before_anything_starts(run_cli):
@@ -53,13 +53,13 @@ def test_an_unknown_net_is_refused_before_anything_starts(run_cli):
 
 
 def test_a_worker_that_cannot_start_says_why():
-    with bench.worker(bench._net_steps, "resnet9", "numpy", 2) as pipe, pytest.raises(InputError, match=r"6n \+ 2"):
-        bench.ask(pipe, "start")
+    with workers.worker(nets._net_steps, "resnet9", "numpy", 2) as pipe, pytest.raises(InputError, match=r"6n \+ 2"):
+        workers.ask(pipe, "start")
 
 
 def test_networks_for_other_images_are_not_timed():
     with pytest.raises(InputError, match="32x32"):
-        bench.bench(["imagenet-resnet18"], ["numpy"], 1, 2, lambda _: None)
+        nets.bench(["imagenet-resnet18"], ["numpy"], 1, 2, lambda _: None)
 
 
 def test_what_a_worker_said_before_it_ended_is_heard():
@@ -71,7 +71,7 @@ def test_what_a_worker_said_before_it_ended_is_heard():
             return "PyTorch is not installed"
 
     with pytest.raises(InputError, match="PyTorch is not installed"):
-        bench.ask(Pipe(), "start")
+        workers.ask(Pipe(), "start")
 
 
 def test_bench_prints_its_table_and_writes_json(run_cli, tmp_path):
@@ -84,9 +84,9 @@ def test_bench_prints_its_table_and_writes_json(run_cli, tmp_path):
 
 
 def test_the_table_of_ops_compares_with_the_better_pytorch():
-    numba, channels_last, contiguous = bench_ops.CONTENDERS
+    numba, channels_last, contiguous = ops.CONTENDERS
     times = {numba: [1e-3, 3e-3, 2e-3], channels_last: [8e-3, 8e-3, 8e-3], contiguous: [5e-3, 5e-3, 9e-3]}
-    line = bench_ops.table({"conv dx 16@32x32": times}).splitlines()[1]
+    line = ops.table({"conv dx 16@32x32": times}).splitlines()[1]
     assert "2.00 (1.00-3.00)" in line
     assert line.endswith("2.50x")
 

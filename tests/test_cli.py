@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minires import cli, data
-from minires.lab import checkpoint, degradation
-from minires.lab.train import note_who_trains
+from minires import data
+from minires.cli import options
+from minires.lab import degradation
+from minires.runs import checkpoint, run_folder
+from minires.runs.run_folder import note_who_trains
+from minires.train import progress
 
 QUICK = ("--iterations", 2, "--batch-size", 2, "--eval-images", 8, "--quiet")
 
@@ -56,7 +59,7 @@ def test_the_second_call_trains_nothing(run_cli, tmp_path, monkeypatch):
 
 def test_train_stopped_and_resumed_ends_as_one_that_was_not(run_cli, tmp_path, monkeypatch):
     run_cli("train", "resnet8", *QUICK, "--out", "whole")
-    real = degradation.follower
+    real = progress.follower
 
     def press(*args):
         follow = real(*args)
@@ -67,11 +70,11 @@ def test_train_stopped_and_resumed_ends_as_one_that_was_not(run_cli, tmp_path, m
 
         return pressing
 
-    monkeypatch.setattr(degradation, "follower", press)
+    monkeypatch.setattr(progress, "follower", press)
     code, _, err = run_cli("train", "resnet8", *QUICK, "--out", "stopped")
     assert code == 130
     assert "minires resume stopped" in err
-    monkeypatch.setattr(degradation, "follower", real)
+    monkeypatch.setattr(progress, "follower", real)
     code, out, _ = run_cli("resume", "stopped", "--quiet")
     assert code == 0
     assert "stopped/errors.png" in out.replace("\\", "/")
@@ -104,7 +107,7 @@ def test_info_audits_a_network(run_cli):
 
 
 def test_info_does_all_that_it_is_asked(run_cli, monkeypatch):
-    monkeypatch.setattr(cli, "choose", lambda backend: "numba")
+    monkeypatch.setattr(options, "choose", lambda backend: "numba")
     _, out, _ = run_cli("info", "resnet56", "--warmup")
     assert "numba backend: ready" in out
     assert "853,018 parameters" in out
@@ -198,7 +201,7 @@ def test_damaged_cifar10_is_one_message_and_exit_code_2(run_cli, tmp_path):
 
 def test_a_locked_run_is_one_message_and_exit_code_2(run_cli):
     run_cli("train", "resnet8", *QUICK, "--out", "run")
-    with checkpoint.locked(Path("run")):
+    with run_folder.locked(Path("run")):
         code, _, err = run_cli("train", "resnet8", *QUICK, "--out", "run")
     assert code == 2
     assert "in use by process" in err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minires import data
-from minires.data import cifar10
+from minires.data import cifar10, cifar10_install
 from minires.errors import InputError
 
 
@@ -219,18 +219,18 @@ def test_an_unknown_name_and_a_folder_for_shapes10_are_refused(tmp_path):
 
 def test_install_refuses_a_folder_without_cifar10_and_a_path_without_anything(tmp_path):
     with pytest.raises(InputError, match="found neither"):
-        cifar10.install(tmp_path)
+        cifar10_install.install(tmp_path)
     with pytest.raises(InputError, match="check the path"):
-        cifar10.install(tmp_path / "nothing")
+        cifar10_install.install(tmp_path / "nothing")
 
 
 def test_install_from_a_folder_writes_the_binary_layout_and_leaves_nothing_else(originals, tmp_path):
     parent = tmp_path / "parent"
     links(originals / cifar10.PYTHON, parent / cifar10.PYTHON)
     with pytest.raises(InputError, match="--trust"):
-        cifar10.install(parent)
+        cifar10_install.install(parent)
     assert list((tmp_path / "cache").iterdir()) == []
-    folder = cifar10.install(parent, trust=True)
+    folder = cifar10_install.install(parent, trust=True)
     assert folder == tmp_path / "cache" / cifar10.BINARY
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [cifar10.BINARY]
     assert data.load().sha256 == cifar10.read(originals / cifar10.BINARY).sha256
@@ -242,7 +242,7 @@ def test_only_bytes_known_to_be_official_are_called_cifar10(originals, tmp_path,
     files = {stem: (originals / cifar10.PYTHON / stem).read_bytes() for stem in cifar10.STEMS}
     monkeypatch.setattr(cifar10, "PYTHON_MD5", {s: cifar10.hashlib.md5(f).hexdigest() for s, f in files.items()})
     assert cifar10.read(originals / cifar10.PYTHON).name == "CIFAR-10"
-    installed = cifar10.install(originals / cifar10.PYTHON, tmp_path / "cache")
+    installed = cifar10_install.install(originals / cifar10.PYTHON, tmp_path / "cache")
     assert cifar10.read(installed).name == "CIFAR-10"
     replace(installed / "test_batch.bin", (installed / "data_batch_1.bin").read_bytes())
     assert cifar10.read(installed).name == "CIFAR-10 (unverified copy)"

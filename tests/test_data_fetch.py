@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minires import data
-from minires.data import cifar10
+from minires.data import cifar10, cifar10_install
 from minires.errors import InputError
 
 OFFICIAL = "cifar-10-binary.tar.gz"
@@ -55,7 +55,7 @@ def tarball(tmp_path, monkeypatch):
     folder = tarfile.TarInfo(cifar10.BINARY)
     folder.type = tarfile.DIRTYPE
     path.write_bytes(make_tar(files() | {f"{cifar10.BINARY}/readme.html": b"<p>"}, [folder]))
-    monkeypatch.setitem(cifar10.SHA256, OFFICIAL, hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setitem(cifar10_install.SHA256, OFFICIAL, hashlib.sha256(path.read_bytes()).hexdigest())
     return path
 
 
@@ -70,23 +70,23 @@ def check_installed(folder):
 
 
 def test_official_tarball_is_installed_and_found(tarball, tmp_path):
-    folder = cifar10.install(tarball)
+    folder = cifar10_install.install(tarball)
     check_installed(folder)
     assert data.load().source == str(folder)
     assert data.load().name == "CIFAR-10"
-    elsewhere = cifar10.install(tarball, into=tmp_path / "elsewhere")
+    elsewhere = cifar10_install.install(tarball, into=tmp_path / "elsewhere")
     check_installed(elsewhere)
 
 
 def test_installing_twice_replaces_the_folder(tarball):
-    folder = cifar10.install(tarball)
+    folder = cifar10_install.install(tarball)
     (folder / "test_batch.bin").write_bytes(b"damaged")
-    check_installed(cifar10.install(tarball))
+    check_installed(cifar10_install.install(tarball))
 
 
 def test_a_folder_can_be_installed_onto_itself(tarball):
-    folder = cifar10.install(tarball)
-    check_installed(cifar10.install(folder))
+    folder = cifar10_install.install(tarball)
+    check_installed(cifar10_install.install(folder))
 
 
 def test_another_tarball_is_refused_unless_trusted(tarball, tmp_path):
@@ -94,9 +94,9 @@ def test_another_tarball_is_refused_unless_trusted(tarball, tmp_path):
     other.write_bytes(make_tar(dict(reversed(files().items()))))
     sha256 = hashlib.sha256(other.read_bytes()).hexdigest()
     with pytest.raises(InputError, match=f"expected an official SHA-256.* found {sha256}.*--trust"):
-        cifar10.install(other)
+        cifar10_install.install(other)
     assert not list((tmp_path / "cache").iterdir())
-    check_installed(cifar10.install(other, trust=True))
+    check_installed(cifar10_install.install(other, trust=True))
     assert data.load().name == "CIFAR-10 (unverified copy)"
 
 
@@ -120,7 +120,7 @@ def special(name, kind=tarfile.REGTYPE, target=""):
 
 def large():
     info = tarfile.TarInfo(f"{cifar10.BINARY}/test_batch.bin")
-    info.size = cifar10.LARGEST[cifar10.BINARY] + 1
+    info.size = cifar10_install.LARGEST[cifar10.BINARY] + 1
     return info
 
 
@@ -147,7 +147,7 @@ def test_a_tarball_with_a_foreign_member_is_refused_even_with_trust(tmp_path, me
     path.write_bytes(make_tar(members, [member]))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InputError, match=message):
-        cifar10.install(path, trust=True)
+        cifar10_install.install(path, trust=True)
     assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "cache"])
 
 
@@ -156,7 +156,7 @@ def test_a_cut_tarball_is_refused(tarball, tmp_path, cut):
     path = tmp_path / "cut.tar.gz"
     path.write_bytes(tarball.read_bytes()[:cut])
     with pytest.raises(InputError, match=r"cut\.tar\.gz: expected"):
-        cifar10.install(path, trust=True)
+        cifar10_install.install(path, trust=True)
     assert not list((tmp_path / "cache").iterdir())
 
 
@@ -164,21 +164,21 @@ def test_a_tarball_without_the_data_set_is_refused(tmp_path):
     path = tmp_path / "empty.tar.gz"
     path.write_bytes(make_tar({}))
     with pytest.raises(InputError, match="found none of them"):
-        cifar10.install(path, trust=True)
+        cifar10_install.install(path, trust=True)
 
 
 def test_a_failed_replacement_leaves_the_old_folder(tarball, tmp_path, monkeypatch):
-    folder = cifar10.install(tarball)
-    rename = cifar10.os.rename
+    folder = cifar10_install.install(tarball)
+    rename = cifar10_install.os.rename
 
     def full_disk(source, target):
         if source.name == "new":
             raise OSError("disk full")
         rename(source, target)
 
-    monkeypatch.setattr(cifar10.os, "rename", full_disk)
+    monkeypatch.setattr(cifar10_install.os, "rename", full_disk)
     with pytest.raises(InputError, match="disk full"):
-        cifar10.install(tarball)
+        cifar10_install.install(tarball)
     check_installed(folder)
 
 
@@ -213,7 +213,7 @@ def mirrors(tarball, monkeypatch):
 
         def use(*names):
             urls = tuple(f"http://127.0.0.1:{server.server_port}/{name}/{OFFICIAL}" for name in names)
-            monkeypatch.setattr(cifar10, "MIRRORS", urls)
+            monkeypatch.setattr(cifar10_install, "MIRRORS", urls)
             return server
 
         yield use
@@ -223,28 +223,28 @@ def mirrors(tarball, monkeypatch):
 
 def test_download_installs_and_removes_the_tarball(mirrors):
     mirrors("good")
-    check_installed(cifar10.download(progress=False))
+    check_installed(cifar10_install.download(progress=False))
 
 
 def test_download_shows_progress_on_stderr(mirrors, capsys):
     mirrors("good")
-    cifar10.download()
+    cifar10_install.download()
     assert "100%" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("first", ["dead", "wrong", "cut"])
 def test_download_goes_on_to_the_next_mirror(mirrors, first):
     server = mirrors(first, "good")
-    check_installed(cifar10.download(progress=False))
+    check_installed(cifar10_install.download(progress=False))
     assert server.asked == [f"/{first}/{OFFICIAL}", f"/good/{OFFICIAL}"]
 
 
 def test_when_every_mirror_fails_the_message_lists_them_and_the_way_out(mirrors, tmp_path):
     server = mirrors("dead", "wrong", "cut")
     with pytest.raises(InputError) as caught:
-        cifar10.download(progress=False)
+        cifar10_install.download(progress=False)
     message = str(caught.value)
-    for url, error in zip(cifar10.MIRRORS, ("404", "hash", "IncompleteRead"), strict=True):
+    for url, error in zip(cifar10_install.MIRRORS, ("404", "hash", "IncompleteRead"), strict=True):
         assert url in message
         assert error in message.split(url)[1].split("http://")[0]
     assert "`minires data cifar10 --from FILE`" in message
@@ -256,34 +256,34 @@ def test_a_folder_that_cannot_be_written_is_said_before_any_download(mirrors, tm
     server = mirrors("good")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"expected a folder to write to.*--into"):
-        cifar10.download(tmp_path / "file" / "cache")
+        cifar10_install.download(tmp_path / "file" / "cache")
     assert not server.asked
 
 
 def test_an_interrupted_download_leaves_nothing_and_can_be_repeated(mirrors, tmp_path, monkeypatch):
     mirrors("good")
     with monkeypatch.context() as patch:
-        patch.setattr(cifar10, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(cifar10_install, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            cifar10.download(progress=False)
+            cifar10_install.download(progress=False)
     assert data.find_cifar10() is None
-    check_installed(cifar10.download(progress=False))
+    check_installed(cifar10_install.download(progress=False))
 
 
 def test_a_whole_data_set_is_kept_and_a_damaged_one_replaced(mirrors, tarball):
     server = mirrors("good")
-    folder = cifar10.install(tarball)
-    assert cifar10.download(progress=False) == folder
+    folder = cifar10_install.install(tarball)
+    assert cifar10_install.download(progress=False) == folder
     assert server.asked == []
     seal = folder / cifar10.SEAL
     official = seal.read_text()
     seal.write_text("0" * 64)
     with pytest.raises(InputError, match="official bytes, or nothing"):
-        cifar10.download(progress=False)  # a copy that somebody put there is not replaced
+        cifar10_install.download(progress=False)  # a copy that somebody put there is not replaced
     assert server.asked == []
     seal.write_text(official)
     (folder / "data_batch_3.bin").unlink()
-    check_installed(cifar10.download(progress=False))
+    check_installed(cifar10_install.download(progress=False))
 
 
 # --------------------------------------------------------------------------------------------------------- the scripts
@@ -308,12 +308,12 @@ def run_script(monkeypatch, capsys):
 @pytest.mark.parametrize("named", [True, False])
 def test_what_is_packed_for_a_class_room_is_installed_as_the_same_images(named, tarball, tmp_path, run_script):
     packed = tmp_path / "packed.tar.gz"
-    folder = cifar10.install(tarball, tmp_path / "elsewhere" if named else None)
+    folder = cifar10_install.install(tarball, tmp_path / "elsewhere" if named else None)
     code, out, _ = run_script("pack_cifar10.py", *([folder] if named else []), packed)
     assert (code, out) == (0, f"{hashlib.sha256(packed.read_bytes()).hexdigest()} {packed}\n")
     with tarfile.open(packed) as tar:
         assert tar.getnames() == list(files())
-    check_installed(cifar10.install(packed, tmp_path / "student", trust=True))
+    check_installed(cifar10_install.install(packed, tmp_path / "student", trust=True))
     assert data.load("cifar10", tmp_path / "student").sha256 == cifar10.read(folder).sha256
 
 
@@ -336,7 +336,7 @@ def test_a_script_prints_where_it_downloaded_to(mirrors, tmp_path, run_script):
     ],
 )
 def test_a_wrong_call_of_a_script_is_refused(name, words, reason, tmp_path, monkeypatch, run_script):
-    monkeypatch.setattr(cifar10, "download", lambda *_: pytest.fail("downloads"))
+    monkeypatch.setattr(cifar10_install, "download", lambda *_: pytest.fail("downloads"))
     monkeypatch.chdir(tmp_path)
     code, out, err = run_script(name, *words)
     assert (code, out, reason in err, "Traceback" in err) == (2, "", True, False)

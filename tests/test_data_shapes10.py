@@ -7,7 +7,7 @@ import pytest
 from minires import data
 from minires.data import shapes10, stream
 from minires.errors import InputError
-from minires.lab.config import read_record
+from minires.runs.config import read_record
 
 PINNED = [
     (0, "34d58947de6cee324cf76789db6e7bea519ad9c03a2d37e41c95bb4efb36ea22"),

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 import minires
 from minires.errors import InputError
 from minires.gradcheck import check_layer, check_op
-from minires.layers import BatchNorm, BatchNormReLU, Conv2d, ReLU, Sequential
+from minires.layers.base import Sequential
+from minires.layers.core import BatchNorm, BatchNormReLU, Conv2d, ReLU
+from minires.nets.fuse import fuse
 from minires.ops import BACKENDS, get_fused, get_ops
-from minires.resnet import fuse
 
 seeds = st.integers(0, 2**32 - 1)
 dtypes = st.sampled_from(["float32", "float64"])

@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minires import InputError
-from minires.gradcheck import GradientError, Report, check_layer, check_op
-from minires.layers import BatchNorm, Conv2d, Layer, Linear, ReLU
+from minires.gradcheck import check_layer, check_op
+from minires.gradcheck_report import GradientError, Report
+from minires.layers.base import Layer
+from minires.layers.core import BatchNorm, Conv2d, Linear, ReLU
+from minires.nets.resnet import resnet
 from minires.ops import numpy_ops as ops
-from minires.resnet import resnet
 
 X = np.random.default_rng(1).standard_normal((3, 4, 5, 2))
 W = np.random.default_rng(2).standard_normal((3, 3, 2, 4))

@@ -8,10 +8,8 @@ from strategies import convolutions, images, pools, rngs
 
 from minires import get_ops, plain, resnet
 from minires.gradcheck import check_layer, check_op
-from minires.layers import BatchNorm, Conv2d, GlobalAvgPool, Linear, MaxPool, ReLU
-from minires.ops import BACKENDS
-from minires.ops.numpy_ops import col2im, im2col
-from minires.resnet import (
+from minires.layers.core import BatchNorm, Conv2d, GlobalAvgPool, Linear, MaxPool, ReLU
+from minires.nets.resnet import (
     Identity,
     PlainBlock,
     ResidualBlock,
@@ -20,6 +18,8 @@ from minires.resnet import (
     bottleneck_body,
     make_shortcut,
 )
+from minires.ops import BACKENDS
+from minires.ops.numpy_ops import col2im, im2col
 
 EPS = 1e-5
 F64 = ("float64",)

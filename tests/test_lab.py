@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +15,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minires import InputError, cli, data, get_ops, plain, resnet
+import minires
+from minires import InputError, data, get_ops, plain, resnet
 from minires.data import per_pixel_mean, shapes10, training_batch
-from minires.lab import checkpoint, claims, degradation, live, plots, report
-from minires.lab import config as recipes
-from minires.lab import train as training
-from minires.lab.butterfly import butterfly, growth
-from minires.lab.config import TIERS, Config
-from minires.lab.deepen import deepen
-from minires.lab.runs import by_net, find_runs, noise
-from minires.lab.train import Progress, by_layer, initial_net, train, train_step
-from minires.layers import layer_outputs
+from minires.lab import claims, config, degradation, live, plots, presets, report, tables
+from minires.lab.presets import TIERS
+from minires.lab.recorded import by_net, find_runs, noise
+from minires.lab.studies.deepen import deepen
+from minires.lab.studies.sensitivity import butterfly, growth
+from minires.layers.base import layer_outputs
 from minires.optim import SGD
+from minires.runs import checkpoint, files, provenance
+from minires.runs.config import Config
+from minires.train import loop, together
+from minires.train.layerwise import by_layer
+from minires.train.loop import initial_net, train
+from minires.train.progress import Progress, bar, follower
+from minires.train.step import train_step
 
 NETS = ("plain20", "plain56", "resnet20", "resnet56")
 JPEG = "CIFAR-10 (JPEG copy)"
@@ -50,13 +56,13 @@ def record(tmp_path):
         for net, error in train.items():
             size = TIERS[tier]
             base = Config(net, name, size.iterations, lr=size.lr, seed=seed, eval_images=1000)
-            base = replace(base, milestones=recipes.paper_milestones(size.iterations))
+            base = replace(base, milestones=presets.paper_milestones(size.iterations))
             sizes = {key: getattr(size, key) for key in ("batch_size", "warmup_lr", "augment")}
             config = replace(base, **sizes | changes)
             run = tmp_path / folder / f"{net}-seed{seed}"
-            checkpoint.make_folder(run)
+            files.make_folder(run)
             origin = {"name": name, "source": "nowhere", "sha256": sha256}
-            record = {"config": config.to_json(), "data": origin, "provenance": recipes.provenance()}
+            record = {"config": config.to_json(), "data": origin, "provenance": provenance.provenance()}
             (run / "config.json").write_text(json.dumps(record))
             end, loss = config.iterations, {"loss": 1.0, "seconds": 9.0}
             alike = ("stage3.block2.body.conv2", "stage3.block3.body.conv1", "stage3.block3.body.conv2")
@@ -81,30 +87,30 @@ def verdicts(folder):
 
 
 def test_tiers_have_the_papers_schedule_and_the_quick_one_none(shapes):
-    configs = {name: degradation.base_config(shapes, name) for name in TIERS}
+    configs = {name: presets.base_config(shapes, name) for name in TIERS}
     assert [c.iterations for c in configs.values()] == [280, 2_000, 16_000, 64_000]
     assert configs["quick"].milestones == ()
     assert configs["lesson"].milestones == (1_000, 1_500)
     assert configs["quarter"].milestones == (8_000, 12_000)
     assert configs["paper"].milestones == (32_000, 48_000)
-    assert all(recipes.tier_name(c.to_json()) == name for name, c in configs.items())
-    assert recipes.tier_name(replace(configs["quick"], lr=0.1).to_json()) is None
-    assert recipes.tier_name(replace(configs["quick"], augment=True).to_json()) is None
-    assert degradation.base_config(shapes, "quick", augment=True).augment
+    assert all(presets.tier_name(c.to_json()) == name for name, c in configs.items())
+    assert presets.tier_name(replace(configs["quick"], lr=0.1).to_json()) is None
+    assert presets.tier_name(replace(configs["quick"], augment=True).to_json()) is None
+    assert presets.base_config(shapes, "quick", augment=True).augment
     for change in ({"milestones": (500,)}, {"momentum": 0.0}, {"weight_decay": 0.0}, {"augment": False}):
-        assert recipes.tier_name(replace(configs["lesson"], **change).to_json()) is None
+        assert presets.tier_name(replace(configs["lesson"], **change).to_json()) is None
 
 
 def test_the_lesson_tier_warms_up_every_net_and_the_others_those_of_110_layers(shapes):
-    lesson, quarter = (degradation.base_config(shapes, tier) for tier in ("lesson", "quarter"))
+    lesson, quarter = (presets.base_config(shapes, tier) for tier in ("lesson", "quarter"))
     for net, warmup_lr in (("plain56", None), ("resnet110", 0.01), ("plain1202", 0.01)):
         for base, expected in ((lesson, 0.01), (quarter, warmup_lr)):
-            config = degradation.recipe(replace(base, net=net))
+            config = presets.recipe(replace(base, net=net))
             assert config.warmup_lr == expected
-            assert TIERS[recipes.tier_name(config.to_json())].iterations == config.iterations
-    assert recipes.tier_name(replace(lesson, warmup_lr=None).to_json()) is None
-    assert recipes.tier_name(replace(quarter, warmup_lr=0.01).to_json()) is None
-    assert degradation.base_config(shapes, "lesson", lr=0.05).warmup_lr is None
+            assert TIERS[presets.tier_name(config.to_json())].iterations == config.iterations
+    assert presets.tier_name(replace(lesson, warmup_lr=None).to_json()) is None
+    assert presets.tier_name(replace(quarter, warmup_lr=0.01).to_json()) is None
+    assert presets.base_config(shapes, "lesson", lr=0.05).warmup_lr is None
 
 
 def test_runs_of_one_size_are_judged_apart_where_one_warmed_up(record):
@@ -113,7 +119,7 @@ def test_runs_of_one_size_are_judged_apart_where_one_warmed_up(record):
 
 
 def test_a_tier_asks_for_no_more_images_than_there_are(shapes):
-    assert degradation.base_config(shapes).eval_images == 32
+    assert presets.base_config(shapes).eval_images == 32
 
 
 def test_nets_are_made_of_depths_and_a_shortcut():
@@ -129,8 +135,8 @@ def test_a_folder_of_another_run_is_refused_before_anything_is_trained(tiny, sha
 
 
 def test_the_time_it_takes_is_said_before_and_counts_only_what_is_left(tiny, shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr(degradation, "FORECAST_FROM", 1)
-    monkeypatch.setattr(degradation, "seconds_per_step", lambda config, data: 60.0)
+    monkeypatch.setattr(together, "FORECAST_FROM", 1)
+    monkeypatch.setattr(together, "seconds_per_step", lambda config, data: 60.0)
     said = []
     degradation.run(
         ["plain8", "resnet8"], 1, replace(tiny, bn_images=0, eval_images=6), tmp_path, shapes, True, said.append
@@ -146,8 +152,8 @@ def test_what_a_stopped_run_had_behind_it_does_not_count_as_speed(monkeypatch):
     clock = itertools.count(0, 0.25)
     monkeypatch.setattr("tqdm.std.time", lambda: now)
     now = next(clock)
-    with degradation.bar(16_000) as progress:
-        follow = degradation.follower(progress, "plain8", 1)
+    with bar(16_000) as progress:
+        follow = follower(progress, "plain8", 1)
         for iteration in range(8_001, 8_401):
             now = next(clock)
             follow(Progress(iteration, 16_000, 1.0, 0.5, 0.1))
@@ -296,7 +302,7 @@ def test_gradients_that_shrink_as_by_a_poor_initialisation_have_vanished(record,
 def test_a_layer_without_any_gradient_has_vanished_and_is_named_so(record):
     folder = record(smallest=0.0)
     assert verdicts(folder)["iv"].held is False
-    assert plots.layers_message(find_runs([folder])).endswith("some layers get no gradient at all")
+    assert tables.layers_message(find_runs([folder])).endswith("some layers get no gradient at all")
     for metrics in folder.glob("*/metrics.jsonl"):
         metrics.write_text(
             metrics.read_text().replace('"stage3.block3.body.conv2": 1.0', '"stage3.block3.body.conv2": 0')
@@ -366,7 +372,7 @@ def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
         for title, rows in claims.judge(runs).items():
             refuted = {claim.key for claim, verdict in rows if verdict.held is False}
             assert not refuted, title
-            tiers = {recipes.tier_name(run.config) for run in runs}
+            tiers = {presets.tier_name(run.config) for run in runs}
             assert tiers == {None if folder.name.startswith("cold-start") else folder.name.split("-")[0]}
             if None not in tiers and {"plain20", "plain56", "resnet56"} <= {run.net for run in runs}:
                 assert {"i", "ii", "iii", "iv"} <= {claim.key for claim, verdict in rows if verdict.held}, title
@@ -508,21 +514,21 @@ def test_weights_alone_are_small_and_complete(tiny, shapes, tmp_path):
 
 
 def test_provenance_names_the_commit_and_nothing_where_there_is_none(monkeypatch):
-    commit = recipes.provenance()["commit"]
+    commit = provenance.provenance()["commit"]
     assert commit is None or len(commit.removesuffix("-dirty")) == 40
 
     def missing(*args, **kwargs):
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(subprocess, "run", missing)
-    assert recipes.provenance()["commit"] is None
+    assert provenance.provenance()["commit"] is None
 
 
 def test_git_is_not_asked_where_there_is_no_repository(monkeypatch, tmp_path):
-    monkeypatch.setattr(recipes.minires, "__file__", str(tmp_path / "minires" / "__init__.py"))
+    monkeypatch.setattr(minires, "__file__", str(tmp_path / "minires" / "__init__.py"))
     asked = types.SimpleNamespace(run=lambda *a, **k: pytest.fail("git was run"))  # platform runs uname by the real one
-    monkeypatch.setattr(recipes, "subprocess", asked)
-    assert recipes.provenance()["commit"] is None
+    monkeypatch.setattr(config, "subprocess", asked)
+    assert provenance.provenance()["commit"] is None
 
 
 # ------------------------------------------------------------------------------------------- figures, report, notebooks
@@ -555,7 +561,7 @@ def test_watching_draws_what_there_is_until_the_runs_are_done(kind, drawn, recor
     metrics = folder / "plain20-seed0" / "metrics.jsonl"
     whole = metrics.read_text()
     metrics.write_text(whole.splitlines()[0] + "\n")
-    monkeypatch.setattr(cli.time, "sleep", lambda seconds: metrics.write_text(whole))
+    monkeypatch.setattr(time, "sleep", lambda seconds: metrics.write_text(whole))
     code, out, _ = run_cli("plot", folder, "--kind", kind, "--watch", "--out", tmp_path / "a.png")
     assert code == 0
     assert out.count("drawn ") == drawn
@@ -577,8 +583,8 @@ def test_runs_of_several_recipes_are_not_averaged_as_seeds(record):
         "plain20, 2000 iterations": 1,
         "plain56": 1,
     }
-    assert plots.message(runs) == "Errors of several recipes"
-    assert [line[3] for line in plots.table_lines(runs)[1:]] == ["50.0", "30.0", "80.0"]
+    assert tables.message(runs) == "Errors of several recipes"
+    assert [line[3] for line in tables.table_lines(runs)[1:]] == ["50.0", "30.0", "80.0"]
     for figure in plots.FIGURES.values():
         figure(runs)
 
@@ -598,7 +604,7 @@ def test_two_commands_that_differ_in_one_option_are_two_recipes(record):
 
 def test_runs_on_other_images_of_the_same_name_are_not_compared(record):
     runs = find_runs([record({"plain20": 0.5}, folder="a"), record({"plain56": 0.8}, folder="b", sha256="1" * 64)])
-    assert plots.message(runs) == "Errors of several recipes"
+    assert tables.message(runs) == "Errors of several recipes"
 
 
 def test_marks_stand_where_the_rate_fell_or_is_to_fall(record):
@@ -618,7 +624,7 @@ def test_marks_stand_where_the_rate_fell_or_is_to_fall(record):
 
 def test_the_message_says_above_below_or_alike(record):
     runs = find_runs([record({**DEGRADATION, "resnet56": 0.46})])
-    told = plots.message(runs)
+    told = tables.message(runs)
     assert told.startswith("Training error: plain56 30.0 points above plain20; resnet56 and resnet20 alike (within 4.")
     assert told.endswith("; resnet56 34.0 points below plain56")
 
@@ -626,7 +632,7 @@ def test_the_message_says_above_below_or_alike(record):
 def test_the_table_has_mean_and_range_of_the_seeds(record):
     record({"plain20": 0.5}, seed=0)
     runs = find_runs([record({"plain20": 0.3}, seed=1)])
-    assert plots.table_lines(runs)[1] == ["plain20", "2", "280", "40.0 (30.0 to 50.0)", "50.0 (40.0 to 60.0)", "0.1"]
+    assert tables.table_lines(runs)[1] == ["plain20", "2", "280", "40.0 (30.0 to 50.0)", "50.0 (40.0 to 60.0)", "0.1"]
 
 
 def test_runs_in_progress_are_compared_where_all_have_arrived(record):
@@ -638,8 +644,8 @@ def test_runs_in_progress_are_compared_where_all_have_arrived(record):
         kept = [] if run.name == "plain20-seed1" else [end]
         (run / "metrics.jsonl").write_text("\n".join([*lines, json.dumps(early), *kept]) + "\n")
     runs = find_runs([folder])
-    assert plots.message(runs) == "Errors of runs still in progress"
-    *cells, _, minutes = plots.table_lines(runs)[1]
+    assert tables.message(runs) == "Errors of runs still in progress"
+    *cells, _, minutes = tables.table_lines(runs)[1]
     assert cells == ["plain20", "2", "140", "60.0 (60.0 to 60.0)"]
     assert minutes == "1.0"
     assert "1 to 2 seeds each" in report.page(runs, {})
@@ -650,13 +656,13 @@ def test_runs_that_stand_at_the_same_iteration_are_not_at_their_end(record):
     for metrics in folder.glob("*/metrics.jsonl"):
         metrics.write_text(metrics.read_text().replace('"eval", "iteration": 280', '"eval", "iteration": 140'))
     runs = find_runs([folder])
-    assert plots.message(runs) == "Errors of runs still in progress"
+    assert tables.message(runs) == "Errors of runs still in progress"
     assert plots.depth(runs).axes[0].get_ylabel() == "error measured last (%)"
 
 
 def test_two_nets_without_an_error_are_alike(record):
     runs = find_runs([record({"plain20": 0.0, "plain56": 0.0})])
-    assert plots.message(runs) == "Training error: plain56 and plain20 alike (within 0.0 points of noise)"
+    assert tables.message(runs) == "Training error: plain56 and plain20 alike (within 0.0 points of noise)"
 
 
 def test_the_running_mean_is_over_the_latest_values():
@@ -795,7 +801,7 @@ def test_live_curves_are_drawn_while_they_train(tiny, shapes, tmp_path, monkeypa
 def test_live_curves_wait_for_the_first_line(tiny, shapes, tmp_path, monkeypatch):
     shown = []
     fake_ipython(monkeypatch, shown)
-    monkeypatch.setattr(training, "LINES", 2)  # a line for three iterations
+    monkeypatch.setattr(loop, "LINES", 2)  # a line for three iterations
     live(["plain8"], tiny, tmp_path, shapes, seconds=0.0)
     assert len(shown) == 5
 

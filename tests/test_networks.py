@@ -5,9 +5,11 @@ import pytest
 
 import minires
 from minires import InputError
-from minires.lab.audit import audit, macs, table
-from minires.layers import BatchNorm, Conv2d, Linear, ReLU, layer_outputs, recompute_statistics
-from minires.resnet import PlainBlock, ResidualBlock, by_name, imagenet_resnet, plain, resnet
+from minires.layers.base import layer_outputs
+from minires.layers.core import BatchNorm, Conv2d, Linear, ReLU, recompute_statistics
+from minires.nets.audit import audit, macs, table
+from minires.nets.registry import by_name
+from minires.nets.resnet import PlainBlock, ResidualBlock, imagenet_resnet, plain, resnet
 
 # the paper's table 6 to more digits: option A, no bias in convolutions, gamma and beta, a bias in the last layer
 PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}

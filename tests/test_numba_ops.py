@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 import minires
 from minires.errors import InputError
-from minires.ops import get_fused, get_ops, jit, numba_winograd, simd
+from minires.ops import get_fused, get_ops
+from minires.ops.compiled import jit, threads, tuning, winograd
 
 compiled, plain = get_ops("numba"), get_ops("numpy")
 dtypes = st.sampled_from(["float32", "float64"])
@@ -41,10 +42,10 @@ def products(y, w, stride):
 
     Winograd's filtering transforms whole tiles, and what lies in them beyond the image is zero but for rounding.
     """
-    if not numba_winograd.suits(w.shape[:2], stride, w.shape[2:], w.dtype):
+    if not winograd.suits(w.shape[:2], stride, w.shape[2:], w.dtype):
         return y[..., 0].size
     N, *image, _ = y.shape
-    return N * math.prod(-(-side // numba_winograd.M) * numba_winograd.M for side in image)
+    return N * math.prod(-(-side // winograd.M) * winograd.M for side in image)
 
 
 def size_of(*arrays):
@@ -107,7 +108,7 @@ def test_convolution_by_winograd_equals_numpy(seed, dtype, N, H, W, C, K, pad):
     H, W = max(H, 3 - 2 * pad), max(W, 3 - 2 * pad)
     rng = np.random.default_rng(seed)
     x, w = normal(rng, (N, H, W, C), dtype), normal(rng, (3, 3, C, K), dtype)
-    assert numba_winograd.suits((3, 3), 1, (C, K), x.dtype)
+    assert winograd.suits((3, 3), 1, (C, K), x.dtype)
     (y, cache), (y_plain, cache_plain) = (ops.conv2d_forward(x, w, 1, pad) for ops in (compiled, plain))
     assert_close(y, y_plain, 9 * C, size_of(x, w))
     dy = normal(rng, y.shape, dtype)
@@ -323,13 +324,13 @@ def report():
     for ours, theirs in zip(run(compiled, "float32"), run(plain, "float32"), strict=True):
         digest.update(ours.tobytes())
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * size_of(theirs))
-    told = {"digest": digest.hexdigest(), "vector_bytes": simd.VECTOR_BYTES, "warm_up_missed_kernels": missed}
+    told = {"digest": digest.hexdigest(), "vector_bytes": tuning.VECTOR_BYTES, "warm_up_missed_kernels": missed}
     print(json.dumps(told | jit.compilations()))
 
 
 def test_an_edit_of_any_source_of_the_kernels_asks_for_new_machine_code(monkeypatch):
     found, read = {jit.cache_folder.__wrapped__()}, Path.read_bytes
-    for edited in ("simd.py", "numba_winograd.py", "numba_ops.py"):
+    for edited in ("simd.py", "winograd.py", "numba_ops.py"):
         monkeypatch.setattr(Path, "read_bytes", lambda path, e=edited: read(path) + b"#" * (path.name == e))
         found.add(jit.cache_folder.__wrapped__())
     assert len(found) == 4
@@ -414,13 +415,13 @@ def test_threads_are_told_how_to_wait_unless_the_user_said_it(monkeypatch):
     monkeypatch.setattr(jit.numba, "get_num_threads", lambda: seen.append([os.environ.get(name) for name in names]))
     for name in names:
         monkeypatch.delenv(name, raising=False)
-    jit.start_threads()
+    threads.start_threads()
     assert seen.pop() == ["passive", "3000"]
     assert not set(names) & set(os.environ)  # programs that are started later choose for themselves
     for name in names:
         with monkeypatch.context() as users:
             users.setenv(name, "1")
-            jit.start_threads()
+            threads.start_threads()
     assert not seen
 
 

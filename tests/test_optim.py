@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from minires import InputError
-from minires.lab.config import paper_milestones
+from minires.lab.presets import paper_milestones
 from minires.optim import SGD, step_schedule
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from strategies import convolutions, images, pools
 
 from minires import get_ops, plain, resnet
-from minires.layers import layer_outputs
+from minires.layers.base import layer_outputs
 from minires.ops import BACKENDS
 from minires.optim import SGD
 
@@ -19,7 +19,7 @@ if importlib.util.find_spec("torch") is None and not os.environ.get("CI"):
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from minires.lab import peer
+from minires.exchange import torch_twin
 
 pytestmark = pytest.mark.peers
 TIGHT = 1e-11  # of the largest value, in float64
@@ -135,11 +135,11 @@ NETS = {
 def test_gradients_of_whole_networks_in_float64(name, backend):
     net = NETS[name]().astype("float64").use(backend)
     x, labels = batch(8)
-    twin = peer.as_torch(net)
+    twin = torch_twin.as_torch(net)
     theirs_loss = torch_loss(twin, x, labels)
     loss, ours = gradients(net, x, labels)
     assert abs(loss - theirs_loss) <= TIGHT * abs(theirs_loss)
-    for name, theirs in peer.gradients(net, twin).items():
+    for name, theirs in torch_twin.gradients(net, twin).items():
         agree(ours[name], theirs)
 
 
@@ -160,17 +160,17 @@ def test_float32_gradients_are_exact_to_the_rounding_of_their_sums(backend):
             break
     else:
         pytest.fail("a ReLU changed sides in each of 20 batches")
-    twin = peer.as_torch(double)
+    twin = torch_twin.as_torch(double)
     torch_loss(twin, x32.astype("float64"), labels)
     ours = gradients(single, x32, labels)[1]
-    errors = [np.linalg.norm(ours[n] - e) / np.linalg.norm(e) for n, e in peer.gradients(double, twin).items()]
+    errors = [np.linalg.norm(ours[n] - e) / np.linalg.norm(e) for n, e in torch_twin.gradients(double, twin).items()]
     depth, terms = 20, x[..., 0].size  # every layer sums N H W terms, whose roundings add up as a random walk
     assert max(errors) <= depth * np.sqrt(terms) * np.finfo(np.float32).eps
 
 
 def trajectory(net, steps, lr):
     """Train both for some steps; return the largest relative distance of a parameter."""
-    twin = peer.as_torch(net)
+    twin = torch_twin.as_torch(net)
     torch_sgd = torch.optim.SGD(twin.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
     sgd = SGD(net.parameters())
     for i in range(steps):
@@ -178,7 +178,7 @@ def trajectory(net, steps, lr):
         torch_loss(twin, x, labels)
         torch_sgd.step()
         sgd.step(gradients(net, x, labels)[1], lr)
-    theirs = peer.parameters(net, twin)
+    theirs = torch_twin.parameters(net, twin)
     return max(np.abs(p - theirs[n]).max() / np.abs(theirs[n]).max() for n, p in net.parameters().items())
 
 

@@ -12,15 +12,19 @@ import naive
 import numpy as np
 import pytest
 
-from minires import InputError, cli, data, plain
+from minires import InputError, data, plain
+from minires.cli import experiment, options
+from minires.cli import train as train_commands
 from minires.data import stream
-from minires.lab import checkpoint, degradation
-from minires.lab import train as training
-from minires.lab.config import TIERS, Config
-from minires.lab.runs import read_run
-from minires.lab.train import DivergenceError, Interrupted, initial_net, read_record, train
-from minires.layers import layer_outputs
+from minires.lab import degradation
+from minires.lab.presets import TIERS
+from minires.layers.base import layer_outputs
 from minires.ops import default_backend
+from minires.runs import checkpoint, files
+from minires.runs.config import Config, read_record
+from minires.runs.run_folder import read_run
+from minires.train import loop
+from minires.train.loop import DivergenceError, Interrupted, initial_net, train
 
 # ------------------------------------------------------------------------------------------------- written out again
 
@@ -36,7 +40,7 @@ def test_two_steps_and_their_evaluation_are_those_of_the_paper_written_out(shape
         net.forward = lambda x, train=False: forward(x.astype("float64"), train)
         return net
 
-    monkeypatch.setattr(training, "initial_net", in_float64)
+    monkeypatch.setattr(loop, "initial_net", in_float64)
     run = read_run(train(config, tmp_path, shapes))
     state = checkpoint.load_weights(tmp_path)
 
@@ -125,15 +129,15 @@ def errors(monkeypatch):
             return float(len(done)), values[min(len(done), len(values)) - 1]
 
         seconds = iter(range(10_000))
-        monkeypatch.setattr(training, "train_step", step)
-        monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+        monkeypatch.setattr(step, "train_step", step)
+        monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
         return done
 
     return play
 
 
 def test_warm_up_does_not_come_back_when_the_error_rises_again(tiny, shapes, tmp_path, monkeypatch, errors):
-    monkeypatch.setattr(training, "SMOOTHING", 1.0)
+    monkeypatch.setattr(loop, "SMOOTHING", 1.0)
     rates = errors(0.9, 0.9, 0.7, 0.9)
     train(replace(tiny, net="plain8", warmup_lr=0.01), tmp_path, shapes)
     assert rates == [0.01, 0.01, 0.01, 0.1, 0.1, 0.1]
@@ -147,8 +151,8 @@ def test_warm_up_ends_by_the_running_error_which_begins_with_guessing(tiny, shap
 
 
 def test_a_stopped_run_takes_up_its_warm_up_its_means_and_its_clock(tiny, shapes, tmp_path, monkeypatch, errors):
-    monkeypatch.setattr(training, "SMOOTHING", 1.0)
-    monkeypatch.setattr(training, "LINES", 2)  # a line for three iterations
+    monkeypatch.setattr(loop, "SMOOTHING", 1.0)
+    monkeypatch.setattr(loop, "LINES", 2)  # a line for three iterations
     rates = errors(0.7, 0.9)
     config = replace(tiny, net="plain8", warmup_lr=0.01)
 
@@ -193,7 +197,7 @@ def test_everything_is_on_the_disk_before_it_replaces_anything(tiny, shapes, tmp
         f"metrics.jsonl of {metrics}", f"{part} of {saved}", f"{part} to {checkpoint.NAME}", *folder,
     ]  # fmt: skip
     done.clear()
-    checkpoint.write_whole(tmp_path / "few", b"bytes")
+    files.write_whole(tmp_path / "few", b"bytes")
     assert done == [".few.part of 5", ".few.part to few", *folder]
 
 
@@ -206,10 +210,12 @@ def asked(monkeypatch, shapes, tmp_path):
     seen = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data.shapes10, "dataset", lambda **_: shapes)
-    monkeypatch.setattr(cli, "run_one", lambda config, folder, found, quiet: seen.append((config, folder, quiet)))
-    monkeypatch.setattr(cli, "prepare", lambda *_: None)  # nothing is compiled
-    monkeypatch.setattr(cli, "show", lambda *_: None)
-    monkeypatch.setattr(cli, "print_claims", lambda *_: None)
+    monkeypatch.setattr(
+        train_commands, "run_one", lambda config, folder, found, quiet: seen.append((config, folder, quiet))
+    )
+    monkeypatch.setattr(options, "prepare", lambda *_: None)  # nothing is compiled
+    monkeypatch.setattr(experiment, "show", lambda *_: None)
+    monkeypatch.setattr(experiment, "print_claims", lambda *_: None)
     monkeypatch.setattr(degradation, "run", lambda *words: seen.append(words))
     return seen
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import Phase, settings
 
 from minires import InputError, get_ops, school
-from minires.gradcheck import GradientError, check_op
+from minires.gradcheck import check_op
+from minires.gradcheck_report import GradientError
 from minires.ops import numpy_ops
 from minires.school import grading
 from minires.school.exercises import EXERCISES, hidden, quarry, stub

@@ -13,11 +13,13 @@ import pytest
 
 from minires import InputError, resnet
 from minires.data import per_pixel_mean
-from minires.lab import checkpoint
-from minires.lab import train as training
-from minires.lab.config import Config
-from minires.lab.train import DivergenceError, evaluate, position, read_record, train, train_step
 from minires.optim import SGD
+from minires.runs import checkpoint, files, run_folder
+from minires.runs.config import Config, read_record
+from minires.runs.run_folder import position
+from minires.train import loop, step
+from minires.train.loop import DivergenceError, train
+from minires.train.step import evaluate, train_step
 
 
 class Crash(BaseException):
@@ -30,7 +32,7 @@ def final_state(folder):
 
 
 def metrics(folder):
-    return [{k: v for k, v in m.items() if k != "seconds"} for m in checkpoint.read_lines(folder / "metrics.jsonl")]
+    return [{k: v for k, v in m.items() if k != "seconds"} for m in run_folder.read_lines(folder / "metrics.jsonl")]
 
 
 def assert_same_end(a, b):
@@ -50,7 +52,7 @@ def unstopped(tmp_path_factory, shapes):
 
 @pytest.fixture
 def saves_always(monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
 
 
 def test_a_network_learns_sixteen_images_by_heart(shapes):
@@ -139,13 +141,13 @@ KILLED = """
 import sys
 from pathlib import Path
 from minires.data import shapes10
-from minires.lab import train
-from minires.lab.config import Config
-train.CHECKPOINT_SECONDS = 0.02
+from minires.runs.config import Config
+from minires.train import loop
+loop.CHECKPOINT_SECONDS = 0.02
 config = Config("plain8", "shapes10", 120, batch_size=4, eval_every=40, eval_images=16, bn_images=16)
 data = shapes10.dataset(seed=0, train=96, test=32)
 print("started", flush=True)
-train.train(config, Path(sys.argv[1]), data, lambda p: print(p.iteration, flush=True))
+loop.train(config, Path(sys.argv[1]), data, lambda p: print(p.iteration, flush=True))
 """
 
 
@@ -177,7 +179,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_rest_gives_the_same_bits(unstopp
             signal.raise_signal(signal.SIGINT)
 
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(training.Interrupted, match="saved at iteration 2 of 6"):
+    with pytest.raises(loop.Interrupted, match="saved at iteration 2 of 6"):
         train(tiny, tmp_path, shapes, press)
     assert checkpoint.load(tmp_path)[1]["iteration"] == 2
     assert signal.getsignal(signal.SIGINT) is handler
@@ -228,7 +230,7 @@ def test_the_record_says_from_which_iteration_on_something_else_trained(
             if progress.iteration == until:
                 raise Crash
 
-        monkeypatch.setattr(training, "provenance", lambda: {"commit": commit})
+        monkeypatch.setattr(train, "provenance", lambda: {"commit": commit})
         with pytest.raises(Crash):
             train(tiny, tmp_path, shapes, stop)
 
@@ -306,9 +308,9 @@ def test_a_file_that_windows_holds_for_a_moment_is_replaced_after_it(tmp_path, m
     monkeypatch.setattr(os, "replace", held)
     monkeypatch.setattr(checkpoint.time, "sleep", pauses.append)
     with pytest.raises(InputError, match="Access is denied"):
-        checkpoint.write_whole(tmp_path / "a", b"first")
+        files.write_whole(tmp_path / "a", b"first")
     monkeypatch.setattr(sys, "platform", "win32")
-    checkpoint.write_whole(tmp_path / "a", b"second")
+    files.write_whole(tmp_path / "a", b"second")
     assert (tmp_path / "a").read_bytes() == b"second"
     assert len(pauses) == 2
 
@@ -347,7 +349,7 @@ def test_ctrl_c_in_the_last_iteration_stops_the_experiment_too(tiny, shapes, tmp
         if progress.iteration == tiny.iterations:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(training.Interrupted):
+    with pytest.raises(loop.Interrupted):
         train(tiny, tmp_path, shapes, press)
     assert position(tmp_path) == tiny.iterations
 
@@ -382,7 +384,7 @@ def test_a_folder_of_other_data_is_refused(unstopped, tiny, shapes):
 
 
 def test_a_locked_folder_is_refused_and_free_again_afterwards(unstopped, tiny, shapes):
-    with checkpoint.locked(unstopped), pytest.raises(InputError, match=f"in use by process {os.getpid()}"):
+    with run_folder.locked(unstopped), pytest.raises(InputError, match=f"in use by process {os.getpid()}"):
         train(tiny, unstopped, shapes)
     train(tiny, unstopped, shapes)
 
@@ -455,13 +457,13 @@ def test_a_recipe_that_was_refused_does_not_occupy_the_folder(tiny, shapes, tmp_
 
 
 def test_nan_in_a_weight_is_traced_to_it(tiny, shapes, tmp_path, monkeypatch):
-    real = training.train_step
+    real = step.train_step
 
     def poisoned(net, *args):
         net.parameters()["stage2.block1.body.conv1.w"][0, 0, 0, 0] = np.nan
         return real(net, *args)
 
-    monkeypatch.setattr(training, "train_step", poisoned)
+    monkeypatch.setattr(step, "train_step", poisoned)
     with pytest.raises(DivergenceError, match=r"not finite: stage2\.block1\.body\.conv1\.w"):
         train(tiny, tmp_path, shapes)
 
@@ -470,8 +472,8 @@ def test_nan_in_a_weight_is_traced_to_it(tiny, shapes, tmp_path, monkeypatch):
 
 
 def test_warm_up_lasts_until_the_training_error_is_below_80_percent(tiny, shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "train_step", lambda net, sgd, x, y, lr: (1.0, 0.7 if len(rates) > 2 else 0.9))
-    monkeypatch.setattr(training, "SMOOTHING", 1.0)
+    monkeypatch.setattr(step, "train_step", lambda net, sgd, x, y, lr: (1.0, 0.7 if len(rates) > 2 else 0.9))
+    monkeypatch.setattr(loop, "SMOOTHING", 1.0)
     rates = []
     train(replace(tiny, warmup_lr=0.01), tmp_path, shapes, lambda p: rates.append(p.lr))
     assert rates == [0.01, 0.01, 0.01, 0.01, 0.1, 0.1]

@@ -8,9 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minires.lab import checkpoint, degradation
-from minires.lab import train as training
-from minires.lab.train import Progress, read_record, train
+from minires.lab import degradation
+from minires.runs import checkpoint, run_folder
+from minires.runs.config import read_record
+from minires.train import loop, together
+from minires.train.loop import train
+from minires.train.progress import Progress, bar, follower
 
 
 def test_two_nets_train_at_a_time_and_end_with_the_bits_that_they_have_alone(tiny, shapes, tmp_path):
@@ -49,7 +52,7 @@ def test_the_longest_runs_are_paired_first_and_share_the_threads(given, tiny, sh
 
 def test_of_equal_depths_the_residual_net_whose_step_takes_longer_comes_first(tiny, shapes, tmp_path, monkeypatch):
     came = []
-    monkeypatch.setattr(degradation, "_train_together", lambda todo, *_: came.extend(c.net for c, _ in todo))
+    monkeypatch.setattr(together, "_train_together", lambda todo, *_: came.extend(c.net for c, _ in todo))
     degradation.run(["plain8", "plain14", "resnet8", "resnet14"], 1, tiny, tmp_path, shapes, quiet=True)
     assert came == ["resnet14", "plain14", "resnet8", "plain8"]
 
@@ -69,7 +72,7 @@ def test_where_threads_cannot_be_shared_nets_train_one_by_one(backend, tiny, sha
 
     monkeypatch.setattr(degradation, "ThreadPoolExecutor", pool)
     monkeypatch.setattr(degradation, "train", lambda config, *_: trained.append(config.net))
-    monkeypatch.setattr("minires.ops.jit.threads_to_share", lambda: 0)
+    monkeypatch.setattr("minires.ops.compiled.threads.threads_to_share", lambda: 0)
     monkeypatch.setattr("numba.set_num_threads", lambda n: pytest.fail("the number of threads was changed"))
     degradation.run(["plain8", "resnet8"], 1, replace(tiny, backend=backend), tmp_path, shapes, quiet=True)
     assert workers == [1]
@@ -85,11 +88,11 @@ def test_ctrl_c_saves_what_is_going_and_the_same_call_goes_on(tiny, shapes, tmp_
             pressed.append(progress)
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(training.Interrupted, match="stopped"):
+    with pytest.raises(loop.Interrupted, match="stopped"):
         degradation.run(["plain8", "resnet8"], 1, base, tmp_path, shapes, quiet=True, report=press)
-    assert any(0 < training.position(tmp_path / f"{net}-seed0") < 40 for net in ("plain8", "resnet8"))
+    assert any(0 < run_folder.position(tmp_path / f"{net}-seed0") < 40 for net in ("plain8", "resnet8"))
     folders = degradation.run(["plain8", "resnet8"], 1, base, tmp_path, shapes, quiet=True)
-    assert [training.position(folder) for folder in folders] == [40, 40]
+    assert [run_folder.position(folder) for folder in folders] == [40, 40]
 
 
 def test_a_run_that_diverges_asks_the_one_beside_it_to_save_and_stop(tiny, shapes, tmp_path, monkeypatch):
@@ -98,13 +101,13 @@ def test_a_run_that_diverges_asks_the_one_beside_it_to_save_and_stop(tiny, shape
     def stand_in(config, folder, data, report, stop):
         started.wait(timeout=60)
         if config.net == "plain14":  # one of the first two
-            raise training.DivergenceError("plain14 diverged")
+            raise loop.DivergenceError("plain14 diverged")
         assert stop.wait(timeout=60)
-        raise training.Interrupted("saved")
+        raise loop.Interrupted("saved")
 
     monkeypatch.setattr(degradation, "train", stand_in)
     monkeypatch.setattr(degradation, "threads_to_share", lambda backend: 2)
-    with pytest.raises(training.DivergenceError, match="plain14 diverged"):
+    with pytest.raises(loop.DivergenceError, match="plain14 diverged"):
         degradation.run(["plain8", "resnet8", "plain14"], 1, tiny, tmp_path, shapes, quiet=True)
 
 
@@ -114,13 +117,13 @@ def test_an_error_of_the_report_stops_all_runs(tiny, shapes, tmp_path):
 
     with pytest.raises(ValueError, match="of the report"):
         degradation.run(["plain8", "resnet8"], 1, replace(tiny, iterations=40), tmp_path, shapes, True, report=report)
-    assert training.position(tmp_path / "resnet8-seed0") < 40
+    assert run_folder.position(tmp_path / "resnet8-seed0") < 40
 
 
 def test_the_bar_says_where_both_runs_are():
-    with degradation.bar(100) as progress:
+    with bar(100) as progress:
         shown = {}
-        plain, residual = (degradation.follower(progress, net, 1, shown=shown) for net in ("plain8", "resnet8"))
+        plain, residual = (follower(progress, net, 1, shown=shown) for net in ("plain8", "resnet8"))
         plain(Progress(1, 2, 2.0, 0.9, 0.1))
         assert (progress.desc, progress.postfix) == ("plain8 1/2", "loss 2.00, error 90 %, lr 0.1")
         residual(Progress(1, 2, 1.0, 0.8, 0.1))

@@ -10,10 +10,10 @@ import test_networks
 import test_ops
 import test_optim
 from hypothesis import Phase, settings
+from weak import weak_checks
 
 from minires import InputError, get_ops
 from minires.school.bugs import Bug, copy_of, home, swap
-from minires.school.weak import weak_checks
 from minires.school.zoo import ZOO
 
 NUMPY = get_ops("numpy")

@@ -14,14 +14,18 @@ from tqdm.auto import tqdm
 
 from minires import data
 from minires.errors import InputError, quoted
-from minires.lab.butterfly import butterfly, growth
-from minires.lab.checkpoint import load_weights, make_folder, write_whole
-from minires.lab.config import TIERS, Config, Tier, tier_name
-from minires.lab.deepen import deepen
-from minires.lab.runs import Run, final, noise
-from minires.lab.train import evaluate, evaluation_rows, initial_net
+from minires.lab.presets import TIERS, Tier, tier_name
+from minires.lab.recorded import final, noise
+from minires.lab.studies.deepen import deepen
+from minires.lab.studies.sensitivity import butterfly, growth
+from minires.nets.registry import by_name
 from minires.ops import default_backend
-from minires.resnet import by_name
+from minires.runs.checkpoint import load_weights
+from minires.runs.config import Config
+from minires.runs.files import make_folder, write_whole
+from minires.runs.run_folder import Run
+from minires.train.loop import evaluation_rows, initial_net
+from minires.train.step import evaluate
 
 APART = 100  # times: "orders of magnitude" are two at least
 # Of the last layer's gradient: what the first of 22 layers gets where each halves the variance on its way. A net

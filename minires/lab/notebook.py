@@ -10,9 +10,9 @@ from typing import Any
 from minires.data import Dataset
 from minires.errors import InputError
 from minires.lab import degradation, plots
-from minires.lab.config import Config
-from minires.lab.runs import begun
-from minires.lab.train import Progress
+from minires.lab.recorded import begun
+from minires.runs.config import Config
+from minires.train.progress import Progress
 
 
 def live(
@@ -25,7 +25,7 @@ def live(
     Parameters
     ----------
     nets, base, out, data, seeds
-        As in `degradation.run`; `degradation.base_config` makes a recipe.
+        As in `degradation.run`; `presets.base_config` makes a recipe.
     seconds : float
         Between two drawings, at least.
 

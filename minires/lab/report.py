@@ -8,9 +8,10 @@ from html import escape
 from string import Template
 from typing import Any
 
-from minires.lab import plots
-from minires.lab.config import tier_name
-from minires.lab.runs import Run, by_net
+from minires.lab import plots, tables
+from minires.lab.presets import tier_name
+from minires.lab.recorded import by_net
+from minires.runs.run_folder import Run
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -69,10 +70,10 @@ def page(runs: Sequence[Run], verdicts: Mapping[str, Sequence[tuple[Any, Any]]])
     seeds = f"{few} to {many}" if few < many else f"{many}"
     nets = ", ".join(by_net(runs))
     return PAGE.substitute(
-        title=escape(plots.message(runs)),
+        title=escape(tables.message(runs)),
         summary=escape(f"{nets} on {data}, {seeds} seed{'s' if many > 1 else ''} each."),
         figures="\n".join(_figures(runs)),
-        errors=_rows(plots.table_lines(runs), head=True),
+        errors=_rows(tables.table_lines(runs), head=True),
         claims="\n".join(_claims(title, rows) for title, rows in verdicts.items()),
         commands=escape("\n".join(commands(runs))),
         config=_rows(_settings([run.config for run in runs])),
@@ -114,9 +115,9 @@ def _recipe(config: Mapping[str, Any]) -> str:
 
 def _figures(runs: Sequence[Run]) -> list[str]:
     """Each kind of figure that the runs have something for."""
-    wanted = {"errors": plots.message(runs)}
+    wanted = {"errors": tables.message(runs)}
     if len({run.depth for run in plots.drawable("depth", runs)}) > 1:
-        wanted["depth"] = f"Error against depth. {plots.message(runs)}"
+        wanted["depth"] = f"Error against depth. {tables.message(runs)}"
     if plots.drawable("layers", runs):
         wanted["layers"] = "Gradient norms and responses by layer"
     return [_figure(plots.FIGURES[kind](runs), text) for kind, text in wanted.items()]

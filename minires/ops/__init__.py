@@ -30,10 +30,10 @@ def prepare(backend: str, report: Callable[[str], None]) -> None:
         Called with the name of each kernel that is about to be compiled; kernels found on the disk are not reported.
     """
     if backend == "numba":
-        ops, jit = get_ops(backend), importlib.import_module("minires.ops.jit")
-        backwards = f"from {ops.__name__} import warm_up; warm_up(backwards=True)"
+        jit = importlib.import_module("minires.ops.compiled.jit")
+        backwards = "from minires.ops.compiled.warm_up import warm_up; warm_up(backwards=True)"
         with jit.announce(report), jit.compile_from_both_ends(backwards):
-            ops.warm_up()
+            importlib.import_module("minires.ops.compiled.warm_up").warm_up()
 
 
 @cache
@@ -65,7 +65,7 @@ def _need(backend: str) -> None:
 
 def threads_to_share(backend: str) -> int:
     """How many threads the ops of `backend` use if these may be divided among Python threads that train, else 0."""
-    return int(importlib.import_module("minires.ops.jit").threads_to_share()) if backend == "numba" else 0
+    return int(importlib.import_module("minires.ops.compiled.threads").threads_to_share()) if backend == "numba" else 0
 
 
 def use_threads(backend: str, threads: int) -> None:

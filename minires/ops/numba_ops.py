@@ -10,9 +10,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numba import prange
 
-from minires.ops import checks, numba_conv, numba_norm, numpy_ops
-from minires.ops.jit import keep_freed_memory, kernel, start_threads
-from minires.ops.numba_pool import max_pool_backward, max_pool_forward  # noqa: F401
+from minires.ops import checks, numpy_ops
+from minires.ops.compiled import conv, norm
+from minires.ops.compiled.jit import kernel
+from minires.ops.compiled.pool import max_pool_backward, max_pool_forward  # noqa: F401
+from minires.ops.compiled.simd import contiguous, keep, load_pair, maximum, register, store
+from minires.ops.compiled.threads import keep_freed_memory, start_threads
 from minires.ops.numpy_ops import (  # noqa: F401 - ops of this backend too
     col2im,
     global_avg_pool_backward,
@@ -22,7 +25,6 @@ from minires.ops.numpy_ops import (  # noqa: F401 - ops of this backend too
     linear_forward,
     softmax_cross_entropy,
 )
-from minires.ops.simd import contiguous, keep, load_pair, maximum, register, store
 
 Array = np.ndarray
 Cache = tuple
@@ -51,8 +53,8 @@ def smooth(module: ModuleType) -> Callable[[Op], Op]:
 start_threads()
 keep_freed_memory()
 
-conv2d_forward = smooth(numpy_ops)(numba_conv.conv2d_forward)
-conv2d_backward = smooth(numpy_ops)(numba_conv.conv2d_backward)
+conv2d_forward = smooth(numpy_ops)(conv.conv2d_forward)
+conv2d_backward = smooth(numpy_ops)(conv.conv2d_backward)
 
 # ------------------------------------------------------------------------------------------------ batch normalisation
 
@@ -60,19 +62,19 @@ conv2d_backward = smooth(numpy_ops)(numba_conv.conv2d_backward)
 @smooth(numpy_ops)
 def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
     """Read x twice and write y once."""
-    return numba_norm.forward(x, gamma, beta, eps, floor=numba_norm.NO_FLOOR)
+    return norm.forward(x, gamma, beta, eps, floor=norm.NO_FLOOR)
 
 
 @smooth(numpy_ops)
 def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """Read dy and x twice, write dx."""
-    return numba_norm.backward(dy, cache)
+    return norm.backward(dy, cache)
 
 
 @smooth(numpy_ops)
 def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:
     """Read x and write y."""
-    return numba_norm.inference(x, gamma, beta, mean, var, eps, floor=numba_norm.NO_FLOOR)
+    return norm.inference(x, gamma, beta, mean, var, eps, floor=norm.NO_FLOOR)
 
 
 # --------------------------------------------------------------------------------------------------------------- ReLU
@@ -110,40 +112,3 @@ def relu_backward(dy: Array, cache: Cache) -> Array:
     dx = np.empty_like(y)
     _relu_gradient(contiguous(dy, y.dtype).reshape(-1), y.reshape(-1), dx.reshape(-1))
     return dx
-
-
-def warm_up(dtype: str = "float32", backwards: bool = False) -> None:
-    """Compile every kernel that the networks for CIFAR-10 need, or load it from the disk.
-
-    Kernels depend on the dtype and on how many registers the channels fill, on no other size, so small arrays will do.
-    `jit.announce` tells which kernels are compiled meanwhile. Two processes of which one goes `backwards` meet halfway:
-    those that take longest are at either end.
-    """
-
-    def images(C: int) -> Array:
-        return np.zeros((1, 16, 16, C), dtype)
-
-    def convolve(C: int, K: int, stride: int, side: int) -> None:
-        y, cache = conv2d_forward(images(C), np.zeros((side, side, C, K), dtype), stride, side // 2)
-        conv2d_backward(y, cache)
-
-    def filter_images(C: int) -> None:
-        conv2d_forward(images(C), np.zeros((3, 3, C, C), dtype), 1, 1)
-
-    def weigh_images(C: int) -> None:
-        numba_conv.backward_weights(images(C), images(C), (3, 3, C, C), 1, 1)
-
-    def normalise(C: int) -> None:
-        ones = np.ones(C, dtype)
-        batchnorm_backward(images(C), batchnorm_forward(images(C), ones, ones, 1e-5)[3])
-        batchnorm_inference(images(C), ones, ones, ones, ones, 1e-5)
-
-    def rectify(C: int) -> None:
-        relu_backward(images(C), relu_forward(images(C))[1])
-
-    projection, stem, tiles = (16, 16, 1, 1), (3, 16, 1, 3), (16, 32, 2, 3)
-    calls: list[tuple[Callable, tuple]] = [(filter_images, (16,)), (filter_images, (32,))]
-    calls += [(convolve, sizes) for sizes in (projection, stem, tiles)]
-    calls += [(normalise, (16,)), (rectify, (16,)), (weigh_images, (32,)), (weigh_images, (16,))]
-    for call, sizes in reversed(calls) if backwards else calls:
-        call(*sizes)

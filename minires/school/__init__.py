@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from minires.school.weak import weak_checks
-
 if TYPE_CHECKING:
     from minires.school.grading import Report
 
-__all__ = ["check", "weak_checks"]
+__all__ = ["check"]
 
 
 def check(function: Callable[..., Any], name: str | None = None) -> Report:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from minires.layers import Conv2d
+from minires.layers.core import Conv2d
 from minires.ops import numpy_ops
 
 Case = dict[str, Any]

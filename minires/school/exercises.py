@@ -115,8 +115,8 @@ HINTS = {
         "The loss is log(sum of exp) minus the logit of the true label, averaged over the rows.",
         "probabilities[np.arange(N), labels] picks one element of each row.",
     ),
-    "resnet:ResidualBlock.backward": (
-        "Read forward in minires/resnet.py: which layer was the last, and which two read x?",
+    "nets.resnet:ResidualBlock.backward": (
+        "Read forward in minires/nets/resnet.py: which layer was the last, and which two read x?",
         "The gradient of a sum goes to both of its terms unchanged; the gradients of two uses of x add up.",
     ),
     "optim:SGD.step": (

@@ -220,7 +220,7 @@ ZOO = (
     # ------------------------------------------------------------------------------------------------ layers and blocks
     Bug(
         "batch-statistics-at-test-time",
-        "layers:BatchNorm.forward",
+        "layers.core:BatchNorm.forward",
         'self.buffers["running_mean"], self.buffers["running_var"]',
         "x.mean((0, 1, 2)), x.var((0, 1, 2))",
         "with the statistics of the batch at test time, so that the answer for an image depends on its neighbours",
@@ -228,7 +228,7 @@ ZOO = (
     ),
     Bug(
         "biased-running-variance",
-        "layers:BatchNorm.forward",
+        "layers.core:BatchNorm.forward",
         "var * (M / (M - 1))",
         "var",
         "with the biased variance in the running average",
@@ -236,7 +236,7 @@ ZOO = (
     ),
     Bug(
         "running-momentum-swapped",
-        "layers:BatchNorm.forward",
+        "layers.core:BatchNorm.forward",
         "(1 - self.momentum) * running + self.momentum * batch",
         "self.momentum * running + (1 - self.momentum) * batch",
         "with the weights of old and new swapped, the other convention for momentum",
@@ -244,7 +244,7 @@ ZOO = (
     ),
     Bug(
         "evaluation-overwrites-the-cache",
-        "layers:Layer._keep",
+        "layers.core:Layer._keep",
         "if train:",
         "if True:",
         "with a cache that belongs to another batch, seen in evaluation",
@@ -252,7 +252,7 @@ ZOO = (
     ),
     Bug(
         "cache-used-twice",
-        "layers:Layer._pop",
+        "layers.core:Layer._pop",
         "cache, self._cache = self._cache, None",
         "cache = self._cache",
         "with the stale cache of an earlier step, where an error should have come",
@@ -260,7 +260,7 @@ ZOO = (
     ),
     Bug(
         "shortcut-dropped",
-        "resnet:ResidualBlock.backward",
+        "nets.resnet:ResidualBlock.backward",
         " + self.shortcut.backward(dz)",
         "",
         "without the gradient of the shortcut",
@@ -268,7 +268,7 @@ ZOO = (
     ),
     Bug(
         "shortcut-doubled",
-        "resnet:ResidualBlock.backward",
+        "nets.resnet:ResidualBlock.backward",
         "self.shortcut.backward(dz)",
         "2 * self.shortcut.backward(dz)",
         "with the gradient of the shortcut counted twice",
@@ -276,7 +276,7 @@ ZOO = (
     ),
     Bug(
         "shortcut-past-the-relu",
-        "resnet:ResidualBlock.backward",
+        "nets.resnet:ResidualBlock.backward",
         "self.shortcut.backward(dz)",
         "self.shortcut.backward(dy)",
         "with the shortcut's gradient taken from behind the last ReLU",
@@ -284,7 +284,7 @@ ZOO = (
     ),
     Bug(
         "sum-into-the-shortcut",
-        "resnet:ResidualBlock.forward",
+        "nets.resnet:ResidualBlock.forward",
         "self.body.forward(x, train) + self.shortcut.forward(x, train)",
         "self.shortcut.forward(x, train).__iadd__(self.body.forward(x, train))",
         "with the sum written into x, which the first convolution's cache still needs",
@@ -292,7 +292,7 @@ ZOO = (
     ),
     Bug(
         "option-a-last-channels",
-        "resnet:ZeroPadShortcut.backward",
+        "nets.resnet:ZeroPadShortcut.backward",
         "dy[..., : shape[3]]",
         "dy[..., -shape[3] :]",
         "with the gradient read from the channels that were padded",

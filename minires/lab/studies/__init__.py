@@ -1,0 +1,1 @@
+"""Single experiments, a file each."""

@@ -1,0 +1,1 @@
+"""Kernels of the compiled backend; `numba_ops` is what calls them."""

@@ -1,0 +1,34 @@
+"""Norms of gradients, weights and responses, layer by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minires.layers.base import Layer
+from minires.layers.core import BatchNorm
+
+
+def by_layer(net: Layer) -> dict[str, dict[str, float]]:
+    """Norms of each convolution's last gradient and weights, and standard deviation of each batch norm's response.
+
+    The response is what batch norm puts out, before ReLU or addition (the paper's figure 7). It needs no forward pass:
+    in channel c the mean is beta and the variance gamma^2 var / (var + eps), so over a batch and all channels the
+    variance is the mean of the channels' variances plus the variance of their means.
+
+    Returns
+    -------
+    record : dict
+        "gradient_norm", "weight_norm" and "response_std", each by the layers' dotted names in network order. After a
+        training step the weights are already those that it left behind.
+    """
+    kernels = {name: dw for name, dw in net.gradients().items() if dw.ndim == 4}
+    gradients = {name.removesuffix(".w"): np.linalg.norm(dw) for name, dw in kernels.items()}
+    weights = {name.removesuffix(".w"): np.linalg.norm(net.parameters()[name]) for name in kernels}
+    responses = {}
+    for name, layer in net.named_layers():
+        if isinstance(layer, BatchNorm):
+            var = layer.buffers["running_var"]
+            within = layer.params["gamma"] ** 2 * (var / (var + layer.eps))
+            responses[name] = np.sqrt(within.mean() + layer.params["beta"].var())
+    record = {"gradient_norm": gradients, "weight_norm": weights, "response_std": responses}
+    return {kind: {name: float(f"{v:.6g}") for name, v in values.items()} for kind, values in record.items()}
