@@ -9,7 +9,9 @@ from minires.errors import InputError
 if __name__ == "__main__":
     try:
         if any(word.startswith("-") for word in sys.argv[1:]) or len(sys.argv) > 2:
-            raise InputError(f"expected the folder to put CIFAR-10 into, or nothing, came {sys.argv[1:]}")
+            raise InputError(
+                f"expected the folder to put CIFAR-10 into, or nothing, came {sys.argv[1:]}"
+            )
         print(cifar10_install.download(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
     except InputError as error:
         print(error, file=sys.stderr)

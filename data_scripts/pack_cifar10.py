@@ -15,10 +15,14 @@ from minires.errors import InputError
 if __name__ == "__main__":
     try:
         if len(sys.argv) not in (2, 3) or sys.argv[1].startswith("-"):
-            raise InputError(f"expected [FOLDER] and the tarball to write, came {sys.argv[1:]}; give one or two paths")
+            raise InputError(
+                f"expected [FOLDER] and the tarball to write, came {sys.argv[1:]}; give one or two paths"
+            )
         folder, tarball = (sys.argv[1] if len(sys.argv) == 3 else None), Path(sys.argv[-1])
         source = Path(data.load("cifar10", folder).source)
-        layout, files = next(found for found in data.cifar10.FILES.items() if (source / found[1][0]).is_file())
+        layout, files = next(
+            found for found in data.cifar10.FILES.items() if (source / found[1][0]).is_file()
+        )
         with tarfile.open(tarball, "w:gz") as tar:
             for name in files:
                 tar.add(source / name, f"{layout}/{name}")

@@ -56,7 +56,9 @@ def seven_loops(x, w):
     return y
 
 
-picture = shapes10.images(12, np.random.default_rng(5))[0][:1].astype(np.float64) / 255  # (1, 32, 32, 3)
+picture = (
+    shapes10.images(12, np.random.default_rng(5))[0][:1].astype(np.float64) / 255
+)  # (1, 32, 32, 3)
 w = rng.standard_normal((3, 3, 3, 16))
 start = time.perf_counter()
 by_loops = seven_loops(picture, w)
@@ -95,7 +97,12 @@ column = filter_.reshape(4, 1)
 answer = matrix @ column
 by_library, _ = ops.conv2d_forward(image[None, :, :, None], filter_[:, :, None, None])
 assert np.array_equal(answer.ravel(), by_library.ravel())
-coloured = {0: HUES[0], 1: HUES[1], 4: HUES[2], 8: HUES[3]}  # windows to follow: (0, 0), (0, 1), (1, 1), (2, 2)
+coloured = {
+    0: HUES[0],
+    1: HUES[1],
+    4: HUES[2],
+    8: HUES[3],
+}  # windows to follow: (0, 0), (0, 1), (1, 1), (2, 2)
 
 
 # %% jupyter={"source_hidden": true}
@@ -104,7 +111,9 @@ def boxes(axes, left, top, values, title):
     axes.text(left + values.shape[1] / 2, top - 0.3, title, ha="center", va="bottom")
     for (i, j), value in np.ndenumerate(values):
         axes.add_patch(Rectangle((left + j, top + i), 1, 1, fill=False, ec="0.75"))
-        axes.text(left + j + 0.5, top + i + 0.5, f"{value:g}", ha="center", va="center", fontsize=12)
+        axes.text(
+            left + j + 0.5, top + i + 0.5, f"{value:g}", ha="center", va="center", fontsize=12
+        )
 
 
 figure = Figure(figsize=(7.8, 5.2))
@@ -179,7 +188,9 @@ x = rng.standard_normal((2, 7, 6, 5))
 w = rng.standard_normal((3, 2, 5, 4))
 assert np.allclose(ops.conv2d_forward(x, w)[0], seven_loops(x, w), rtol=1e-12, atol=1e-12)
 
-xpad = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # padding is zeros around the image, stride leaves out windows
+xpad = np.pad(
+    x, ((0, 0), (1, 1), (1, 1), (0, 0))
+)  # padding is zeros around the image, stride leaves out windows
 assert np.allclose(ops.conv2d_forward(x, w, stride=2, pad=1)[0], seven_loops(xpad, w)[:, ::2, ::2])
 
 # %% [markdown]
@@ -207,21 +218,37 @@ figure = Figure(figsize=(8.2, 4.0))
 left, right = figure.subplots(1, 2)
 left.loglog(sides[:3], loop_time, "o--", color=LOOPS)
 left.loglog(sides, product_time, "s-", color=NUMPY)
-left.annotate("seven loops", (sides[1], loop_time[1]), (12, -4), textcoords="offset points", color="0.35")
-left.annotate("im2col and @", (sides[3], product_time[3]), (8, -12), textcoords="offset points", color="0.2")
-left.set(xlabel="side of the image (pixels)", ylabel="seconds", title="The product wins by orders of magnitude")
+left.annotate(
+    "seven loops", (sides[1], loop_time[1]), (12, -4), textcoords="offset points", color="0.35"
+)
+left.annotate(
+    "im2col and @", (sides[3], product_time[3]), (8, -12), textcoords="offset points", color="0.2"
+)
+left.set(
+    xlabel="side of the image (pixels)",
+    ylabel="seconds",
+    title="The product wins by orders of magnitude",
+)
 right.loglog(sides, [a for a, _ in megabytes.values()], "o-", color=MUTED)
 right.loglog(sides, [b for _, b in megabytes.values()], "s-", color=NUMPY)
 right.axhline(numpy_ops.CHUNK_BYTES / 1e6, color="0.3", ls=":", lw=1)
-right.annotate("the image", (sides[3], megabytes[32][0]), (6, -14), textcoords="offset points", color="0.35")
-right.annotate("im2col's matrix", (sides[3], megabytes[32][1]), (-8, 8), textcoords="offset points", ha="right")
+right.annotate(
+    "the image", (sides[3], megabytes[32][0]), (6, -14), textcoords="offset points", color="0.35"
+)
+right.annotate(
+    "im2col's matrix", (sides[3], megabytes[32][1]), (-8, 8), textcoords="offset points", ha="right"
+)
 right.annotate(
     "what the library unrolls at a time,\nbut always one image",
     (sides[0], numpy_ops.CHUNK_BYTES / 1e6),
     (0, 5),
     textcoords="offset points",
 )
-right.set(xlabel="side of the image (pixels)", ylabel="megabytes", title="and pays with nine times the memory")
+right.set(
+    xlabel="side of the image (pixels)",
+    ylabel="megabytes",
+    title="and pays with nine times the memory",
+)
 for axes in (left, right):
     axes.set_xticks(sides, sides)
     axes.minorticks_off()
@@ -254,7 +281,9 @@ by_hand = {
     "up-down edge": np.array([[-1, -2, -1], [0, 0, 0], [1, 2, 1]]) / 4,
     "spot": np.array([[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]]) / 8,
 }
-w = np.stack([np.repeat(f[:, :, None], 3, axis=2) / 3 for f in by_hand.values()], axis=3)  # (3, 3, 3, 4)
+w = np.stack(
+    [np.repeat(f[:, :, None], 3, axis=2) / 3 for f in by_hand.values()], axis=3
+)  # (3, 3, 3, 4)
 y, _ = ops.conv2d_forward(picture, w, pad=1)  # (1, 32, 32, 4)
 
 # %% jupyter={"source_hidden": true}
@@ -269,12 +298,20 @@ for k, (name, f) in enumerate(by_hand.items()):
     panels[0, k + 1].set_title(name, fontsize=11, loc="center")
     for (i, j), value in np.ndenumerate(f):
         panels[0, k + 1].text(
-            j, i, f"{value:.2g}", ha="center", va="center", fontsize=9, color="white" if value > 0.6 else "black"
+            j,
+            i,
+            f"{value:.2g}",
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="white" if value > 0.6 else "black",
         )
     inside = y[0, 1:-1, 1:-1, k]  # padding makes an edge of its own
     limit = abs(inside).max()
     low = 0 if name == "blur" else -limit
-    panels[1, k + 1].imshow(inside, cmap="gray" if name == "blur" else "RdBu_r", vmin=low, vmax=limit)
+    panels[1, k + 1].imshow(
+        inside, cmap="gray" if name == "blur" else "RdBu_r", vmin=low, vmax=limit
+    )
 for axes in panels.flat:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

@@ -64,12 +64,16 @@ def errors(forward, backward, inputs, dy, h=1e-5):
     """Error of every element of every gradient, relative to the largest of its array (absolute if that is below 1)."""
     gradients = backward(dy, forward(*inputs)[-1])
     found = []
-    for k, (a, g) in enumerate(zip(inputs, gradients if isinstance(gradients, tuple) else (gradients,), strict=True)):
+    for k, (a, g) in enumerate(
+        zip(inputs, gradients if isinstance(gradients, tuple) else (gradients,), strict=True)
+    ):
         numeric = np.zeros(a.shape)
         for i in np.ndindex(a.shape):
             up, down = a.copy(), a.copy()
             up[i], down[i] = a[i] + h, a[i] - h
-            y_up, y_down = (forward(*inputs[:k], moved, *inputs[k + 1 :])[0] for moved in (up, down))
+            y_up, y_down = (
+                forward(*inputs[:k], moved, *inputs[k + 1 :])[0] for moved in (up, down)
+            )
             numeric[i] = (dy * (y_up - y_down)).sum() / (2 * h)
         found.append(abs(g - numeric) / max(1, abs(numeric).max()))
     return found
@@ -132,10 +136,22 @@ for k, (name, value, gradient) in enumerate(stations):
         bbox={"boxstyle": "circle,pad=0.4", "fc": "white", "ec": "0.3"},
     )
     axes.text(2 * k, 0.75, f"{value:g}", ha="center", va="center", fontsize=14, color=RESIDUAL)
-    axes.text(2 * k, -0.75, f"d{name} = {gradient:g}", ha="center", va="center", fontsize=13, color=PLAIN)
+    axes.text(
+        2 * k, -0.75, f"d{name} = {gradient:g}", ha="center", va="center", fontsize=13, color=PLAIN
+    )
 for k, name in enumerate(steps):
-    axes.annotate("", (2 * k + 1.6, 0.12), (2 * k + 0.4, 0.12), arrowprops={"arrowstyle": "->", "color": RESIDUAL})
-    axes.annotate("", (2 * k + 0.4, -0.12), (2 * k + 1.6, -0.12), arrowprops={"arrowstyle": "->", "color": PLAIN})
+    axes.annotate(
+        "",
+        (2 * k + 1.6, 0.12),
+        (2 * k + 0.4, 0.12),
+        arrowprops={"arrowstyle": "->", "color": RESIDUAL},
+    )
+    axes.annotate(
+        "",
+        (2 * k + 0.4, -0.12),
+        (2 * k + 1.6, -0.12),
+        arrowprops={"arrowstyle": "->", "color": PLAIN},
+    )
     axes.text(2 * k + 1, 0.3, name, ha="center", fontsize=10, color="0.25")
 for k, (name, gradient) in ((0, ("dw1", dw1)), (2, ("dw2", dw2))):
     axes.text(2 * k + 1, -1.25, f"{name} = {gradient:g}", ha="center", color=PLAIN)
@@ -154,7 +170,9 @@ def loss(x, w1, w2):
 
 by_hand, step = np.array([dx, dw1, dw2]), 1e-5
 point = np.array([x, w1, w2])
-wiggled = np.array([(loss(*(point + step * e)) - loss(*(point - step * e))) / (2 * step) for e in np.eye(3)])
+wiggled = np.array(
+    [(loss(*(point + step * e)) - loss(*(point - step * e))) / (2 * step) for e in np.eye(3)]
+)
 assert np.allclose(by_hand, wiggled, rtol=1e-9)
 say(f"""
     Read the red numbers from the right: ds = s - t = {ds:g}. A change of h changes s {w2:g} times as much, so dh = {ds:g}·{w2:g} = {dh:g}.
@@ -222,7 +240,10 @@ directions = rng.standard_normal((25, *x.shape))
 
 def watched(x):
     """The number that is watched, in the precision of x."""
-    return (dy.astype(x.dtype) * ops.batchnorm_forward(x, gamma.astype(x.dtype), beta.astype(x.dtype), 1e-5)[0]).sum()
+    return (
+        dy.astype(x.dtype)
+        * ops.batchnorm_forward(x, gamma.astype(x.dtype), beta.astype(x.dtype), 1e-5)[0]
+    ).sum()
 
 
 dx, _, _ = ops.batchnorm_backward(dy, ops.batchnorm_forward(x, gamma, beta, 1e-5)[3])
@@ -234,7 +255,10 @@ scale = abs(exact).max()
 def central(h, dtype):
     """Median error of the central difference over all directions."""
     x_, h = x.astype(dtype), dtype(h)
-    slopes = [(watched(x_ + h * v.astype(dtype)) - watched(x_ - h * v.astype(dtype))) / (2 * h) for v in directions]
+    slopes = [
+        (watched(x_ + h * v.astype(dtype)) - watched(x_ - h * v.astype(dtype))) / (2 * h)
+        for v in directions
+    ]
     return np.median(abs(slopes - exact)) / scale
 
 
@@ -256,7 +280,9 @@ def slope(curve, low, high):
 
 
 stretches = {np.float32: ((1e-6, 1e-3), (3e-2, 0.3)), np.float64: ((1e-12, 1e-7), (1e-4, 0.3))}
-exponents = {dtype: [slope(curves[dtype], *part) for part in parts] for dtype, parts in stretches.items()}
+exponents = {
+    dtype: [slope(curves[dtype], *part) for part in parts] for dtype, parts in stretches.items()
+}
 figure = Figure(figsize=(7.8, 4.8))
 axes = figure.subplots()
 for dtype, colour, marker in ((np.float32, HUES[1], "s"), (np.float64, HUES[0], "o")):
@@ -316,7 +342,10 @@ say(f"""
 # %%
 near = np.array([[1e-4]])
 hs = np.logspace(-7, 0, 60)
-measured = [float((ops.relu_forward(near + h)[0] - ops.relu_forward(near - h)[0])[0, 0] / (2 * h)) for h in hs]
+measured = [
+    float((ops.relu_forward(near + h)[0] - ops.relu_forward(near - h)[0])[0, 0] / (2 * h))
+    for h in hs
+]
 
 # %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(7.8, 3.4))
@@ -339,7 +368,9 @@ show(
 source(gradcheck._Check._derivative)
 
 # %%
-gradcheck.check_op(ops.relu_forward, ops.relu_backward, np.array([[1e-4, 1.0, -2.0]]))  # smaller steps helped
+gradcheck.check_op(
+    ops.relu_forward, ops.relu_backward, np.array([[1e-4, 1.0, -2.0]])
+)  # smaller steps helped
 on_the_kink = complaint(ops.relu_forward, ops.relu_backward, np.array([[0.0, 1.0, -2.0]]))
 assert on_the_kink.kind == "kink"
 say(f"> {on_the_kink}")
@@ -353,19 +384,30 @@ say(f"> {on_the_kink}")
 mistakes = {
     "none: the library as it is": (norm, ops.batchnorm_backward),
     "batch norm: dx is 0": (norm, backward_of_zeros),
-    "batch norm: no path through the variance": (norm, broken(ops.batchnorm_backward, " - xhat * (dgamma / M))", ")")),
+    "batch norm: no path through the variance": (
+        norm,
+        broken(ops.batchnorm_backward, " - xhat * (dgamma / M))", ")"),
+    ),
     "batch norm: M - 1 instead of M": (
         norm,
         broken(
-            ops.batchnorm_backward, "dbeta / M - xhat * (dgamma / M)", "dbeta / (M - 1) - xhat * (dgamma / (M - 1))"
+            ops.batchnorm_backward,
+            "dbeta / M - xhat * (dgamma / M)",
+            "dbeta / (M - 1) - xhat * (dgamma / (M - 1))",
         ),
     ),
-    "ReLU: the mask of dy, not of x": (ops.relu_forward, broken(ops.relu_backward, "dy * positive", "dy * (dy > 0)")),
+    "ReLU: the mask of dy, not of x": (
+        ops.relu_forward,
+        broken(ops.relu_backward, "dy * positive", "dy * (dy > 0)"),
+    ),
     "linear: db is the mean over the batch": (
         ops.linear_forward,
         broken(ops.linear_backward, "dy.sum(axis=0)", "dy.mean(axis=0)"),
     ),
-    "loss: not divided by N": (ops.softmax_cross_entropy, broken(ops.softmax_cross_entropy, "dlogits / N", "dlogits")),
+    "loss: not divided by N": (
+        ops.softmax_cross_entropy,
+        broken(ops.softmax_cross_entropy, "dlogits / N", "dlogits"),
+    ),
 }
 labels = rng.integers(0, 5, 16)
 
@@ -373,11 +415,23 @@ labels = rng.integers(0, 5, 16)
 def case(forward, backward, N):
     """Forward, backward and inputs for a batch of N."""
     if forward is norm:
-        return forward, backward, [rng.standard_normal((N, 3, 3, 2)), rng.standard_normal(2), rng.standard_normal(2)]
+        return (
+            forward,
+            backward,
+            [rng.standard_normal((N, 3, 3, 2)), rng.standard_normal(2), rng.standard_normal(2)],
+        )
     if forward is ops.linear_forward:
-        return forward, backward, [rng.standard_normal((N, 4)), rng.standard_normal((4, 3)), rng.standard_normal(3)]
+        return (
+            forward,
+            backward,
+            [rng.standard_normal((N, 4)), rng.standard_normal((4, 3)), rng.standard_normal(3)],
+        )
     if forward is ops.softmax_cross_entropy:  # the loss comes with its gradient: that is the cache
-        return lambda z: backward(z, labels[:N]), lambda dy, dlogits: dy * dlogits, [rng.standard_normal((N, 5))]
+        return (
+            lambda z: backward(z, labels[:N]),
+            lambda dy, dlogits: dy * dlogits,
+            [rng.standard_normal((N, 5))],
+        )
     return forward, backward, [rng.standard_normal((N, 5))]
 
 
@@ -386,7 +440,9 @@ def verdicts(forward, backward):
     """What each check says of one backward pass."""
     forward_16, backward_16, inputs = case(forward, backward, 16)
     y = np.asarray(forward_16(*inputs)[0])
-    careful = np.concatenate([e.ravel() for e in errors(forward_16, backward_16, inputs, rng.standard_normal(y.shape))])
+    careful = np.concatenate(
+        [e.ravel() for e in errors(forward_16, backward_16, inputs, rng.standard_normal(y.shape))]
+    )
     ones = max(e.max() for e in errors(forward_16, backward_16, inputs, np.ones(y.shape)))
     f, b, alone = case(forward, backward, 1)
     single = max(e.max() for e in errors(f, b, alone, rng.standard_normal(np.shape(f(*alone)[0]))))
@@ -430,9 +486,14 @@ zoo = school.weak_checks()
 checks = list(zoo["the reference"])
 table(
     ["mistake", *checks],
-    [[name.replace("-", " "), *("caught" if row[c] else "passes" for c in checks)] for name, row in zoo.items()],
+    [
+        [name.replace("-", " "), *("caught" if row[c] else "passes" for c in checks)]
+        for name, row in zoo.items()
+    ],
 )
-through = {c: sum(not row[c] for row in zoo.values()) - 1 for c in checks}  # the reference should pass
+through = {
+    c: sum(not row[c] for row in zoo.values()) - 1 for c in checks
+}  # the reference should pass
 say(
     "Of these "
     + f"{len(zoo) - 1} mistakes, "

@@ -59,7 +59,10 @@ for name, f in filters.items():
     true, _ = ops.conv2d_backward(dy, ops.conv2d_forward(x, w, pad=1)[1])
     assert np.allclose(slide_over(dy, w, flip=True), true)
     wrong[name] = np.linalg.norm(slide_over(dy, w, flip=False) - true) / np.linalg.norm(true)
-table(["filter", "error of dx without the flip, relative to dx"], [[name, f"{e:.0%}"] for name, e in wrong.items()])
+table(
+    ["filter", "error of dx without the flip, relative to dx"],
+    [[name, f"{e:.0%}"] for name, e in wrong.items()],
+)
 assert max(wrong["blur"], wrong["spot"]) < 1e-14
 assert np.isclose(wrong["edge"], 2)
 
@@ -81,7 +84,9 @@ A = np.array([[3, 1, 0, 0], [0, 3, 1, 0], [0, 0, 3, 1]], float)  # y = A x
 dy = np.array([1.0, 10, 100])
 dx = A.T @ dy
 row = np.concatenate([[0], dy, [0]])
-slid = np.array([row[i : i + 2] @ w[::-1] for i in range(4)])  # the filter backwards over the padded dy
+slid = np.array(
+    [row[i : i + 2] @ w[::-1] for i in range(4)]
+)  # the filter backwards over the padded dy
 
 _, cache = ops.conv2d_forward(rng.standard_normal((1, 1, 4, 1)), w.reshape(1, 2, 1, 1))
 assert np.array_equal(dx, ops.conv2d_backward(dy.reshape(1, 1, 3, 1), cache)[0].ravel())
@@ -135,7 +140,9 @@ for _ in range(200):
     z = rng.standard_normal(cols.shape)
     left, right = (cols * z).sum(), (x * ops.col2im(z, H, W, stride, pad)).sum()
     worst = max(worst, abs(left - right) / np.linalg.norm(cols) / np.linalg.norm(z))
-say(f"Largest difference of the two sides, relative to the lengths of the vectors: **{worst:.0e}**. That is rounding.")
+say(
+    f"Largest difference of the two sides, relative to the lengths of the vectors: **{worst:.0e}**. That is rounding."
+)
 assert worst < 1e-14
 
 
@@ -158,7 +165,9 @@ for stride, pad in ((1, 0), (1, 1), (2, 0), (2, 1), (3, 2)):
     y, cache = ops.conv2d_forward(x, w, stride, pad)
     dy = rng.standard_normal(y.shape)
     dx, dw = ops.conv2d_backward(dy, cache)
-    as_convolution, _ = ops.conv2d_forward(spread(dy, w, 9, 8, stride, pad), w[::-1, ::-1].swapaxes(2, 3))
+    as_convolution, _ = ops.conv2d_forward(
+        spread(dy, w, 9, 8, stride, pad), w[::-1, ::-1].swapaxes(2, 3)
+    )
     assert np.allclose(dx, as_convolution, rtol=1e-12, atol=1e-12)
     rows = ops.im2col(x, 3, 3, stride, pad).reshape(-1, 27)
     assert np.allclose(dw.reshape(27, 4), rows.T @ dy.reshape(-1, 4), rtol=1e-12, atol=1e-12)
@@ -172,7 +181,9 @@ dy = np.array([[1.0, 2], [3, 4]]).reshape(1, 2, 2, 1)
 w = np.arange(1.0, 10).reshape(3, 3, 1, 1)
 wide = spread(dy, w, 5, 5, 2, 0)
 dx, _ = ops.conv2d_forward(wide, w[::-1, ::-1])
-assert np.array_equal(dx, ops.conv2d_backward(dy, ops.conv2d_forward(np.zeros((1, 5, 5, 1)), w, 2)[1])[0])
+assert np.array_equal(
+    dx, ops.conv2d_backward(dy, ops.conv2d_forward(np.zeros((1, 5, 5, 1)), w, 2)[1])[0]
+)
 
 
 def boxes(axes, left, top, values, title):
@@ -180,7 +191,9 @@ def boxes(axes, left, top, values, title):
     for (i, j), value in np.ndenumerate(values):
         axes.add_patch(Rectangle((left + j, top + i), 1, 1, fill=False, ec="0.75"))
         shade = "0.75" if value == 0 else "black"
-        axes.text(left + j + 0.5, top + i + 0.5, f"{value:g}", ha="center", va="center", color=shade)
+        axes.text(
+            left + j + 0.5, top + i + 0.5, f"{value:g}", ha="center", va="center", color=shade
+        )
 
 
 figure = Figure(figsize=(8.2, 4.1))
@@ -196,7 +209,9 @@ for left, sign in ((2.65, "→"), (10.85, "∗"), (14.9, "=")):
 for k, (i, j) in enumerate(((0, 0), (2, 2), (4, 3))):
     axes.add_patch(Rectangle((3.3 + j, i), 3, 3, fill=False, ec=HUES[k], lw=3))
     axes.add_patch(Rectangle((15.4 + j, 1 + i), 1, 1, fc=HUES[k], alpha=0.35))
-axes.set_title("Backward with stride 2: zeros between the values of dy, then an ordinary convolution")
+axes.set_title(
+    "Backward with stride 2: zeros between the values of dy, then an ordinary convolution"
+)
 show(
     figure,
     "dy of 2x2; the same numbers spread out with zeros into 7x7, with three coloured 3x3 windows; the flipped filter 9 to 1; "
@@ -230,7 +245,9 @@ for axes, values, title in zip(
     axes.add_patch(Rectangle((2.5, 2.5), 1, 1, fill=False, ec=PLAIN, lw=2))
     axes.set(xticks=range(7), yticks=range(7), xlabel="column", ylabel="row")
     axes.set_title(title, loc="center", fontsize=11)
-figure.suptitle("The same nine weights, seen from both ends: one is the other turned by half a circle")
+figure.suptitle(
+    "The same nine weights, seen from both ends: one is the other turned by half a circle"
+)
 show(
     figure,
     "Two 7x7 maps. Left, the pixels that the middle output reads, weights 1 to 9 in reading order. "
@@ -300,8 +317,14 @@ axes.plot(ts, cosines, "o-", color=RESIDUAL)
 axes.plot(ts, lengths, "s--", color=PLAIN)
 axes.text(0.03, 1.06, "cosine of the angle to the true dx", color=RESIDUAL)
 axes.text(0.13, 0.1, "size of the error, relative to dx", color=PLAIN)
-axes.set(xlabel="asymmetry t of the filters (0: symmetric, 1: as drawn at random)", ylabel="no unit", ylim=(0, 1.5))
-axes.set_title(f"Without the flip, dx through random filters points elsewhere (cosine {cosines[-1]:.2f})")
+axes.set(
+    xlabel="asymmetry t of the filters (0: symmetric, 1: as drawn at random)",
+    ylabel="no unit",
+    ylim=(0, 1.5),
+)
+axes.set_title(
+    f"Without the flip, dx through random filters points elsewhere (cosine {cosines[-1]:.2f})"
+)
 show(
     figure,
     "Against the asymmetry of the filters, the cosine between wrong and true dx falls from 1 to about 0.1, and the relative error rises from 0 to about 1.3.",
@@ -310,7 +333,9 @@ show(
 # %%
 a = b = dy
 through = []
-for w_l in np.sqrt(2 / (9 * 16)) * rng.standard_normal((4, 3, 3, 16, 16)):  # four layers, from the loss downwards
+for w_l in np.sqrt(2 / (9 * 16)) * rng.standard_normal(
+    (4, 3, 3, 16, 16)
+):  # four layers, from the loss downwards
     a, b = slide_over(a, w_l, flip=True), slide_over(b, w_l, flip=False)
     through.append((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
 say(f"""

@@ -47,7 +47,10 @@ _, _, _, cache = ops.batchnorm_forward(x, gamma, beta, 1e-5)
 dx, _, _ = ops.batchnorm_backward(dy, cache)
 table(
     ["picture", *range(8), "sum"],
-    [[name, *(f"{v:.2f}" for v in a[:, 0]), f"{abs(a.sum()):.2g}"] for name, a in (("dy", dy), ("dx", dx))],
+    [
+        [name, *(f"{v:.2f}" for v in a[:, 0]), f"{abs(a.sum()):.2g}"]
+        for name, a in (("dy", dy), ("dx", dx))
+    ],
 )
 assert (dx[[0, 1, 3, 4, 5, 6, 7]] != 0).all()
 
@@ -55,7 +58,9 @@ assert (dx[[0, 1, 3, 4, 5, 6, 7]] != 0).all()
 # Every picture gets a gradient, also those that the loss never looked at. And the gradients add up to zero. Is that an accident of these numbers? A thousand random cotangents say no:
 
 # %%
-sums = [abs(ops.batchnorm_backward(rng.standard_normal((8, 1)), cache)[0].sum()) for _ in range(1000)]
+sums = [
+    abs(ops.batchnorm_backward(rng.standard_normal((8, 1)), cache)[0].sum()) for _ in range(1000)
+]
 say(f"Largest |sum of dx| of a thousand: **{max(sums):.0e}**, which is rounding.")
 assert max(sums) < 1e-13
 
@@ -82,9 +87,15 @@ dx = direct + through_mean + through_variance
 
 *_, cache = ops.batchnorm_forward(x[:, None], np.ones(1), np.zeros(1), 0.0)
 assert np.allclose(dx, ops.batchnorm_backward(dy[:, None], cache)[0][:, 0], rtol=1e-15)
-parts = {"direct": direct, "through the mean": through_mean, "through the variance": through_variance, "dx": dx}
+parts = {
+    "direct": direct,
+    "through the mean": through_mean,
+    "through the variance": through_variance,
+    "dx": dx,
+}
 table(
-    ["in units of 1/1.5", "x₁", "x₂", "x₃", "x₄"], [[name, *(f"{v * std:g}" for v in a)] for name, a in parts.items()]
+    ["in units of 1/1.5", "x₁", "x₂", "x₃", "x₄"],
+    [[name, *(f"{v * std:g}" for v in a)] for name, a in parts.items()],
 )
 
 # %% [markdown]
@@ -215,7 +226,9 @@ assert nothing < 1e-12
 
 # %%
 pictures, _ = shapes10.images(32, np.random.default_rng(0))
-signal = ((pictures[:, ::2, ::2] - pictures.mean()) / pictures.std()).astype(np.float32)  # (32, 16, 16, 3)
+signal = ((pictures[:, ::2, ::2] - pictures.mean()) / pictures.std()).astype(
+    np.float32
+)  # (32, 16, 16, 3)
 
 
 def deviations(factor, normalise, depth=50):
@@ -240,13 +253,23 @@ for k, f in enumerate(factors):
     axes.semilogy(range(1, 51), found[f, False], "--", color=HUES[k])
     axes.semilogy(range(1, 51), found[f, True], "-", color=HUES[k], lw=2)
     axes.annotate(
-        f"He × {f:g}", (50, found[f, False][-1]), (5, 0), textcoords="offset points", color=HUES[k], va="center"
+        f"He × {f:g}",
+        (50, found[f, False][-1]),
+        (5, 0),
+        textcoords="offset points",
+        color=HUES[k],
+        va="center",
     )
 axes.annotate(
-    "with batch norm,\nall three", (8, found[1.25, True][7]), (4, 60), arrowprops={"arrowstyle": "-", "color": "0.4"}
+    "with batch norm,\nall three",
+    (8, found[1.25, True][7]),
+    (4, 60),
+    arrowprops={"arrowstyle": "-", "color": "0.4"},
 )
 axes.set(xlabel="layer", ylabel="standard deviation of the signal", xlim=(0, 57))
-axes.set_title("A small factor per layer is a large one after fifty, unless each layer is normalised")
+axes.set_title(
+    "A small factor per layer is a large one after fifty, unless each layer is normalised"
+)
 show(
     figure,
     "Standard deviation by layer on a logarithmic axis. Dashed, without batch norm: three lines that fall fast, fall slowly and rise, "
@@ -292,7 +315,12 @@ for k in range(10):
         label="training mode, 40 neighbours" if k == 0 else None,
     )
     axes.plot(
-        k + shift, evaluated[:, k], "-", lw=3, color=RESIDUAL, label="evaluation mode, the same 40" if k == 0 else None
+        k + shift,
+        evaluated[:, k],
+        "-",
+        lw=3,
+        color=RESIDUAL,
+        label="evaluation mode, the same 40" if k == 0 else None,
     )
 axes.set(xlabel="class", ylabel="score of one picture", xticks=range(10))
 axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.17))

@@ -27,7 +27,21 @@ import copy
 
 import numpy as np
 from matplotlib.figure import Figure
-from style import FOUR, HUES, MUTED, PLAIN, RECORDS, RESIDUAL, claims, counting, recorded, say, show, source, table
+from style import (
+    FOUR,
+    HUES,
+    MUTED,
+    PLAIN,
+    RECORDS,
+    RESIDUAL,
+    claims,
+    counting,
+    recorded,
+    say,
+    show,
+    source,
+    table,
+)
 
 from minires import get_ops, plain
 from minires.data import load, normalise, per_pixel_mean, shapes10
@@ -63,7 +77,9 @@ show(
 
 # %%
 seeds = max(map(len, nets.values()))
-rate = f"{config['lr']:g}" + (f" after a warm-up at {config['warmup_lr']:g}" if config["warmup_lr"] else "")
+rate = f"{config['lr']:g}" + (
+    f" after a warm-up at {config['warmup_lr']:g}" if config["warmup_lr"] else ""
+)
 epochs = config["iterations"] * config["batch_size"] / 50_000
 say(f"""
     {where}, {config["iterations"]:,} steps of {config["batch_size"]} pictures ({epochs:.1f} passes over 50,000), learning rate {rate}, {f"mean of {seeds} seeds" if seeds > 1 else "one seed"}.
@@ -100,7 +116,10 @@ y, _ = ops.relu_forward(normed)
 table(
     ["", "x", "convolution", "mean, deviation", "batch norm", "ReLU"],
     [
-        [f"value {i + 1}", *(f"{a.flat[i]:g}" for a in (x, convolved, np.r_[mean, np.sqrt(var)], normed, y))]
+        [
+            f"value {i + 1}",
+            *(f"{a.flat[i]:g}" for a in (x, convolved, np.r_[mean, np.sqrt(var)], normed, y)),
+        ]
         for i in (0, 1)
     ],
 )
@@ -136,7 +155,9 @@ x = np.random.default_rng(5).standard_normal((8, 32, 32, 3)).astype(np.float32)
 deep = deepen(shallow, 56, x)
 expected = shallow.forward(x)
 assert np.allclose(deep.forward(x), expected, rtol=1e-4, atol=1e-4 * abs(expected).max())
-say(f"`{shallow}` and `{deep}` give the same logits, but for at most {abs(deep.forward(x) - expected).max():.0e}.")
+say(
+    f"`{shallow}` and `{deep}` give the same logits, but for at most {abs(deep.forward(x) - expected).max():.0e}."
+)
 
 # %% [markdown]
 # ## The experiment: train and test by depth
@@ -156,7 +177,12 @@ both = [(nets[net], which) for net in ("plain20", "plain56") for which in ("trai
 table(
     ["net", "training error, %", "test error, %", "test minus training", "sampling noise of that"],
     [
-        [net, *(f"{v[net]:.1f}" for v in (train_error, test_error)), f"{gap[net]:+.1f}", f"±{unsure[net]:.1f}"]
+        [
+            net,
+            *(f"{v[net]:.1f}" for v in (train_error, test_error)),
+            f"{gap[net]:+.1f}",
+            f"±{unsure[net]:.1f}",
+        ]
         for net in FOUR
     ],
 )
@@ -176,7 +202,12 @@ say(f"""
 # To be quick we take pictures of half size (16x16), batches of 64, learning rate 0.025, and nets of 8, 14 and 20 layers. This cell takes about 20 seconds.
 
 # %%
-FRESH, ON, BATCH, RATE = 200, 80, 64, 0.025  # steps from the usual start, steps later on, pictures a step, rate
+FRESH, ON, BATCH, RATE = (
+    200,
+    80,
+    64,
+    0.025,
+)  # steps from the usual start, steps later on, pictures a step, rate
 pictures, labels = shapes10.images(BATCH * (FRESH + ON) + 1500, np.random.default_rng(5))
 pictures = pictures[:, ::2, ::2]  # (19420, 16, 16, 3)
 mean = per_pixel_mean(pictures[-1000:])
@@ -203,14 +234,18 @@ def draw(axes, first, errors, name, **style):
     """Mean over the last steps, as many as there are up to WINDOW, from step `first` on."""
     known = np.minimum(np.arange(1, len(errors) + 1), WINDOW)
     mean = np.convolve(errors, np.ones(WINDOW))[: len(errors)] / known
-    axes.plot(first + np.arange(1, len(errors) + 1), mean, label=f"{name}: {mean[-1]:.0f} %", **style)
+    axes.plot(
+        first + np.arange(1, len(errors) + 1), mean, label=f"{name}: {mean[-1]:.0f} %", **style
+    )
 
 
 figure = Figure(figsize=(7.8, 4.2))
 axes = figure.subplots()
 for depth, colour in zip(fresh, ("#ef8a62", PLAIN, "#67001f"), strict=True):
     draw(axes, 0, fresh[depth], f"plain-{depth}", color=colour, lw=1 + depth / 14)
-axes.set(xlabel="step", ylabel="error on pictures never seen before (%)", xlim=(0, FRESH), ylim=(0, 100))
+axes.set(
+    xlabel="step", ylabel="error on pictures never seen before (%)", xlim=(0, FRESH), ylim=(0, 100)
+)
 axes.legend(loc="lower left", title=f"last {WINDOW} steps")
 axes.set_title("No picture comes twice, and 20 layers still learn more slowly than 8")
 ends = {depth: errors[-WINDOW:].mean() for depth, errors in fresh.items()}
@@ -267,7 +302,9 @@ for axes, step in zip(panels, steps, strict=True):
         axes.semilogy(np.linspace(0, 1, len(y)), y, label=net, **style)
     axes.set(title=f"step {step:,}", xlabel="place in the net:\ninput 0, loss 1")
 panels[0].set_ylabel("gradient, last layer = 1")
-panels[0].annotate("vanished below", (0.02, LEARNED), (2, 3), textcoords="offset points", color=MUTED)
+panels[0].annotate(
+    "vanished below", (0.02, LEARNED), (2, 3), textcoords="offset points", color=MUTED
+)
 panels[-1].legend()
 least = {net: min(y.min() for y in list(found.values())[1:]) for net, found in by_layer.items()}
 largest = by_layer["plain56"][steps[0]].max()
@@ -297,7 +334,9 @@ place = later.argmin() / (len(later) - 1)
 
 def turns(line):
     """Angle by which a step turns the first layer's weights, as a share of the last one's."""
-    angles = [line["gradient_norm"][name] / line["weight_norm"][name] for name in line["gradient_norm"]]
+    angles = [
+        line["gradient_norm"][name] / line["weight_norm"][name] for name in line["gradient_norm"]
+    ]
     return angles[0] / angles[-1]
 
 
@@ -352,7 +391,13 @@ table(
         "training error at the end, %",
     ],
     [
-        [net, f"{pull[net]:,.1f}", *(f"{v:,.1f}" for v in length[net]), begins(run) or "never", f"{end[net]:.1f}"]
+        [
+            net,
+            f"{pull[net]:,.1f}",
+            *(f"{v:,.1f}" for v in length[net]),
+            begins(run) or "never",
+            f"{end[net]:.1f}",
+        ]
         for net, run in first_seed.items()
     ],
 )
@@ -361,7 +406,9 @@ table(
 grown, late = length["plain110"][1], first_seed["plain110"].layers[-1]["weight_norm"]["conv"]
 least_tall = shares(first_seed["plain110"])[steps[1]].min()
 times, momentum = grown / length["plain110"][0], Config.from_json(config).momentum
-by_depth = " to ".join(f"{float(f'{pull[net]:.2g}'):,.0f}" for net in ("plain20", "plain56", "plain110"))
+by_depth = " to ".join(
+    f"{float(f'{pull[net]:.2g}'):,.0f}" for net in ("plain20", "plain56", "plain110")
+)
 say(f"""
     ResNet-110 is below 80 % before step {begins(first_seed["resnet110"])} and ends at {end["resnet110"]:.1f} %: in so short a run behind ResNet-56 with its {end["resnet56"]:.1f} %, and ahead of plain-56 with its {end["plain56"]:.1f} %.
     **Plain-110 does not get there in {first_seed["plain110"].config["iterations"]:,} steps.** It errs on {end["plain110"]:.1f} % of pictures that it was trained on, where guessing errs on 90 %. It has as many weights as ResNet-110, and saw the same pictures in the same order.
@@ -395,7 +442,9 @@ at_start = settle(usual[8])
 built = {lr: deepen(usual[8], 20, about) for lr in (0.1, RATE)}
 built_error = 100 * evaluate(built[RATE], pictures[-1000:], labels[-1000:], mean, 100)[1]
 assert abs(built_error - at_start) <= 0.2
-say(f"On 1,000 new pictures plain-8 errs on {at_start:.1f} %, and the plain-20 made of it on {built_error:.1f} %.")
+say(
+    f"On 1,000 new pictures plain-8 errs on {at_start:.1f} %, and the plain-20 made of it on {built_error:.1f} %."
+)
 
 # %%
 on = {}
@@ -414,11 +463,25 @@ draw(axes, 0, fresh[8], "plain-8", color=light, lw=1.6)
 draw(axes, 0, fresh[20], "plain-20, usual start", color=PLAIN, lw=1.6)
 for (name, lr), errors in on.items():
     colour = light if "goes on" in name else built_colour if "built" in name else PLAIN
-    draw(axes, FRESH, errors, f"{name}, rate {lr:g}", color=colour, ls="-" if lr == RATE else "--", lw=2)
+    draw(
+        axes,
+        FRESH,
+        errors,
+        f"{name}, rate {lr:g}",
+        color=colour,
+        ls="-" if lr == RATE else "--",
+        lw=2,
+    )
 axes.axvline(FRESH, color=MUTED, ls=":")
 axes.text(FRESH + 3, 96, "plain-20 is built here", color="0.35", va="top", fontsize=9)
 axes.set(xlabel="step", ylabel="error on new pictures (%)", xlim=(0, FRESH + ON + 5), ylim=(0, 100))
-axes.legend(loc="lower left", fontsize=8, title=f"mean of the last {WINDOW} steps", title_fontsize=8, ncols=2)
+axes.legend(
+    loc="lower left",
+    fontsize=8,
+    title=f"mean of the last {WINDOW} steps",
+    title_fontsize=8,
+    ncols=2,
+)
 axes.set_title("A good plain-20 exists at step 200; the usual start has not found it by then")
 show(
     figure,
@@ -428,7 +491,10 @@ show(
 
 # %%
 by_hand = ("plain-20 built of it", 0.1), ("plain-20 built of it", RATE)
-scratch, goes_on = ("plain-20, usual start", RATE), (("plain-8 goes on", 0.1), ("plain-8 goes on", RATE))
+scratch, goes_on = (
+    ("plain-20, usual start", RATE),
+    (("plain-8 goes on", 0.1), ("plain-8 goes on", RATE)),
+)
 table(
     ["net, learning rate", f"error in its first {WINDOW} steps, %", f"in its last {WINDOW}, %"],
     [[f"{name}, {lr:g}", f"{first[name, lr]:.0f}", f"{last[name, lr]:.0f}"] for name, lr in on],

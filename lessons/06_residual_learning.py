@@ -26,7 +26,9 @@
 import copy
 import os
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the matrices here are small, and threads would wait for each other
+os.environ.setdefault(
+    "OPENBLAS_NUM_THREADS", "1"
+)  # the matrices here are small, and threads would wait for each other
 import numpy as np
 from matplotlib.figure import Figure
 from style import HUES, MUTED, PLAIN, RESIDUAL, claims, say, show, source, table
@@ -39,7 +41,9 @@ from minires.nets.audit import macs
 from minires.nets.resnet import Identity, PlainBlock, ResidualBlock
 
 pictures, labels = shapes10.images(192, np.random.default_rng(6))
-data = ((pictures - pictures.mean()) / pictures.std())[:, ::2, ::2]  # (192, 16, 16, 3): half size, to be quick
+data = ((pictures - pictures.mean()) / pictures.std())[
+    :, ::2, ::2
+]  # (192, 16, 16, 3): half size, to be quick
 
 # %% [markdown]
 # ## The surprise
@@ -70,7 +74,9 @@ def gradients(net, n=32):
     return np.array(found[::-1])
 
 
-arrived = {name: gradients(make(56, rng=0)) for name, make in (("plain-56", plain), ("ResNet-56", resnet))}
+arrived = {
+    name: gradients(make(56, rng=0)) for name, make in (("plain-56", plain), ("ResNet-56", resnet))
+}
 growth = {name: g[0] / g[-1] for name, g in arrived.items()}
 per_layer = {
     name: (g[0] / g[8]) ** (1 / 16) for name, g in arrived.items()
@@ -80,10 +86,20 @@ per_layer = {
 figure = Figure(figsize=(7.8, 4.2))
 axes = figure.subplots()
 for name, colour, marker in (("plain-56", PLAIN, "s"), ("ResNet-56", RESIDUAL, "o")):
-    axes.semilogy(range(1, 28), arrived[name] / arrived[name][-1], marker + "-", color=colour, ms=4, label=name)
+    axes.semilogy(
+        range(1, 28),
+        arrived[name] / arrived[name][-1],
+        marker + "-",
+        color=colour,
+        ms=4,
+        label=name,
+    )
 for edge in (9.5, 18.5):
     axes.axvline(edge, color=MUTED, lw=0.8, ls=":")
-axes.set(xlabel="block, from the input to the loss (dotted: the picture is halved)", ylabel="gradient, last block = 1")
+axes.set(
+    xlabel="block, from the input to the loss (dotted: the picture is halved)",
+    ylabel="gradient, last block = 1",
+)
 axes.legend()
 axes.set_title(
     f"Towards the input the plain gradient grows {growth['plain-56']:,.0f}-fold, the residual {growth['ResNet-56']:.0f}-fold"
@@ -114,7 +130,10 @@ assert growth["plain-56"] > 5 * growth["ResNet-56"]
 
 # %%
 chain = [(a, a**3, (1 + a) ** 3) for a in (0.1, 0.5, -0.5, 1.2)]
-table(["a", "plain, a³", "residual, (1 + a)³"], [[f"{a:g}", f"{p:.3g}", f"{r:.3g}"] for a, p, r in chain])
+table(
+    ["a", "plain, a³", "residual, (1 + a)³"],
+    [[f"{a:g}", f"{p:.3g}", f"{r:.3g}"] for a, p, r in chain],
+)
 a = 0.1
 assert np.isclose((1 + a) ** 3, 1 + 3 * a + 3 * a**2 + a**3)
 
@@ -169,7 +188,13 @@ for unit in reversed(list(units(net))):
         dz = unit.relu.backward(dy)
         body, around = unit.body.backward(dz), unit.shortcut.backward(dz)
         dy = body + around
-        split.append((rms(body) / rms(dy), rms(around) / rms(dy), (body * around).mean() / rms(body) / rms(around)))
+        split.append(
+            (
+                rms(body) / rms(dy),
+                rms(around) / rms(dy),
+                (body * around).mean() / rms(body) / rms(around),
+            )
+        )
     else:
         dy = unit.backward(dy)
 split = np.array(split[::-1])
@@ -180,9 +205,13 @@ axes = figure.subplots()
 axes.plot(range(1, 28), split[:, 1], "o-", color=RESIDUAL, ms=4, label="through the shortcut")
 axes.plot(range(1, 28), split[:, 0], "s--", color=HUES[1], ms=4, label="through the body")
 axes.axhline(1, color=MUTED, lw=0.8)
-axes.set(xlabel="block, from the input to the loss", ylabel="size, as a share of dx", ylim=(0, 1.15))
+axes.set(
+    xlabel="block, from the input to the loss", ylabel="size, as a share of dx", ylim=(0, 1.15)
+)
 axes.legend(loc="lower right")
-axes.set_title("The part through the body is smaller at the end of each stage than at its beginning")
+axes.set_title(
+    "The part through the body is smaller at the end of each stage than at its beginning"
+)
 show(
     figure,
     "Share of the gradient by block: through the shortcut mostly between 0.8 and 1; through the body larger than that "
@@ -233,14 +262,31 @@ for left, bottom, width, name in ((2.2, 1.4, 3.6, "body F"), (7.6, -0.35, 1.2, "
         bbox={"boxstyle": "round,pad=0.5", "fc": "0.93", "ec": "0.3"},
     )
 axes.text(
-    6.4, 0, "+", ha="center", va="center", fontsize=16, bbox={"boxstyle": "circle,pad=0.2", "fc": "white", "ec": "0.3"}
+    6.4,
+    0,
+    "+",
+    ha="center",
+    va="center",
+    fontsize=16,
+    bbox={"boxstyle": "circle,pad=0.2", "fc": "white", "ec": "0.3"},
 )
-for start, end in (((0, 0), (6.1, 0)), ((6.75, 0), (7.6, 0)), ((8.8, 0), (10, 0)), ((1, 1.75), (3.2, 1.75))):
+for start, end in (
+    ((0, 0), (6.1, 0)),
+    ((6.75, 0), (7.6, 0)),
+    ((8.8, 0), (10, 0)),
+    ((1, 1.75), (3.2, 1.75)),
+):
     axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "0.3"})
 axes.plot([1, 1], [0, 1.75], color="0.3", lw=1)
 axes.plot([4.8, 6.4], [1.75, 1.75], color="0.3", lw=1)
 axes.annotate("", (6.4, 0.32), (6.4, 1.75), arrowprops={"arrowstyle": "->", "color": "0.3"})
-forward = ((0.3, 0.18, x), (2.1, 1.95, x), (5.6, 1.95, F), (7.1, 0.38, F + x), (9.4, 0.18, np.maximum(F + x, 0)))
+forward = (
+    (0.3, 0.18, x),
+    (2.1, 1.95, x),
+    (5.6, 1.95, F),
+    (7.1, 0.38, F + x),
+    (9.4, 0.18, np.maximum(F + x, 0)),
+)
 for px, py, signal in forward:
     axes.text(px, py, f"{signal.std():.2f}", ha="center", color=RESIDUAL)
 for px, py, value in (
@@ -275,7 +321,11 @@ assert x.std() > F.std()
 
 # %%
 depths = (8, 20, 32)
-apart = {(name, d): butterfly(f"{name}{d}", steps=12, batch_size=16) for name in ("plain", "resnet") for d in depths}
+apart = {
+    (name, d): butterfly(f"{name}{d}", steps=12, batch_size=16)
+    for name in ("plain", "resnet")
+    for d in depths
+}
 
 # %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(7.8, 4.6))
@@ -284,12 +334,25 @@ for (name, depth), distance in apart.items():
     colour, style = (PLAIN, "--") if name == "plain" else (RESIDUAL, "-")
     axes.semilogy(range(1, 13), np.maximum(distance, 1e-18), style, color=colour, lw=1 + depth / 20)
     label, nudge = (
-        (f"plain-{depth}", 3 if depth > 8 else -1) if name == "plain" else (f"ResNet-{depth}", 5 if depth > 8 else -12)
+        (f"plain-{depth}", 3 if depth > 8 else -1)
+        if name == "plain"
+        else (f"ResNet-{depth}", 5 if depth > 8 else -12)
     )
     axes.annotate(
-        label, (12, distance[-1]), (4, nudge), textcoords="offset points", color=colour, va="center", fontsize=9
+        label,
+        (12, distance[-1]),
+        (4, nudge),
+        textcoords="offset points",
+        color=colour,
+        va="center",
+        fontsize=9,
     )
-axes.set(xlabel="training step", ylabel="relative distance of the twins", xlim=(0, 14.5), xticks=range(0, 13, 4))
+axes.set(
+    xlabel="training step",
+    ylabel="relative distance of the twins",
+    xlim=(0, 14.5),
+    xticks=range(0, 13, 4),
+)
 axes.set_title("One weight changed in its 14th digit: deep plain twins part ways")
 show(
     figure,
@@ -314,7 +377,12 @@ assert apart["plain", 32][9] > 1e3 * apart["resnet", 32][9]
 # %%
 options = {option: resnet(20, option, rng=0) for option in "ABC"}
 table(
-    ["shortcut", "parameters", "million multiplications", "growth of the gradient, last to first block"],
+    [
+        "shortcut",
+        "parameters",
+        "million multiplications",
+        "growth of the gradient, last to first block",
+    ],
     [
         [
             name,

@@ -27,10 +27,32 @@ import copy
 
 import numpy as np
 from matplotlib.figure import Figure
-from style import FOUR, HUES, MUTED, PLAIN, RECORDS, RESIDUAL, claims, counting, recorded, say, show, source, table
+from style import (
+    FOUR,
+    HUES,
+    MUTED,
+    PLAIN,
+    RECORDS,
+    RESIDUAL,
+    claims,
+    counting,
+    recorded,
+    say,
+    show,
+    source,
+    table,
+)
 
 from minires import resnet
-from minires.data import batch_indices, crop_and_flip, load, normalise, per_pixel_mean, shapes10, stream
+from minires.data import (
+    batch_indices,
+    crop_and_flip,
+    load,
+    normalise,
+    per_pixel_mean,
+    shapes10,
+    stream,
+)
 from minires.lab import live, plots
 from minires.lab.presets import TIERS, base_config, recipe
 from minires.lab.recorded import by_net, final
@@ -54,7 +76,18 @@ MEAN = per_pixel_mean(half_size[training])
 
 
 # %%
-def train(net, steps, lr=0.1, mean=MEAN, augment=False, momentum=0.9, decay=1e-4, seed=0, first=0, watch=None):
+def train(
+    net,
+    steps,
+    lr=0.1,
+    mean=MEAN,
+    augment=False,
+    momentum=0.9,
+    decay=1e-4,
+    seed=0,
+    first=0,
+    watch=None,
+):
     """The recipe, a piece at each argument; returns the error of each batch in percent."""
     sgd, found = SGD(net.parameters(), momentum, decay), []
     for i in range(first, first + steps):
@@ -111,7 +144,9 @@ axes.plot(at, moving, "s--", color=HUES[1], ms=4, label="moving averages")
 axes.plot(at, afresh, "o-", color=RESIDUAL, ms=4, label="statistics computed afresh")
 axes.set(xlabel="training step", ylabel="test error (%)", ylim=(0, 100), xlim=(0, 204))
 axes.legend(loc="lower left")
-axes.set_title(f"The same weights, two errors: up to {apart.max():.0f} points apart, at step {at[worst]}")
+axes.set_title(
+    f"The same weights, two errors: up to {apart.max():.0f} points apart, at step {at[worst]}"
+)
 show(
     figure,
     f"Test error by training step, measured in two ways. The two differ by up to {apart.max():.0f} points, {np.median(apart):.1f} in the median.",
@@ -170,10 +205,20 @@ source(SGD.step, step_schedule, recompute_statistics)
 
 # %%
 paper = (32_000, 48_000)
-assert [step_schedule(0.1, paper, t) for t in (0, 31_999, 32_000, 48_000)] == [0.1, 0.1, 0.1 / 10, 0.1 / 100]
+assert [step_schedule(0.1, paper, t) for t in (0, 31_999, 32_000, 48_000)] == [
+    0.1,
+    0.1,
+    0.1 / 10,
+    0.1 / 100,
+]
 few = shapes10.dataset(train=2000, test=1000)
 base = base_config(few, "paper")
-assert (base.milestones, base.momentum, base.weight_decay, base.batch_size) == (paper, 0.9, 1e-4, 128)
+assert (base.milestones, base.momentum, base.weight_decay, base.batch_size) == (
+    paper,
+    0.9,
+    1e-4,
+    128,
+)
 deep = recipe(base_config(few, "paper", net="resnet110"))
 assert (deep.warmup_lr, base.warmup_lr, WARMUP_ERROR) == (0.01, None, 0.8)
 w = resnet(20, rng=0).parameters()["stage2.block2.body.conv1.w"]
@@ -248,17 +293,26 @@ for y, (name, found) in enumerate(errors.items()):
     axes.plot([np.mean(found)] * 2, [y - 0.3, y + 0.3], color="0.2", lw=1.5)
 axes.set_yticks(range(len(errors)), errors)
 axes.invert_yaxis()
-axes.set(xlabel=f"test error after {STEPS} steps (%), three seeds; line: mean; band: the recipe as it is")
+axes.set(
+    xlabel=f"test error after {STEPS} steps (%), three seeds; line: mean; band: the recipe as it is"
+)
 heading = (
-    "Seeds differ by more than most pieces are worth" if len(clear) <= 2 else "Most pieces cost more than seeds differ"
+    "Seeds differ by more than most pieces are worth"
+    if len(clear) <= 2
+    else "Most pieces cost more than seeds differ"
 )
 axes.set_title(heading + f" in {STEPS} steps")
 listed = "; ".join(f"{name} {np.mean(e):.0f} %" for name, e in errors.items())
-show(figure, f"Test error of three seeds for the recipe as it is and with one piece changed each. Means: {listed}.")
+show(
+    figure,
+    f"Test error of three seeds for the recipe as it is and with one piece changed each. Means: {listed}.",
+)
 
 # %%
 better = [name for name in cost if max(errors[name]) < whole.min()]
-worse_named, better_named = (", ".join(f"*{n}* ({cost[n]:+.0f} points)" for n in f) or "none" for f in (clear, better))
+worse_named, better_named = (
+    ", ".join(f"*{n}* ({cost[n]:+.0f} points)" for n in f) or "none" for f in (clear, better)
+)
 say(f"""
     The recipe as it is gives {", ".join(f"{e:.0f}" for e in whole)} % with three seeds: {spread:.0f} points between the best and the worst.
     Worse than that with every seed: {worse_named}. Better with every seed: {better_named}; so what is left out there does not pay in {STEPS} steps. Of all others, this experiment cannot tell whether they matter.
@@ -283,7 +337,10 @@ def look(step):
         moments.append(wrong(twins[0.1]))
 
 
-onward = {lr: train(twin, MORE, lr=lr, first=200, watch=look if lr == 0.1 else None) for lr, twin in twins.items()}
+onward = {
+    lr: train(twin, MORE, lr=lr, first=200, watch=look if lr == 0.1 else None)
+    for lr, twin in twins.items()
+}
 before = 100 * wrong(net).mean()
 ends = {lr: 100 * wrong(twin).mean() for lr, twin in twins.items()}
 
@@ -293,7 +350,13 @@ axes = figure.subplots()
 axes.plot(at, afresh, "o-", color=MUTED, ms=4, label="until then: test error")
 for lr, colour, marker in zip(rates, (HUES[1], RESIDUAL), "sD", strict=True):
     mean_of = np.convolve(onward[lr], np.ones(10) / 10, "valid")
-    axes.plot(200 + np.arange(10, MORE + 1), mean_of, color=colour, lw=1.6, label=f"rate {lr:g}: mean of 10 batches")
+    axes.plot(
+        200 + np.arange(10, MORE + 1),
+        mean_of,
+        color=colour,
+        lw=1.6,
+        label=f"rate {lr:g}: mean of 10 batches",
+    )
     axes.plot(
         200 + MORE,
         ends[lr],
@@ -303,7 +366,10 @@ for lr, colour, marker in zip(rates, (HUES[1], RESIDUAL), "sD", strict=True):
         clip_on=False,
         label=f"rate {lr:g}: test error, {ends[lr]:.1f} %",
     )
-gain, unsure = ends[0.1] - ends[0.01], 200 * np.sqrt(sum(e / 100 * (1 - e / 100) for e in ends.values()) / 1000)
+gain, unsure = (
+    ends[0.1] - ends[0.01],
+    200 * np.sqrt(sum(e / 100 * (1 - e / 100) for e in ends.values()) / 1000),
+)
 heading = (
     f"{MORE} steps at a tenth of the rate gain {gain:.1f} points"
     if gain > unsure
@@ -351,7 +417,9 @@ else:
 # With 110 layers the paper found 0.1 "slightly too large to start converging", and began with 0.01 until the training error was below 80 %. With 20 to 56 layers it had no such *warm-up*. We recorded ResNet-56 in both ways: the same initial weights, the same pictures in the same order, 2,000 steps. Before you look: what would you expect of a first step that is too large?
 
 # %%
-cold, warm = (read_run(RECORDS / name / "resnet56-seed0") for name in ("cold-start-cifar10", "lesson-cifar10"))
+cold, warm = (
+    read_run(RECORDS / name / "resnet56-seed0") for name in ("cold-start-cifar10", "lesson-cifar10")
+)
 assert {k for k in cold.config if cold.config[k] != warm.config[k]} == {"warmup_lr"}
 END = 700  # steps shown
 
@@ -365,20 +433,29 @@ def smooth(run):
 
 warmed = next(line["iteration"] for line in warm.train if line["lr"] > warm.config["warmup_lr"])
 cold_end, warm_end = (100 * run.evals[-1]["train_error"] for run in (cold, warm))
-chance = next(line["iteration"] for line, e in zip(cold.train[9:], smooth(cold)[1], strict=False) if e < 85)
+chance = next(
+    line["iteration"] for line, e in zip(cold.train[9:], smooth(cold)[1], strict=False) if e < 85
+)
 
 # %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(7.8, 3.8))
 axes = figure.subplots()
 begun = "0.1 at once", "0.01 until the error is below 80 %, then 0.1"
-for run, colour, name, error in zip((cold, warm), (HUES[1], RESIDUAL), begun, (cold_end, warm_end), strict=True):
+for run, colour, name, error in zip(
+    (cold, warm), (HUES[1], RESIDUAL), begun, (cold_end, warm_end), strict=True
+):
     axes.plot(
-        *smooth(run), color=colour, lw=1.8, label=f"{name}; after {run.config['iterations']:,} steps {error:.1f} %"
+        *smooth(run),
+        color=colour,
+        lw=1.8,
+        label=f"{name}; after {run.config['iterations']:,} steps {error:.1f} %",
     )
 axes.axhline(90, color=MUTED, lw=0.8)
 axes.axvline(warmed, color=MUTED, ls=":")
 axes.text(warmed + 5, 95, f"warm-up to step {warmed}", color="0.35", fontsize=9)
-axes.set(xlabel="training step", ylabel="error of training batches (%)", ylim=(0, 100), xlim=(0, END))
+axes.set(
+    xlabel="training step", ylabel="error of training batches (%)", ylim=(0, 100), xlim=(0, END)
+)
 axes.legend(loc="lower right")
 axes.set_title(f"A step that is too large, once: ResNet-56 guesses for {chance} steps")
 show(
@@ -388,9 +465,15 @@ show(
 
 # %%
 some = normalise(full_size[test][:128], per_pixel_mean(full_size[training]))
-first = {name: by_name(name, rng=0).forward(some, train=True).std() for name in ("plain56", "resnet20", "resnet56")}
+first = {
+    name: by_name(name, rng=0).forward(some, train=True).std()
+    for name in ("plain56", "resnet20", "resnet56")
+}
 losses = {line["iteration"]: line["loss"] for line in cold.train}
-worst_step, every = max(losses, key=losses.get), min(losses)  # a line has the mean since the one before
+worst_step, every = (
+    max(losses, key=losses.get),
+    min(losses),
+)  # a line has the mean since the one before
 thrown = max(e for step, e in zip(*smooth(warm), strict=True) if warmed < step < warmed + 100)
 say(f"""
     A guess costs a loss of log 10 = {np.log(10):.1f}. The logits of an untrained ResNet-56 have deviation {first["resnet56"]:.1f}, those of ResNet-20 {first["resnet20"]:.1f}, of plain-56 {first["plain56"]:.1f}: each of its 27 blocks *adds* to what came before. So it is sure of itself and wrong, with a loss of {losses[every]:.0f} on average of steps 1 to {every}, and its first gradients are large. At 0.1 the loss rises to {losses[worst_step]:.0f} in steps {worst_step - every + 1} to {worst_step}; what is left is a net that errs on more than 85 % for {chance} steps, as good as a guess.
@@ -402,7 +485,9 @@ assert cold_end > warm_end + 10
 assert first["resnet56"] > first["resnet20"] > first["plain56"]
 
 # %%
-plain_end = 100 * read_run(RECORDS / "cold-start-cifar10" / "plain56-seed0").evals[-1]["train_error"]
+plain_end = (
+    100 * read_run(RECORDS / "cold-start-cifar10" / "plain56-seed0").evals[-1]["train_error"]
+)
 say(f"""
     The paper notes that at 0.1 ResNet-110 gets going too, after several epochs, and reaches a similar accuracy (footnote 5). A short run does not have that time. When the experiment of lesson 5 was first recorded at 2,000 steps, without a warm-up, ResNet-56 ended {plain_end - cold_end:.1f} points below plain-56, where {TIERS["lesson"].margin} had been claimed beforehand. So that claim was *refuted*, as [the page of the records](runs/README.md) tells. Since then this size begins with a warm-up, for all four nets alike, and the claim is the same.
 """)
@@ -459,7 +544,12 @@ assert round(epochs[45_000]) == 182
 RERUN = False
 if RERUN:
     data = load()  # CIFAR-10 if it is here, otherwise shapes10
-    live(["resnet20"], base_config(data, "paper", backend=default_backend()), "../runs/lesson-7", data)
+    live(
+        ["resnet20"],
+        base_config(data, "paper", backend=default_backend()),
+        "../runs/lesson-7",
+        data,
+    )
 
 # %% [markdown]
 # ## The experiment: rows of Table 6
@@ -478,7 +568,9 @@ published = {
 }
 deviation = {20: 0.22, 56: 0.27, 110: 0.20}  # nabla0001/resnet, of five runs
 ours = {
-    int(name.removeprefix("resnet")): final(group, "test") for name, group in nets.items() if name.startswith("resnet")
+    int(name.removeprefix("resnet")): final(group, "test")
+    for name, group in nets.items()
+    if name.startswith("resnet")
 }
 table(
     ["test error, %", *(f"ResNet-{d}" for d in depths)],
@@ -492,17 +584,37 @@ table(
 )
 
 # %% jupyter={"source_hidden": true}
-reached = {d: [row[k] for row in list(published.values())[1:] if row[k] is not None] for k, d in enumerate(depths)}
+reached = {
+    d: [row[k] for row in list(published.values())[1:] if row[k] is not None]
+    for k, d in enumerate(depths)
+}
 figure = Figure(figsize=(7.8, 4.6))
 axes = figure.subplots()
-axes.plot(range(5), published["the paper, table 6"], "o-", color=RESIDUAL, ms=8, lw=2, label="the paper, table 6")
+axes.plot(
+    range(5),
+    published["the paper, table 6"],
+    "o-",
+    color=RESIDUAL,
+    ms=8,
+    lw=2,
+    label="the paper, table 6",
+)
 for (name, row), marker, colour in zip(list(published.items())[1:], "s^Dvp", HUES[1:], strict=True):
     places = [k for k, e in enumerate(row) if e is not None]
     values = [row[k] for k in places]
     bars = [deviation[depths[k]] for k in places] if "five runs" in name else None
-    axes.errorbar(np.array(places) + 0.06, values, bars, fmt=marker, color=colour, ms=6, capsize=3, label=name)
+    axes.errorbar(
+        np.array(places) + 0.06, values, bars, fmt=marker, color=colour, ms=6, capsize=3, label=name
+    )
 axes.errorbar(
-    3.9, 6.61, 0.16, fmt="o", mfc="white", color=RESIDUAL, capsize=3, label="the paper, mean of five (110 layers)"
+    3.9,
+    6.61,
+    0.16,
+    fmt="o",
+    mfc="white",
+    color=RESIDUAL,
+    capsize=3,
+    label="the paper, mean of five (110 layers)",
 )
 axes.set_xticks(range(5), depths)
 axes.set(xlabel="depth (weighted layers)", ylabel="test error (%)", ylim=(5.8, 9.0))
@@ -530,7 +642,9 @@ assert step_44_56 < deviation[56]
 
 # %%
 responses = {
-    name: np.array([v for k, v in nets[name][0].layers[-1]["response_std"].items() if ".shortcut" not in k])
+    name: np.array(
+        [v for k, v in nets[name][0].layers[-1]["response_std"].items() if ".shortcut" not in k]
+    )
     for name in FOUR
 }
 initial = by_name("plain56").parameters()
@@ -539,7 +653,12 @@ level = {name: r.mean() for name, r in responses.items()}
 # %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(7.8, 4.0))
 panels = figure.subplots(1, 2, sharey=True)
-looks = {"plain20": (PLAIN, "--"), "plain56": (PLAIN, "-"), "resnet20": (RESIDUAL, "--"), "resnet56": (RESIDUAL, "-")}
+looks = {
+    "plain20": (PLAIN, "--"),
+    "plain56": (PLAIN, "-"),
+    "resnet20": (RESIDUAL, "--"),
+    "resnet56": (RESIDUAL, "-"),
+}
 for name, (colour, style) in looks.items():
     for axes, y in zip(panels, (responses[name], np.sort(responses[name])[::-1]), strict=True):
         axes.plot(range(1, len(y) + 1), y, style, color=colour, lw=1.6, label=name)
@@ -548,16 +667,24 @@ panels[1].set(xlabel="layer, largest first")
 panels[1].legend()
 summary = ", ".join(f"{name} {value:.2f}" for name, value in level.items())
 figure.suptitle(f"Mean response, step {config['iterations']:,}: {summary}", x=0.01, ha="left")
-show(figure, f"Standard deviation of each layer's response, in order and sorted, for four nets. Means: {summary}.")
+show(
+    figure,
+    f"Standard deviation of each layer's response, in order and sorted, for four nets. Means: {summary}.",
+)
 
 # %%
 smaller = {d: level[f"resnet{d}"] < level[f"plain{d}"] - 0.02 for d in (20, 56)}
-verdict = {True: "smaller in the residual net", False: "not smaller in the residual net (by 0.02 or more)"}
+verdict = {
+    True: "smaller in the residual net",
+    False: "not smaller in the residual net (by 0.02 or more)",
+}
 say(f"""
     Mean responses at 20 layers: {verdict[smaller[20]]}; at 56 layers: {verdict[smaller[56]]}.
     Deeper residual net: {level["resnet56"]:.2f} against {level["resnet20"]:.2f}. The paper's figure is of fully trained nets; {config["iterations"]:,} steps move $\\gamma$ and $\\beta$ {"little" if max(abs(level["resnet20"] - 1), abs(level["resnet56"] - 1)) < 0.05 else "visibly"} in the residual nets.
 """)
-assert all((p == key.endswith("gamma")).all() for key, p in initial.items() if ".bn" in key)  # gamma 1, beta 0
+assert all(
+    (p == key.endswith("gamma")).all() for key, p in initial.items() if ".bn" in key
+)  # gamma 1, beta 0
 
 # %% [markdown]
 # ## The experiment: the best epoch
@@ -568,7 +695,9 @@ assert all((p == key.endswith("gamma")).all() for key, p in initial.items() if "
 rng, found = np.random.default_rng(7), []
 for _ in range(1000):
     order = rng.permutation(1000)
-    chose, other = (100 * np.array(moments)[:, part].mean(axis=1) for part in (order[:500], order[500:]))
+    chose, other = (
+        100 * np.array(moments)[:, part].mean(axis=1) for part in (order[:500], order[500:])
+    )
     found.append((chose.min(), other[chose.argmin()], other[-1]))
 chosen_error, honest_error, last_error = np.mean(found, axis=0)
 table(
@@ -602,7 +731,10 @@ figure = Figure(figsize=(7.0, 3.9))
 for axes, i in zip(figure.subplots(2, 5).flat, surest, strict=True):
     axes.imshow(full_size[test][i], interpolation="nearest")
     axes.set(xticks=[], yticks=[])
-    axes.set_title(f"{shapes10.CLASSES[is_[i]]}\nsays {shapes10.CLASSES[said[i]]}\n{p[i].max():.0%} sure", fontsize=9)
+    axes.set_title(
+        f"{shapes10.CLASSES[is_[i]]}\nsays {shapes10.CLASSES[said[i]]}\n{p[i].max():.0%} sure",
+        fontsize=9,
+    )
 figure.suptitle(f"{(said != is_).sum()} of 1,000 are wrong; these it was surest of")
 pairs = np.zeros((10, 10), int)
 np.add.at(pairs, (is_[said != is_], said[said != is_]), 1)
@@ -629,7 +761,11 @@ claims(
             "table 6 has no plain rows; 8.75 % stands beside ResNet-20",
             "**no**; plain-56 reproduced: 12.95 ± 0.22 %",
         ],
-        ["ResNet-110 reaches 6.43 %", "mean of the paper's five runs: 6.61 ± 0.16 %", "the **best of five**"],
+        [
+            "ResNet-110 reaches 6.43 %",
+            "mean of the paper's five runs: 6.61 ± 0.16 %",
+            "the **best of five**",
+        ],
         [
             "One seed is enough",
             f"here {spread:.0f} points between three seeds; ±{deviation[56]:.2f} for ResNet-56, more than 44 to 56 layers gain",

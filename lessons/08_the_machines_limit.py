@@ -74,7 +74,9 @@ def filters_innermost(x, w, y):
 
 
 # %%
-flops = 2 * 9 * 16 * 16 * 32 * 32  # a multiplication and an addition for each weight and place, per image
+flops = (
+    2 * 9 * 16 * 16 * 32 * 32
+)  # a multiplication and an addition for each weight and place, per image
 expected, _ = ops.conv2d_forward(x, w, pad=1)
 gflops = {}
 y = np.zeros((1, 4, 4, 16), np.float32)
@@ -82,14 +84,21 @@ start = time.perf_counter()
 seven_loops(xpad[:1, :6, :6], w, y)  # a corner of one image; its rate stands for the rest
 gflops["seven loops, Python"] = 2 * 9 * 16 * y.size / (time.perf_counter() - start) / 1e9
 assert np.allclose(y, expected[:1, :4, :4], rtol=1e-4, atol=1e-4)
-for name, function in (("seven loops, Numba", compiled_loops), ("filters innermost, Numba", filters_innermost)):
+for name, function in (
+    ("seven loops, Numba", compiled_loops),
+    ("filters innermost, Numba", filters_innermost),
+):
     y = np.zeros((2, 32, 32, 16), np.float32)
     function(xpad[:2], w, y)
     assert np.allclose(y, expected[:2], rtol=1e-4, atol=1e-4)
-    gflops[name] = 2 * flops / seconds(lambda function=function, y=y: function(xpad[:2], w, y)) / 1e9
+    gflops[name] = (
+        2 * flops / seconds(lambda function=function, y=y: function(xpad[:2], w, y)) / 1e9
+    )
 assert np.allclose(compiled.conv2d_forward(x, w, pad=1)[0], expected, rtol=1e-4, atol=1e-4)
 gflops["im2col and @, NumPy"] = 64 * flops / seconds(lambda: ops.conv2d_forward(x, w, pad=1)) / 1e9
-gflops["the library's kernel, Numba"] = 64 * flops / seconds(lambda: compiled.conv2d_forward(x, w, pad=1)) / 1e9
+gflops["the library's kernel, Numba"] = (
+    64 * flops / seconds(lambda: compiled.conv2d_forward(x, w, pad=1)) / 1e9
+)
 
 # %% jupyter={"source_hidden": true}
 ladder = sorted(gflops.items(), key=lambda item: item[1])
@@ -100,9 +109,14 @@ axes = figure.subplots()
 for k, (name, rate) in enumerate(ladder):
     colour = LOOPS if "loops, Python" in name else NUMPY if "NumPy" in name else NUMBA
     axes.barh(k, rate, color=colour, left=1e-4)
-    axes.text(rate * 1.25, k, f"{rate:.2g} GFLOP/s" if rate < 10 else f"{rate:.0f} GFLOP/s", va="center")
+    axes.text(
+        rate * 1.25, k, f"{rate:.2g} GFLOP/s" if rate < 10 else f"{rate:.0f} GFLOP/s", va="center"
+    )
 axes.set_xscale("log")
-axes.set(xlim=(1e-3, best * 30), xlabel="billion multiplications and additions a second (GFLOP/s), logarithmic")
+axes.set(
+    xlim=(1e-3, best * 30),
+    xlabel="billion multiplications and additions a second (GFLOP/s), logarithmic",
+)
 axes.set_yticks(range(len(ladder)), [name for name, _ in ladder])
 axes.set_title(f"The same numbers, {faster:,.0f} times faster")
 show(
@@ -131,7 +145,11 @@ say(f"""
 # So keep a tile of the *result* in the registers, and add outer products to it. Here is a whole tile, in eight lines of NumPy:
 
 # %%
-rows, i, j = 4, 5, 8  # the tile: pixels j .. j + rows - 1 of output row i of the first image, all filters
+rows, i, j = (
+    4,
+    5,
+    8,
+)  # the tile: pixels j .. j + rows - 1 of output row i of the first image, all filters
 tile = np.zeros((rows, 16), np.float32)
 for p in range(3):
     line = xpad[0, i + p].reshape(-1)  # a row of the padded image: its channels follow each other
@@ -144,7 +162,10 @@ tile_rows, vectors = conv.PIXEL_TILE
 width = vectors * simd.lanes(np.float32)
 table(
     ["tile", "loads", "multiplications", "multiplications per load"],
-    [[f"{R} x {F}", R + F, R * F, f"{R * F / (R + F):.2g}"] for R, F in ((1, 1), (2, 2), (4, 4), (tile_rows, width))],
+    [
+        [f"{R} x {F}", R + F, R * F, f"{R * F / (R + F):.2g}"]
+        for R, F in ((1, 1), (2, 2), (4, 4), (tile_rows, width))
+    ],
 )
 
 # %% [markdown]
@@ -220,11 +241,19 @@ axes.loglog(intensity, np.minimum(peak, intensity * bandwidth), color="black", l
 axes.text(1000, peak * 1.12, f"{peak:.0f} GFLOP/s", ha="right")
 axes.text(1.0, bandwidth * 1.3, f"{bandwidth:.0f} GB/s", ha="right")
 for _, backend, at, rate in points:
-    axes.plot(at, rate, "o" if backend is compiled else "s", color=NUMBA if backend is compiled else NUMPY, ms=8)
+    axes.plot(
+        at,
+        rate,
+        "o" if backend is compiled else "s",
+        color=NUMBA if backend is compiled else NUMPY,
+        ms=8,
+    )
 beside = {"conv 32": "right", "conv 64": "left"}  # these two lie close together
 for name in dict.fromkeys(point[0] for point in points):
     at, rate = min(point[2:] for point in points if point[0] == name)
-    axes.annotate(name, (at, rate), (0, -17), textcoords="offset points", ha=beside.get(name, "center"))
+    axes.annotate(
+        name, (at, rate), (0, -17), textcoords="offset points", ha=beside.get(name, "center")
+    )
 axes.plot([], [], "o", color=NUMBA, ms=8, label="compiled backend")
 axes.plot([], [], "s", color=NUMPY, ms=8, label="NumPy backend")
 axes.legend(loc="lower right")
@@ -237,10 +266,16 @@ show(
 )
 
 # %%
-share = {(name, backend is compiled): rate / min(peak, at * bandwidth) for name, backend, at, rate in points}
+share = {
+    (name, backend is compiled): rate / min(peak, at * bandwidth)
+    for name, backend, at, rate in points
+}
 table(
     ["op", "NumPy backend, of its bound", "compiled backend, of its bound"],
-    [[name, f"{share[name, False]:.0%}", f"{share[name, True]:.0%}"] for name in dict.fromkeys(p[0] for p in points)],
+    [
+        [name, f"{share[name, False]:.0%}", f"{share[name, True]:.0%}"]
+        for name in dict.fromkeys(p[0] for p in points)
+    ],
 )
 
 # %% [markdown]
@@ -269,7 +304,8 @@ for value in y.ravel()[:4096]:
     total += value
 pairwise = y.ravel()[:4096].sum()
 table(
-    ["threads", "backward pass, ms", "bits of dx and dw"], [[n, f"{1e3 * t:.1f}", "the same"] for n, t in times.items()]
+    ["threads", "backward pass, ms", "bits of dx and dw"],
+    [[n, f"{1e3 * t:.1f}", "the same"] for n, t in times.items()],
 )
 say(
     f"The same 4096 numbers, added from left to right and in NumPy's order, in float32: {total:.6f} and {pairwise:.6f}."
@@ -290,7 +326,10 @@ for backend in ("numpy", "numba"):
         net.backward(dlogits)
 
     images_per_second[backend] = 64 / seconds(step, repeats=3)
-table(["ResNet-20, forward and backward", "images a second"], [[k, f"{v:.0f}"] for k, v in images_per_second.items()])
+table(
+    ["ResNet-20, forward and backward", "images a second"],
+    [[k, f"{v:.0f}"] for k, v in images_per_second.items()],
+)
 
 # %% [markdown]
 # How does that compare with a framework? One notebook cell would not be fair: other threads, other memory, a cold cache. `minires bench` gives each contender its own process and lets them run in turn. Its record is shown here if there is one.
@@ -301,7 +340,9 @@ command = "minires bench --peer torch,torch.compile --json lessons/bench.json"
 if record.exists():
     timings = json.loads(record.read_text(encoding="utf-8"))["timings"]
     rates = [(t["net"], t["contender"], t["batch_size"] / np.array(t["train"])) for t in timings]
-    rows_ = [[net, who, f"{np.median(r):.0f}", f"{r.min():.0f}-{r.max():.0f}"] for net, who, r in rates]
+    rows_ = [
+        [net, who, f"{np.median(r):.0f}", f"{r.min():.0f}-{r.max():.0f}"] for net, who, r in rates
+    ]
     table(["network", "contender", "training, images/s (median)", "range"], rows_)
     say(f"Recorded by `{command}` on the machine that the file names.")
 else:
@@ -325,7 +366,11 @@ claims(
             f"{gflops['seven loops, Numba']:.2g} of {peak:.0f} GFLOP/s",
             "no: order, vectors and registers are left to you",
         ],
-        ["More threads change results", "one and all threads: the same bits", "only if the work is split by threads"],
+        [
+            "More threads change results",
+            "one and all threads: the same bits",
+            "only if the work is split by threads",
+        ],
     ]
 )
 

@@ -36,30 +36,42 @@ def execute(text: Path) -> nbformat.NotebookNode:
         If a cell wrote to standard error, where warnings go.
     """
     notebook = jupytext.read(text)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": HERE}}).execute()
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": HERE}}
+    ).execute()
     notebook.metadata = {key: notebook.metadata[key] for key in sorted(KEPT)}
     for i, cell in enumerate(notebook.cells):
         cell.id = f"{i:02d}"
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
-                raise RuntimeError(f"{text.name}, cell {i}: a lesson gives no warnings, but this came: {output.text}")
+                raise RuntimeError(
+                    f"{text.name}, cell {i}: a lesson gives no warnings, but this came: {output.text}"
+                )
     return notebook
 
 
 def figures() -> None:
     """Draw what the README shows: the experiment as recorded, and what shapes10 looks like."""
     plots.save(plots.errors(recorded("cifar10")), HERE / "figures" / "degradation.png")
-    plots.save(plots.sheet(shapes10.sheet(rows=5), shapes10.CLASSES), HERE / "figures" / "shapes10.png")
+    plots.save(
+        plots.sheet(shapes10.sheet(rows=5), shapes10.CLASSES), HERE / "figures" / "shapes10.png"
+    )
 
 
 if __name__ == "__main__":
     asked = sys.argv[1:]
     if not asked or "figures" in asked:
         figures()
-    unknown = [name for name in asked if name != "figures" and not (HERE / Path(name).name).is_file()]
+    unknown = [
+        name for name in asked if name != "figures" and not (HERE / Path(name).name).is_file()
+    ]
     if unknown:
-        sys.exit(f"expected figures, {', '.join(text.name for text in texts())}; came {', '.join(unknown)}")
-    for text in [HERE / Path(name).name for name in asked if name != "figures"] if asked else texts():
+        sys.exit(
+            f"expected figures, {', '.join(text.name for text in texts())}; came {', '.join(unknown)}"
+        )
+    for text in (
+        [HERE / Path(name).name for name in asked if name != "figures"] if asked else texts()
+    ):
         nbformat.write(execute(text), text.with_suffix(".ipynb"))
         print(text.with_suffix(".ipynb").name)

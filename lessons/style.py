@@ -20,8 +20,22 @@ from minires.lab.recorded import by_net, find_runs
 from minires.runs.run_folder import Run
 
 # the paper's families and the two backends; their greys differ too
-PLAIN, RESIDUAL, LOOPS, NUMPY, NUMBA, MUTED = "#b2182b", "#2166ac", "#7f7f7f", "#e08214", "#1b7837", "#9a9a9a"
-HUES = ("#2166ac", "#e08214", "#1b7837", "#b2182b", "#7b3294", "#8c6d31")  # things to tell apart within one figure
+PLAIN, RESIDUAL, LOOPS, NUMPY, NUMBA, MUTED = (
+    "#b2182b",
+    "#2166ac",
+    "#7f7f7f",
+    "#e08214",
+    "#1b7837",
+    "#9a9a9a",
+)
+HUES = (
+    "#2166ac",
+    "#e08214",
+    "#1b7837",
+    "#b2182b",
+    "#7b3294",
+    "#8c6d31",
+)  # things to tell apart within one figure
 FOUR = ("plain20", "plain56", "resnet20", "resnet56")  # the nets of the experiment
 RECORDS = Path(__file__).parent / "runs"
 
@@ -44,7 +58,9 @@ def show(figure: Figure, alt: str) -> None:
     """Display a figure as a picture with a text for those who cannot see it."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=100)
-    Picture.open(drawn).convert("RGB").quantize(256, dither=Picture.Dither.NONE).save(small, "png", optimize=True)
+    Picture.open(drawn).convert("RGB").quantize(256, dither=Picture.Dither.NONE).save(
+        small, "png", optimize=True
+    )
     display(Image(small.getvalue(), alt=alt))
 
 
@@ -56,7 +72,12 @@ def say(text: str) -> None:
 def table(head: list[str], rows: list[list[object]], others: str = "--:") -> None:
     """Display a table; the first column is text, the others are numbers, aligned to the right."""
     lines = [head, [":--", *[others] * (len(head) - 1)], *rows]
-    say("\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines))
+    say(
+        "\n".join(
+            "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |"
+            for line in lines
+        )
+    )
 
 
 def claims(rows: list[list[str]]) -> None:
@@ -67,7 +88,9 @@ def claims(rows: list[list[str]]) -> None:
 def source(*functions: object) -> None:
     """Display the code of the library as it stands, without docstrings (`help(...)` shows those)."""
     for function in functions:
-        lines = textwrap.dedent(inspect.getsource(getattr(function, "py_func", function))).splitlines()
+        lines = textwrap.dedent(
+            inspect.getsource(getattr(function, "py_func", function))
+        ).splitlines()
         (node,) = ast.parse("\n".join(lines)).body
         if ast.get_docstring(node):
             del lines[node.body[0].lineno - 1 : node.body[0].end_lineno]

@@ -18,9 +18,18 @@ from minires.gradcheck_report import GradientError
 from minires.school.bugs import home
 from minires.school.zoo import ZOO
 
-Pass = tuple[Callable[..., Any], Callable[..., Any], tuple[Any, ...]]  # forward, backward, arguments
+Pass = tuple[
+    Callable[..., Any], Callable[..., Any], tuple[Any, ...]
+]  # forward, backward, arguments
 
-USUAL: dict[str, Any] = {"rtol": 1e-5, "step": 1e-5, "dtype": "float64", "images": 2, "ones": False, "elements": None}
+USUAL: dict[str, Any] = {
+    "rtol": 1e-5,
+    "step": 1e-5,
+    "dtype": "float64",
+    "images": 2,
+    "ones": False,
+    "elements": None,
+}
 WEAK: dict[str, dict[str, Any]] = {
     "cotangent of ones": {"ones": True},
     "one random element": {"elements": 1},
@@ -43,7 +52,10 @@ def passes(module: ModuleType, function: str, images: int, rng: np.random.Genera
         "global_avg_pool": (x,),
         "linear": (x[:, 0, 0], rng.standard_normal((2, 3)), rng.standard_normal(3)),
     }
-    made = {op: (getattr(module, f"{op}_forward"), getattr(module, f"{op}_backward"), a) for op, a in pairs.items()}
+    made = {
+        op: (getattr(module, f"{op}_forward"), getattr(module, f"{op}_backward"), a)
+        for op, a in pairs.items()
+    }
     labels = np.arange(images) % 3
     made["softmax_cross_entropy"] = (
         lambda logits: module.softmax_cross_entropy(logits, labels),
@@ -57,7 +69,9 @@ def passes(module: ModuleType, function: str, images: int, rng: np.random.Genera
 
 def _block(module: ModuleType, x: np.ndarray, rng: np.random.Generator) -> Pass:
     """A residual block that changes the shape, as a function of x and of the first filters."""
-    block = module.ResidualBlock(module.basic_body(2, 4, 2, rng), module.make_shortcut("A", 2, 4, 2, rng))
+    block = module.ResidualBlock(
+        module.basic_body(2, 4, 2, rng), module.make_shortcut("A", 2, 4, 2, rng)
+    )
     filters = block.parameters()["body.conv1.w"]
 
     def forward(x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, tuple]:
@@ -76,7 +90,11 @@ def usual_check(way: Pass, rng: np.random.Generator, **corners: Any) -> bool:
     forward, backward, arguments = way
     held = [a.astype(how["dtype"]) if isinstance(a, np.ndarray) else a for a in arguments]
     y, *_, cache = forward(*held)
-    dy = np.ones_like(y) if how["ones"] else np.asarray(rng.standard_normal(np.shape(y)), how["dtype"])
+    dy = (
+        np.ones_like(y)
+        if how["ones"]
+        else np.asarray(rng.standard_normal(np.shape(y)), how["dtype"])
+    )
     gradients = backward(dy, cache)
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     arrays = [a for a in held if isinstance(a, np.ndarray)]
@@ -114,7 +132,9 @@ def weak_checks() -> dict[str, dict[str, bool]]:
         For each bug, and before them for the reference, which check found something wrong.
     """
     functions = {
-        bug.where: bug.function for bug in ZOO if bug.where.partition(":")[0] in ("ops.numpy_ops", "nets.resnet")
+        bug.where: bug.function
+        for bug in ZOO
+        if bug.where.partition(":")[0] in ("ops.numpy_ops", "nets.resnet")
     }
     right = [_caught(home(where), function) for where, function in functions.items()]
     table = {"the reference": {check: any(row[check] for row in right) for check in right[0]}}

@@ -11,4 +11,12 @@ from minires.nets.resnet import imagenet_resnet, plain, resnet
 from minires.ops import get_ops
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "__version__", "get_ops", "gradcheck", "imagenet_resnet", "plain", "resnet"]
+__all__ = [
+    "InputError",
+    "__version__",
+    "get_ops",
+    "gradcheck",
+    "imagenet_resnet",
+    "plain",
+    "resnet",
+]

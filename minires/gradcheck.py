@@ -24,9 +24,16 @@ from minires.ops import checks
 Array = np.ndarray
 
 EPS = float(np.finfo(np.float64).eps)
-CENTRAL_STEP = 2.0**-17  # about EPS ** (1 / 3), where truncation h^2 and rounding eps / h balance; a + h is exact
+CENTRAL_STEP = (
+    2.0**-17
+)  # about EPS ** (1 / 3), where truncation h^2 and rounding eps / h balance; a + h is exact
 COMPLEX_STEP = 1e-30  # no subtraction, no rounding: as small as one likes
-SHRINK = (1, 1 / 8, 1 / 64, 1 / 512)  # smaller steps to get off a kink that is near; 1/512 still leaves 8 digits
+SHRINK = (
+    1,
+    1 / 8,
+    1 / 64,
+    1 / 512,
+)  # smaller steps to get off a kink that is near; 1/512 still leaves 8 digits
 
 
 def check_op(
@@ -74,7 +81,9 @@ def check_op(
     op = getattr(forward, "__name__", "op").removesuffix("_forward")
     held = [a.astype(np.float64, order="C") if _is_real(a) else a for a in inputs]
     real = [a for a in held if _is_real(a)]
-    names = _argument_names(forward, inputs) if names is None else checks.names(op, names, len(real))
+    names = (
+        _argument_names(forward, inputs) if names is None else checks.names(op, names, len(real))
+    )
     arrays = dict(zip(names, real, strict=True))
     checks.check_options(op, method, rtol, elements, **arrays)
     rng = _generator(rng)
@@ -82,7 +91,9 @@ def check_op(
     def evaluate(moved: dict[str, Array]) -> Array:
         live = iter([moved.get(name, a) for name, a in arrays.items()])
         dtype = np.result_type(*arrays.values(), *moved.values())
-        return np.asarray(forward(*(next(live).astype(dtype) if _is_real(a) else a for a in held), **options)[0])
+        return np.asarray(
+            forward(*(next(live).astype(dtype) if _is_real(a) else a for a in held), **options)[0]
+        )
 
     before = {name: a.copy() for name, a in arrays.items()}
     result = forward(*held, **options)
@@ -96,13 +107,22 @@ def check_op(
             came = f"did not come: backward returned {len(gradients)} of {len(arrays)} gradients"
             raise GradientError("uncovered", op, name, came)
     if len(gradients) > len(arrays):
-        raise GradientError("shape", op, "?", f"backward returned {len(gradients)} gradients for {tuple(arrays)}")
+        raise GradientError(
+            "shape", op, "?", f"backward returned {len(gradients)} gradients for {tuple(arrays)}"
+        )
     for name, a in (arrays | {"y": dy}).items():
         if not np.array_equal(a, (before | {"y": kept})[name], equal_nan=True):
-            raise GradientError("changed", op, name, f"cannot be trusted: the op changed its argument {name} in place")
+            raise GradientError(
+                "changed",
+                op,
+                name,
+                f"cannot be trusted: the op changed its argument {name} in place",
+            )
     check = _Check(op, evaluate, y, dy, method, rng, rtol, elements)
     pairs = zip(arrays.items(), gradients, strict=True)
-    return Report(op, method, tuple(check.argument(name, a, gradient) for (name, a), gradient in pairs))
+    return Report(
+        op, method, tuple(check.argument(name, a, gradient) for (name, a), gradient in pairs)
+    )
 
 
 def check_layer(
@@ -151,11 +171,18 @@ def check_layer(
     gradients = {"x": layer.backward(dy), **layer.gradients()}
     for name, a, b in (("x", x, before), ("y", dy, kept)):
         if not np.array_equal(a, b):
-            raise GradientError("changed", op, name, f"cannot be trusted: the layer changed {name} in place")
+            raise GradientError(
+                "changed", op, name, f"cannot be trusted: the layer changed {name} in place"
+            )
     parameters = layer.parameters()
     for name in parameters:
         if name not in gradients or np.isnan(gradients[name]).all():
-            raise GradientError("uncovered", op, name, "did not come: backward assigned none, or added to an old one")
+            raise GradientError(
+                "uncovered",
+                op,
+                name,
+                "did not come: backward assigned none, or added to an old one",
+            )
 
     def evaluate(moved: dict[str, Array]) -> Array:
         for name, value in moved.items():
@@ -178,7 +205,9 @@ def check_layer(
 @dataclass
 class _Check:
     op: str
-    evaluate: Callable[[dict[str, Array]], Array]  # the output, with the arguments named moved to these values
+    evaluate: Callable[
+        [dict[str, Array]], Array
+    ]  # the output, with the arguments named moved to these values
     y: Array
     dy: Array
     method: Method
@@ -192,17 +221,30 @@ class _Check:
     def argument(self, name: str, a: Array, analytic: Array) -> Row:
         """Check the gradient `analytic` of one argument `a`, or raise."""
         if np.shape(analytic) != a.shape:
-            raise GradientError("shape", self.op, name, f"has shape {np.shape(analytic)}, the argument {a.shape}")
+            raise GradientError(
+                "shape", self.op, name, f"has shape {np.shape(analytic)}, the argument {a.shape}"
+            )
         if not np.isfinite(analytic).all():
             where = tuple(map(int, np.argwhere(~np.isfinite(analytic))[0]))
-            raise GradientError("nonfinite", self.op, name, f"at {where} is {analytic[where]}", where)
+            raise GradientError(
+                "nonfinite", self.op, name, f"at {where} is {analytic[where]}", where
+            )
         analytic = np.asarray(analytic, np.float64)
         everything = a.size <= self.elements
-        chosen = np.arange(a.size) if everything else self.rng.choice(a.size, self.elements, replace=False)
+        chosen = (
+            np.arange(a.size)
+            if everything
+            else self.rng.choice(a.size, self.elements, replace=False)
+        )
         shape = (0 if everything else 2, a.size)
-        along = list(self.rng.choice([-1.0, 1.0], shape) * self.rng.integers(512, 1537, shape) / 1024)  # few are equal
+        along = list(
+            self.rng.choice([-1.0, 1.0], shape) * self.rng.integers(512, 1537, shape) / 1024
+        )  # few are equal
         units, h = [_unit(a.size, i) for i in chosen], self._step(a)
-        rough = max(abs(self._difference(name, a, v, h)[0]) / float(np.linalg.norm(v)) for v in (*along, *units))
+        rough = max(
+            abs(self._difference(name, a, v, h)[0]) / float(np.linalg.norm(v))
+            for v in (*along, *units)
+        )
         self._refuse_vacuous(name, a, rough)
         numeric = np.array([self._derivative(name, a, v, rough)[0] for v in units])
         scale = max(rough, float(np.abs(numeric).max()))
@@ -210,11 +252,15 @@ class _Check:
         errors = np.abs(flat[chosen] - numeric) / scale
         worst = int(errors.argmax())
         if errors[worst] > self.rtol:
-            self._wrong(name, a, int(chosen[worst]), flat, float(numeric[worst]), float(errors[worst]))
+            self._wrong(
+                name, a, int(chosen[worst]), flat, float(numeric[worst]), float(errors[worst])
+            )
         for v in along:
             self._direction(name, a, v, flat, scale)
         index = tuple(map(int, np.unravel_index(chosen[worst], a.shape)))
-        return Row(name, a.shape, len(chosen), index, float(analytic[index]), numeric[worst], errors[worst])
+        return Row(
+            name, a.shape, len(chosen), index, float(analytic[index]), numeric[worst], errors[worst]
+        )
 
     def _step(self, a: Array) -> float:
         """Step h, a power of two so that a + h is exact; longer where the digits of large numbers would drown it."""
@@ -232,7 +278,9 @@ class _Check:
             return float((self.dy * y.imag).sum() / COMPLEX_STEP), 0.0, 0.0
         up, down = self.evaluate({name: a + h * v}).copy(), self.evaluate({name: a - h * v})
         rounding = EPS * float(np.abs(self.dy * (up + down)).max()) * np.sqrt(self.dy.size) / h
-        slope = float((self.dy * (up - down)).sum()) / (2 * h)  # outputs that did not move cancel exactly
+        slope = float((self.dy * (up - down)).sum()) / (
+            2 * h
+        )  # outputs that did not move cancel exactly
         return slope, float((self.dy * ((up - self.y) - (self.y - down))).sum()) / h, rounding
 
     def _derivative(self, name: str, a: Array, v: Array, scale: float) -> tuple[float, float]:
@@ -241,9 +289,13 @@ class _Check:
             return self._difference(name, a, v, COMPLEX_STEP)[0], 0.0
         for shrink in SHRINK:
             h = self._step(a) * shrink
-            (d1, jump1, _), (d2, jump2, rounding) = (self._difference(name, a, v, s) for s in (h, h / 2))
+            (d1, jump1, _), (d2, jump2, rounding) = (
+                self._difference(name, a, v, s) for s in (h, h / 2)
+            )
             small = self.rtol * scale + rounding
-            one_slope = abs(jump2) <= max(0.75 * abs(jump1), 4 * small)  # a curvature halves with h, a kink stays
+            one_slope = abs(jump2) <= max(
+                0.75 * abs(jump1), 4 * small
+            )  # a curvature halves with h, a kink stays
             if abs(d1 - d2) <= small and one_slope:
                 return (4 * d2 - d1) / 3, rounding
         index = tuple(map(int, np.unravel_index(int(np.abs(v).argmax()), a.shape)))
@@ -271,7 +323,9 @@ class _Check:
             half = candidates[: len(candidates) // 2]
             masked = np.zeros_like(v)
             masked[half] = v[half]
-            candidates = candidates[len(half) :] if self._agrees(name, a, masked, analytic, scale) else half
+            candidates = (
+                candidates[len(half) :] if self._agrees(name, a, masked, analytic, scale) else half
+            )
         i = int(candidates[0])
         numeric, _ = self._derivative(name, a, _unit(a.size, i), scale)
         self._wrong(name, a, i, analytic, numeric, abs(float(analytic[i]) - numeric) / scale)
@@ -280,7 +334,9 @@ class _Check:
         numeric, rounding = self._derivative(name, a, v, scale)
         return abs(float(analytic @ v) - numeric) <= self.rtol * scale + rounding
 
-    def _wrong(self, name: str, a: Array, i: int, analytic: Array, numeric: float, error: float) -> None:
+    def _wrong(
+        self, name: str, a: Array, i: int, analytic: Array, numeric: float, error: float
+    ) -> None:
         index = tuple(map(int, np.unravel_index(i, a.shape)))
         raise GradientError(
             "wrong",
@@ -307,7 +363,9 @@ def _argument_names(forward: Callable[..., Any], inputs: tuple[Any, ...]) -> tup
 
 def _generator(rng: np.random.Generator | int) -> np.random.Generator:
     """Return a stream of its own for a seed: an x drawn from the same seed must not come out as its own cotangent."""
-    own = rng if isinstance(rng, np.random.Generator) else np.random.SeedSequence(rng, spawn_key=(1,))
+    own = (
+        rng if isinstance(rng, np.random.Generator) else np.random.SeedSequence(rng, spawn_key=(1,))
+    )
     return np.random.default_rng(own)
 
 

@@ -65,16 +65,37 @@ class Report:
         return max(row.error for row in self.rows)
 
     def _table(self) -> list[list[str]]:
-        table = [["gradient", "shape", "elements checked", "worst at", "analytic", "numeric", "relative error"]]
+        table = [
+            [
+                "gradient",
+                "shape",
+                "elements checked",
+                "worst at",
+                "analytic",
+                "numeric",
+                "relative error",
+            ]
+        ]
         for r in self.rows:
             values = [f"{r.analytic:.6g}", f"{r.numeric:.6g}", f"{r.error:.1e}"]
-            table.append([f"d{r.argument}", str(r.shape), f"{r.checked} of {np.prod(r.shape)}", str(r.index), *values])
+            table.append(
+                [
+                    f"d{r.argument}",
+                    str(r.shape),
+                    f"{r.checked} of {np.prod(r.shape)}",
+                    str(r.index),
+                    *values,
+                ]
+            )
         return table
 
     def __repr__(self) -> str:
         table = self._table()
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in table]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in table
+        ]
         return "\n".join([f"{self.op}: backward agrees with {self.method} differences", *lines])
 
     def _repr_html_(self) -> str:

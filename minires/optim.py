@@ -30,7 +30,9 @@ class SGD:
         v under the names of the parameters.
     """
 
-    def __init__(self, parameters: Mapping[str, Array], momentum: float = 0.9, weight_decay: float = 1e-4) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Array], momentum: float = 0.9, weight_decay: float = 1e-4
+    ) -> None:
         if not 0 <= momentum < 1:
             raise InputError(f"momentum must lie in [0, 1), got {momentum}")
         if not 0 <= weight_decay < float("inf"):
@@ -57,7 +59,9 @@ class SGD:
         for name, w in self.parameters.items():
             if name not in gradients or gradients[name].shape != w.shape:
                 came = gradients[name].shape if name in gradients else "none; call backward before"
-                raise InputError(f"step: expected a gradient of shape {w.shape} for {name}, got {came}")
+                raise InputError(
+                    f"step: expected a gradient of shape {w.shape} for {name}, got {came}"
+                )
 
 
 def step_schedule(lr: float, milestones: Sequence[int], iteration: int) -> float:

@@ -2,7 +2,9 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each core has a worker; more threads of NumPy would only spin
+os.environ.setdefault(
+    "OPENBLAS_NUM_THREADS", "1"
+)  # each core has a worker; more threads of NumPy would only spin
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # nor should those of OpenMP
 
 import numpy as np
@@ -13,11 +15,16 @@ from minires import cli
 from minires.data import shapes10
 from minires.runs.config import Config
 
-shared = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
+shared = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+}
 settings.register_profile("laptop", max_examples=50, **shared)
 settings.register_profile("ci", max_examples=50, derandomize=True, **shared)
 settings.register_profile("thorough", max_examples=1000, **shared)
-settings.load_profile(os.environ.get("MINIRES_HYPOTHESIS", "ci" if os.environ.get("CI") else "laptop"))
+settings.load_profile(
+    os.environ.get("MINIRES_HYPOTHESIS", "ci" if os.environ.get("CI") else "laptop")
+)
 
 
 @pytest.fixture
@@ -30,7 +37,9 @@ def cifar10_folder():
     """Folder of CIFAR-10 that MINIRES_DATA names; in CI its absence is a failure."""
     folder = os.environ.get("MINIRES_DATA")
     if not folder:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("set MINIRES_DATA to a folder that holds CIFAR-10")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            "set MINIRES_DATA to a folder that holds CIFAR-10"
+        )
     return Path(folder)
 
 
@@ -44,7 +53,13 @@ def shapes():
 def tiny():
     """A recipe that takes a second."""
     return Config(
-        net="resnet8", dataset="shapes10", iterations=6, batch_size=4, eval_every=3, eval_images=16, bn_images=16
+        net="resnet8",
+        dataset="shapes10",
+        iterations=6,
+        batch_size=4,
+        eval_every=3,
+        eval_images=16,
+        bn_images=16,
     )
 
 

@@ -20,7 +20,9 @@ def conv2d(x, w, stride, pad):
     y = np.zeros((N, size(H, KH, stride, pad), size(W, KW, stride, pad), K))
     for n, i, j, k in np.ndindex(y.shape):
         for p, q, c in itertools.product(range(KH), range(KW), range(C)):
-            y[n, i, j, k] += padded(x, n, i * stride + p - pad, j * stride + q - pad, c) * w[p, q, c, k]
+            y[n, i, j, k] += (
+                padded(x, n, i * stride + p - pad, j * stride + q - pad, c) * w[p, q, c, k]
+            )
     return y
 
 
@@ -41,7 +43,9 @@ def max_pool(x, k, stride, pad):
     y = np.zeros((N, size(H, k, stride, pad), size(W, k, stride, pad), C))
     for n, i, j, c in np.ndindex(y.shape):
         y[n, i, j, c] = max(
-            padded(x, n, i * stride + p - pad, j * stride + q - pad, c, -math.inf) for p in range(k) for q in range(k)
+            padded(x, n, i * stride + p - pad, j * stride + q - pad, c, -math.inf)
+            for p in range(k)
+            for q in range(k)
         )
     return y
 
@@ -50,7 +54,9 @@ def max_pool_gradient(x, dy, k, stride, pad):
     dx = np.zeros(x.shape)
     for n, i, j, c in np.ndindex(dy.shape):
         places = [(i * stride + p - pad, j * stride + q - pad) for p in range(k) for q in range(k)]
-        r, s = max(places, key=lambda place: padded(x, n, *place, c, -math.inf))  # the first of equals
+        r, s = max(
+            places, key=lambda place: padded(x, n, *place, c, -math.inf)
+        )  # the first of equals
         dx[n, r, s, c] += dy[n, i, j, c]
     return dx
 
@@ -89,7 +95,9 @@ def softmax_cross_entropy(logits, labels):
         top = max(row)
         total = math.fsum(math.exp(z - top) for z in row)
         losses.append(math.log(total) + top - row[labels[n]])
-        dlogits[n] = [(math.exp(z - top) / total - (k == labels[n])) / len(logits) for k, z in enumerate(row)]
+        dlogits[n] = [
+            (math.exp(z - top) / total - (k == labels[n])) / len(logits) for k, z in enumerate(row)
+        ]
     return math.fsum(losses) / len(logits), dlogits
 
 

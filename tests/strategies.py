@@ -15,7 +15,9 @@ def close(actual, expected, terms, scale=None):
     assert actual.shape == expected.shape
     eps = np.finfo(actual.dtype).eps
     scale = np.abs(expected).max() if scale is None else scale
-    np.testing.assert_allclose(actual, expected, rtol=4 * eps, atol=4 * eps * terms * max(scale, 1e-30))
+    np.testing.assert_allclose(
+        actual, expected, rtol=4 * eps, atol=4 * eps * terms * max(scale, 1e-30)
+    )
 
 
 def rngs():
@@ -35,9 +37,16 @@ def windows(draw, largest=9, kernel=4, touching=False):
 def convolutions(draw, dtypes=DTYPES, channels=5, touching=False):
     """x, w, stride, pad, rng: non-square images and kernels, remainder columns, sometimes a strided view as input."""
     H, W, KH, KW, stride, pad = draw(windows(touching=touching))
-    N, C, K = draw(st.integers(1, 3)), draw(st.integers(1, channels)), draw(st.integers(1, channels))
+    N, C, K = (
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, channels)),
+        draw(st.integers(1, channels)),
+    )
     rng, dtype = draw(rngs()), draw(st.sampled_from(dtypes))
-    x, w = rng.standard_normal((N, H, W, C)).astype(dtype), rng.standard_normal((KH, KW, C, K)).astype(dtype)
+    x, w = (
+        rng.standard_normal((N, H, W, C)).astype(dtype),
+        rng.standard_normal((KH, KW, C, K)).astype(dtype),
+    )
     if draw(st.booleans()):
         x = np.repeat(x, 2, axis=2)[:, :, ::2]
     return x, w, stride, pad, rng
@@ -57,7 +66,12 @@ def pools(draw, dtypes=DTYPES):
 @st.composite
 def images(draw, dtypes=DTYPES, least=1):
     """x of shape (N, H, W, C) with at least `least` values in a channel, rng."""
-    N, H, W, C = draw(st.integers(1, 4)), draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.integers(1, 6))
+    N, H, W, C = (
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 5)),
+        draw(st.integers(1, 5)),
+        draw(st.integers(1, 6)),
+    )
     N = max(N, -(-least // (H * W)))
     rng, dtype = draw(rngs()), draw(st.sampled_from(dtypes))
     return rng.standard_normal((N, H, W, C)).astype(dtype), rng

@@ -44,7 +44,10 @@ def test_degradation_draws_a_figure_a_table_and_says_how_to_get_cifar10(run_cli,
     assert all(word in out for word in ("train error %", "plain8", "resnet8", "degradation.png"))
     folder = tmp_path / "runs" / "degradation-shapes10-2"
     assert size(folder / "degradation.png")[0] > 1000
-    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["plain8-seed0", "resnet8-seed0"]
+    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == [
+        "plain8-seed0",
+        "resnet8-seed0",
+    ]
 
 
 def test_the_second_call_trains_nothing(run_cli, tmp_path, monkeypatch):
@@ -152,14 +155,20 @@ MISTAKES = {
     "an unknown net": (("train", "vgg16"), "unknown network 'vgg16'"),
     "an odd depth": (("train", "resnet21"), "6n + 2"),
     "an unknown tier": (("degradation", "--tier", "huge"), "quick, lesson, quarter, paper"),
-    "a depth that is no number": (("degradation", "--depths", "20,deep"), "must be numbers such as 20,56, got 20,deep"),
+    "a depth that is no number": (
+        ("degradation", "--depths", "20,deep"),
+        "must be numbers such as 20,56, got 20,deep",
+    ),
     "an unknown shortcut": (("degradation", "--shortcut", "D"), "must be A, B or C, got 'D'"),
     "an unknown kind of figure": (("plot", ".", "--kind", "pie"), "errors, depth, layers"),
     "weights of nothing": (("export", "."), "no run in"),
     "an odd depth in a list": (("degradation", "--nets", "plain20,plain33"), "6n + 2"),
     "no seeds": (("degradation", "--seeds", "0"), "at least one net and one seed"),
     "no nets": (("degradation", "--nets", ","), "at least one net and one seed"),
-    "no iterations": (("degradation", "--iterations", "0"), "iterations must be an integer of at least 1"),
+    "no iterations": (
+        ("degradation", "--iterations", "0"),
+        "iterations must be an integer of at least 1",
+    ),
     "a negative rate": (("train", "resnet8", "--lr", "-1"), "lr must be a positive number"),
     "an unknown backend": (("train", "resnet8", "--backend", "tpu"), "backend must be one of"),
     "an unknown data set": (("train", "resnet8", "--dataset", "mnist"), "mnist"),
@@ -234,10 +243,14 @@ def test_the_command_is_installed_and_the_package_runs_as_a_module():
 
 @pytest.mark.cifar10
 def test_degradation_runs_on_cifar10(run_cli, cifar10_folder, tmp_path, monkeypatch):
-    code, out, _ = run_cli("degradation", "--data", cifar10_folder, "--nets", "plain8,resnet8", *QUICK)
+    code, out, _ = run_cli(
+        "degradation", "--data", cifar10_folder, "--nets", "plain8,resnet8", *QUICK
+    )
     assert code == 0
     assert "Data: CIFAR-10" in out
-    record = json.loads((tmp_path / "runs/degradation-cifar-10-2/resnet8-seed0/config.json").read_text())
+    record = json.loads(
+        (tmp_path / "runs/degradation-cifar-10-2/resnet8-seed0/config.json").read_text()
+    )
     assert record["data"]["name"].startswith("CIFAR-10")
 
 
@@ -279,7 +292,9 @@ def test_a_damaged_config_is_one_line_that_names_the_file(run_cli, trained, wher
         assert str(trained / "config.json") in err
 
 
-def test_a_run_without_provenance_stays_whole_when_another_machine_goes_on_with_it(run_cli, trained):
+def test_a_run_without_provenance_stays_whole_when_another_machine_goes_on_with_it(
+    run_cli, trained
+):
     record = json.loads((trained / "config.json").read_text())
     del record["provenance"]
     (trained / "config.json").write_text(json.dumps(record))
@@ -332,7 +347,9 @@ def test_depths_may_have_spaces_and_a_comma_at_the_end(run_cli):
     assert run_cli("degradation", "--depths", "8, ", *QUICK)[0] == 0
 
 
-def test_commands_that_are_printed_name_the_images_where_they_are_not_found_without(shapes, tmp_path, monkeypatch):
+def test_commands_that_are_printed_name_the_images_where_they_are_not_found_without(
+    shapes, tmp_path, monkeypatch
+):
     folder = tmp_path / "my data" / data.cifar10.BINARY
     monkeypatch.setattr(data.cifar10, "cache_folder", lambda: tmp_path / "cache")
     make_cifar10(folder.parent, records=1)
@@ -346,4 +363,7 @@ def test_commands_that_are_printed_name_the_images_where_they_are_not_found_with
 
 
 def test_commands_that_are_printed_quote_a_folder_with_a_space(run_cli):
-    assert 'minires exercise check "my dir' in run_cli("exercise", "start", "relu_forward", "my dir")[1]
+    assert (
+        'minires exercise check "my dir'
+        in run_cli("exercise", "start", "relu_forward", "my dir")[1]
+    )

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minires.data import Dataset, batch_indices, crop_and_flip, normalise, per_pixel_mean, stream, training_batch
+from minires.data import (
+    Dataset,
+    batch_indices,
+    crop_and_flip,
+    normalise,
+    per_pixel_mean,
+    stream,
+    training_batch,
+)
 from minires.errors import InputError
 
 
@@ -14,7 +22,9 @@ def small_dataset(n=50):
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
     labels = rng.integers(0, 10, n)
-    return Dataset("small", images, labels, images[:5], labels[:5], tuple("abcdefghij"), "drawn here")
+    return Dataset(
+        "small", images, labels, images[:5], labels[:5], tuple("abcdefghij"), "drawn here"
+    )
 
 
 @given(n=st.integers(1, 60), batch_size=st.integers(1, 150), seed=st.integers(0, 2**32))
@@ -26,7 +36,12 @@ def test_every_image_is_used_exactly_once_per_epoch(n, batch_size, seed):
         np.testing.assert_array_equal(np.sort(used[epoch * n : (epoch + 1) * n]), np.arange(n))
 
 
-@given(n=st.integers(1, 500), batch_size=st.integers(1, 200), iteration=st.integers(0, 10**6), seed=st.integers(0, 99))
+@given(
+    n=st.integers(1, 500),
+    batch_size=st.integers(1, 200),
+    iteration=st.integers(0, 10**6),
+    seed=st.integers(0, 99),
+)
 @settings(deadline=None, max_examples=60)
 def test_a_batch_is_a_pure_function_of_its_arguments(n, batch_size, iteration, seed):
     first = batch_indices(seed, iteration, batch_size, n)
@@ -40,7 +55,11 @@ def test_a_batch_is_a_pure_function_of_its_arguments(n, batch_size, iteration, s
 
 
 def test_epochs_and_seeds_are_shuffled_differently():
-    a, b, c = batch_indices(0, 0, 100, 100), batch_indices(0, 1, 100, 100), batch_indices(1, 0, 100, 100)
+    a, b, c = (
+        batch_indices(0, 0, 100, 100),
+        batch_indices(0, 1, 100, 100),
+        batch_indices(1, 0, 100, 100),
+    )
     assert not np.array_equal(a, b)
     assert not np.array_equal(a, c)
 
@@ -65,7 +84,13 @@ def test_streams_differ_by_seed_purpose_and_index_and_repeat():
         stream(-1, 0, 0)
 
 
-@given(N=st.integers(1, 5), H=st.integers(1, 7), W=st.integers(1, 7), C=st.integers(1, 4), pad=st.integers(0, 4))
+@given(
+    N=st.integers(1, 5),
+    H=st.integers(1, 7),
+    W=st.integers(1, 7),
+    C=st.integers(1, 4),
+    pad=st.integers(0, 4),
+)
 @settings(deadline=None, max_examples=60)
 def test_crop_and_flip_equals_a_loop_over_pixels_and_leaves_its_input(N, H, W, C, pad):
     x = np.random.default_rng(0).standard_normal((N, H, W, C)).astype(np.float32)
@@ -86,14 +111,17 @@ def test_every_shift_and_both_flips_are_equally_frequent():
     assert len(n) == len(y)
     shifts = np.bincount(row * 9 + column, minlength=81)
     expected = len(y) / 81
-    assert np.sum((shifts - expected) ** 2 / expected) < 134  # chi-squared, 80 degrees of freedom: p = 1e-4
+    assert (
+        np.sum((shifts - expected) ** 2 / expected) < 134
+    )  # chi-squared, 80 degrees of freedom: p = 1e-4
     inner = (column > 0) & (column < 8)
     flipped = y[n[inner], row[inner], column[inner] + 1] == 1
     assert abs(flipped.mean() - 0.5) < 4 * 0.5 / inner.sum() ** 0.5
 
 
 @pytest.mark.parametrize(
-    ("shape", "pad", "came"), [((2, 3, 4), 4, r"shape \(2, 3, 4\) and"), ((2, 3, 4, 1), -1, "pad -1")]
+    ("shape", "pad", "came"),
+    [((2, 3, 4), 4, r"shape \(2, 3, 4\) and"), ((2, 3, 4, 1), -1, "pad -1")],
 )
 def test_crop_of_three_dimensional_input_or_by_a_negative_pad_is_refused(shape, pad, came):
     with pytest.raises(InputError, match=came):
@@ -104,7 +132,9 @@ def test_mean_is_exact_across_chunks():
     images = np.random.default_rng(0).integers(0, 256, (2_345, 2, 3, 3), dtype=np.uint8)
     mean = per_pixel_mean(images)
     assert mean.dtype == np.float32
-    np.testing.assert_array_equal(mean, (images.sum(0, dtype=np.int64) / len(images)).astype(np.float32))
+    np.testing.assert_array_equal(
+        mean, (images.sum(0, dtype=np.int64) / len(images)).astype(np.float32)
+    )
     with pytest.raises(InputError, match="N >= 1"):
         per_pixel_mean(images[:0])
 

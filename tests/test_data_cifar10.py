@@ -31,10 +31,22 @@ def python_file(pixels, labels, head=b""):
     numbers = b"".join(b"J" + int(k).to_bytes(4, "little", signed=True) for k in labels)
     dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNN"
     dtype += 2 * b"J\xff\xff\xff\xff" + b"K\x00tb"
-    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
+    )
     shape = b"".join(b"M" + n.to_bytes(2, "little") for n in pixels.shape) + b"\x86"
     array += b"(K\x01" + shape + dtype + b"\x89" + text(pixels.tobytes()) + b"tb"
-    return b"\x80\x02" + head + b"}(" + text(b"data") + array + text(b"labels") + b"](" + numbers + b"eu."
+    return (
+        b"\x80\x02"
+        + head
+        + b"}("
+        + text(b"data")
+        + array
+        + text(b"labels")
+        + b"]("
+        + numbers
+        + b"eu."
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,26 +97,37 @@ def test_binary_layout_reads_labels_and_planes_into_nhwc(originals):
     i, record, (row, column, channel) = 3, 17 * 3, (9, 31, 2)
     pixel = read.train_images[i * 10_000 + record, row, column, channel]
     assert pixel == some_pixels(i)[record, channel * 1024 + row * 32 + column]
-    np.testing.assert_array_equal(read.test_images[85].transpose(2, 0, 1).ravel(), some_pixels(5)[85])
+    np.testing.assert_array_equal(
+        read.test_images[85].transpose(2, 0, 1).ravel(), some_pixels(5)[85]
+    )
     assert read.classes[9] == "truck"
     assert read.source == str(originals / cifar10.BINARY)
 
 
 def test_both_layouts_give_the_same_arrays(originals):
-    binary, python = cifar10.read(originals / cifar10.BINARY), cifar10.read(originals / cifar10.PYTHON, trust=True)
+    binary, python = (
+        cifar10.read(originals / cifar10.BINARY),
+        cifar10.read(originals / cifar10.PYTHON, trust=True),
+    )
     assert binary.sha256 == python.sha256
     assert binary.name == python.name == cifar10.UNKNOWN
 
 
 def test_python_files_that_are_not_official_need_trust(originals):
-    with pytest.raises(InputError, match=r"data_batch_1: expected MD5 c99cafc1\w+ of the official file.*--trust"):
+    with pytest.raises(
+        InputError, match=r"data_batch_1: expected MD5 c99cafc1\w+ of the official file.*--trust"
+    ):
         cifar10.read(originals / cifar10.PYTHON)
 
 
 def test_python_files_with_the_published_hash_need_no_trust(originals, monkeypatch):
     files = {stem: (originals / cifar10.PYTHON / stem).read_bytes() for stem in cifar10.STEMS}
-    monkeypatch.setattr(cifar10, "PYTHON_MD5", {s: cifar10.hashlib.md5(f).hexdigest() for s, f in files.items()})
-    np.testing.assert_array_equal(cifar10.read(originals / cifar10.PYTHON).test_labels, some_labels(5))
+    monkeypatch.setattr(
+        cifar10, "PYTHON_MD5", {s: cifar10.hashlib.md5(f).hexdigest() for s, f in files.items()}
+    )
+    np.testing.assert_array_equal(
+        cifar10.read(originals / cifar10.PYTHON).test_labels, some_labels(5)
+    )
 
 
 class Touch:
@@ -117,7 +140,12 @@ class Touch:
 
 def evil_pickles(mark):
     call = pickle.dumps(Touch(mark), protocol=2)
-    posix = b"cposix\nsystem\nX" + len(c := f"touch {mark}".encode()).to_bytes(4, "little") + c + b"\x85R0"
+    posix = (
+        b"cposix\nsystem\nX"
+        + len(c := f"touch {mark}".encode()).to_bytes(4, "little")
+        + c
+        + b"\x85R0"
+    )
     return {
         "a reduce": call,
         "a call before honest data": python_file(some_pixels(0), some_labels(0), head=posix),
@@ -132,7 +160,9 @@ def test_a_malicious_pickle_is_refused_and_not_executed_even_with_trust(original
     folder = links(originals / cifar10.PYTHON, tmp_path / cifar10.PYTHON)
     mark = tmp_path / "mark"
     replace(folder / "data_batch_1", evil_pickles(mark)[kind])
-    with pytest.raises(InputError, match=r"data_batch_1: expected a pickle of NumPy arrays only, found .* anything"):
+    with pytest.raises(
+        InputError, match=r"data_batch_1: expected a pickle of NumPy arrays only, found .* anything"
+    ):
         cifar10.read(folder, trust=True)
     assert not mark.exists()
 
@@ -144,8 +174,14 @@ def test_a_malicious_pickle_is_refused_and_not_executed_even_with_trust(original
         (b"\x80\x02}.", "KeyError"),
         (b"\x80\x02K\x01.", "TypeError"),
         (b"not a pickle", "UnpicklingError"),
-        (python_file(np.zeros((3, cifar10.PIXELS), np.uint8), [0, 1, 2]), r"found uint8 \(3, 3072\)"),
-        (python_file(some_pixels(0), [-1] * cifar10.RECORDS), r"expected a label in 0..9 in record 0, found -1"),
+        (
+            python_file(np.zeros((3, cifar10.PIXELS), np.uint8), [0, 1, 2]),
+            r"found uint8 \(3, 3072\)",
+        ),
+        (
+            python_file(some_pixels(0), [-1] * cifar10.RECORDS),
+            r"expected a label in 0..9 in record 0, found -1",
+        ),
     ],
     ids=["empty", "no data", "no dict", "no pickle", "three records", "a label"],
 )
@@ -158,15 +194,22 @@ def test_a_damaged_python_file_is_named(originals, tmp_path, content, message):
 
 def test_a_missing_file_is_named(binary):
     (binary / "data_batch_4.bin").unlink()
-    with pytest.raises(InputError, match=r"data_batch_4.bin: expected the files .* found this one missing"):
+    with pytest.raises(
+        InputError, match=r"data_batch_4.bin: expected the files .* found this one missing"
+    ):
         data.load("cifar10", binary)
 
 
-@pytest.mark.parametrize(("extra", "where"), [(-1, "it ends in record 9999"), (5, "it goes on after that")])
+@pytest.mark.parametrize(
+    ("extra", "where"), [(-1, "it ends in record 9999"), (5, "it goes on after that")]
+)
 def test_a_short_or_long_file_is_named_with_its_sizes(binary, extra, where):
     content = (binary / "test_batch.bin").read_bytes()
     replace(binary / "test_batch.bin", content[:extra] if extra < 0 else content + bytes(extra))
-    with pytest.raises(InputError, match=rf"test_batch.bin: .* = 30730000 bytes, found {30_730_000 + extra}: {where}"):
+    with pytest.raises(
+        InputError,
+        match=rf"test_batch.bin: .* = 30730000 bytes, found {30_730_000 + extra}: {where}",
+    ):
         data.load("auto", binary)
 
 
@@ -174,7 +217,9 @@ def test_a_label_out_of_range_is_named_with_its_record(binary):
     content = bytearray((binary / "data_batch_2.bin").read_bytes())
     content[123 * 3073] = 10
     replace(binary / "data_batch_2.bin", content)
-    with pytest.raises(InputError, match=r"data_batch_2.bin: expected a label in 0..9 in record 123, found 10"):
+    with pytest.raises(
+        InputError, match=r"data_batch_2.bin: expected a label in 0..9 in record 123, found 10"
+    ):
         cifar10.read(binary)
 
 
@@ -190,7 +235,9 @@ def test_search_goes_from_argument_to_environment_to_cache(originals, tmp_path, 
     assert data.find_cifar10(str(given)) == given
 
 
-def test_a_named_folder_without_cifar10_is_an_error_and_no_silent_fall_back(originals, tmp_path, monkeypatch):
+def test_a_named_folder_without_cifar10_is_an_error_and_no_silent_fall_back(
+    originals, tmp_path, monkeypatch
+):
     links(originals / cifar10.BINARY, tmp_path / "cache" / cifar10.BINARY)
     with pytest.raises(InputError, match=r"--data names .*nowhere"):
         data.load("auto", tmp_path / "nowhere")
@@ -224,7 +271,9 @@ def test_install_refuses_a_folder_without_cifar10_and_a_path_without_anything(tm
         cifar10_install.install(tmp_path / "nothing")
 
 
-def test_install_from_a_folder_writes_the_binary_layout_and_leaves_nothing_else(originals, tmp_path):
+def test_install_from_a_folder_writes_the_binary_layout_and_leaves_nothing_else(
+    originals, tmp_path
+):
     parent = tmp_path / "parent"
     links(originals / cifar10.PYTHON, parent / cifar10.PYTHON)
     with pytest.raises(InputError, match="--trust"):
@@ -240,7 +289,9 @@ def test_only_bytes_known_to_be_official_are_called_cifar10(originals, tmp_path,
     unknown = cifar10.read(originals / cifar10.BINARY)
     assert unknown.name == "CIFAR-10 (unverified copy)"
     files = {stem: (originals / cifar10.PYTHON / stem).read_bytes() for stem in cifar10.STEMS}
-    monkeypatch.setattr(cifar10, "PYTHON_MD5", {s: cifar10.hashlib.md5(f).hexdigest() for s, f in files.items()})
+    monkeypatch.setattr(
+        cifar10, "PYTHON_MD5", {s: cifar10.hashlib.md5(f).hexdigest() for s, f in files.items()}
+    )
     assert cifar10.read(originals / cifar10.PYTHON).name == "CIFAR-10"
     installed = cifar10_install.install(originals / cifar10.PYTHON, tmp_path / "cache")
     assert cifar10.read(installed).name == "CIFAR-10"

@@ -31,7 +31,10 @@ def small_and_alone(monkeypatch, tmp_path):
 def files():
     rows = np.random.default_rng(0).integers(0, 256, (6, 20, 3073), dtype=np.uint8)
     rows[:, :, 0] %= 10
-    return {f"{cifar10.BINARY}/{name}": rows[i].tobytes() for i, name in enumerate(cifar10.FILES[cifar10.BINARY])}
+    return {
+        f"{cifar10.BINARY}/{name}": rows[i].tobytes()
+        for i, name in enumerate(cifar10.FILES[cifar10.BINARY])
+    }
 
 
 def make_tar(members, extra=()):
@@ -55,7 +58,9 @@ def tarball(tmp_path, monkeypatch):
     folder = tarfile.TarInfo(cifar10.BINARY)
     folder.type = tarfile.DIRTYPE
     path.write_bytes(make_tar(files() | {f"{cifar10.BINARY}/readme.html": b"<p>"}, [folder]))
-    monkeypatch.setitem(cifar10_install.SHA256, OFFICIAL, hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setitem(
+        cifar10_install.SHA256, OFFICIAL, hashlib.sha256(path.read_bytes()).hexdigest()
+    )
     return path
 
 
@@ -108,7 +113,10 @@ def test_the_command_installs_another_tarball_where_it_is_told_if_trusted(tmp_pa
     assert (code, "--trust" in err, list(into.iterdir())) == (2, True, [])
     code, out, _ = run_cli(*words, "--trust")
     folder = into / cifar10.BINARY
-    assert (code, out) == (0, f"CIFAR-10 (unverified copy) is in {folder}: 100 training and 20 test images\n")
+    assert (code, out) == (
+        0,
+        f"CIFAR-10 (unverified copy) is in {folder}: 100 training and 20 test images\n",
+    )
     check_installed(folder)
 
 
@@ -135,7 +143,10 @@ def large():
         (special(f"{cifar10.BINARY}/test_batch.bin", tarfile.LNKTYPE, "../evil"), "test_batch"),
         (special(f"{cifar10.BINARY}/test_batch.bin", tarfile.FIFOTYPE), "test_batch"),
         (special(cifar10.BINARY, tarfile.SYMTYPE, "/tmp"), "member 'cifar-10-batches-bin'"),
-        (special(f"{cifar10.BINARY}/data_batch_1.bin"), "each once, found member .*data_batch_1"),  # a second time
+        (
+            special(f"{cifar10.BINARY}/data_batch_1.bin"),
+            "each once, found member .*data_batch_1",
+        ),  # a second time
         (large(), "of at most 30730000 bytes, found 30730001"),
     ],
 )
@@ -212,7 +223,9 @@ def mirrors(tarball, monkeypatch):
         thread.start()
 
         def use(*names):
-            urls = tuple(f"http://127.0.0.1:{server.server_port}/{name}/{OFFICIAL}" for name in names)
+            urls = tuple(
+                f"http://127.0.0.1:{server.server_port}/{name}/{OFFICIAL}" for name in names
+            )
             monkeypatch.setattr(cifar10_install, "MIRRORS", urls)
             return server
 
@@ -306,7 +319,9 @@ def run_script(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_what_is_packed_for_a_class_room_is_installed_as_the_same_images(named, tarball, tmp_path, run_script):
+def test_what_is_packed_for_a_class_room_is_installed_as_the_same_images(
+    named, tarball, tmp_path, run_script
+):
     packed = tmp_path / "packed.tar.gz"
     folder = cifar10_install.install(tarball, tmp_path / "elsewhere" if named else None)
     code, out, _ = run_script("pack_cifar10.py", *([folder] if named else []), packed)
@@ -335,7 +350,9 @@ def test_a_script_prints_where_it_downloaded_to(mirrors, tmp_path, run_script):
         ("get_cifar10.py", ("a", "b"), "expected the folder to put CIFAR-10 into"),
     ],
 )
-def test_a_wrong_call_of_a_script_is_refused(name, words, reason, tmp_path, monkeypatch, run_script):
+def test_a_wrong_call_of_a_script_is_refused(
+    name, words, reason, tmp_path, monkeypatch, run_script
+):
     monkeypatch.setattr(cifar10_install, "download", lambda *_: pytest.fail("downloads"))
     monkeypatch.chdir(tmp_path)
     code, out, err = run_script(name, *words)

@@ -85,7 +85,9 @@ def test_sheet_has_one_column_per_class_and_gaps():
     np.testing.assert_array_equal(page, shapes10.sheet(rows=3, seed=4))
 
 
-@pytest.mark.parametrize("ask", [lambda: shapes10.images(0, np.random.default_rng(0)), lambda: shapes10.sheet(rows=0)])
+@pytest.mark.parametrize(
+    "ask", [lambda: shapes10.images(0, np.random.default_rng(0)), lambda: shapes10.sheet(rows=0)]
+)
 def test_a_number_below_one_is_refused(ask):
     with pytest.raises(InputError, match="was asked for 0"):
         ask()

@@ -22,7 +22,13 @@ def backend(request):
     return request.param
 
 
-@given(seeds, dtypes, st.integers(2, 5), st.integers(1, 9), st.one_of(st.integers(1, 20), st.sampled_from([32, 48])))
+@given(
+    seeds,
+    dtypes,
+    st.integers(2, 5),
+    st.integers(1, 9),
+    st.one_of(st.integers(1, 20), st.sampled_from([32, 48])),
+)
 def test_the_fused_op_is_batch_norm_and_then_relu_to_the_last_bit(backend, seed, dtype, N, H, C):
     rng, ops, fused = np.random.default_rng(seed), get_ops(backend), get_fused(backend)
     x, dy = rng.standard_normal((2, N, H, H, C)).astype(dtype)
@@ -31,7 +37,11 @@ def test_the_fused_op_is_batch_norm_and_then_relu_to_the_last_bit(backend, seed,
     y, rectified = ops.relu_forward(z)
     ours, *same, cache = fused.batchnorm_forward(x, gamma, beta, 1e-2)
     expected = ops.batchnorm_backward(ops.relu_backward(dy, rectified), normalised)
-    for a, b in zip((ours, *same, *fused.batchnorm_backward(dy, cache)), (y, *statistics, *expected), strict=True):
+    for a, b in zip(
+        (ours, *same, *fused.batchnorm_backward(dy, cache)),
+        (y, *statistics, *expected),
+        strict=True,
+    ):
         np.testing.assert_array_equal(a, b)
     z = ops.batchnorm_inference(x, gamma, beta, mean, abs(mean), 1e-2)
     ours = fused.batchnorm_inference(x, gamma, beta, mean, abs(mean), 1e-2)
@@ -40,12 +50,27 @@ def test_the_fused_op_is_batch_norm_and_then_relu_to_the_last_bit(backend, seed,
 
 def test_its_gradients_are_those_of_its_formula(backend):
     rng, fused = np.random.default_rng(0), get_fused(backend)
-    x, gamma, beta = rng.standard_normal((4, 3, 3, 5)), rng.uniform(0.5, 2, 5), rng.standard_normal(5)
-    check_op(fused.batchnorm_forward, fused.batchnorm_backward, x, gamma, beta, 1e-2, rng=rng, elements=16)
+    x, gamma, beta = (
+        rng.standard_normal((4, 3, 3, 5)),
+        rng.uniform(0.5, 2, 5),
+        rng.standard_normal(5),
+    )
+    check_op(
+        fused.batchnorm_forward,
+        fused.batchnorm_backward,
+        x,
+        gamma,
+        beta,
+        1e-2,
+        rng=rng,
+        elements=16,
+    )
 
 
 @pytest.mark.parametrize(("stride", "pad", "size"), [(1, 1, 3), (2, 0, 3), (2, 3, 7)])
-def test_the_gradient_of_weights_alone_is_the_one_that_comes_with_that_of_images(backend, stride, pad, size):
+def test_the_gradient_of_weights_alone_is_the_one_that_comes_with_that_of_images(
+    backend, stride, pad, size
+):
     rng, ops = np.random.default_rng(0), get_ops(backend)
     x, w = rng.standard_normal((5, 9, 9, 3)), rng.standard_normal((size, size, 3, 20))
     y, cache = ops.conv2d_forward(x, w, stride, pad)
@@ -58,7 +83,9 @@ def test_the_gradient_of_weights_alone_is_the_one_that_comes_with_that_of_images
 
 def test_complex_numbers_are_refused_as_by_relu(backend):
     with pytest.raises(InputError, match="relu"):
-        get_fused(backend).batchnorm_forward(np.ones((2, 3), complex), *np.ones((2, 3), complex), 1e-2)
+        get_fused(backend).batchnorm_forward(
+            np.ones((2, 3), complex), *np.ones((2, 3), complex), 1e-2
+        )
 
 
 def test_the_fused_layer_shares_what_the_batch_norm_owns_and_is_checked_like_one(backend):
@@ -66,7 +93,10 @@ def test_the_fused_layer_shares_what_the_batch_norm_owns_and_is_checked_like_one
     fused = BatchNormReLU(norm).use(backend)
     assert all(fused.params[key] is norm.params[key] for key in ("gamma", "beta"))
     assert all(fused.buffers[key] is norm.buffers[key] for key in ("running_mean", "running_var"))
-    check_layer(BatchNormReLU(BatchNorm(3)).use(backend), np.random.default_rng(1).standard_normal((2, 4, 4, 3)))
+    check_layer(
+        BatchNormReLU(BatchNorm(3)).use(backend),
+        np.random.default_rng(1).standard_normal((2, 4, 4, 3)),
+    )
 
 
 NETS = {
@@ -81,7 +111,9 @@ def test_a_fused_network_gives_the_same_numbers_under_the_same_names(backend, ma
     rng = np.random.default_rng(2)
     x = rng.standard_normal((4, 32, 32, 3)).astype(np.float32)
     nets, came = [make().use(backend), fuse(make()).use(backend)], []
-    assert [name for name, _ in nets[0].named_layers()] == [name for name, _ in nets[1].named_layers()]
+    assert [name for name, _ in nets[0].named_layers()] == [
+        name for name, _ in nets[1].named_layers()
+    ]
     for net in nets:
         logits = net.forward(x, train=True)
         dx = net.backward(np.linspace(-1, 1, logits.size, dtype=logits.dtype).reshape(logits.shape))

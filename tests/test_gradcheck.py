@@ -51,14 +51,19 @@ def test_one_wrong_element_of_thousands_is_found_though_few_are_looked_at(i, err
     assert np.ravel_multi_index(e.index, w.shape) == i
 
 
-@given(seed=st.integers(0, 10**6), pair=st.lists(st.integers(0, 999), min_size=2, max_size=2, unique=True))
+@given(
+    seed=st.integers(0, 10**6),
+    pair=st.lists(st.integers(0, 999), min_size=2, max_size=2, unique=True),
+)
 def test_two_elements_exchanged_among_many_are_found(seed, pair):
     def forward(x):
         return 2 * x, ()
 
     def backward(dy, cache):
         dx = 2 * dy
-        dx[pair] = dx[pair[::-1]]  # errors that cancel along every direction in which both move alike
+        dx[pair] = dx[
+            pair[::-1]
+        ]  # errors that cancel along every direction in which both move alike
         return dx
 
     x = np.random.default_rng(seed).standard_normal(1000)
@@ -75,13 +80,19 @@ def test_a_cotangent_of_ones_is_refused_for_batch_norm_as_it_proves_nothing():
 
 
 def test_an_input_drawn_from_the_same_seed_is_not_its_own_cotangent():
-    x = np.random.default_rng(0).standard_normal((3, 4, 5, 2))  # dy = x is a special case for batch norm: dx is about 0
-    row = check_op(ops.batchnorm_forward, ops.batchnorm_backward, x, GAMMA, BETA, EPS, rng=0).rows[0]
+    x = np.random.default_rng(0).standard_normal(
+        (3, 4, 5, 2)
+    )  # dy = x is a special case for batch norm: dx is about 0
+    row = check_op(ops.batchnorm_forward, ops.batchnorm_backward, x, GAMMA, BETA, EPS, rng=0).rows[
+        0
+    ]
     assert abs(row.numeric) > 1e-3
 
 
 def test_batch_norm_of_a_single_value_is_refused_as_it_proves_nothing():
-    refused("vacuous", ops.batchnorm_forward, ops.batchnorm_backward, X[:1, :1, :1], GAMMA, BETA, EPS)
+    refused(
+        "vacuous", ops.batchnorm_forward, ops.batchnorm_backward, X[:1, :1, :1], GAMMA, BETA, EPS
+    )
 
 
 @pytest.mark.parametrize("place", [0.0, 1e-9, -1e-9])
@@ -157,7 +168,9 @@ def test_an_op_may_write_every_output_into_one_array():
 
 
 def test_float32_input_is_checked_in_float64():
-    report = check_op(ops.conv2d_forward, ops.conv2d_backward, X.astype("float32"), W.astype("float32"))
+    report = check_op(
+        ops.conv2d_forward, ops.conv2d_backward, X.astype("float32"), W.astype("float32")
+    )
     assert report.error < 1e-8
 
 
@@ -285,7 +298,10 @@ def test_a_report_shows_every_argument_as_text_and_as_html():
     report = check_layer(BatchNorm(2), X)
     assert isinstance(report, Report)
     for text in (repr(report), report._repr_html_()):
-        assert all(word in text for word in ("BatchNorm", "dx", "dgamma", "dbeta", "(3, 4, 5, 2)", "64 of 120"))
+        assert all(
+            word in text
+            for word in ("BatchNorm", "dx", "dgamma", "dbeta", "(3, 4, 5, 2)", "64 of 120")
+        )
     assert report.error == max(row.error for row in report.rows)
 
 
@@ -314,7 +330,10 @@ def test_inputs_of_any_size_are_checked(size):
 def test_inputs_that_are_not_finite_are_refused_with_their_place(bad):
     x = X.copy()
     x[0, 1, 2, 1] = bad
-    for check in (lambda: check_layer(ReLU(), x), lambda: check_op(ops.relu_forward, ops.relu_backward, x)):
+    for check in (
+        lambda: check_layer(ReLU(), x),
+        lambda: check_op(ops.relu_forward, ops.relu_backward, x),
+    ):
         with pytest.raises(InputError, match=r"x at \(0, 1, 2, 1\) is (nan|inf)"):
             check()
 

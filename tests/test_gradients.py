@@ -39,7 +39,9 @@ def apart(x, gap=1e-3):
 @given(problem=convolutions(F64, touching=True))
 def test_convolution(ops, problem):
     x, w, stride, pad, rng = problem
-    check_op(ops.conv2d_forward, ops.conv2d_backward, x, w, stride=stride, pad=pad, rng=rng, elements=16)
+    check_op(
+        ops.conv2d_forward, ops.conv2d_backward, x, w, stride=stride, pad=pad, rng=rng, elements=16
+    )
 
 
 @given(problem=images(F64, least=4))
@@ -47,7 +49,9 @@ def test_batch_norm(ops, problem):
     x, rng = problem
     gamma, beta = rng.uniform(0.5, 2, (2, x.shape[-1])) * rng.choice([-1, 1], (2, x.shape[-1]))
     # of either sign, but not near 0: there the rounding of beta drowns what gamma adds
-    check_op(ops.batchnorm_forward, ops.batchnorm_backward, x, gamma, beta, 1e-2, rng=rng, elements=16)
+    check_op(
+        ops.batchnorm_forward, ops.batchnorm_backward, x, gamma, beta, 1e-2, rng=rng, elements=16
+    )
 
 
 @given(problem=images(F64))
@@ -60,7 +64,9 @@ def test_relu(ops, problem):
 @given(problem=pools(F64))
 def test_max_pool(ops, problem):
     x, k, stride, pad, rng = problem
-    check_op(ops.max_pool_forward, ops.max_pool_backward, apart(x), k, stride, pad, rng=rng, elements=16)
+    check_op(
+        ops.max_pool_forward, ops.max_pool_backward, apart(x), k, stride, pad, rng=rng, elements=16
+    )
 
 
 @given(problem=images(F64))
@@ -91,10 +97,19 @@ def test_smooth_ops_agree_with_the_complex_step_to_rounding(rng):
     gamma, beta = rng.standard_normal((2, 2))
     reports = [
         check_op(ops.conv2d_forward, ops.conv2d_backward, x, w, 2, 1, method="complex"),
-        check_op(ops.batchnorm_forward, ops.batchnorm_backward, x, gamma, beta, EPS, method="complex"),
+        check_op(
+            ops.batchnorm_forward, ops.batchnorm_backward, x, gamma, beta, EPS, method="complex"
+        ),
         check_op(ops.global_avg_pool_forward, ops.global_avg_pool_backward, x, method="complex"),
-        check_op(ops.linear_forward, ops.linear_backward, x[0, 0], x[0, 1, :2], beta, method="complex"),
-        check_op(lambda z: ops.softmax_cross_entropy(z, labels), lambda d, dz: d * dz, logits, method="complex"),
+        check_op(
+            ops.linear_forward, ops.linear_backward, x[0, 0], x[0, 1, :2], beta, method="complex"
+        ),
+        check_op(
+            lambda z: ops.softmax_cross_entropy(z, labels),
+            lambda d, dz: d * dz,
+            logits,
+            method="complex",
+        ),
     ]
     eps = np.finfo(np.float64).eps
     assert max(report.error for report in reports) < 4 * eps * x.size
@@ -114,10 +129,18 @@ LAYERS = {
     "option C": lambda: make_shortcut("C", 3, 3, 1, 0),
     "plain block": lambda: PlainBlock(basic_body(3, 3, 1, 0)),
     "residual block, same shape": lambda: ResidualBlock(basic_body(3, 3, 1, 0), Identity()),
-    "residual block A": lambda: ResidualBlock(basic_body(3, 6, 2, 0), make_shortcut("A", 3, 6, 2, 1)),
-    "residual block B": lambda: ResidualBlock(basic_body(3, 6, 2, 0), make_shortcut("B", 3, 6, 2, 1)),
-    "residual block C": lambda: ResidualBlock(basic_body(3, 3, 1, 0), make_shortcut("C", 3, 3, 1, 1)),
-    "bottleneck": lambda: ResidualBlock(bottleneck_body(3, 8, 2, 0), make_shortcut("B", 3, 8, 2, 1)),
+    "residual block A": lambda: ResidualBlock(
+        basic_body(3, 6, 2, 0), make_shortcut("A", 3, 6, 2, 1)
+    ),
+    "residual block B": lambda: ResidualBlock(
+        basic_body(3, 6, 2, 0), make_shortcut("B", 3, 6, 2, 1)
+    ),
+    "residual block C": lambda: ResidualBlock(
+        basic_body(3, 3, 1, 0), make_shortcut("C", 3, 3, 1, 1)
+    ),
+    "bottleneck": lambda: ResidualBlock(
+        bottleneck_body(3, 8, 2, 0), make_shortcut("B", 3, 8, 2, 1)
+    ),
 }
 
 
@@ -153,7 +176,10 @@ def test_col2im_is_the_adjoint_of_im2col(problem):
     cols = im2col(x, *w.shape[:2], stride, pad)
     other = rng.standard_normal(cols.shape)
     left, right = (cols * other).sum(), (x * col2im(other, *x.shape[1:3], stride, pad)).sum()
-    assert abs(left - right) <= 4 * np.finfo(float).eps * np.sqrt(cols.size) * np.abs(cols * other).sum()
+    assert (
+        abs(left - right)
+        <= 4 * np.finfo(float).eps * np.sqrt(cols.size) * np.abs(cols * other).sum()
+    )
 
 
 @given(problem=convolutions(F64))
@@ -176,7 +202,9 @@ def test_batch_norm_gradients_sum_to_zero_whatever_the_cotangent(ops, problem):
     gamma, beta = rng.standard_normal((2, x.shape[-1]))
     *_, cache = ops.batchnorm_forward(x, gamma, beta, EPS)
     dx, _, dbeta = ops.batchnorm_backward(rng.standard_normal(x.shape), cache)
-    np.testing.assert_allclose(dx.sum(axis=(0, 1, 2)), 0, atol=1e-13 * x.size * (1 + np.abs(dx).max()))
+    np.testing.assert_allclose(
+        dx.sum(axis=(0, 1, 2)), 0, atol=1e-13 * x.size * (1 + np.abs(dx).max())
+    )
     assert dbeta.shape == gamma.shape
 
 
@@ -187,7 +215,9 @@ def test_batch_norm_does_not_see_scale_and_shift_of_its_input(ops, problem, scal
     y, *_ = ops.batchnorm_forward(x, gamma, beta, 0.0)
     same, *_ = ops.batchnorm_forward(scale * x + shift, gamma, beta, 0.0)
     spread = x.std(axis=(0, 1, 2)).min()
-    np.testing.assert_allclose(same, y, atol=1e-14 * x.size * (100 + abs(shift) / (scale * spread)) / spread)
+    np.testing.assert_allclose(
+        same, y, atol=1e-14 * x.size * (100 + abs(shift) / (scale * spread)) / spread
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -215,7 +245,9 @@ def test_gradients_are_assigned_and_never_shared(backend, rng):
     for name, g in net.gradients().items():
         np.testing.assert_array_equal(g, kept[name], name)
         assert not any(np.shares_memory(g, p) for p in net.parameters().values()), name
-        assert not any(np.shares_memory(g, other) for n, other in net.gradients().items() if n != name), name
+        assert not any(
+            np.shares_memory(g, other) for n, other in net.gradients().items() if n != name
+        ), name
     net.backward(np.zeros_like(net.forward(x, train=True)))
     for name, g in held.items():
         np.testing.assert_array_equal(g, kept[name], name)

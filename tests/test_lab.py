@@ -62,16 +62,41 @@ def record(tmp_path):
             run = tmp_path / folder / f"{net}-seed{seed}"
             files.make_folder(run)
             origin = {"name": name, "source": "nowhere", "sha256": sha256}
-            record = {"config": config.to_json(), "data": origin, "provenance": provenance.provenance()}
+            record = {
+                "config": config.to_json(),
+                "data": origin,
+                "provenance": provenance.provenance(),
+            }
             (run / "config.json").write_text(json.dumps(record))
             end, loss = config.iterations, {"loss": 1.0, "seconds": 9.0}
-            alike = ("stage3.block2.body.conv2", "stage3.block3.body.conv1", "stage3.block3.body.conv2")
+            alike = (
+                "stage3.block2.body.conv2",
+                "stage3.block3.body.conv1",
+                "stage3.block3.body.conv2",
+            )
             by_name = dict(zip(alike, (smallest, 0.7, 1.0), strict=True))
-            layers = {"gradient_norm": by_name, "weight_norm": dict.fromkeys(by_name, 2.0), "response_std": by_name}
+            layers = {
+                "gradient_norm": by_name,
+                "weight_norm": dict.fromkeys(by_name, 2.0),
+                "response_std": by_name,
+            }
             test = min(1.0, error + (gap if net == "plain56" else 0.1))
-            lines = [{"kind": "train", "iteration": i, "error": error, "lr": config.lr, **loss} for i in (1, end)]
-            lines += [{"kind": "layers", "iteration": i, "seconds": 9.0, **layers} for i in (1, 100, end)]
-            lines += [{"kind": "eval", "iteration": end, "train_error": error, "test_error": test, "seconds": 9.0}]
+            lines = [
+                {"kind": "train", "iteration": i, "error": error, "lr": config.lr, **loss}
+                for i in (1, end)
+            ]
+            lines += [
+                {"kind": "layers", "iteration": i, "seconds": 9.0, **layers} for i in (1, 100, end)
+            ]
+            lines += [
+                {
+                    "kind": "eval",
+                    "iteration": end,
+                    "train_error": error,
+                    "test_error": test,
+                    "seconds": 9.0,
+                }
+            ]
             (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         return tmp_path / folder
 
@@ -97,7 +122,12 @@ def test_tiers_have_the_papers_schedule_and_the_quick_one_none(shapes):
     assert presets.tier_name(replace(configs["quick"], lr=0.1).to_json()) is None
     assert presets.tier_name(replace(configs["quick"], augment=True).to_json()) is None
     assert presets.base_config(shapes, "quick", augment=True).augment
-    for change in ({"milestones": (500,)}, {"momentum": 0.0}, {"weight_decay": 0.0}, {"augment": False}):
+    for change in (
+        {"milestones": (500,)},
+        {"momentum": 0.0},
+        {"weight_decay": 0.0},
+        {"augment": False},
+    ):
         assert presets.tier_name(replace(configs["lesson"], **change).to_json()) is None
 
 
@@ -115,7 +145,10 @@ def test_the_lesson_tier_warms_up_every_net_and_the_others_those_of_110_layers(s
 
 def test_runs_of_one_size_are_judged_apart_where_one_warmed_up(record):
     runs = find_runs([record(tier="lesson"), record(tier="lesson", warmup_lr=None, folder="cold")])
-    assert [title.split(":")[0] for title in claims.judge(runs)] == [f"{JPEG}, lesson", f"{JPEG}, custom size"]
+    assert [title.split(":")[0] for title in claims.judge(runs)] == [
+        f"{JPEG}, lesson",
+        f"{JPEG}, custom size",
+    ]
 
 
 def test_a_tier_asks_for_no_more_images_than_there_are(shapes):
@@ -134,16 +167,32 @@ def test_a_folder_of_another_run_is_refused_before_anything_is_trained(tiny, sha
     assert not (tmp_path / "plain8-seed0" / "metrics.jsonl").exists()
 
 
-def test_the_time_it_takes_is_said_before_and_counts_only_what_is_left(tiny, shapes, tmp_path, monkeypatch):
+def test_the_time_it_takes_is_said_before_and_counts_only_what_is_left(
+    tiny, shapes, tmp_path, monkeypatch
+):
     monkeypatch.setattr(together, "FORECAST_FROM", 1)
     monkeypatch.setattr(together, "seconds_per_step", lambda config, data: 60.0)
     said = []
     degradation.run(
-        ["plain8", "resnet8"], 1, replace(tiny, bn_images=0, eval_images=6), tmp_path, shapes, True, said.append
+        ["plain8", "resnet8"],
+        1,
+        replace(tiny, bn_images=0, eval_images=6),
+        tmp_path,
+        shapes,
+        True,
+        said.append,
     )
-    assert "about 16.0 minutes" in said[0]  # 12 steps, each evaluation 12 images forward: two thirds of one of 6
+    assert (
+        "about 16.0 minutes" in said[0]
+    )  # 12 steps, each evaluation 12 images forward: two thirds of one of 6
     degradation.run(
-        ["plain8", "resnet8"], 1, replace(tiny, bn_images=0, eval_images=6), tmp_path, shapes, True, said.append
+        ["plain8", "resnet8"],
+        1,
+        replace(tiny, bn_images=0, eval_images=6),
+        tmp_path,
+        shapes,
+        True,
+        said.append,
     )
     assert len(said) == 1
 
@@ -182,7 +231,13 @@ def test_a_claim_does_not_hold_where_one_seed_misses_the_margin(record):
 
 def test_what_was_not_trained_is_not_measured(record):
     found = verdicts(record({"plain20": 0.5}))
-    assert {key for key, verdict in found.items() if verdict.held is None} == {"i", "ii", "iii", "v", "vi"}
+    assert {key for key, verdict in found.items() if verdict.held is None} == {
+        "i",
+        "ii",
+        "iii",
+        "v",
+        "vi",
+    }
 
 
 def test_a_run_that_is_not_finished_decides_nothing(record):
@@ -197,21 +252,32 @@ def test_a_run_that_is_not_finished_decides_nothing(record):
 def test_the_same_nets_and_seeds_of_two_experiments_are_judged_apart(record):
     runs = find_runs([record(folder="a"), record({**DEGRADATION, "plain56": 0.55}, folder="b")])
     judged = claims.judge(runs)
-    assert [title.rsplit("in ", 1)[1].endswith(folder) for title, folder in zip(judged, "ab", strict=True)]
+    assert [
+        title.rsplit("in ", 1)[1].endswith(folder)
+        for title, folder in zip(judged, "ab", strict=True)
+    ]
     assert [{c.key: v.held for c, v in rows}["i"] for rows in judged.values()] == [True, False]
 
 
 @pytest.mark.parametrize("changes", [{"bn_images": 0}, {"eval_images": 64}, {"sha256": "1" * 64}])
 def test_runs_measured_otherwise_or_on_other_images_are_judged_apart(record, changes):
-    runs = find_runs([record({"plain20": 0.5}, folder="a"), record({"plain56": 0.8}, folder="b", **changes)])
+    runs = find_runs(
+        [record({"plain20": 0.5}, folder="a"), record({"plain56": 0.8}, folder="b", **changes)]
+    )
     judged = claims.judge(runs)
     assert [{c.key: v.held for c, v in rows}["i"] for rows in judged.values()] == [None, None]
-    told = {"bn_images": "statistics of 0", "eval_images": "on 64 images", "sha256": f"images {'1' * 12}"}
+    told = {
+        "bn_images": "statistics of 0",
+        "eval_images": "on 64 images",
+        "sha256": f"images {'1' * 12}",
+    }
     assert sorted(told[next(iter(changes))] in title for title in judged) == [False, True]
 
 
 def test_two_runs_of_one_net_and_seed_in_one_folder_decide_nothing(record):
-    (record({"plain56": 0.55}, backend="numba", folder="b") / "plain56-seed0").rename(record() / "again")
+    (record({"plain56": 0.55}, backend="numba", folder="b") / "plain56-seed0").rename(
+        record() / "again"
+    )
     found = verdicts(record())
     assert [found[key].held for key in ("i", "ii", "iii", "iv")] == [None] * 4
     assert "plain56 with seed 0 is in" in found["i"].numbers
@@ -243,8 +309,12 @@ def test_a_folder_given_twice_is_one_run(record):
 def test_the_butterfly_compares_the_plain_net_with_its_residual_twin(monkeypatch):
     for times, held in ((200, True), (50, False)):
         apart = {"plain": times * 1e-12, "resnet": 1e-12}
-        ends = {f"{family}{depth}": end for family, end in apart.items() for depth in (8, 14, 20, 32)}
-        monkeypatch.setattr(claims, "butterfly", lambda net, ends=ends: np.geomspace(1e-14, ends[net], 11))
+        ends = {
+            f"{family}{depth}": end for family, end in apart.items() for depth in (8, 14, 20, 32)
+        }
+        monkeypatch.setattr(
+            claims, "butterfly", lambda net, ends=ends: np.geomspace(1e-14, ends[net], 11)
+        )
         assert claims._butterfly.__wrapped__().held is held
 
 
@@ -259,29 +329,39 @@ def test_a_larger_gap_of_the_deep_net_would_be_overfitting(record):
     assert verdicts(record(gap=0.19, folder="b"))["iii"].held is False
 
 
-def test_noise_is_twice_the_sampling_error_of_the_images_seen_and_test_images_are_the_same_for_all_seeds(record):
+def test_noise_is_twice_the_sampling_error_of_the_images_seen_and_test_images_are_the_same_for_all_seeds(
+    record,
+):
     record({"plain20": 0.5}, seed=1)
     runs = find_runs([record({"plain20": 0.5})])
     assert noise((runs, "train")) == pytest.approx(100 * 2 * (0.5 * 0.5 / 2000) ** 0.5)
     assert noise((runs, "test")) == pytest.approx(100 * 2 * (0.6 * 0.4 / 1000) ** 0.5)
-    assert noise((runs, "train"), (runs, "train"), times=3) == pytest.approx(100 * 3 * (0.5 / 2000) ** 0.5)
+    assert noise((runs, "train"), (runs, "train"), times=3) == pytest.approx(
+        100 * 3 * (0.5 / 2000) ** 0.5
+    )
 
 
 def test_two_sampling_errors_do_not_refute(record):
-    plain20, plain56 = ([run] for run in find_runs([record(gap=0.16)])[:2])  # 10 and 16 points from train to test
+    plain20, plain56 = (
+        [run] for run in find_runs([record(gap=0.16)])[:2]
+    )  # 10 and 16 points from train to test
     assert noise(*itertools.product((plain20, plain56), ("train", "test"))) < 6
     assert verdicts(record(gap=0.16))["iii"].held
 
 
 def test_with_fresh_images_the_deep_net_must_err_more_on_new_images(record):
     assert verdicts(record(gap=0.1, name="shapes10-fresh", folder="a"))["iii"].held
-    found = verdicts(record({**DEGRADATION, "plain56": 0.52}, gap=0.1, name="shapes10-fresh", folder="b"))["iii"]
+    found = verdicts(
+        record({**DEGRADATION, "plain56": 0.52}, gap=0.1, name="shapes10-fresh", folder="b")
+    )["iii"]
     assert found.held is False
     assert "no image seen twice" in found.numbers
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_a_layer_has_vanished_that_gets_less_than_a_net_learned_with_however_long_the_run(record, tier):
+def test_a_layer_has_vanished_that_gets_less_than_a_net_learned_with_however_long_the_run(
+    record, tier
+):
     assert verdicts(record(tier=tier, smallest=0.00050, folder="a"))["iv"].held
     assert verdicts(record(tier=tier, smallest=0.00048, folder="b"))["iv"].held is False
 
@@ -293,7 +373,9 @@ def test_gradients_that_shrink_as_by_a_poor_initialisation_have_vanished(record,
     convs = [name[:-2] for name, w in plain(56).parameters().items() if w.ndim == 4]
     for line in lines:
         if line["kind"] == "layers":
-            line["gradient_norm"] = {name: factor ** (len(convs) - 1 - i) for i, name in enumerate(convs)}
+            line["gradient_norm"] = {
+                name: factor ** (len(convs) - 1 - i) for i, name in enumerate(convs)
+            }
             line["weight_norm"] = dict.fromkeys(convs, 2.0)
     metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert verdicts(metrics.parent.parent)["iv"].held is held
@@ -305,14 +387,18 @@ def test_a_layer_without_any_gradient_has_vanished_and_is_named_so(record):
     assert tables.layers_message(find_runs([folder])).endswith("some layers get no gradient at all")
     for metrics in folder.glob("*/metrics.jsonl"):
         metrics.write_text(
-            metrics.read_text().replace('"stage3.block3.body.conv2": 1.0', '"stage3.block3.body.conv2": 0')
+            metrics.read_text().replace(
+                '"stage3.block3.body.conv2": 1.0', '"stage3.block3.body.conv2": 0'
+            )
         )
     assert verdicts(folder)["iv"].held is False
 
 
 def test_groups_of_other_data_and_sizes_are_judged_apart(record):
     record()
-    runs = find_runs([record(tier="lesson", folder="b"), record(name="shapes10", folder="c"), record()])
+    runs = find_runs(
+        [record(tier="lesson", folder="b"), record(name="shapes10", folder="c"), record()]
+    )
     assert [title.split(":")[0] for title in claims.judge(runs)] == [
         "CIFAR-10 (JPEG copy), lesson", "shapes10, quick", "CIFAR-10 (JPEG copy), quick",
     ]  # fmt: skip
@@ -330,7 +416,10 @@ def test_computed_verdicts_are_kept_beside_the_runs(record, monkeypatch):
     for path in (folder / "longer").iterdir():
         path.rename(folder / f"longer-{path.name}")
     judged = claims.judge(find_runs([folder]))  # what was computed of one size is said of no other
-    found = {title.split(", ")[1].split(":")[0]: {c.key: v.held for c, v in rows} for title, rows in judged.items()}
+    found = {
+        title.split(", ")[1].split(":")[0]: {c.key: v.held for c, v in rows}
+        for title, rows in judged.items()
+    }
     assert {tier: held["vi"] for tier, held in found.items()} == {"quick": True, "lesson": None}
     (folder / claims.FILE).write_text("[]")
     with pytest.raises(InputError, match="damaged"):
@@ -348,7 +437,9 @@ def test_the_solution_exists_by_construction(tiny, shapes, tmp_path, monkeypatch
         assert "logits apart by" in verdict.numbers
         for path in folder.glob("checkpoint*"):  # the second time, weights alone must do
             path.unlink()
-    monkeypatch.setattr(data.shapes10, "dataset", lambda **_: replace(shapes, test_labels=shapes.test_labels[::-1]))
+    monkeypatch.setattr(
+        data.shapes10, "dataset", lambda **_: replace(shapes, test_labels=shapes.test_labels[::-1])
+    )
     with pytest.raises(InputError, match="other images"):
         claims._construction(group)
 
@@ -373,9 +464,15 @@ def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
             refuted = {claim.key for claim, verdict in rows if verdict.held is False}
             assert not refuted, title
             tiers = {presets.tier_name(run.config) for run in runs}
-            assert tiers == {None if folder.name.startswith("cold-start") else folder.name.split("-")[0]}
-            if None not in tiers and {"plain20", "plain56", "resnet56"} <= {run.net for run in runs}:
-                assert {"i", "ii", "iii", "iv"} <= {claim.key for claim, verdict in rows if verdict.held}, title
+            assert tiers == {
+                None if folder.name.startswith("cold-start") else folder.name.split("-")[0]
+            }
+            if None not in tiers and {"plain20", "plain56", "resnet56"} <= {
+                run.net for run in runs
+            }:
+                assert {"i", "ii", "iii", "iv"} <= {
+                    claim.key for claim, verdict in rows if verdict.held
+                }, title
         weights = sorted(folder.glob("*/weights.safetensors"))
         if folder.name in ("quick-cifar10", "lesson-cifar10"):
             assert [path.parent.name for path in weights] == ["plain20-seed0", "resnet20-seed0"]
@@ -440,7 +537,9 @@ def test_responses_by_layer_are_those_of_a_forward_pass(rng):
     outputs = layer_outputs(net, x, train=True)
     net.backward(rng.standard_normal((4, 10)))
     found = by_layer(net)
-    assert list(found["response_std"]) == [name for name in outputs if name.split(".")[-1].startswith("bn")]
+    assert list(found["response_std"]) == [
+        name for name in outputs if name.split(".")[-1].startswith("bn")
+    ]
     for name, std in found["response_std"].items():
         assert std == pytest.approx(outputs[name].std(), rel=1e-4), name
     for name, norm in found["gradient_norm"].items():
@@ -499,7 +598,9 @@ def test_weights_alone_are_small_and_complete(tiny, shapes, tmp_path):
     whole = path.read_bytes()
     for content in (b"rubbish", whole.replace(state["fc.w"].tobytes(), altered["fc.w"].tobytes())):
         path.write_bytes(content)
-        assert checkpoint.load_weights(folder).keys() == state.keys()  # the checkpoint is newer than any export
+        assert (
+            checkpoint.load_weights(folder).keys() == state.keys()
+        )  # the checkpoint is newer than any export
         (folder / checkpoint.NAME).rename(tmp_path / "aside")
         with pytest.raises(InputError, match=r"damaged|not a file of weights"):
             checkpoint.load_weights(folder)
@@ -526,7 +627,9 @@ def test_provenance_names_the_commit_and_nothing_where_there_is_none(monkeypatch
 
 def test_git_is_not_asked_where_there_is_no_repository(monkeypatch, tmp_path):
     monkeypatch.setattr(minires, "__file__", str(tmp_path / "minires" / "__init__.py"))
-    asked = types.SimpleNamespace(run=lambda *a, **k: pytest.fail("git was run"))  # platform runs uname by the real one
+    asked = types.SimpleNamespace(
+        run=lambda *a, **k: pytest.fail("git was run")
+    )  # platform runs uname by the real one
     monkeypatch.setattr(config, "subprocess", asked)
     assert provenance.provenance()["commit"] is None
 
@@ -549,14 +652,18 @@ def test_every_kind_of_figure_is_drawn_as_png_and_svg(kind, record, run_cli, tmp
 def test_runs_without_layers_are_refused_by_their_figure(record, run_cli):
     folder = record()
     for path in folder.glob("*/metrics.jsonl"):
-        path.write_text("\n".join(line for line in path.read_text().splitlines() if '"layers"' not in line))
+        path.write_text(
+            "\n".join(line for line in path.read_text().splitlines() if '"layers"' not in line)
+        )
     code, _, err = run_cli("plot", folder, "--kind", "layers")
     assert code == 2
     assert "recorded without" in err
 
 
 @pytest.mark.parametrize(("kind", "drawn"), [("errors", 1), ("depth", 0), ("layers", 0)])
-def test_watching_draws_what_there_is_until_the_runs_are_done(kind, drawn, record, run_cli, monkeypatch, tmp_path):
+def test_watching_draws_what_there_is_until_the_runs_are_done(
+    kind, drawn, record, run_cli, monkeypatch, tmp_path
+):
     folder = record({"plain20": 0.5})
     metrics = folder / "plain20-seed0" / "metrics.jsonl"
     whole = metrics.read_text()
@@ -570,13 +677,18 @@ def test_watching_draws_what_there_is_until_the_runs_are_done(kind, drawn, recor
 def test_watching_hides_no_mistake(record, run_cli, tmp_path):
     metrics = record() / "plain20-seed0" / "metrics.jsonl"
     metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
-    code, _, err = run_cli("plot", tmp_path / "exp", "--watch", "--out", tmp_path / "missing" / "a.png")
+    code, _, err = run_cli(
+        "plot", tmp_path / "exp", "--watch", "--out", tmp_path / "missing" / "a.png"
+    )
     assert code == 2
     assert "cannot write" in err
 
 
 def test_runs_of_several_recipes_are_not_averaged_as_seeds(record):
-    folders = [record({"plain20": 0.5, "plain56": 0.8}), record({"plain20": 0.3}, tier="lesson", folder="longer")]
+    folders = [
+        record({"plain20": 0.5, "plain56": 0.8}),
+        record({"plain20": 0.3}, tier="lesson", folder="longer"),
+    ]
     runs = find_runs(folders)
     assert {title: len(group) for title, group in by_net(runs).items()} == {
         "plain20, 280 iterations": 1,
@@ -591,7 +703,9 @@ def test_runs_of_several_recipes_are_not_averaged_as_seeds(record):
 
 def test_two_commands_that_differ_in_one_option_are_two_recipes(record):
     def names(**changes):
-        runs = find_runs([record({"plain20": 0.5}, folder="a"), record({"plain20": 0.5}, folder="b", **changes)])
+        runs = find_runs(
+            [record({"plain20": 0.5}, folder="a"), record({"plain20": 0.5}, folder="b", **changes)]
+        )
         return list(by_net(runs))
 
     assert names(bn_images=0) == ["plain20, recomputed statistics", "plain20, moving averages"]
@@ -599,11 +713,19 @@ def test_two_commands_that_differ_in_one_option_are_two_recipes(record):
     assert names(lr=0.01000001) == ["plain20, lr 0.01", "plain20, lr 0.01000001"]
     assert names(augment=True) == ["plain20, no crops and flips", "plain20, crops and flips"]
     assert names(eval_images=64) == ["plain20, eval images 1000", "plain20, eval images 64"]
-    assert names(sha256="1" * 64) == ["plain20, images 000000000000", "plain20, images 111111111111"]
+    assert names(sha256="1" * 64) == [
+        "plain20, images 000000000000",
+        "plain20, images 111111111111",
+    ]
 
 
 def test_runs_on_other_images_of_the_same_name_are_not_compared(record):
-    runs = find_runs([record({"plain20": 0.5}, folder="a"), record({"plain56": 0.8}, folder="b", sha256="1" * 64)])
+    runs = find_runs(
+        [
+            record({"plain20": 0.5}, folder="a"),
+            record({"plain56": 0.8}, folder="b", sha256="1" * 64),
+        ]
+    )
     assert tables.message(runs) == "Errors of several recipes"
 
 
@@ -611,7 +733,10 @@ def test_marks_stand_where_the_rate_fell_or_is_to_fall(record):
     def marks(*rates):
         metrics = record({"plain20": 0.5}, tier="lesson") / "plain20-seed0" / "metrics.jsonl"
         kept = [line for line in metrics.read_text().splitlines() if '"train"' not in line]
-        lines = [{"kind": "train", "iteration": i, "error": 0.5, "lr": lr, "seconds": 1.0} for i, lr in rates]
+        lines = [
+            {"kind": "train", "iteration": i, "error": 0.5, "lr": lr, "seconds": 1.0}
+            for i, lr in rates
+        ]
         metrics.write_text("\n".join([*map(json.dumps, lines), *kept]) + "\n")
         (axes,) = plots.errors(find_runs([metrics.parents[1]])).axes
         return [int(text.get_position()[0]) for text in axes.texts]
@@ -625,14 +750,23 @@ def test_marks_stand_where_the_rate_fell_or_is_to_fall(record):
 def test_the_message_says_above_below_or_alike(record):
     runs = find_runs([record({**DEGRADATION, "resnet56": 0.46})])
     told = tables.message(runs)
-    assert told.startswith("Training error: plain56 30.0 points above plain20; resnet56 and resnet20 alike (within 4.")
+    assert told.startswith(
+        "Training error: plain56 30.0 points above plain20; resnet56 and resnet20 alike (within 4."
+    )
     assert told.endswith("; resnet56 34.0 points below plain56")
 
 
 def test_the_table_has_mean_and_range_of_the_seeds(record):
     record({"plain20": 0.5}, seed=0)
     runs = find_runs([record({"plain20": 0.3}, seed=1)])
-    assert tables.table_lines(runs)[1] == ["plain20", "2", "280", "40.0 (30.0 to 50.0)", "50.0 (40.0 to 60.0)", "0.1"]
+    assert tables.table_lines(runs)[1] == [
+        "plain20",
+        "2",
+        "280",
+        "40.0 (30.0 to 50.0)",
+        "50.0 (40.0 to 60.0)",
+        "0.1",
+    ]
 
 
 def test_runs_in_progress_are_compared_where_all_have_arrived(record):
@@ -654,7 +788,9 @@ def test_runs_in_progress_are_compared_where_all_have_arrived(record):
 def test_runs_that_stand_at_the_same_iteration_are_not_at_their_end(record):
     folder = record({"plain20": 0.1, "plain56": 0.2})
     for metrics in folder.glob("*/metrics.jsonl"):
-        metrics.write_text(metrics.read_text().replace('"eval", "iteration": 280', '"eval", "iteration": 140'))
+        metrics.write_text(
+            metrics.read_text().replace('"eval", "iteration": 280', '"eval", "iteration": 140')
+        )
     runs = find_runs([folder])
     assert tables.message(runs) == "Errors of runs still in progress"
     assert plots.depth(runs).axes[0].get_ylabel() == "error measured last (%)"
@@ -662,11 +798,16 @@ def test_runs_that_stand_at_the_same_iteration_are_not_at_their_end(record):
 
 def test_two_nets_without_an_error_are_alike(record):
     runs = find_runs([record({"plain20": 0.0, "plain56": 0.0})])
-    assert tables.message(runs) == "Training error: plain56 and plain20 alike (within 0.0 points of noise)"
+    assert (
+        tables.message(runs)
+        == "Training error: plain56 and plain20 alike (within 0.0 points of noise)"
+    )
 
 
 def test_the_running_mean_is_over_the_latest_values():
-    np.testing.assert_allclose(plots._running_mean(np.array([1.0, 3.0, 8.0, 4.0]), 2), [1, 2, 5.5, 6])
+    np.testing.assert_allclose(
+        plots._running_mean(np.array([1.0, 3.0, 8.0, 4.0]), 2), [1, 2, 5.5, 6]
+    )
 
 
 def test_a_seed_that_has_just_begun_does_not_hide_the_others(record):
@@ -711,9 +852,12 @@ def test_the_report_says_which_run_was_made_where_and_repeats_single_seeds_one_b
     told["provenance"]["machine"]["processor"] = "another"
     path.write_text(json.dumps(told))
     runs = find_runs([folder])
-    assert "<tr><th></th><th>plain20 seed 3</th><th>resnet20 seed 3</th></tr>" in report.page(runs, {})
+    assert "<tr><th></th><th>plain20 seed 3</th><th>resnet20 seed 3</th></tr>" in report.page(
+        runs, {}
+    )
     assert [command.split(" --batch")[0] for command in report.commands(runs)] == [
-        f"minires train {net} --seed 3 --iterations 280 --lr 0.01 --no-augment" for net in ("plain20", "resnet20")
+        f"minires train {net} --seed 3 --iterations 280 --lr 0.01 --no-augment"
+        for net in ("plain20", "resnet20")
     ]
 
 
@@ -734,7 +878,12 @@ def test_errors_by_depth_need_errors(record):
 
 
 def test_a_browser_shows_the_report(record, tmp_path):
-    names = ("google-chrome", "chrome", "chromium", "chromium-browser")  # a chromium may be a snap, which sees no /tmp
+    names = (
+        "google-chrome",
+        "chrome",
+        "chromium",
+        "chromium-browser",
+    )  # a chromium may be a snap, which sees no /tmp
     browser = next(filter(None, map(shutil.which, names)), None)
     if browser is None:
         pytest.skip(f"needs a browser, one of: {', '.join(names)}")
@@ -743,9 +892,25 @@ def test_a_browser_shows_the_report(record, tmp_path):
         "[...document.images].every(i => i.naturalWidth > 100)]</script>"  # fmt: skip
     html = page(record).replace("style-src", "script-src 'unsafe-inline'; style-src")
     file.write_text(html.replace("</body>", f"{probe}</body>"))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    options += ["--disable-background-networking", "--disable-component-update", "--window-size=500,900"]
-    options += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom", file.as_uri()]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+    ]
+    options += [
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--window-size=500,900",
+    ]
+    options += [
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=2000",
+        "--dump-dom",
+        file.as_uri(),
+    ]
     dom = subprocess.run([browser, *options], capture_output=True, text=True, timeout=60).stdout
     assert "<title>true,true</title>" in dom  # no horizontal scroll, every figure decoded
     assert "plain56 30.0 points above plain20" in dom
@@ -760,7 +925,9 @@ def test_a_browser_shows_the_report(record, tmp_path):
     ],
     ids=["cold", "warm and augmented", "of its own"],
 )
-def test_the_report_says_the_command_that_makes_its_runs_again(run_cli, tmp_path, shapes, monkeypatch, options):
+def test_the_report_says_the_command_that_makes_its_runs_again(
+    run_cli, tmp_path, shapes, monkeypatch, options
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data.shapes10, "dataset", lambda **_: shapes)
     quick = ("--iterations", 2, "--batch-size", 2, "--eval-images", 8, "--quiet", "--out", "exp")
@@ -825,13 +992,19 @@ def test_the_claims_decide_the_exit_code(record, run_cli):
     assert "(i)   NOT HELD" in out
 
 
-def test_degradation_prints_its_claims_and_exits_by_them(record, run_cli, monkeypatch, tmp_path, shapes):
+def test_degradation_prints_its_claims_and_exits_by_them(
+    record, run_cli, monkeypatch, tmp_path, shapes
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data.shapes10, "dataset", lambda **_: shapes)
     for expected, error in ((0, 0.8), (1, 0.55)):
         folder = record({**DEGRADATION, "plain56": error}, folder=str(error))
-        monkeypatch.setattr(degradation, "run", lambda *a, folder=folder: sorted(folder.glob("*-seed0")))
-        code, out, _ = run_cli("degradation", "--dataset", "shapes10", "--tier", "quick", "--out", folder)
+        monkeypatch.setattr(
+            degradation, "run", lambda *a, folder=folder: sorted(folder.glob("*-seed0"))
+        )
+        code, out, _ = run_cli(
+            "degradation", "--dataset", "shapes10", "--tier", "quick", "--out", folder
+        )
         assert code == expected
         assert ("NOT HELD" in out) == bool(expected)
 

@@ -33,7 +33,11 @@ each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 
 def cells(path, kind):
     notebook = json.loads(path.read_text(encoding="utf-8"))
-    return [cell | {"source": "".join(cell["source"])} for cell in notebook["cells"] if cell["cell_type"] == kind]
+    return [
+        cell | {"source": "".join(cell["source"])}
+        for cell in notebook["cells"]
+        if cell["cell_type"] == kind
+    ]
 
 
 def prose(path):
@@ -63,16 +67,24 @@ def test_a_lesson_has_all_its_parts_in_order(path):
     assert parts == PARTS
     first = cells(path, "markdown")[0]["source"]
     assert re.match(r"# \d+\. .+\?\n", first)
-    assert [word in first for word in ("**Time:**", "**You need:**", "**Afterwards you can**")] == [True] * 3
+    assert [word in first for word in ("**Time:**", "**You need:**", "**Afterwards you can**")] == [
+        True
+    ] * 3
     exercises = prose(path).split("## Exercises")[1]
-    assert re.findall(r"\*\*(.+?)\.\*\*", exercises)[:3] == ["Now", "To think about", "For the weekend"]
+    assert re.findall(r"\*\*(.+?)\.\*\*", exercises)[:3] == [
+        "Now",
+        "To think about",
+        "For the weekend",
+    ]
 
 
 @each_lesson
 def test_a_lesson_was_executed_from_top_to_bottom(path):
     counts = [cell["execution_count"] for cell in cells(path, "code")]
     assert counts == list(range(1, len(counts) + 1))
-    assert not [o for o in outputs(path) if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert not [
+        o for o in outputs(path) if o["output_type"] == "error" or o.get("name") == "stderr"
+    ]
 
 
 @each_lesson
@@ -86,7 +98,9 @@ def test_every_figure_has_a_text_for_those_who_cannot_see_it(path):
 def test_no_figure_is_cut_off_at_its_edge(path):
     for data in [o["data"]["image/png"] for o in outputs(path) if "image/png" in o.get("data", {})]:
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"))
-        assert all((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
+        assert all(
+            (edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+        )
 
 
 @each_lesson
@@ -104,9 +118,14 @@ def test_a_lesson_speaks_plainly(path):
 
 @each_lesson
 def test_a_lesson_holds_no_copy_of_the_library(path):
-    library = list(functions(*(file.read_text(encoding="utf-8") for file in (ROOT / "minires").rglob("*.py"))))
+    library = list(
+        functions(*(file.read_text(encoding="utf-8") for file in (ROOT / "minires").rglob("*.py")))
+    )
     own = list(functions(*(cell["source"] for cell in cells(path, "code"))))
-    ops = {name for name, _ in library if name.endswith(("_forward", "_backward"))} | {"im2col", "col2im"}
+    ops = {name for name, _ in library if name.endswith(("_forward", "_backward"))} | {
+        "im2col",
+        "col2im",
+    }
     assert not {name for name, _ in own} & ops
     assert not {body for _, body in own} & {body for _, body in library}
 
@@ -125,7 +144,9 @@ def test_links_of_the_lessons_lead_somewhere():
         for target, anchor in re.findall(r"\]\(([^)#:\s]*)(#[^)\s]+)?\)", text):
             file = page.parent / target if target else page
             assert file.exists(), f"{page.name}: {target}"
-            headings = re.findall(r"^#+ (.+)$", prose(file) if file in LESSONS else file.read_text("utf-8"), re.M)
+            headings = re.findall(
+                r"^#+ (.+)$", prose(file) if file in LESSONS else file.read_text("utf-8"), re.M
+            )
             slugs = {"#" + re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
             assert not anchor or anchor in slugs, f"{page.name}: {target}{anchor}"
 
@@ -137,12 +158,18 @@ def test_notebook_and_paired_text_agree(path):
 
     text = jupytext.read(path.with_suffix(".py"))
     notebook = jupytext.read(path)
-    assert [(c.cell_type, c.source) for c in text.cells] == [(c.cell_type, c.source) for c in notebook.cells]
+    assert [(c.cell_type, c.source) for c in text.cells] == [
+        (c.cell_type, c.source) for c in notebook.cells
+    ]
 
 
 @pytest.mark.lessons
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the notebook machinery; the cells run elsewhere
-@pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning")  # and of its sockets on Windows
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # of the notebook machinery; the cells run elsewhere
+@pytest.mark.filterwarnings(
+    "ignore:Proactor event loop:RuntimeWarning"
+)  # and of its sockets on Windows
 @each_lesson
 def test_a_lesson_runs_without_error_or_warning(path):
     import build

@@ -16,7 +16,13 @@ PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962
 MULTIPLY_ADDS = {20: 40.6, 32: 68.9, 44: 97.2, 56: 125.5, 110: 252.9}  # millions
 IMAGENET_MULTIPLY_ADDS = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}  # billions, table 1
 # 18 and 34 layers have option A here; with option B, as others count, three projections make 11,689,512 and 21,797,672
-IMAGENET_PARAMETERS = {18: 11_515_688, 34: 21_623_848, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
+IMAGENET_PARAMETERS = {
+    18: 11_515_688,
+    34: 21_623_848,
+    50: 25_557_032,
+    101: 44_549_160,
+    152: 60_192_808,
+}
 
 
 def parameters(net):
@@ -27,10 +33,20 @@ def parameters(net):
 def test_parameters_and_multiply_adds_are_the_papers(depth):
     assert parameters(resnet(depth)) == parameters(plain(depth)) == PARAMETERS[depth]
     assert parameters(resnet(depth, "B")) == PARAMETERS[depth] + 2752
-    n = (depth - 2) // 6  # blocks of a stage; a projection has C K weights and a batch norm of K channels
-    of_option_c = [(16, 16)] * n + [(16, 32)] + [(32, 32)] * (n - 1) + [(32, 64)] + [(64, 64)] * (n - 1)
-    assert parameters(resnet(depth, "C")) == PARAMETERS[depth] + sum(C * K + 2 * K for C, K in of_option_c)
-    assert round(macs(resnet(depth)) / 1e6, 1) == round(macs(plain(depth)) / 1e6, 1) == MULTIPLY_ADDS[depth]
+    n = (
+        depth - 2
+    ) // 6  # blocks of a stage; a projection has C K weights and a batch norm of K channels
+    of_option_c = (
+        [(16, 16)] * n + [(16, 32)] + [(32, 32)] * (n - 1) + [(32, 64)] + [(64, 64)] * (n - 1)
+    )
+    assert parameters(resnet(depth, "C")) == PARAMETERS[depth] + sum(
+        C * K + 2 * K for C, K in of_option_c
+    )
+    assert (
+        round(macs(resnet(depth)) / 1e6, 1)
+        == round(macs(plain(depth)) / 1e6, 1)
+        == MULTIPLY_ADDS[depth]
+    )
 
 
 def test_the_1202_layer_network_has_19_4_million_parameters():
@@ -47,7 +63,11 @@ def test_imagenet_networks_cost_what_table_1_says(depth):
 def test_the_stem_of_imagenet_networks_is_that_of_table_1():
     stem = imagenet_resnet(18).children
     assert list(stem)[:5] == ["conv", "bn", "relu", "maxpool", "stage1"]
-    assert (stem["conv"].params["w"].shape, stem["conv"].stride, stem["conv"].pad) == ((7, 7, 3, 64), 2, 3)
+    assert (stem["conv"].params["w"].shape, stem["conv"].stride, stem["conv"].pad) == (
+        (7, 7, 3, 64),
+        2,
+        3,
+    )
     assert (stem["maxpool"].size, stem["maxpool"].stride, stem["maxpool"].pad) == (3, 2, 1)
 
 
@@ -62,7 +82,11 @@ def test_the_receptive_field_grows_as_computed_by_hand():
     fields = {r.name: r.field for r in audit(resnet(8))}
     # 3x3 at 1 pixel a step three times, then the strided one still at 1, then at 2, at 2, at 4
     expected = {"conv": 3, "stage1.block1.body.conv2": 7, "stage2.block1.body.conv1": 9}
-    expected |= {"stage2.block1.body.conv2": 13, "stage3.block1.body.conv1": 17, "stage3.block1.body.conv2": 25}
+    expected |= {
+        "stage2.block1.body.conv2": 13,
+        "stage3.block1.body.conv1": 17,
+        "stage3.block1.body.conv2": 25,
+    }
     assert {name: fields[name] for name in expected} == expected
 
 
@@ -75,7 +99,9 @@ def test_the_receptive_field_is_the_set_of_pixels_that_matter():
     for i in range(32):
         moved = x.copy()
         moved[0, i, 16] += 1
-        touched[i, 16] = not np.array_equal(layer_outputs(net, moved)["stage1.block1.body.conv2"][0, 16, 16], before)
+        touched[i, 16] = not np.array_equal(
+            layer_outputs(net, moved)["stage1.block1.body.conv2"][0, 16, 16], before
+        )
     assert touched.sum() == field
 
 
@@ -256,14 +282,18 @@ def test_evaluation_of_an_image_does_not_depend_on_its_neighbours(rng):
 def test_batch_norm_and_the_last_layer_begin_as_documented():
     norm, fc = BatchNorm(3), Linear(64, 1000)
     assert (norm.eps, norm.momentum) == (1e-5, 0.1)
-    assert fc.params["w"].std() == pytest.approx(1 / 8, rel=0.02)  # of 64,000 draws: 0.3 % is one standard error
+    assert fc.params["w"].std() == pytest.approx(
+        1 / 8, rel=0.02
+    )  # of 64,000 draws: 0.3 % is one standard error
     assert not fc.params["b"].any()
 
 
 def test_eps_is_added_to_the_variance_in_training_and_in_evaluation(rng):
     norm, x = BatchNorm(3, eps=0.5).astype("float64"), rng.standard_normal((4, 2, 2, 3))
     trained = norm.forward(x, train=True)
-    np.testing.assert_allclose(trained, (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 0.5), rtol=1e-12)
+    np.testing.assert_allclose(
+        trained, (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 0.5), rtol=1e-12
+    )
     mean, var = norm.buffers["running_mean"], norm.buffers["running_var"]
     np.testing.assert_allclose(norm.forward(x), (x - mean) / np.sqrt(var + 0.5), rtol=1e-12)
 
@@ -273,7 +303,9 @@ def test_running_statistics_follow_with_the_unbiased_variance(rng):
     norm.forward(x, train=True)
     flat = x.reshape(-1, 3).astype(float)
     np.testing.assert_allclose(norm.buffers["running_mean"], 0.25 * flat.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(norm.buffers["running_var"], 0.75 + 0.25 * flat.var(axis=0, ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(
+        norm.buffers["running_var"], 0.75 + 0.25 * flat.var(axis=0, ddof=1), rtol=1e-5
+    )
 
 
 def test_training_batch_norm_on_a_single_value_is_refused():
@@ -286,7 +318,9 @@ def test_recomputed_statistics_are_plain_averages_over_the_batches(rng):
     batches = [rng.standard_normal((8, 3, 3, 3)).astype("float32") + i for i in range(5)]
     recompute_statistics(norm, iter(batches))
     flat = [b.reshape(-1, 3).astype(float) for b in batches]
-    np.testing.assert_allclose(norm.buffers["running_mean"], np.mean([f.mean(axis=0) for f in flat], axis=0), rtol=1e-5)
+    np.testing.assert_allclose(
+        norm.buffers["running_mean"], np.mean([f.mean(axis=0) for f in flat], axis=0), rtol=1e-5
+    )
     expected = np.mean([f.var(axis=0, ddof=1) for f in flat], axis=0)
     np.testing.assert_allclose(norm.buffers["running_var"], expected, rtol=1e-5)
     assert norm.momentum == 0.1
@@ -335,7 +369,9 @@ def test_a_depth_that_is_not_6n_plus_2_is_refused(depth):
         resnet(depth)
 
 
-@pytest.mark.parametrize("name", ["", "vgg16", "resnet", "plain20A", "resnet20D", "resnet21", "imagenet-resnet20"])
+@pytest.mark.parametrize(
+    "name", ["", "vgg16", "resnet", "plain20A", "resnet20D", "resnet21", "imagenet-resnet20"]
+)
 def test_an_unknown_name_is_refused_with_the_known_ones(name):
     with pytest.raises(InputError, match=r"expected|must be"):
         by_name(name)

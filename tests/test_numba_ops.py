@@ -58,7 +58,11 @@ def normal(rng, shape, dtype):
 
 def public_ops(module):
     found = inspect.getmembers(module, inspect.isfunction)
-    return {name: f for name, f in found if name.endswith(("forward", "backward", "inference", "update", "entropy"))}
+    return {
+        name: f
+        for name, f in found
+        if name.endswith(("forward", "backward", "inference", "update", "entropy"))
+    }
 
 
 def test_both_backends_have_the_same_names_and_signatures():
@@ -71,14 +75,21 @@ def test_both_backends_have_the_same_names_and_signatures():
 
 @given(seeds, dtypes, sizes, sizes, sizes, channels, channels, st.integers(1, 4), st.integers(1, 4), st.integers(1, 3),
        st.integers(0, 3))  # fmt: skip
-def test_convolution_equals_numpy_for_any_shape_stride_and_pad(seed, dtype, N, H, W, C, K, KH, KW, stride, pad):
+def test_convolution_equals_numpy_for_any_shape_stride_and_pad(
+    seed, dtype, N, H, W, C, K, KH, KW, stride, pad
+):
     rng = np.random.default_rng(seed)
     KH, KW = min(KH, H + 2 * pad), min(KW, W + 2 * pad)
     x, w = normal(rng, (N, H, W, C), dtype), normal(rng, (KH, KW, C, K), dtype)
-    (y, cache), (y_plain, cache_plain) = (ops.conv2d_forward(x, w, stride, pad) for ops in (compiled, plain))
+    (y, cache), (y_plain, cache_plain) = (
+        ops.conv2d_forward(x, w, stride, pad) for ops in (compiled, plain)
+    )
     assert_close(y, y_plain, KH * KW * C, size_of(x, w))
     dy = normal(rng, y.shape, dtype)
-    (dx, dw), (dx_plain, dw_plain) = compiled.conv2d_backward(dy, cache), plain.conv2d_backward(dy, cache_plain)
+    (dx, dw), (dx_plain, dw_plain) = (
+        compiled.conv2d_backward(dy, cache),
+        plain.conv2d_backward(dy, cache_plain),
+    )
     assert_close(dx, dx_plain, KH * KW * K, size_of(dy, w))
     assert_close(dw, dw_plain, products(y, w, stride), size_of(dy, x))
 
@@ -90,14 +101,21 @@ def test_convolution_equals_numpy_for_any_shape_stride_and_pad(seed, dtype, N, H
      ((2, 5, 6, 4), (2, 2, 3), 5, 2), ((1, 6, 5, 2), (1, 2, 2), 1, 4),
      ((1, 20, 1, 16), (1, 1, 16), 10, 2), ((1, 4, 4, 3), (3, 1, 5), 8, 2)],
 )  # fmt: skip
-def test_convolution_equals_numpy_for_stems_projections_and_odd_geometry(dtype, shape, filters, stride, pad):
+def test_convolution_equals_numpy_for_stems_projections_and_odd_geometry(
+    dtype, shape, filters, stride, pad
+):
     rng = np.random.default_rng(0)
     (KH, KW, K), C = filters, shape[3]
     x, w = normal(rng, shape, dtype), normal(rng, (KH, KW, C, K), dtype)
-    (y, cache), (y_plain, cache_plain) = (ops.conv2d_forward(x, w, stride, pad) for ops in (compiled, plain))
+    (y, cache), (y_plain, cache_plain) = (
+        ops.conv2d_forward(x, w, stride, pad) for ops in (compiled, plain)
+    )
     assert_close(y, y_plain, KH * KW * C, size_of(x, w))
     dy = normal(rng, y.shape, dtype)
-    (dx, dw), (dx_plain, dw_plain) = compiled.conv2d_backward(dy, cache), plain.conv2d_backward(dy, cache_plain)
+    (dx, dw), (dx_plain, dw_plain) = (
+        compiled.conv2d_backward(dy, cache),
+        plain.conv2d_backward(dy, cache_plain),
+    )
     assert_close(dx, dx_plain, KH * KW * K, size_of(dy, w))
     assert_close(dw, dw_plain, products(y, w, stride), size_of(dy, x))
 
@@ -109,10 +127,15 @@ def test_convolution_by_winograd_equals_numpy(seed, dtype, N, H, W, C, K, pad):
     rng = np.random.default_rng(seed)
     x, w = normal(rng, (N, H, W, C), dtype), normal(rng, (3, 3, C, K), dtype)
     assert winograd.suits((3, 3), 1, (C, K), x.dtype)
-    (y, cache), (y_plain, cache_plain) = (ops.conv2d_forward(x, w, 1, pad) for ops in (compiled, plain))
+    (y, cache), (y_plain, cache_plain) = (
+        ops.conv2d_forward(x, w, 1, pad) for ops in (compiled, plain)
+    )
     assert_close(y, y_plain, 9 * C, size_of(x, w))
     dy = normal(rng, y.shape, dtype)
-    (dx, dw), (dx_plain, dw_plain) = compiled.conv2d_backward(dy, cache), plain.conv2d_backward(dy, cache_plain)
+    (dx, dw), (dx_plain, dw_plain) = (
+        compiled.conv2d_backward(dy, cache),
+        plain.conv2d_backward(dy, cache_plain),
+    )
     assert_close(dx, dx_plain, 9 * K, size_of(dy, w))
     assert_close(dw, dw_plain, products(y, w, 1), size_of(dy, x))
 
@@ -146,11 +169,20 @@ def test_batchnorm_equals_numpy(seed, dtype, axes, N, H, C):
         assert_close(a, b, M, scale)
     backward = size_of(dy) * condition
     ours, theirs = compiled.batchnorm_backward(dy, cache), plain.batchnorm_backward(dy, cache_plain)
-    for a, b, scale in zip(ours, theirs, (size_of(gamma, inv_std) * backward, M * backward, M * backward), strict=True):
+    for a, b, scale in zip(
+        ours, theirs, (size_of(gamma, inv_std) * backward, M * backward, M * backward), strict=True
+    ):
         assert_close(a, b, M, scale)
     mean, var = normal(rng, C, dtype), rng.uniform(0.1, 2, C).astype(dtype)
-    ours, theirs = (ops.batchnorm_inference(x, gamma, beta, mean, var, eps) for ops in (compiled, plain))
-    assert_close(ours, theirs, 4, size_of(gamma, 1 / np.sqrt(var)) * (size_of(x) + size_of(mean)) + size_of(beta))
+    ours, theirs = (
+        ops.batchnorm_inference(x, gamma, beta, mean, var, eps) for ops in (compiled, plain)
+    )
+    assert_close(
+        ours,
+        theirs,
+        4,
+        size_of(gamma, 1 / np.sqrt(var)) * (size_of(x) + size_of(mean)) + size_of(beta),
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -160,8 +192,12 @@ def test_variance_survives_a_mean_far_from_zero_and_a_first_image_far_from_the_o
     x[0] += 50
     _, mean, var, _ = compiled.batchnorm_forward(x, np.ones(5, dtype), np.zeros(5, dtype), 1e-5)
     exact = x.astype(np.float64).reshape(-1, 5)
-    np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=math.sqrt(len(exact)) * np.finfo(dtype).eps)
-    np.testing.assert_allclose(var, exact.var(axis=0), rtol=64 * 8 * np.finfo(dtype).eps)  # N = 64 images
+    np.testing.assert_allclose(
+        mean, exact.mean(axis=0), rtol=math.sqrt(len(exact)) * np.finfo(dtype).eps
+    )
+    np.testing.assert_allclose(
+        var, exact.var(axis=0), rtol=64 * 8 * np.finfo(dtype).eps
+    )  # N = 64 images
 
 
 @given(seeds, dtypes, st.lists(sizes, min_size=1, max_size=4))
@@ -176,14 +212,26 @@ def test_relu_equals_numpy_exactly(seed, dtype, shape):
     np.testing.assert_array_equal(results[0], results[1])
 
 
-@given(seeds, dtypes, sizes, sizes, sizes, channels, st.integers(1, 4), st.integers(1, 3), st.integers(0, 2))
+@given(
+    seeds,
+    dtypes,
+    sizes,
+    sizes,
+    sizes,
+    channels,
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(0, 2),
+)
 def test_pooling_equals_numpy(seed, dtype, N, H, W, C, size, stride, pad):
     rng = np.random.default_rng(seed)
     pad = min(pad, size // 2)
     size = min(size, H + 2 * pad, W + 2 * pad)
     pad = min(pad, size // 2)
     x = rng.integers(-3, 3, (N, H, W, C)).astype(dtype)  # equal values: the first one wins
-    (y, cache), (y_plain, cache_plain) = (ops.max_pool_forward(x, size, stride, pad) for ops in (compiled, plain))
+    (y, cache), (y_plain, cache_plain) = (
+        ops.max_pool_forward(x, size, stride, pad) for ops in (compiled, plain)
+    )
     np.testing.assert_array_equal(y, y_plain)
     dy = normal(rng, y.shape, dtype)
     ours, theirs = compiled.max_pool_backward(dy, cache), plain.max_pool_backward(dy, cache_plain)
@@ -237,7 +285,9 @@ def test_inputs_stay_and_results_share_no_memory_with_them_or_with_later_results
         backward(dy * 3, cache)
         for now, then in zip(named, copies, strict=True):
             np.testing.assert_array_equal(now, then, err_msg=name)
-        assert not any(np.shares_memory(b, a) for b in (y, *gradients) for a in (*arrays, later, dy)), name
+        assert not any(
+            np.shares_memory(b, a) for b in (y, *gradients) for a in (*arrays, later, dy)
+        ), name
 
 
 def test_results_do_not_depend_on_how_inputs_lie_in_memory():
@@ -275,9 +325,13 @@ def test_both_backends_refuse_the_same_arguments_in_the_same_words():
 def test_complex_numbers_go_to_numpy():
     rng = np.random.default_rng(0)
     x, w = normal(rng, (2, 5, 5, 3), "complex128"), normal(rng, (3, 3, 3, 2), "complex128") * 1j
-    (y, cache), (y_plain, cache_plain) = (ops.conv2d_forward(x, w, 1, 1) for ops in (compiled, plain))
+    (y, cache), (y_plain, cache_plain) = (
+        ops.conv2d_forward(x, w, 1, 1) for ops in (compiled, plain)
+    )
     np.testing.assert_array_equal(y, y_plain)
-    for ours, theirs in zip(compiled.conv2d_backward(y, cache), plain.conv2d_backward(y, cache_plain), strict=True):
+    for ours, theirs in zip(
+        compiled.conv2d_backward(y, cache), plain.conv2d_backward(y, cache_plain), strict=True
+    ):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -324,28 +378,42 @@ def report():
     for ours, theirs in zip(run(compiled, "float32"), run(plain, "float32"), strict=True):
         digest.update(ours.tobytes())
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * size_of(theirs))
-    told = {"digest": digest.hexdigest(), "vector_bytes": tuning.VECTOR_BYTES, "warm_up_missed_kernels": missed}
+    told = {
+        "digest": digest.hexdigest(),
+        "vector_bytes": tuning.VECTOR_BYTES,
+        "warm_up_missed_kernels": missed,
+    }
     print(json.dumps(told | jit.compilations()))
 
 
 def test_an_edit_of_any_source_of_the_kernels_asks_for_new_machine_code(monkeypatch):
     found, read = {jit.cache_folder.__wrapped__()}, Path.read_bytes
     for edited in ("simd.py", "winograd.py", "numba_ops.py"):
-        monkeypatch.setattr(Path, "read_bytes", lambda path, e=edited: read(path) + b"#" * (path.name == e))
+        monkeypatch.setattr(
+            Path, "read_bytes", lambda path, e=edited: read(path) + b"#" * (path.name == e)
+        )
         found.add(jit.cache_folder.__wrapped__())
     assert len(found) == 4
 
 
 def test_two_processes_never_give_files_of_machine_code_the_same_name():
-    names = [file._data_name(1) for kernel in jit.KERNELS if (file := getattr(kernel._cache, "_cache_file", None))]
+    names = [
+        file._data_name(1)
+        for kernel in jit.KERNELS
+        if (file := getattr(kernel._cache, "_cache_file", None))
+    ]
     assert len(names) == len(jit.KERNELS)
     assert all(re.fullmatch(r".*\.[0-9a-f]{8}-1\.nbc", name) for name in names)
 
 
 def in_process(cache_folder, **environment):
     root = str(Path(__file__).parents[1])
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache_folder), "PYTHONPATH": root} | environment
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
+    environment = (
+        os.environ | {"NUMBA_CACHE_DIR": str(cache_folder), "PYTHONPATH": root} | environment
+    )
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -377,11 +445,16 @@ OTHERS = [("generic", 16)] + [("haswell", 32)] * (platform.machine().lower() in 
 
 @pytest.mark.parametrize(("name", "most_bytes"), OTHERS)
 def test_results_equal_numpy_on_other_processors(tmp_path, name, most_bytes):
-    assert in_process(tmp_path, NUMBA_CPU_NAME=name, NUMBA_NUM_THREADS="2")["vector_bytes"] <= most_bytes
+    assert (
+        in_process(tmp_path, NUMBA_CPU_NAME=name, NUMBA_NUM_THREADS="2")["vector_bytes"]
+        <= most_bytes
+    )
 
 
 @pytest.mark.parametrize("kernels", [[], ["_filter", "_weigh"]])
-def test_one_other_process_helps_from_the_first_kernel_that_is_compiled_to_the_last(monkeypatch, kernels):
+def test_one_other_process_helps_from_the_first_kernel_that_is_compiled_to_the_last(
+    monkeypatch, kernels
+):
     started, finished, popen = [], [], subprocess.Popen
 
     @contextlib.contextmanager
@@ -392,7 +465,9 @@ def test_one_other_process_helps_from_the_first_kernel_that_is_compiled_to_the_l
 
     monkeypatch.setattr(jit, "announce", announce)
     monkeypatch.setattr(jit.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(jit.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    monkeypatch.setattr(
+        jit.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1]
+    )
     with jit.compile_from_both_ends("import threading; threading.Event().wait()"):
         finished += [process.poll() is not None for process in started]
     assert finished == [False] * bool(kernels)
@@ -402,9 +477,13 @@ def test_one_other_process_helps_from_the_first_kernel_that_is_compiled_to_the_l
 def test_the_helper_finds_the_package_as_this_process_does(tmp_path, monkeypatch):
     monkeypatch.setattr(jit.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(jit, "announce", lambda report: contextlib.nullcontext(report("_filter")))
-    monkeypatch.setattr(jit.subprocess.Popen, "terminate", lambda process: None)  # let it come to its end
+    monkeypatch.setattr(
+        jit.subprocess.Popen, "terminate", lambda process: None
+    )  # let it come to its end
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "only_here.py").write_text("from pathlib import Path\nPath(__file__).with_name('seen').touch()\n")
+    (tmp_path / "only_here.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_name('seen').touch()\n"
+    )
     with jit.compile_from_both_ends("import only_here"):
         pass
     assert (tmp_path / "seen").exists()
@@ -412,7 +491,9 @@ def test_the_helper_finds_the_package_as_this_process_does(tmp_path, monkeypatch
 
 def test_threads_are_told_how_to_wait_unless_the_user_said_it(monkeypatch):
     names, seen = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"), []
-    monkeypatch.setattr(jit.numba, "get_num_threads", lambda: seen.append([os.environ.get(name) for name in names]))
+    monkeypatch.setattr(
+        jit.numba, "get_num_threads", lambda: seen.append([os.environ.get(name) for name in names])
+    )
     for name in names:
         monkeypatch.delenv(name, raising=False)
     threads.start_threads()

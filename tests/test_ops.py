@@ -49,7 +49,9 @@ def test_the_first_of_equal_maxima_gets_the_gradient(ops, problem):
     x = np.round(x)  # many ties
     y, cache = ops.max_pool_forward(x, k, stride, pad)
     dy = np.ones_like(y)
-    np.testing.assert_array_equal(ops.max_pool_backward(dy, cache), naive.max_pool_gradient(x, dy, k, stride, pad))
+    np.testing.assert_array_equal(
+        ops.max_pool_backward(dy, cache), naive.max_pool_gradient(x, dy, k, stride, pad)
+    )
 
 
 @given(problem=images(least=2))
@@ -65,7 +67,11 @@ def test_batch_norm_equals_loops(ops, problem):
     close(var, expected_var, M, np.abs(x).max() ** 2)
     close(y, expected_y, M * lost, np.abs(expected_y).max() + np.abs(beta).max())
     dy = rng.standard_normal(x.shape).astype(x.dtype)
-    largest = np.abs(dy).max() * (1 + np.abs(gamma).max() / np.sqrt(expected_var + EPS).min()) * (1 + np.sqrt(M))
+    largest = (
+        np.abs(dy).max()
+        * (1 + np.abs(gamma).max() / np.sqrt(expected_var + EPS).min())
+        * (1 + np.sqrt(M))
+    )
     expected = naive.batchnorm_gradients(x, gamma, dy, EPS)
     for got, want in zip(ops.batchnorm_backward(dy, cache), expected, strict=True):
         close(got, want, M * lost, largest)
@@ -78,7 +84,12 @@ def test_batch_norm_at_inference_uses_the_statistics_it_is_given(ops, problem):
     var = rng.uniform(0.5, 2, x.shape[-1]).astype(x.dtype)
     y = ops.batchnorm_inference(x, gamma, beta, mean, var, EPS)
     expected = gamma * (x.astype(float) - mean) / np.sqrt(var.astype(float) + EPS) + beta
-    close(y, expected, 4, np.abs(gamma).max() * 2 * (np.abs(x).max() + np.abs(mean).max()) + np.abs(beta).max())
+    close(
+        y,
+        expected,
+        4,
+        np.abs(gamma).max() * 2 * (np.abs(x).max() + np.abs(mean).max()) + np.abs(beta).max(),
+    )
 
 
 @given(problem=images())
@@ -96,24 +107,42 @@ def test_global_average_pool_equals_loops(ops, problem):
     x, rng = problem
     N, H, W, C = x.shape
     y, cache = ops.global_avg_pool_forward(x)
-    sums = [[sum(float(x[n, i, j, c]) for i in range(H) for j in range(W)) for c in range(C)] for n in range(N)]
+    sums = [
+        [sum(float(x[n, i, j, c]) for i in range(H) for j in range(W)) for c in range(C)]
+        for n in range(N)
+    ]
     close(y, np.array(sums) / (H * W), H * W, np.abs(x).max())
     dy = rng.standard_normal(y.shape).astype(x.dtype)
     dx = ops.global_avg_pool_backward(dy, cache)
     close(dx, np.repeat(dy, H * W, axis=0).reshape(x.shape) / (H * W), 1)
 
 
-@given(rng=rngs(), dtype=st.sampled_from(DTYPES), N=st.integers(1, 4), C=st.integers(1, 6), K=st.integers(1, 6))
+@given(
+    rng=rngs(),
+    dtype=st.sampled_from(DTYPES),
+    N=st.integers(1, 4),
+    C=st.integers(1, 6),
+    K=st.integers(1, 6),
+)
 def test_linear_equals_loops(ops, rng, dtype, N, C, K):
     x, w, b = (rng.standard_normal(s).astype(dtype) for s in ((N, C), (C, K), K))
     y, cache = ops.linear_forward(x, w, b)
-    expected = np.array([[sum(x[n, c] * float(w[c, k]) for c in range(C)) + b[k] for k in range(K)] for n in range(N)])
+    expected = np.array(
+        [
+            [sum(x[n, c] * float(w[c, k]) for c in range(C)) + b[k] for k in range(K)]
+            for n in range(N)
+        ]
+    )
     close(y, expected, C + 1, np.abs(x).max() * np.abs(w).max() + np.abs(b).max())
     dy = rng.standard_normal(y.shape).astype(dtype)
     dx, dw, db = ops.linear_backward(dy, cache)
     largest = np.abs(dy).max() * max(np.abs(x).max(), np.abs(w).max(), 1)
-    expected_dx = [[sum(float(dy[n, k]) * w[c, k] for k in range(K)) for c in range(C)] for n in range(N)]
-    expected_dw = [[sum(float(dy[n, k]) * x[n, c] for n in range(N)) for k in range(K)] for c in range(C)]
+    expected_dx = [
+        [sum(float(dy[n, k]) * w[c, k] for k in range(K)) for c in range(C)] for n in range(N)
+    ]
+    expected_dw = [
+        [sum(float(dy[n, k]) * x[n, c] for n in range(N)) for k in range(K)] for c in range(C)
+    ]
     expected_db = [sum(float(dy[n, k]) for n in range(N)) for k in range(K)]
     close(dx, np.array(expected_dx), K, largest)
     close(dw, np.array(expected_dw), N, largest)
@@ -121,35 +150,60 @@ def test_linear_equals_loops(ops, rng, dtype, N, C, K):
 
 
 @given(
-    rng=rngs(), dtype=st.sampled_from(DTYPES), N=st.integers(1, 4), K=st.integers(1, 6), size=st.sampled_from([1, 1e3])
+    rng=rngs(),
+    dtype=st.sampled_from(DTYPES),
+    N=st.integers(1, 4),
+    K=st.integers(1, 6),
+    size=st.sampled_from([1, 1e3]),
 )
 def test_cross_entropy_equals_loops_and_never_overflows(ops, rng, dtype, N, K, size):
     logits, labels = (size * rng.standard_normal((N, K))).astype(dtype), rng.integers(0, K, N)
     loss, dlogits = ops.softmax_cross_entropy(logits, labels)
     expected_loss, expected = naive.softmax_cross_entropy(logits, labels)
-    assert abs(loss - expected_loss) <= 4 * np.finfo(dtype).eps * (K + N) * (1 + np.abs(logits).max())
-    close(dlogits, expected, K * (1 + np.abs(logits).max()), 1 / N)  # exp turns an absolute error into a relative one
+    assert abs(loss - expected_loss) <= 4 * np.finfo(dtype).eps * (K + N) * (
+        1 + np.abs(logits).max()
+    )
+    close(
+        dlogits, expected, K * (1 + np.abs(logits).max()), 1 / N
+    )  # exp turns an absolute error into a relative one
 
 
 def calls(ops, rng, dtype="float64"):
     """One call of every op pair: name, forward, its arrays, its other arguments, backward or None."""
     x = rng.standard_normal((2, 5, 6, 3)).astype(dtype)
-    w, c = rng.standard_normal((3, 3, 3, 4)).astype(dtype), rng.standard_normal((4, 3)).astype(dtype)
+    w, c = (
+        rng.standard_normal((3, 3, 3, 4)).astype(dtype),
+        rng.standard_normal((4, 3)).astype(dtype),
+    )
     yield "conv2d", ops.conv2d_forward, (x, w), (2, 1), ops.conv2d_backward
     yield "conv2d 1x1", ops.conv2d_forward, (x, w[:1, :1].copy()), (), ops.conv2d_backward
     yield "batchnorm", ops.batchnorm_forward, (x, c[0], c[1]), (EPS,), ops.batchnorm_backward
-    yield "batchnorm_inference", ops.batchnorm_inference, (x, c[0], c[1], c[2], c[3] ** 2), (EPS,), None
+    yield (
+        "batchnorm_inference",
+        ops.batchnorm_inference,
+        (x, c[0], c[1], c[2], c[3] ** 2),
+        (EPS,),
+        None,
+    )
     yield "relu", ops.relu_forward, (x,), (), ops.relu_backward
     yield "relu of what is positive", ops.relu_forward, (np.abs(x),), (), ops.relu_backward
     yield "max_pool", ops.max_pool_forward, (x,), (3, 2, 1), ops.max_pool_backward
     yield "max_pool of single pixels", ops.max_pool_forward, (x,), (1, 1), ops.max_pool_backward
     yield "global_avg_pool", ops.global_avg_pool_forward, (x,), (), ops.global_avg_pool_backward
-    yield "average of single pixels", ops.global_avg_pool_forward, (x[:, :1, :1],), (), ops.global_avg_pool_backward
+    yield (
+        "average of single pixels",
+        ops.global_avg_pool_forward,
+        (x[:, :1, :1],),
+        (),
+        ops.global_avg_pool_backward,
+    )
     yield "linear", ops.linear_forward, (c, w[0, 0], c[0, :1].repeat(4)), (), ops.linear_backward
 
 
 def outputs(result):
-    return [a for a in (result if isinstance(result, tuple) else (result,)) if isinstance(a, np.ndarray)]
+    return [
+        a for a in (result if isinstance(result, tuple) else (result,)) if isinstance(a, np.ndarray)
+    ]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -190,7 +244,9 @@ def test_backward_may_be_called_twice_on_one_cache(ops, rng):
         if backward:
             y, *_, cache = forward(*arrays, *options)
             dy = rng.standard_normal(y.shape)
-            for a, b in zip(outputs(backward(dy, cache)), outputs(backward(dy, cache)), strict=True):
+            for a, b in zip(
+                outputs(backward(dy, cache)), outputs(backward(dy, cache)), strict=True
+            ):
                 np.testing.assert_array_equal(a, b, name)
 
 
@@ -206,18 +262,39 @@ BAD = {
     "a large kernel": (lambda o: o.conv2d_forward(X[:, :2], W), "does not fit"),
     "stride 0": (lambda o: o.conv2d_forward(X, W, 0), "stride must be an integer of at least 1"),
     "a fractional pad": (lambda o: o.conv2d_forward(X, W, 1, 0.5), "pad must be an integer"),
-    "gamma of other length": (lambda o: o.batchnorm_forward(X, C3[:2], C3, EPS), "gamma must have shape (3,)"),
+    "gamma of other length": (
+        lambda o: o.batchnorm_forward(X, C3[:2], C3, EPS),
+        "gamma must have shape (3,)",
+    ),
     "negative eps": (lambda o: o.batchnorm_forward(X, C3, C3, -1), "eps"),
-    "no statistics": (lambda o: o.batchnorm_inference(X, C3, C3, C3, C3[:1], EPS), "var must have shape"),
+    "no statistics": (
+        lambda o: o.batchnorm_inference(X, C3, C3, C3, C3[:1], EPS),
+        "var must have shape",
+    ),
     "a pool of padding": (lambda o: o.max_pool_forward(X, 2, 1, 2), "windows of padding only"),
     "a vector to average": (lambda o: o.global_avg_pool_forward(C3), "(N, H, W, C)"),
-    "features that do not fit": (lambda o: o.linear_forward(W[0, 0], W[0, 0], np.zeros(4)), "has 4 features"),
+    "features that do not fit": (
+        lambda o: o.linear_forward(W[0, 0], W[0, 0], np.zeros(4)),
+        "has 4 features",
+    ),
     "a label too large": (lambda o: o.softmax_cross_entropy(Z, np.array([0, 3])), "labels[1] is 3"),
-    "a negative label": (lambda o: o.softmax_cross_entropy(Z, np.array([-1, 0])), "labels[0] is -1"),
+    "a negative label": (
+        lambda o: o.softmax_cross_entropy(Z, np.array([-1, 0])),
+        "labels[0] is -1",
+    ),
     "labels of floats": (lambda o: o.softmax_cross_entropy(Z, np.zeros(2)), "integers"),
-    "too few labels": (lambda o: o.softmax_cross_entropy(Z, np.array([0])), "labels must have shape (2,)"),
-    "dy of another shape": (lambda o: o.conv2d_backward(X, o.conv2d_forward(X, W)[-1]), "shape (2, 3, 4, 4)"),
-    "dy that would broadcast": (lambda o: o.relu_backward(X[:1], o.relu_forward(X)[-1]), "dy must have shape"),
+    "too few labels": (
+        lambda o: o.softmax_cross_entropy(Z, np.array([0])),
+        "labels must have shape (2,)",
+    ),
+    "dy of another shape": (
+        lambda o: o.conv2d_backward(X, o.conv2d_forward(X, W)[-1]),
+        "shape (2, 3, 4, 4)",
+    ),
+    "dy that would broadcast": (
+        lambda o: o.relu_backward(X[:1], o.relu_forward(X)[-1]),
+        "dy must have shape",
+    ),
 }
 
 
@@ -255,7 +332,9 @@ def test_every_backend_has_the_ops_of_the_contract(ops):
 
 def test_backends_have_the_same_public_functions():
     def public(ops):
-        found = {n: f for n, f in vars(ops).items() if inspect.isfunction(f) and not n.startswith("_")}
+        found = {
+            n: f for n, f in vars(ops).items() if inspect.isfunction(f) and not n.startswith("_")
+        }
         return {signature(f) for f in found.values() if f.__module__.startswith("minires.ops")}
 
     names = {backend: public(get_ops(backend)) for backend in BACKENDS}

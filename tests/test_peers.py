@@ -44,7 +44,9 @@ def array(t):
 def agree(ours, theirs, tolerance=TIGHT):
     assert ours.shape == theirs.shape
     scale = np.abs(theirs).max()
-    assert np.abs(ours - theirs).max() <= tolerance * max(scale, 1e-300), np.abs(ours - theirs).max() / scale
+    assert np.abs(ours - theirs).max() <= tolerance * max(scale, 1e-300), (
+        np.abs(ours - theirs).max() / scale
+    )
 
 
 @pytest.fixture(params=BACKENDS, scope="module")
@@ -72,7 +74,11 @@ def test_batch_norm(ops, problem):
     gamma, beta = rng.standard_normal((2, x.shape[-1]))
     y, _, _, cache = ops.batchnorm_forward(x, gamma, beta, 1e-2)
     dy = rng.standard_normal(x.shape)
-    tx, tg, tb = tensor(x, True), torch.tensor(gamma, requires_grad=True), torch.tensor(beta, requires_grad=True)
+    tx, tg, tb = (
+        tensor(x, True),
+        torch.tensor(gamma, requires_grad=True),
+        torch.tensor(beta, requires_grad=True),
+    )
     ty = F.batch_norm(tx, None, None, tg, tb, training=True, eps=1e-2)
     ty.backward(tensor(dy))
     agree(y, array(ty))
@@ -155,7 +161,8 @@ def test_float32_gradients_are_exact_to_the_rounding_of_their_sums(backend):
         x, labels = batch(16, seed)
         x32 = x.astype("float32")
         if all(
-            np.array_equal(a, b) for a, b in zip(signs(double, x32.astype("float64")), signs(single, x32), strict=True)
+            np.array_equal(a, b)
+            for a, b in zip(signs(double, x32.astype("float64")), signs(single, x32), strict=True)
         ):
             break
     else:
@@ -163,8 +170,14 @@ def test_float32_gradients_are_exact_to_the_rounding_of_their_sums(backend):
     twin = torch_twin.as_torch(double)
     torch_loss(twin, x32.astype("float64"), labels)
     ours = gradients(single, x32, labels)[1]
-    errors = [np.linalg.norm(ours[n] - e) / np.linalg.norm(e) for n, e in torch_twin.gradients(double, twin).items()]
-    depth, terms = 20, x[..., 0].size  # every layer sums N H W terms, whose roundings add up as a random walk
+    errors = [
+        np.linalg.norm(ours[n] - e) / np.linalg.norm(e)
+        for n, e in torch_twin.gradients(double, twin).items()
+    ]
+    depth, terms = (
+        20,
+        x[..., 0].size,
+    )  # every layer sums N H W terms, whose roundings add up as a random walk
     assert max(errors) <= depth * np.sqrt(terms) * np.finfo(np.float32).eps
 
 
@@ -179,7 +192,9 @@ def trajectory(net, steps, lr):
         torch_sgd.step()
         sgd.step(gradients(net, x, labels)[1], lr)
     theirs = torch_twin.parameters(net, twin)
-    return max(np.abs(p - theirs[n]).max() / np.abs(theirs[n]).max() for n, p in net.parameters().items())
+    return max(
+        np.abs(p - theirs[n]).max() / np.abs(theirs[n]).max() for n, p in net.parameters().items()
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

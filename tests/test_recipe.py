@@ -29,9 +29,19 @@ from minires.train.loop import DivergenceError, Interrupted, initial_net, train
 # ------------------------------------------------------------------------------------------------- written out again
 
 
-def test_two_steps_and_their_evaluation_are_those_of_the_paper_written_out(shapes, tmp_path, monkeypatch):
+def test_two_steps_and_their_evaluation_are_those_of_the_paper_written_out(
+    shapes, tmp_path, monkeypatch
+):
     config = Config(
-        "plain8", "shapes10", 2, batch_size=4, weight_decay=0.01, seed=1, eval_every=2, eval_images=16, bn_images=24
+        "plain8",
+        "shapes10",
+        2,
+        batch_size=4,
+        weight_decay=0.01,
+        seed=1,
+        eval_every=2,
+        eval_images=16,
+        bn_images=24,
     )
 
     def in_float64(config):
@@ -44,7 +54,10 @@ def test_two_steps_and_their_evaluation_are_those_of_the_paper_written_out(shape
     run = read_run(train(config, tmp_path, shapes))
     state = checkpoint.load_weights(tmp_path)
 
-    net, mean = plain(8, rng=stream(1, "weights", 0)).astype("float64"), shapes.train_images.mean(axis=0)
+    net, mean = (
+        plain(8, rng=stream(1, "weights", 0)).astype("float64"),
+        shapes.train_images.mean(axis=0),
+    )
     w, order = net.parameters(), stream(1, "order", 0).permutation(96)
     v = {name: np.zeros_like(a) for name, a in w.items()}
 
@@ -63,11 +76,15 @@ def test_two_steps_and_their_evaluation_are_those_of_the_paper_written_out(shape
         assert line["loss"] == pytest.approx(loss, rel=1e-5)  # images are rounded to float32
         assert line["error"] == (logits.argmax(axis=1) != shapes.train_labels[rows]).mean()
     for name, a in w.items():
-        np.testing.assert_allclose(state[name], a, rtol=1e-4, atol=1e-5 * abs(a).max(), err_msg=name)
+        np.testing.assert_allclose(
+            state[name], a, rtol=1e-4, atol=1e-5 * abs(a).max(), err_msg=name
+        )
 
     chosen = stream(1, "evaluation", 0).permutation(96)
     response = layer_outputs(net, prepared(chosen[:24]))["conv"]
-    np.testing.assert_allclose(state["bn.running_mean"], response.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        state["bn.running_mean"], response.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-5
+    )
     net.load_state(state)
     for name, x, labels in (
         ("train", prepared(chosen[24:40]), shapes.train_labels[chosen[24:40]]),
@@ -81,13 +98,20 @@ def test_two_steps_and_their_evaluation_are_those_of_the_paper_written_out(shape
 
 def test_the_defaults_are_the_papers():
     c = Config("resnet20", "CIFAR-10", 64_000)
-    assert (c.batch_size, c.lr, c.momentum, c.weight_decay, c.augment) == (128, 0.1, 0.9, 1e-4, True)
+    assert (c.batch_size, c.lr, c.momentum, c.weight_decay, c.augment) == (
+        128,
+        0.1,
+        0.9,
+        1e-4,
+        True,
+    )
     assert c.warmup_lr is None
 
 
 def test_what_was_registered_before_the_runs_stays_as_it_was():
     registered = {
-        name: (t.iterations, t.batch_size, t.lr, t.warmup_lr, t.augment, t.margin) for name, t in TIERS.items()
+        name: (t.iterations, t.batch_size, t.lr, t.warmup_lr, t.augment, t.margin)
+        for name, t in TIERS.items()
     }
     assert registered == {
         "quick": (280, 64, 0.01, None, False, 10),
@@ -96,7 +120,12 @@ def test_what_was_registered_before_the_runs_stays_as_it_was():
         "paper": (64_000, 128, 0.1, None, True, 1),
     }
     measured = {name: (t.eval_images, t.evaluations) for name, t in TIERS.items()}
-    assert measured == {"quick": (512, 2), "lesson": (2_000, 5), "quarter": (5_000, 16), "paper": (10_000, 32)}
+    assert measured == {
+        "quick": (512, 2),
+        "lesson": (2_000, 5),
+        "quarter": (5_000, 16),
+        "paper": (10_000, 32),
+    }
 
 
 def test_a_run_is_evaluated_at_its_end_wherever_that_is(tiny, shapes, tmp_path):
@@ -136,21 +165,31 @@ def errors(monkeypatch):
     return play
 
 
-def test_warm_up_does_not_come_back_when_the_error_rises_again(tiny, shapes, tmp_path, monkeypatch, errors):
+def test_warm_up_does_not_come_back_when_the_error_rises_again(
+    tiny, shapes, tmp_path, monkeypatch, errors
+):
     monkeypatch.setattr(loop, "SMOOTHING", 1.0)
     rates = errors(0.9, 0.9, 0.7, 0.9)
     train(replace(tiny, net="plain8", warmup_lr=0.01), tmp_path, shapes)
     assert rates == [0.01, 0.01, 0.01, 0.1, 0.1, 0.1]
 
 
-def test_warm_up_ends_by_the_running_error_which_begins_with_guessing(tiny, shapes, tmp_path, errors):
+def test_warm_up_ends_by_the_running_error_which_begins_with_guessing(
+    tiny, shapes, tmp_path, errors
+):
     rates = errors(0.7)
-    train(replace(tiny, net="plain8", iterations=40, eval_every=40, warmup_lr=0.01), tmp_path, shapes)
-    first = next(k for k in range(100) if 0.7 + 0.2 * 0.98**k < 0.8)  # 0.9 at first, a fiftieth of the way each step
+    train(
+        replace(tiny, net="plain8", iterations=40, eval_every=40, warmup_lr=0.01), tmp_path, shapes
+    )
+    first = next(
+        k for k in range(100) if 0.7 + 0.2 * 0.98**k < 0.8
+    )  # 0.9 at first, a fiftieth of the way each step
     assert rates == [0.01] * first + [0.1] * (40 - first)
 
 
-def test_a_stopped_run_takes_up_its_warm_up_its_means_and_its_clock(tiny, shapes, tmp_path, monkeypatch, errors):
+def test_a_stopped_run_takes_up_its_warm_up_its_means_and_its_clock(
+    tiny, shapes, tmp_path, monkeypatch, errors
+):
     monkeypatch.setattr(loop, "SMOOTHING", 1.0)
     monkeypatch.setattr(loop, "LINES", 2)  # a line for three iterations
     rates = errors(0.7, 0.9)
@@ -180,7 +219,9 @@ def test_everything_is_on_the_disk_before_it_replaces_anything(tiny, shapes, tmp
         if stat.S_ISDIR(status.st_mode):
             done.append("folder")
         else:
-            (name,) = (path.name for path in tmp_path.iterdir() if path.stat().st_ino == status.st_ino)
+            (name,) = (
+                path.name for path in tmp_path.iterdir() if path.stat().st_ino == status.st_ino
+            )
             done.append(f"{name} of {status.st_size}")
 
     def replace_file(source, target):
@@ -190,7 +231,9 @@ def test_everything_is_on_the_disk_before_it_replaces_anything(tiny, shapes, tmp
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace_file)
     train(replace(tiny, net="plain8", iterations=1), tmp_path, shapes)
-    metrics, saved = ((tmp_path / name).stat().st_size for name in ("metrics.jsonl", checkpoint.NAME))
+    metrics, saved = (
+        (tmp_path / name).stat().st_size for name in ("metrics.jsonl", checkpoint.NAME)
+    )
     folder = [] if sys.platform == "win32" else ["folder"]  # which has no handle for one
     part = f".{checkpoint.NAME}.part"
     assert done[-3 - len(folder) :] == [
@@ -211,7 +254,9 @@ def asked(monkeypatch, shapes, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data.shapes10, "dataset", lambda **_: shapes)
     monkeypatch.setattr(
-        train_commands, "run_one", lambda config, folder, found, quiet: seen.append((config, folder, quiet))
+        train_commands,
+        "run_one",
+        lambda config, folder, found, quiet: seen.append((config, folder, quiet)),
     )
     monkeypatch.setattr(options, "prepare", lambda *_: None)  # nothing is compiled
     monkeypatch.setattr(experiment, "show", lambda *_: None)
@@ -236,7 +281,10 @@ def test_every_option_of_train_reaches_the_recipe(run_cli, asked):
 
 
 def test_every_option_of_degradation_reaches_the_recipe(run_cli, asked, shapes):
-    assert run_cli("degradation", *OPTIONS, "--depths", "8,14", "--shortcut", "C", "--seeds", 2)[0] == 0
+    assert (
+        run_cli("degradation", *OPTIONS, "--depths", "8,14", "--shortcut", "C", "--seeds", 2)[0]
+        == 0
+    )
     assert asked[0][:6] == (
         ["plain8", "plain14", "resnet8C", "resnet14C"], 2, replace(RECIPE, net="plain20"), Path("here"), shapes, True,
     )  # fmt: skip
@@ -255,7 +303,9 @@ def test_train_without_options_is_the_papers_recipe(run_cli, asked):
 
 def test_an_experiment_warms_nets_of_110_layers_up(tiny, shapes, tmp_path, monkeypatch):
     trained = {}
-    monkeypatch.setattr(degradation, "train", lambda config, *_: trained.update({config.net: config.warmup_lr}))
+    monkeypatch.setattr(
+        degradation, "train", lambda config, *_: trained.update({config.net: config.warmup_lr})
+    )
     degradation.run(["plain8", "resnet110"], 1, tiny, tmp_path, shapes, quiet=True)
     assert trained == {"plain8": None, "resnet110": 0.01}
     assert read_record(tmp_path / "resnet110-seed0")["config"]["warmup_lr"] == 0.01
@@ -270,7 +320,9 @@ def test_more_test_images_than_there_are_is_refused(tiny, shapes, tmp_path):
         train(replace(tiny, eval_images=40), tmp_path, shapes)
 
 
-def test_a_divergence_that_only_the_evaluation_meets_names_the_rate_that_was_used(tiny, shapes, tmp_path):
+def test_a_divergence_that_only_the_evaluation_meets_names_the_rate_that_was_used(
+    tiny, shapes, tmp_path
+):
     config = replace(tiny, net="plain8", iterations=1, lr=0.1, warmup_lr=1e30)
     with pytest.raises(DivergenceError, match=r"it was 1e\+30"):
         train(config, tmp_path, shapes)

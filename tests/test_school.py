@@ -65,7 +65,12 @@ def test_every_bug_fails_its_exercise_and_is_named(bug, name):
 
 @pytest.mark.parametrize(
     ("bug", "most"),
-    [("kernel-not-flipped", 4), ("no-variance-path", 3), ("padding-of-zeros", 4), ("labels-of-all-rows", 4)],
+    [
+        ("kernel-not-flipped", 4),
+        ("no-variance-path", 3),
+        ("padding-of-zeros", 4),
+        ("labels-of-all-rows", 4),
+    ],
 )
 def test_what_fails_is_shrunk_to_a_few_numbers_and_still_named(bug, most):
     bug = next(b for b in ZOO if b.name == bug)
@@ -97,7 +102,9 @@ def test_a_stub_of_a_backward_says_what_the_cache_holds():
 def relu(body, tmp_path, name="relu_backward"):
     """Report on a relu_backward with this body."""
     file = tmp_path / f"{name}.py"
-    file.write_text(f"import numpy as np\n\n\ndef relu_backward(dy, cache):\n    (positive,) = cache\n    {body}\n")
+    file.write_text(
+        f"import numpy as np\n\n\ndef relu_backward(dy, cache):\n    (positive,) = cache\n    {body}\n"
+    )
     return file
 
 
@@ -136,7 +143,9 @@ def test_a_solution_passes_with_exit_code_0(tmp_path, run_cli):
     assert (code, "relu_backward: passed" in out) == (0, True)
 
 
-def test_of_a_file_with_two_exercises_the_one_it_is_named_after_is_graded(tmp_path, run_cli, monkeypatch):
+def test_of_a_file_with_two_exercises_the_one_it_is_named_after_is_graded(
+    tmp_path, run_cli, monkeypatch
+):
     monkeypatch.setattr(grading, "EXAMPLES", 5)
     file = relu("return dy * positive", tmp_path)
     file.write_text(file.read_text() + "\n\ndef relu_forward(x):\n    raise NotImplementedError\n")
@@ -151,7 +160,10 @@ def test_of_a_file_with_two_exercises_the_one_it_is_named_after_is_graded(tmp_pa
     ("cache", "message"),
     [
         (lambda x: x > 0, "The cache, last of what is returned, must be a tuple, got ndarray."),
-        (lambda x: (x >= 0,), "What is returned is right, but the backward makes a wrong gradient of this cache.\ndx"),
+        (
+            lambda x: (x >= 0,),
+            "What is returned is right, but the backward makes a wrong gradient of this cache.\ndx",
+        ),
     ],
     ids=["no tuple", "x >= 0"],
 )
@@ -175,12 +187,20 @@ def test_the_file_at_the_path_is_what_is_imported(tmp_path, run_cli):
     right, wrong = tmp_path / "a", tmp_path / "b"
     right.mkdir()
     wrong.mkdir()
-    files = [relu("return dy * positive", right), relu("return dy * (dy>0)  ", wrong)]  # of the same length
+    files = [
+        relu("return dy * positive", right),
+        relu("return dy * (dy>0)  ", wrong),
+    ]  # of the same length
     codes = [run_cli("exercise", "check", file)[0] for file in files]
     assert codes == [0, 1]
     relu("return dy * (dy>0)  ", right)
     assert run_cli("exercise", "check", files[0])[0] == 1
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b", "relu_backward.py", "relu_backward.py"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [
+        "a",
+        "b",
+        "relu_backward.py",
+        "relu_backward.py",
+    ]
 
 
 def test_checking_leaves_the_library_alone(tmp_path, run_cli):
@@ -201,7 +221,9 @@ def test_a_file_that_cannot_be_imported_fails_with_the_line(tmp_path, run_cli):
     (b"import sys\nsys.exit(0)\n", "SystemExit: 0"),
     ("def relu_backward(dy, cache):\n    return dy\n".encode("utf-16"), "Error: "),
 ])  # fmt: skip
-def test_a_file_that_ends_the_program_or_is_no_text_has_not_passed(content, reason, tmp_path, run_cli):
+def test_a_file_that_ends_the_program_or_is_no_text_has_not_passed(
+    content, reason, tmp_path, run_cli
+):
     file = tmp_path / "relu_backward.py"
     file.write_bytes(content)
     code, out, _ = run_cli("exercise", "check", file)
@@ -271,7 +293,11 @@ def test_a_report_reads_well_in_a_notebook():
 
 
 def test_a_failing_case_can_be_pasted():
-    report = school.check(attrgetter("conv2d_backward")(next(b for b in ZOO if b.name == "kernel-not-flipped").plant()))
+    report = school.check(
+        attrgetter("conv2d_backward")(
+            next(b for b in ZOO if b.name == "kernel-not-flipped").plant()
+        )
+    )
     case = report.message.split("\n\n")[1]
     values = {"np": np}
     exec("\n".join(line.strip() for line in case.splitlines()), values)
@@ -284,7 +310,9 @@ def test_the_list_has_every_exercise_and_every_op_of_the_contract_is_one(run_cli
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == list(EXERCISES)
     ops = [name for name in vars(numpy_ops) if name.endswith(("_forward", "_backward"))]
-    assert set(ops) | {"im2col", "col2im", "batchnorm_inference", "softmax_cross_entropy"} <= set(EXERCISES)
+    assert set(ops) | {"im2col", "col2im", "batchnorm_inference", "softmax_cross_entropy"} <= set(
+        EXERCISES
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- the hunt
@@ -300,10 +328,14 @@ def test_a_hunted_bug_is_found_by_the_gradient_checker_and_not_named(rng, tmp_pa
     exec(text, space)
     x, gamma, beta = rng.standard_normal((3, 4, 4, 2)), *rng.uniform(0.5, 2, (2, 2))
     with pytest.raises(GradientError):
-        check_op(get_ops("numpy").batchnorm_forward, space["batchnorm_backward"], x, gamma, beta, 1e-5)
+        check_op(
+            get_ops("numpy").batchnorm_forward, space["batchnorm_backward"], x, gamma, beta, 1e-5
+        )
     code, out, _ = run_cli("exercise", "hunt", "batchnorm_backward", "--seed", 1, "--reveal")
     assert (code, bug.says in out) == (0, True)
-    assert run_cli("exercise", "hunt", "batchnorm_backward", "--seed", 1, "--into", tmp_path)[0] == 0
+    assert (
+        run_cli("exercise", "hunt", "batchnorm_backward", "--seed", 1, "--into", tmp_path)[0] == 0
+    )
     file = tmp_path / "hunt_batchnorm_backward_1.py"
     assert run_cli("exercise", "check", file)[0] == 1
     file.write_text(file.read_text().replace(bug.source(), inspect.getsource(chosen.reference)))

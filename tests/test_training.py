@@ -32,7 +32,10 @@ def final_state(folder):
 
 
 def metrics(folder):
-    return [{k: v for k, v in m.items() if k != "seconds"} for m in run_folder.read_lines(folder / "metrics.jsonl")]
+    return [
+        {k: v for k, v in m.items() if k != "seconds"}
+        for m in run_folder.read_lines(folder / "metrics.jsonl")
+    ]
 
 
 def assert_same_end(a, b):
@@ -46,7 +49,9 @@ def assert_same_end(a, b):
 
 @pytest.fixture(scope="module")
 def unstopped(tmp_path_factory, shapes):
-    config = Config("resnet8", "shapes10", 6, batch_size=4, eval_every=3, eval_images=16, bn_images=16)
+    config = Config(
+        "resnet8", "shapes10", 6, batch_size=4, eval_every=3, eval_images=16, bn_images=16
+    )
     return train(config, tmp_path_factory.mktemp("unstopped"), shapes)
 
 
@@ -59,7 +64,10 @@ def test_a_network_learns_sixteen_images_by_heart(shapes):
     net = resnet(8)
     sgd, mean = SGD(net.parameters()), per_pixel_mean(shapes.train_images)
     x = (shapes.train_images[:16] - mean) / 255
-    losses = [train_step(net, sgd, x.astype("float32"), shapes.train_labels[:16], 0.05)[0] for _ in range(40)]
+    losses = [
+        train_step(net, sgd, x.astype("float32"), shapes.train_labels[:16], 0.05)[0]
+        for _ in range(40)
+    ]
     assert losses[0] > 2
     assert losses[-1] < 0.01
 
@@ -72,11 +80,15 @@ def test_a_run_folder_holds_config_metrics_and_checkpoint(unstopped, shapes):
     lines = metrics(unstopped)
     assert [m["iteration"] for m in lines if m["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
     assert [m["iteration"] for m in lines if m["kind"] == "eval"] == [3, 6]
-    assert all(0 <= m[f"{s}_error"] <= 1 for m in lines if m["kind"] == "eval" for s in ("train", "test"))
+    assert all(
+        0 <= m[f"{s}_error"] <= 1 for m in lines if m["kind"] == "eval" for s in ("train", "test")
+    )
     assert position(unstopped) == 6
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(unstopped, tiny, shapes, tmp_path):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
+    unstopped, tiny, shapes, tmp_path
+):
     assert_same_end(train(tiny, tmp_path / "a", shapes), unstopped)
     other = final_state(train(replace(tiny, seed=1), tmp_path / "b", shapes))[0]
     assert not np.array_equal(other["net/conv.w"], final_state(unstopped)[0]["net/conv.w"])
@@ -89,7 +101,9 @@ def test_evaluation_does_not_change_the_training(unstopped, tiny, shapes, tmp_pa
             np.testing.assert_array_equal(often[name], value, name)
 
 
-def test_with_no_images_for_it_evaluation_uses_the_moving_averages(unstopped, tiny, shapes, tmp_path):
+def test_with_no_images_for_it_evaluation_uses_the_moving_averages(
+    unstopped, tiny, shapes, tmp_path
+):
     moving = final_state(train(replace(tiny, bn_images=0, eval_every=1), tmp_path, shapes))[0]
     recomputed = final_state(unstopped)[0]
     np.testing.assert_array_equal(moving["net/conv.w"], recomputed["net/conv.w"])
@@ -97,11 +111,15 @@ def test_with_no_images_for_it_evaluation_uses_the_moving_averages(unstopped, ti
 
 
 def test_a_finished_run_is_left_as_it_is(unstopped, tiny, shapes):
-    before = {p.name: p.stat().st_mtime_ns for p in unstopped.iterdir() if p.suffix == ".safetensors"}
+    before = {
+        p.name: p.stat().st_mtime_ns for p in unstopped.iterdir() if p.suffix == ".safetensors"
+    }
     seen = []
     train(tiny, unstopped, shapes, seen.append)
     assert seen == []
-    assert {p.name: p.stat().st_mtime_ns for p in unstopped.iterdir() if p.suffix == ".safetensors"} == before
+    assert {
+        p.name: p.stat().st_mtime_ns for p in unstopped.iterdir() if p.suffix == ".safetensors"
+    } == before
 
 
 # ---------------------------------------------------------------------------------------------------------- crashes
@@ -154,7 +172,9 @@ loop.train(config, Path(sys.argv[1]), data, lambda p: print(p.iteration, flush=T
 def test_killed_at_twenty_random_instants_a_run_ends_with_the_same_bits(tmp_path):
     rng, kills, runs = np.random.default_rng(20), 0, [tmp_path / "run 0"]
     whole = tmp_path / "whole"
-    subprocess.run([sys.executable, "-c", KILLED, str(whole)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-c", KILLED, str(whole)], check=True, stdout=subprocess.DEVNULL
+    )
     while kills < 20:
         command = [sys.executable, "-c", KILLED, str(runs[-1])]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -169,11 +189,15 @@ def test_killed_at_twenty_random_instants_a_run_ends_with_the_same_bits(tmp_path
                 assert process.returncode == 0
                 runs.append(tmp_path / f"run {len(runs)}")  # it came to its end: kill another one
     for run in runs:
-        subprocess.run([sys.executable, "-c", KILLED, str(run)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-c", KILLED, str(run)], check=True, stdout=subprocess.DEVNULL
+        )
         assert_same_end(run, whole)
 
 
-def test_ctrl_c_saves_says_how_to_go_on_and_the_rest_gives_the_same_bits(unstopped, tiny, shapes, tmp_path):
+def test_ctrl_c_saves_says_how_to_go_on_and_the_rest_gives_the_same_bits(
+    unstopped, tiny, shapes, tmp_path
+):
     def press(progress):
         if progress.iteration == 2:
             signal.raise_signal(signal.SIGINT)
@@ -260,7 +284,9 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_serves(
     path = stopped_run(tiny, shapes, tmp_path)
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
-    path.write_bytes({"cut": content[:-500], "empty": b"", "rubbish": b"x" * 1000}.get(damage, bytes(content)))
+    path.write_bytes(
+        {"cut": content[:-500], "empty": b"", "rubbish": b"x" * 1000}.get(damage, bytes(content))
+    )
     with pytest.warns(UserWarning, match="going on from the one before"):
         train(tiny, tmp_path, shapes)
     assert_same_end(tmp_path, unstopped)
@@ -276,7 +302,9 @@ def test_with_no_whole_checkpoint_the_run_is_refused_and_kept(tiny, shapes, tmp_
     assert (tmp_path / "metrics.jsonl").read_bytes() == lines
 
 
-def test_metrics_of_a_run_whose_checkpoint_is_gone_are_kept(unstopped, tiny, shapes, tmp_path, saves_always):
+def test_metrics_of_a_run_whose_checkpoint_is_gone_are_kept(
+    unstopped, tiny, shapes, tmp_path, saves_always
+):
     kept = []
     for name in ("metrics.previous.jsonl", "metrics.previous1.jsonl"):
         stopped_run(tiny, shapes, tmp_path)
@@ -294,7 +322,9 @@ def test_a_finished_run_without_its_checkpoint_is_left_as_it_is(tiny, shapes, tm
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != ".lock"}
     train(tiny, tmp_path, shapes, lambda progress: pytest.fail("it trained again"))
     assert position(tmp_path) == tiny.iterations
-    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != ".lock"} == before
+    assert {
+        path: path.read_bytes() for path in tmp_path.iterdir() if path.name != ".lock"
+    } == before
 
 
 def test_a_file_that_windows_holds_for_a_moment_is_replaced_after_it(tmp_path, monkeypatch):
@@ -371,8 +401,12 @@ def test_a_damaged_config_is_refused(unstopped, tiny, shapes, tmp_path):
             train(tiny, tmp_path, shapes)
 
 
-@pytest.mark.parametrize("change", [{"lr": 0.05}, {"net": "plain8"}, {"iterations": 7}, {"seed": 3}])
-def test_a_folder_of_another_recipe_is_refused_and_says_what_differs(change, unstopped, tiny, shapes):
+@pytest.mark.parametrize(
+    "change", [{"lr": 0.05}, {"net": "plain8"}, {"iterations": 7}, {"seed": 3}]
+)
+def test_a_folder_of_another_recipe_is_refused_and_says_what_differs(
+    change, unstopped, tiny, shapes
+):
     with pytest.raises(InputError, match=f"holds another run: {next(iter(change))}"):
         train(replace(tiny, **change), unstopped, shapes)
 
@@ -384,7 +418,10 @@ def test_a_folder_of_other_data_is_refused(unstopped, tiny, shapes):
 
 
 def test_a_locked_folder_is_refused_and_free_again_afterwards(unstopped, tiny, shapes):
-    with run_folder.locked(unstopped), pytest.raises(InputError, match=f"in use by process {os.getpid()}"):
+    with (
+        run_folder.locked(unstopped),
+        pytest.raises(InputError, match=f"in use by process {os.getpid()}"),
+    ):
         train(tiny, unstopped, shapes)
     train(tiny, unstopped, shapes)
 
@@ -403,7 +440,9 @@ def test_a_full_disk_is_one_message_and_loses_nothing(
         return real(*args)
 
     monkeypatch.setattr(os, failing, full)
-    with pytest.raises(InputError, match=r"cannot write .*No space left on device.*recorded before is whole"):
+    with pytest.raises(
+        InputError, match=r"cannot write .*No space left on device.*recorded before is whole"
+    ):
         train(tiny, tmp_path, shapes)
     monkeypatch.setattr(os, failing, real)
     assert checkpoint.load(tmp_path)[1]["iteration"] >= 1
@@ -442,7 +481,9 @@ def test_a_diverging_run_names_step_and_layer_and_advises(tiny, shapes, tmp_path
     assert position(tmp_path) == tiny.iterations
 
 
-def test_a_record_without_its_checkpoint_is_not_given_to_another_recipe(tiny, shapes, tmp_path, saves_always):
+def test_a_record_without_its_checkpoint_is_not_given_to_another_recipe(
+    tiny, shapes, tmp_path, saves_always
+):
     stopped_run(tiny, shapes, tmp_path)
     for path in tmp_path.glob("checkpoint*"):
         path.unlink()
@@ -471,8 +512,12 @@ def test_nan_in_a_weight_is_traced_to_it(tiny, shapes, tmp_path, monkeypatch):
 # --------------------------------------------------------------------------------------------------------- recipe
 
 
-def test_warm_up_lasts_until_the_training_error_is_below_80_percent(tiny, shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "train_step", lambda net, sgd, x, y, lr: (1.0, 0.7 if len(rates) > 2 else 0.9))
+def test_warm_up_lasts_until_the_training_error_is_below_80_percent(
+    tiny, shapes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        step, "train_step", lambda net, sgd, x, y, lr: (1.0, 0.7 if len(rates) > 2 else 0.9)
+    )
     monkeypatch.setattr(loop, "SMOOTHING", 1.0)
     rates = []
     train(replace(tiny, warmup_lr=0.01), tmp_path, shapes, lambda p: rates.append(p.lr))

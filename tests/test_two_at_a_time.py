@@ -16,9 +16,13 @@ from minires.train.loop import train
 from minires.train.progress import Progress, bar, follower
 
 
-def test_two_nets_train_at_a_time_and_end_with_the_bits_that_they_have_alone(tiny, shapes, tmp_path):
+def test_two_nets_train_at_a_time_and_end_with_the_bits_that_they_have_alone(
+    tiny, shapes, tmp_path
+):
     base = replace(tiny, backend="numba")
-    together = degradation.run(["plain8", "resnet8", "resnet14"], 1, base, tmp_path / "together", shapes, quiet=True)
+    together = degradation.run(
+        ["plain8", "resnet8", "resnet14"], 1, base, tmp_path / "together", shapes, quiet=True
+    )
     for folder in together:
         net = read_record(folder)["config"]["net"]
         train(replace(base, net=net), tmp_path / net, shapes)
@@ -36,7 +40,9 @@ def given(monkeypatch):
     return threads
 
 
-def test_the_longest_runs_are_paired_first_and_share_the_threads(given, tiny, shapes, tmp_path, monkeypatch):
+def test_the_longest_runs_are_paired_first_and_share_the_threads(
+    given, tiny, shapes, tmp_path, monkeypatch
+):
     barrier, met = threading.Barrier(2), []
 
     def stand_in(config, *_):
@@ -44,16 +50,24 @@ def test_the_longest_runs_are_paired_first_and_share_the_threads(given, tiny, sh
         met.append(config.net)
 
     monkeypatch.setattr(degradation, "train", stand_in)
-    degradation.run(["plain8", "resnet8", "plain14", "resnet14"], 1, tiny, tmp_path, shapes, quiet=True)
+    degradation.run(
+        ["plain8", "resnet8", "plain14", "resnet14"], 1, tiny, tmp_path, shapes, quiet=True
+    )
     assert set(met[:2]) == {"plain14", "resnet14"}
     assert 2 in given
     assert set(given) <= {2, 4}
 
 
-def test_of_equal_depths_the_residual_net_whose_step_takes_longer_comes_first(tiny, shapes, tmp_path, monkeypatch):
+def test_of_equal_depths_the_residual_net_whose_step_takes_longer_comes_first(
+    tiny, shapes, tmp_path, monkeypatch
+):
     came = []
-    monkeypatch.setattr(together, "_train_together", lambda todo, *_: came.extend(c.net for c, _ in todo))
-    degradation.run(["plain8", "plain14", "resnet8", "resnet14"], 1, tiny, tmp_path, shapes, quiet=True)
+    monkeypatch.setattr(
+        together, "_train_together", lambda todo, *_: came.extend(c.net for c, _ in todo)
+    )
+    degradation.run(
+        ["plain8", "plain14", "resnet8", "resnet14"], 1, tiny, tmp_path, shapes, quiet=True
+    )
     assert came == ["resnet14", "plain14", "resnet8", "plain8"]
 
 
@@ -63,7 +77,9 @@ def test_a_run_that_is_alone_takes_all_threads(given, tiny, shapes, tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_where_threads_cannot_be_shared_nets_train_one_by_one(backend, tiny, shapes, tmp_path, monkeypatch):
+def test_where_threads_cannot_be_shared_nets_train_one_by_one(
+    backend, tiny, shapes, tmp_path, monkeypatch
+):
     trained, workers = [], []
 
     def pool(number):
@@ -73,8 +89,12 @@ def test_where_threads_cannot_be_shared_nets_train_one_by_one(backend, tiny, sha
     monkeypatch.setattr(degradation, "ThreadPoolExecutor", pool)
     monkeypatch.setattr(degradation, "train", lambda config, *_: trained.append(config.net))
     monkeypatch.setattr("minires.ops.compiled.threads.threads_to_share", lambda: 0)
-    monkeypatch.setattr("numba.set_num_threads", lambda n: pytest.fail("the number of threads was changed"))
-    degradation.run(["plain8", "resnet8"], 1, replace(tiny, backend=backend), tmp_path, shapes, quiet=True)
+    monkeypatch.setattr(
+        "numba.set_num_threads", lambda n: pytest.fail("the number of threads was changed")
+    )
+    degradation.run(
+        ["plain8", "resnet8"], 1, replace(tiny, backend=backend), tmp_path, shapes, quiet=True
+    )
     assert workers == [1]
     assert sorted(trained) == ["plain8", "resnet8"]
 
@@ -90,12 +110,16 @@ def test_ctrl_c_saves_what_is_going_and_the_same_call_goes_on(tiny, shapes, tmp_
 
     with pytest.raises(loop.Interrupted, match="stopped"):
         degradation.run(["plain8", "resnet8"], 1, base, tmp_path, shapes, quiet=True, report=press)
-    assert any(0 < run_folder.position(tmp_path / f"{net}-seed0") < 40 for net in ("plain8", "resnet8"))
+    assert any(
+        0 < run_folder.position(tmp_path / f"{net}-seed0") < 40 for net in ("plain8", "resnet8")
+    )
     folders = degradation.run(["plain8", "resnet8"], 1, base, tmp_path, shapes, quiet=True)
     assert [run_folder.position(folder) for folder in folders] == [40, 40]
 
 
-def test_a_run_that_diverges_asks_the_one_beside_it_to_save_and_stop(tiny, shapes, tmp_path, monkeypatch):
+def test_a_run_that_diverges_asks_the_one_beside_it_to_save_and_stop(
+    tiny, shapes, tmp_path, monkeypatch
+):
     started = threading.Barrier(2)
 
     def stand_in(config, folder, data, report, stop):
@@ -116,7 +140,15 @@ def test_an_error_of_the_report_stops_all_runs(tiny, shapes, tmp_path):
         raise ValueError("of the report")
 
     with pytest.raises(ValueError, match="of the report"):
-        degradation.run(["plain8", "resnet8"], 1, replace(tiny, iterations=40), tmp_path, shapes, True, report=report)
+        degradation.run(
+            ["plain8", "resnet8"],
+            1,
+            replace(tiny, iterations=40),
+            tmp_path,
+            shapes,
+            True,
+            report=report,
+        )
     assert run_folder.position(tmp_path / "resnet8-seed0") < 40
 
 

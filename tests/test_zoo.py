@@ -38,7 +38,12 @@ KILLER = {
     "global_avg_pool_backward": (test_gradients.test_global_average_pool, NUMPY),
     "linear_backward": (test_gradients.test_linear, NUMPY),
     "softmax_cross_entropy": LOSS,
-    "ResidualBlock.forward": (test_gradients.test_layer, "residual block, same shape", "numpy", "rng"),
+    "ResidualBlock.forward": (
+        test_gradients.test_layer,
+        "residual block, same shape",
+        "numpy",
+        "rng",
+    ),
     "ResidualBlock.backward": BLOCK,
     "ZeroPadShortcut.backward": (test_gradients.test_layer, "option A", "numpy", "rng"),
     "SGD.step": STEPS,
@@ -48,10 +53,22 @@ KILLER = {
         test_networks.test_evaluation_of_an_image_does_not_depend_on_its_neighbours,
         "rng",
     ),
-    "biased-running-variance": (test_networks.test_running_statistics_follow_with_the_unbiased_variance, "rng"),
-    "running-momentum-swapped": (test_networks.test_running_statistics_follow_with_the_unbiased_variance, "rng"),
-    "evaluation-overwrites-the-cache": (test_networks.test_evaluation_between_forward_and_backward_does_no_harm, "rng"),
-    "cache-used-twice": (test_networks.test_backward_without_a_training_forward_names_the_layer, "rng"),
+    "biased-running-variance": (
+        test_networks.test_running_statistics_follow_with_the_unbiased_variance,
+        "rng",
+    ),
+    "running-momentum-swapped": (
+        test_networks.test_running_statistics_follow_with_the_unbiased_variance,
+        "rng",
+    ),
+    "evaluation-overwrites-the-cache": (
+        test_networks.test_evaluation_between_forward_and_backward_does_no_harm,
+        "rng",
+    ),
+    "cache-used-twice": (
+        test_networks.test_backward_without_a_training_forward_names_the_layer,
+        "rng",
+    ),
 }
 
 
@@ -59,7 +76,9 @@ def release(monkeypatch, bug, module):
     """Put the function of a copied module into the library itself, and wherever a test holds it, for one test."""
     owner, _, name = bug.function.rpartition(".")
     original, replacement = (attrgetter(bug.function)(m) for m in (home(bug.where), module))
-    monkeypatch.setattr(attrgetter(owner)(home(bug.where)) if owner else home(bug.where), name, replacement)
+    monkeypatch.setattr(
+        attrgetter(owner)(home(bug.where)) if owner else home(bug.where), name, replacement
+    )
     for tests in (test_gradients, test_networks, test_ops, test_optim):
         for held in [key for key, value in vars(tests).items() if value is original]:
             monkeypatch.setattr(tests, held, replacement)
@@ -68,7 +87,9 @@ def release(monkeypatch, bug, module):
 def run(monkeypatch, test, *arguments):
     """Run a test of the suite; one of a property at the same examples each time, and without shrinking."""
     if hasattr(test, "hypothesis"):
-        quick = settings(max_examples=50, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
+        quick = settings(
+            max_examples=50, derandomize=True, deadline=None, database=None, phases=[Phase.generate]
+        )
         monkeypatch.setattr(test, "_hypothesis_internal_use_settings", quick)
     with np.errstate(all="ignore"):
         test(*(np.random.default_rng(0) if a == "rng" else a for a in arguments))

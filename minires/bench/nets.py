@@ -27,7 +27,10 @@ from minires.optim import SGD
 from minires.runs.provenance import provenance
 from minires.text import columns
 
-PEERS = {"torch": ("torch channels_last", "torch contiguous"), "torch.compile": ("torch.compile channels_last",)}
+PEERS = {
+    "torch": ("torch channels_last", "torch contiguous"),
+    "torch.compile": ("torch.compile channels_last",),
+}
 
 
 @dataclass
@@ -57,12 +60,18 @@ def contenders(backends: Sequence[str], peers: Sequence[str]) -> list[str]:
             if name not in known:
                 raise InputError(f"{kind} must be one of {', '.join(known)}, got {name!r}")
     if not backends and not peers:
-        raise InputError(f"expected a backend or a peer to time, got none; backends are {', '.join(BACKENDS)}")
+        raise InputError(
+            f"expected a backend or a peer to time, got none; backends are {', '.join(BACKENDS)}"
+        )
     return [*backends, *(name for peer in peers for name in PEERS[peer])]
 
 
 def bench(
-    nets: Sequence[str], names: Sequence[str], rounds: int, batch_size: int, report: Callable[[str], None]
+    nets: Sequence[str],
+    names: Sequence[str],
+    rounds: int,
+    batch_size: int,
+    report: Callable[[str], None],
 ) -> list[Timing]:
     """Time every contender at every network, `rounds` rounds in turn.
 
@@ -85,10 +94,16 @@ def bench(
     """
     titles = [by_name(net).title for net in nets]
     if any(title.startswith("imagenet") for title in titles):
-        raise InputError(f"expected networks for 32x32 images, got {', '.join(titles)}; ImageNet's are not timed")
+        raise InputError(
+            f"expected networks for 32x32 images, got {', '.join(titles)}; ImageNet's are not timed"
+        )
     if rounds < 1 or batch_size < 2:
-        raise InputError(f"expected at least one round and a batch of two, got {rounds} and {batch_size}")
-    return [timing for net in titles for timing in _bench_net(net, names, rounds, batch_size, report)]
+        raise InputError(
+            f"expected at least one round and a batch of two, got {rounds} and {batch_size}"
+        )
+    return [
+        timing for net in titles for timing in _bench_net(net, names, rounds, batch_size, report)
+    ]
 
 
 def _bench_net(
@@ -113,11 +128,17 @@ def _bench_net(
 
 def _batch(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    return rng.standard_normal((batch_size, 32, 32, 3)).astype(np.float32), rng.integers(0, 10, batch_size)
+    return rng.standard_normal((batch_size, 32, 32, 3)).astype(np.float32), rng.integers(
+        0, 10, batch_size
+    )
 
 
 def _net_steps(net: str, name: str, batch_size: int) -> Steps:
-    return _torch_steps(net, name, batch_size) if name.startswith("torch") else _steps(net, name, batch_size)
+    return (
+        _torch_steps(net, name, batch_size)
+        if name.startswith("torch")
+        else _steps(net, name, batch_size)
+    )
 
 
 def _steps(name: str, backend: str, batch_size: int) -> Steps:
@@ -153,7 +174,9 @@ def _watch(layer: Layer, spent: dict[str, float]) -> None:
 
         return run
 
-    vars(layer).update(forward=timed("forward", layer.forward), backward=timed("backward", layer.backward))
+    vars(layer).update(
+        forward=timed("forward", layer.forward), backward=timed("backward", layer.backward)
+    )
 
 
 def _torch_steps(name: str, how: str, batch_size: int) -> Steps:
@@ -166,7 +189,9 @@ def _torch_steps(name: str, how: str, batch_size: int) -> Steps:
     twin.to(memory_format=layout)
     sgd = torch.optim.SGD(twin.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     images, numbers = _batch(batch_size)
-    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(memory_format=layout)
+    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(
+        memory_format=layout
+    )
     labels = torch.from_numpy(numbers)
     model: Any = torch.compile(twin) if "compile" in how else twin
 
@@ -202,9 +227,21 @@ def table(timings: Sequence[Timing], peak: float) -> str:
     head += ["inference images/s", "range", "first step s", "peak MB"]
     lines = [head]
     for t in timings:
-        flops = 2 * macs(by_name(t.net)) * 3 / np.median(t.train) * t.batch_size / 1e9  # forward, dx and dw
-        cells = [t.net, t.contender, *_rate(t.train, t.batch_size), f"{flops:.0f}", f"{100 * flops / peak:.0f} %"]
-        cells += [*_rate(t.inference, t.batch_size), f"{t.first_step:.1f}", f"{t.peak_megabytes:.0f}"]
+        flops = (
+            2 * macs(by_name(t.net)) * 3 / np.median(t.train) * t.batch_size / 1e9
+        )  # forward, dx and dw
+        cells = [
+            t.net,
+            t.contender,
+            *_rate(t.train, t.batch_size),
+            f"{flops:.0f}",
+            f"{100 * flops / peak:.0f} %",
+        ]
+        cells += [
+            *_rate(t.inference, t.batch_size),
+            f"{t.first_step:.1f}",
+            f"{t.peak_megabytes:.0f}",
+        ]
         lines.append(cells)
     return columns(lines, left=2)
 
@@ -223,10 +260,16 @@ def kinds_table(timings: Sequence[Timing]) -> str:
         for kind, seconds in listed:
             if seconds < 0.005 * whole:
                 continue
-            lines.append([t.net, t.contender, kind, f"{1e3 * seconds:.1f}", f"{100 * seconds / whole:.0f} %"])
+            lines.append(
+                [t.net, t.contender, kind, f"{1e3 * seconds:.1f}", f"{100 * seconds / whole:.0f} %"]
+            )
     return columns(lines, left=3)
 
 
 def record(timings: Sequence[Timing], peak: float) -> dict[str, Any]:
     """Everything measured, with machine and versions, as JSON values."""
-    return {"provenance": provenance(), "matrix_product_gflops": peak, "timings": [asdict(t) for t in timings]}
+    return {
+        "provenance": provenance(),
+        "matrix_product_gflops": peak,
+        "timings": [asdict(t) for t in timings],
+    }

@@ -22,7 +22,9 @@ EPS = 1e-5
 CONTENDERS = ("numba", *PEERS["torch"])
 
 
-def bench(rounds: int, batch_size: int, report: Callable[[str], None]) -> dict[str, dict[str, list[float]]]:
+def bench(
+    rounds: int, batch_size: int, report: Callable[[str], None]
+) -> dict[str, dict[str, list[float]]]:
     """Time each pass in turn with each contender.
 
     Parameters
@@ -42,13 +44,17 @@ def bench(rounds: int, batch_size: int, report: Callable[[str], None]) -> dict[s
         If there is no round, or Numba or PyTorch is missing.
     """
     if rounds < 1 or batch_size < 1:
-        raise InputError(f"expected at least one round and one image, got {rounds} and {batch_size}")
+        raise InputError(
+            f"expected at least one round and one image, got {rounds} and {batch_size}"
+        )
     with ExitStack() as stack:
         pipes = {name: stack.enter_context(worker(_steps, name, batch_size)) for name in CONTENDERS}
         for name, pipe in pipes.items():
             report(f"ops, {name}: first steps")
             ask(pipe, "start")
-        seconds: dict[str, dict[str, list[float]]] = {name: {c: [] for c in CONTENDERS} for name in _passes()}
+        seconds: dict[str, dict[str, list[float]]] = {
+            name: {c: [] for c in CONTENDERS} for name in _passes()
+        }
         for i in range(rounds):
             report(f"ops: round {i + 1} of {rounds}")
             for name in _passes():
@@ -68,7 +74,9 @@ def _steps(name: str, batch_size: int) -> Steps:
     found: Steps = {}
     for C, H in STAGES:
         rng = np.random.default_rng(0)
-        x, dy = (rng.standard_normal((batch_size, H, H, C), np.float32) for _ in range(2))  # apart, as in a network
+        x, dy = (
+            rng.standard_normal((batch_size, H, H, C), np.float32) for _ in range(2)
+        )  # apart, as in a network
         w = rng.standard_normal((3, 3, C, C), np.float32)
         found |= {f"{kind} {C}@{H}x{H}": step for kind, step in make(name, x, w, dy).items()}
     return found
@@ -99,7 +107,9 @@ def _torch_stage(how: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> Step
     torch.set_grad_enabled(False)
 
     def tensor(a: np.ndarray, *axes: int) -> Any:
-        return torch.from_numpy(np.ascontiguousarray(a.transpose(axes))).contiguous(memory_format=layout)
+        return torch.from_numpy(np.ascontiguousarray(a.transpose(axes))).contiguous(
+            memory_format=layout
+        )
 
     image, filters, gradient = tensor(x, 0, 3, 1, 2), tensor(w, 3, 2, 0, 1), tensor(dy, 0, 3, 1, 2)
     gamma, beta, mean, var = torch.ones(4, x.shape[3])
@@ -108,14 +118,26 @@ def _torch_stage(how: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> Step
 
     def backward(*wanted: bool) -> Any:
         return aten.convolution_backward(
-            gradient, image, filters, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (*wanted, False)
+            gradient,
+            image,
+            filters,
+            None,
+            (1, 1),
+            (1, 1),
+            (1, 1),
+            False,
+            (0, 0),
+            1,
+            (*wanted, False),
         )
 
     return {
         "conv forward": lambda: torch.nn.functional.conv2d(image, filters, padding=1),
         "conv dx": lambda: backward(True, False),
         "conv dw": lambda: backward(False, True),
-        "batch norm forward": lambda: aten.native_batch_norm(image, gamma, beta, mean, var, True, 0.1, EPS),
+        "batch norm forward": lambda: aten.native_batch_norm(
+            image, gamma, beta, mean, var, True, 0.1, EPS
+        ),
         "batch norm backward": lambda: aten.native_batch_norm_backward(
             gradient, image, gamma, mean, var, batch_mean, inv_std, True, EPS, (True, True, True)
         ),
@@ -129,7 +151,13 @@ def table(seconds: dict[str, dict[str, list[float]]]) -> str:
     lines = [["pass", *(f"{c} ms" for c in CONTENDERS), "ours against the better PyTorch"]]
     for name, times in seconds.items():
         medians = [float(np.median(times[c])) for c in CONTENDERS]
-        lines.append([name, *(_milliseconds(times[c]) for c in CONTENDERS), f"{min(medians[1:]) / medians[0]:.2f}x"])
+        lines.append(
+            [
+                name,
+                *(_milliseconds(times[c]) for c in CONTENDERS),
+                f"{min(medians[1:]) / medians[0]:.2f}x",
+            ]
+        )
     return columns(lines, left=1)
 
 

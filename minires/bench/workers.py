@@ -12,7 +12,9 @@ from typing import Any
 from minires.errors import InputError
 
 Steps = dict[str, Callable[[], Any]]
-ROUND_SECONDS = 1.0  # a contender's turn takes about this long: each of its steps is repeated to fill its part
+ROUND_SECONDS = (
+    1.0  # a contender's turn takes about this long: each of its steps is repeated to fill its part
+)
 
 
 # ------------------------------------------------------------------------------------------------------------ workers
@@ -41,7 +43,9 @@ def ask(pipe: Any, question: str) -> Any:
             pipe.send(question)
         answer = pipe.recv()
     except (EOFError, ConnectionResetError):
-        raise InputError(f"the process that answers {question!r} ended; run it alone to see why") from None
+        raise InputError(
+            f"the process that answers {question!r} ended; run it alone to see why"
+        ) from None
     if isinstance(answer, str):
         raise InputError(answer)
     return answer
@@ -59,13 +63,17 @@ def _serve(pipe: Any, make: Callable[..., Steps], arguments: tuple) -> None:
                 answer: Any = time_of(steps[timed[0]], 1)
                 for name in timed:
                     steps[name]()  # the first one of each is slower
-                    repeats[name] = max(1, round(ROUND_SECONDS / len(timed) / time_of(steps[name], 1)))
+                    repeats[name] = max(
+                        1, round(ROUND_SECONDS / len(timed) / time_of(steps[name], 1))
+                    )
             elif question == "memory":
                 answer = peak_megabytes()
             elif question == "kinds":
                 answer = steps["kinds"]() if "kinds" in steps else {}
             else:
-                steps[question]()  # not counted: it may pay for threads and caches of the contender before
+                steps[
+                    question
+                ]()  # not counted: it may pay for threads and caches of the contender before
                 answer = time_of(steps[question], repeats[question])
             pipe.send(answer)
     except EOFError:
@@ -86,9 +94,13 @@ def peak_megabytes() -> float:
     """Largest memory this process has held; 0 where the system does not tell."""
     if sys.platform == "win32":
         return 0.0
-    if sys.platform == "linux":  # where getrusage begins with the largest memory of the process that started this one
+    if (
+        sys.platform == "linux"
+    ):  # where getrusage begins with the largest memory of the process that started this one
         with open("/proc/self/status", encoding="utf-8") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / (1 << 10)  # kB
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / (
+                1 << 10
+            )  # kB
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -11,22 +11,34 @@ from minires.cli.options import say
 from minires.data import cifar10, cifar10_install, shapes10
 from minires.lab import plots
 
-data_app = typer.Typer(help="Get CIFAR-10, or look at shapes10.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(
+    help="Get CIFAR-10, or look at shapes10.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @data_app.command("cifar10")
 def data_cifar10(
-    source: Annotated[Path | None, typer.Option("--from", help="A tarball or folder you have.")] = None,
-    into: Annotated[Path | None, typer.Option(help="Folder to put it in [default: the cache folder].")] = None,
-    trust: Annotated[bool, typer.Option(help="Take --from even if its hash is not the official one.")] = False,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A tarball or folder you have.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Folder to put it in [default: the cache folder].")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option(help="Take --from even if its hash is not the official one.")
+    ] = False,
 ) -> None:
     """Download CIFAR-10 (170 MB, checked by SHA-256), or take a copy that you have.
 
     Example: minires data cifar10 --from ~/Downloads/cifar-10-binary.tar.gz
     """
-    folder = cifar10_install.install(source, into, trust) if source else cifar10_install.download(into)
+    folder = (
+        cifar10_install.install(source, into, trust) if source else cifar10_install.download(into)
+    )
     found = cifar10.read(folder, trust)
-    say(f"{found.name} is in {folder}: {len(found.train_images):,} training and {len(found.test_images):,} test images")
+    say(
+        f"{found.name} is in {folder}: {len(found.train_images):,} training and {len(found.test_images):,} test images"
+    )
 
 
 @data_app.command("shapes10")

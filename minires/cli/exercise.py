@@ -12,7 +12,9 @@ import typer
 from minires.errors import quoted
 from minires.school import exercises
 
-app = typer.Typer(help="Write an op yourself, or find a bug.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Write an op yourself, or find a bug.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.command("list")
@@ -65,7 +67,9 @@ def hunt(
     """
     chosen, bug = exercises.quarry(name, seed)
     if reveal:
-        typer.echo(f"{chosen.name}, {bug.name}: right, but {bug.says}.\n  right: {bug.old}\n  wrong: {bug.new}")
+        typer.echo(
+            f"{chosen.name}, {bug.name}: right, but {bug.says}.\n  right: {bug.old}\n  wrong: {bug.new}"
+        )
         return
     file = exercises.write(exercises.hidden(chosen, bug), folder / f"hunt_{chosen.name}_{seed}.py")
     typer.echo(f"One line of {file} is wrong; its first lines say how to look. Stuck? {bug.hint}")

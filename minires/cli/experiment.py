@@ -34,20 +34,36 @@ WATCH_SECONDS = 5.0
 
 def degradation_command(
     tier: Annotated[str, typer.Option(help=f"Size: {SIZES}.")] = "quick",
-    iterations: Annotated[int | None, typer.Option(help="Steps for each net, if not those of the tier.")] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Steps for each net, if not those of the tier.")
+    ] = None,
     depths: Annotated[str | None, typer.Option(help="Depths of the nets [default: 20,56].")] = None,
-    shortcut: Annotated[str | None, typer.Option(help="Their shortcuts: A, B or C [default: A].")] = None,
-    nets: Annotated[str | None, typer.Option(help="Nets by name instead, such as plain20,resnet32B.")] = None,
+    shortcut: Annotated[
+        str | None, typer.Option(help="Their shortcuts: A, B or C [default: A].")
+    ] = None,
+    nets: Annotated[
+        str | None, typer.Option(help="Nets by name instead, such as plain20,resnet32B.")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Repeat with seeds 0 .. K-1.", metavar="K")] = 1,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
-    out: Annotated[Path | None, typer.Option(help="Folder [default: runs/degradation-DATA-ITERATIONS].")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate, if not the tier's; without its warm-up.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder [default: runs/degradation-DATA-ITERATIONS].")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate, if not the tier's; without its warm-up.")
+    ] = None,
     warmup_lr: WarmupOption = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, if not as many as the tier's.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images a step, if not as many as the tier's.")
+    ] = None,
     augment: AugmentOption = None,
-    eval_images: Annotated[int | None, typer.Option(help="Images for errors, if not as many as the tier's.")] = None,
-    eval_every: Annotated[int | None, typer.Option(help="Iterations between evaluations, if not the tier's.")] = None,
+    eval_images: Annotated[
+        int | None, typer.Option(help="Images for errors, if not as many as the tier's.")
+    ] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(help="Iterations between evaluations, if not the tier's.")
+    ] = None,
     moving_average: MovingOption = False,
     backend: BackendOption = None,
     quiet: QuietOption = False,
@@ -62,13 +78,21 @@ def degradation_command(
     Example: minires degradation --tier lesson --seeds 3
     """
     if nets is not None and (depths or shortcut):
-        raise InputError(f"expected either --nets or --depths and --shortcut, got both: --nets {nets}")
+        raise InputError(
+            f"expected either --nets or --depths and --shortcut, got both: --nets {nets}"
+        )
     asked = depths.split(",") if depths else degradation.DEPTHS
-    names = degradation.nets(asked, shortcut or "A") if nets is None else list(filter(str.strip, nets.split(",")))
+    names = (
+        degradation.nets(asked, shortcut or "A")
+        if nets is None
+        else list(filter(str.strip, nets.split(",")))
+    )
     for name in names:
         by_name(name)
     if seeds < 1 or not names:
-        raise InputError(f"expected at least one net and one seed, got --nets {nets!r} --seeds {seeds}")
+        raise InputError(
+            f"expected at least one net and one seed, got --nets {nets!r} --seeds {seeds}"
+        )
     found = load(dataset, data)
     base = presets.base_config(
         found,
@@ -100,7 +124,9 @@ def print_claims(folders: list[Path], compute: bool = False, data: Path | None =
 
 def claims_command(
     folders: FoldersArgument,
-    compute: Annotated[bool, typer.Option("--all", help="Compute (v) and (vi) too; about a minute.")] = False,
+    compute: Annotated[
+        bool, typer.Option("--all", help="Compute (v) and (vi) too; about a minute.")
+    ] = False,
     data: DataOption = None,
 ) -> None:
     """Check what the program claims of an experiment; exit code 1 if a claim does not hold.
@@ -124,9 +150,15 @@ def show(folders: list[Path], figure: Path) -> None:
 
 def plot(
     folders: FoldersArgument,
-    kind: Annotated[str, typer.Option(help="errors (by iteration), depth (errors by it) or layers.")] = "errors",
-    out: Annotated[Path | None, typer.Option(help="File; .png, .svg or .pdf [default: KIND.png].")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Draw anew every 5 seconds until the runs are done.")] = False,
+    kind: Annotated[
+        str, typer.Option(help="errors (by iteration), depth (errors by it) or layers.")
+    ] = "errors",
+    out: Annotated[
+        Path | None, typer.Option(help="File; .png, .svg or .pdf [default: KIND.png].")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Draw anew every 5 seconds until the runs are done.")
+    ] = False,
 ) -> None:
     """Draw recorded runs and print their table.
 
@@ -153,7 +185,9 @@ def plot(
 
 def report_command(
     folders: FoldersArgument,
-    out: Annotated[Path | None, typer.Option(help="File [default: report.html in the first folder].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File [default: report.html in the first folder].")
+    ] = None,
 ) -> None:
     """Write figures, tables, claims and provenance of recorded runs to one HTML page that needs nothing else.
 

@@ -43,7 +43,9 @@ def main() -> None:
     try:
         app()
     except (InputError, MemoryError, OSError) as e:
-        more = "; ask for less, such as a smaller --batch-size" if isinstance(e, MemoryError) else ""
+        more = (
+            "; ask for less, such as a smaller --batch-size" if isinstance(e, MemoryError) else ""
+        )
         typer.echo(f"error: {e}{more}", err=True)
         sys.exit(2)
     except Interrupted as e:

@@ -44,7 +44,9 @@ def train_command(
     seed: Annotated[int, typer.Option(help="Decides weights, order, crops and flips.")] = 0,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
-    out: Annotated[Path | None, typer.Option(help="Folder [default: runs/NET-DATA-ITERATIONS-seedK].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder [default: runs/NET-DATA-ITERATIONS-seedK].")
+    ] = None,
     lr: LrOption = 0.1,
     warmup_lr: WarmupOption = None,
     batch_size: BatchOption = 128,

@@ -100,10 +100,14 @@ def load(name: str = "auto", folder: str | Path | None = None) -> Dataset:
         damaged.
     """
     if name not in NAMES:
-        raise InputError(f"expected a data set named {', '.join(NAMES)}, but came {name!r}; choose one of these")
+        raise InputError(
+            f"expected a data set named {', '.join(NAMES)}, but came {name!r}; choose one of these"
+        )
     if name.startswith("shapes10"):
         if folder:
-            raise InputError(f"{name} is drawn and reads no folder, but came {folder}; drop --data or choose cifar10")
+            raise InputError(
+                f"{name} is drawn and reads no folder, but came {folder}; drop --data or choose cifar10"
+            )
         return shapes10.dataset(fresh=name == "shapes10-fresh")
     found = find_cifar10(folder)
     if found:

@@ -92,7 +92,12 @@ def batch_indices(seed: int, iteration: int, batch_size: int, n: int) -> np.ndar
 
 
 def training_batch(
-    dataset: Dataset, mean: np.ndarray, seed: int, iteration: int, batch_size: int, augment: bool = True
+    dataset: Dataset,
+    mean: np.ndarray,
+    seed: int,
+    iteration: int,
+    batch_size: int,
+    augment: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Prepare the input of one training step.

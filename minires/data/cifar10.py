@@ -28,7 +28,12 @@ PIXELS = 3 * 32 * 32
 BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
 FILES = {BINARY: tuple(f"{stem}.bin" for stem in STEMS), PYTHON: STEMS}
 SEAL = "official.sha256"  # the hash of the content, left by `install` beside what came from official bytes
-EXTRAS = ("batches.meta.txt", "batches.meta", "readme.html", SEAL)  # not needed, or not believed in a tarball
+EXTRAS = (
+    "batches.meta.txt",
+    "batches.meta",
+    "readme.html",
+    SEAL,
+)  # not needed, or not believed in a tarball
 PYTHON_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -62,7 +67,10 @@ def layout_folder(folder: Path) -> Path | None:
 
 
 def _layout(folder: Path) -> str | None:
-    return next((layout for layout, files in FILES.items() if any((folder / f).is_file() for f in files)), None)
+    return next(
+        (layout for layout, files in FILES.items() if any((folder / f).is_file() for f in files)),
+        None,
+    )
 
 
 class _Unpickler(pickle.Unpickler):
@@ -80,7 +88,9 @@ class _Unpickler(pickle.Unpickler):
         }
         if (module, name) not in allowed:
             found = f"{module}.{name} in it, which could run anything"
-            raise _refusal(self.path, "a pickle of NumPy arrays only", found, f"do not use this file, {AGAIN}")
+            raise _refusal(
+                self.path, "a pickle of NumPy arrays only", found, f"do not use this file, {AGAIN}"
+            )
         return allowed[module, name]
 
 
@@ -98,10 +108,14 @@ def _python_file(path: Path, trust: bool) -> tuple[np.ndarray, np.ndarray]:
     except InputError:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise _refusal(path, "a pickled CIFAR-10 batch", f"{type(error).__name__}: {error}") from error
+        raise _refusal(
+            path, "a pickled CIFAR-10 batch", f"{type(error).__name__}: {error}"
+        ) from error
     right_pixels = pixels.dtype == np.uint8 and pixels.shape == (RECORDS, PIXELS)
     if not right_pixels or labels.shape != (RECORDS,) or labels.dtype.kind != "i":
-        raise _refusal(path, f"pixels uint8 ({RECORDS}, {PIXELS}) and labels int64 ({RECORDS},)", found)
+        raise _refusal(
+            path, f"pixels uint8 ({RECORDS}, {PIXELS}) and labels int64 ({RECORDS},)", found
+        )
     return pixels, labels
 
 
@@ -111,7 +125,9 @@ def _binary_file(path: Path, trust: bool) -> tuple[np.ndarray, np.ndarray]:
     size, expected = path.stat().st_size, RECORDS * record
     if size != expected:
         side = f"it ends in record {size // record}" if size < expected else "it goes on after that"
-        raise _refusal(path, f"{RECORDS} records of {record} bytes = {expected} bytes", f"{size}: {side}")
+        raise _refusal(
+            path, f"{RECORDS} records of {record} bytes = {expected} bytes", f"{size}: {side}"
+        )
     rows = np.fromfile(path, np.uint8).reshape(RECORDS, record)
     return rows[:, 1:], rows[:, 0]
 
@@ -141,7 +157,9 @@ def read(folder: Path, trust: bool = False) -> Dataset:
     folder = Path(folder)
     layout = _layout(folder)
     if layout is None:
-        raise _refusal(folder, f"{', '.join(FILES[BINARY])}, or the same without .bin", "none of them")
+        raise _refusal(
+            folder, f"{', '.join(FILES[BINARY])}, or the same without .bin", "none of them"
+        )
     load_file = _binary_file if layout == BINARY else _python_file
     N = len(STEMS) * RECORDS
     images, labels = np.empty((N, 32, 32, 3), np.uint8), np.empty(N, np.int64)
@@ -152,15 +170,21 @@ def read(folder: Path, trust: bool = False) -> Dataset:
         try:
             pixels, labels[part] = load_file(path, trust)
         except OSError as error:
-            raise _refusal(path, "a readable file", error, "check the file and its permissions") from error
+            raise _refusal(
+                path, "a readable file", error, "check the file and its permissions"
+            ) from error
         bad = np.flatnonzero((labels[part] < 0) | (labels[part] >= len(CLASSES)))
         if len(bad):
             raise _refusal(path, f"a label in 0..9 in record {bad[0]}", labels[part][bad[0]])
         images[part] = pixels.reshape(RECORDS, 3, 32, 32).transpose(0, 2, 3, 1)
     cut = N - RECORDS
-    found = Dataset(OFFICIAL, images[:cut], labels[:cut], images[cut:], labels[cut:], CLASSES, str(folder))
+    found = Dataset(
+        OFFICIAL, images[:cut], labels[:cut], images[cut:], labels[cut:], CLASSES, str(folder)
+    )
     seal = folder / SEAL
-    if (layout == PYTHON and not trust) or (seal.is_file() and seal.read_bytes().strip() == found.sha256.encode()):
+    if (layout == PYTHON and not trust) or (
+        seal.is_file() and seal.read_bytes().strip() == found.sha256.encode()
+    ):
         return found
     return replace(found, name=COPIES.get(found.sha256, UNKNOWN))
 

@@ -60,7 +60,12 @@ def _unpack(tarball: Path, into: Path) -> Path:
                     continue
                 if not member.isreg() or name in seen or name not in wanted.keys() | ignored:
                     expected = f"the regular files of {BINARY} or {PYTHON}, each once"
-                    raise _refusal(tarball, expected, f"member {member.name!r}", f"do not use this tarball, {AGAIN}")
+                    raise _refusal(
+                        tarball,
+                        expected,
+                        f"member {member.name!r}",
+                        f"do not use this tarball, {AGAIN}",
+                    )
                 seen.add(name)
                 if name in ignored:
                     continue
@@ -72,7 +77,9 @@ def _unpack(tarball: Path, into: Path) -> Path:
                 (into / wanted[name]).mkdir(exist_ok=True)
                 (into / name).write_bytes(content.read(limit))
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        raise _refusal(tarball, "a whole tarball of CIFAR-10", f"{type(error).__name__}: {error}") from error
+        raise _refusal(
+            tarball, "a whole tarball of CIFAR-10", f"{type(error).__name__}: {error}"
+        ) from error
     folder = layout_folder(into)
     if folder is None:
         raise _refusal(tarball, f"the files of {BINARY} or {PYTHON}", "none of them")
@@ -104,21 +111,33 @@ def install(source: Path, into: Path | None = None, trust: bool = False) -> Path
     """
     source, into = Path(source), Path(into) if into else cifar10.cache_folder()
     if not source.exists():
-        raise _refusal(source, "a tarball or a folder of CIFAR-10", "nothing there", "check the path")
+        raise _refusal(
+            source, "a tarball or a folder of CIFAR-10", "nothing there", "check the path"
+        )
     try:
         with _workplace(into) as work:
             official = False
             if source.is_dir():
                 folder = layout_folder(source)
                 if folder is None:
-                    raise _refusal(source, f"{BINARY} or {PYTHON}, or a folder that holds one", "neither")
+                    raise _refusal(
+                        source, f"{BINARY} or {PYTHON}, or a folder that holds one", "neither"
+                    )
             else:
                 sha256 = pooch.file_hash(str(source), alg="sha256")
                 official = sha256 in SHA256.values()
                 if not trust and not official:
                     advice = f"{AGAIN}, or, if you know where it comes from, add --trust"
-                    raise _refusal(source, f"an official SHA-256, {' or '.join(SHA256.values())}", sha256, advice)
-                folder, trust = _unpack(source, work), True  # the tarball is trusted, so its files are
+                    raise _refusal(
+                        source,
+                        f"an official SHA-256, {' or '.join(SHA256.values())}",
+                        sha256,
+                        advice,
+                    )
+                folder, trust = (
+                    _unpack(source, work),
+                    True,
+                )  # the tarball is trusted, so its files are
             found = read(folder, trust)
             write(replace(found, name=OFFICIAL) if official else found, work / "new")
             return _replace(work / "new", into / BINARY, aside=work / "old")
@@ -191,13 +210,19 @@ def download(into: Path | None = None, progress: bool = True) -> Path:
         with _workplace(into) as work:
             (work / "a file").touch()
     except OSError as error:
-        raise _refusal(into, "a folder to write to", error, "choose another folder (--into)") from error
+        raise _refusal(
+            into, "a folder to write to", error, "choose another folder (--into)"
+        ) from error
     failures: dict[str, str] = {}
     for url in MIRRORS * 2:
         name = url.rpartition("/")[2]
         fetch = pooch.HTTPDownloader(progressbar=progress, chunk_size=2**16, timeout=30)
         try:
-            tarball = Path(pooch.retrieve(url, f"sha256:{SHA256[name]}", fname=name, path=into, downloader=fetch))
+            tarball = Path(
+                pooch.retrieve(
+                    url, f"sha256:{SHA256[name]}", fname=name, path=into, downloader=fetch
+                )
+            )
         except (OSError, ValueError) as error:  # dead, interrupted or refused; wrong hash
             failures[url] = f"{type(error).__name__}: {error}"
             continue

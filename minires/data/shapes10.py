@@ -37,7 +37,9 @@ def _edge(u: Plane, v: Plane, degrees: float, distance: float) -> Plane:
 
 
 def _triangle(u: Plane, v: Plane) -> Plane:
-    return np.maximum(_edge(u, v, 180, 0.5), np.maximum(_edge(u, v, 60, 0.5), _edge(u, v, 300, 0.5)))
+    return np.maximum(
+        _edge(u, v, 180, 0.5), np.maximum(_edge(u, v, 60, 0.5), _edge(u, v, 300, 0.5))
+    )
 
 
 def _ring(u: Plane, v: Plane) -> Plane:
@@ -101,7 +103,9 @@ def _uniform(rng: np.random.Generator, low: float, high: float, *shape: int) -> 
     return (low + (high - low) * rng.random(shape)).astype(np.float32)
 
 
-def _turn(rng: np.random.Generator, n: int, degrees: float | np.ndarray = 180) -> tuple[np.ndarray, np.ndarray]:
+def _turn(
+    rng: np.random.Generator, n: int, degrees: float | np.ndarray = 180
+) -> tuple[np.ndarray, np.ndarray]:
     """Cosine and sine (n, 1, 1) of random angles; taken in float64 so that rounding hides the machine's last bit."""
     angle = np.deg2rad(degrees) * (2 * rng.random((n, 1, 1)) - 1)
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
@@ -114,7 +118,11 @@ def _cover(distance: Plane) -> Plane:
 
 
 def _contrast(
-    rng: np.random.Generator, colour: np.ndarray, low: float, high: float, darker: float | np.ndarray
+    rng: np.random.Generator,
+    colour: np.ndarray,
+    low: float,
+    high: float,
+    darker: float | np.ndarray,
 ) -> np.ndarray:
     """Another colour (3, n, 1, 1): `low` to `high` lighter, or `darker` by a probability, if 0..255 leaves room."""
     step = _uniform(rng, low, high, *colour.shape)
@@ -130,7 +138,9 @@ def _paint(canvas: np.ndarray, cover: Plane, colour: np.ndarray) -> None:
         canvas[c] += step
 
 
-def _background(rng: np.random.Generator, x: Plane, y: Plane, colour: np.ndarray, hard: np.ndarray) -> np.ndarray:
+def _background(
+    rng: np.random.Generator, x: Plane, y: Plane, colour: np.ndarray, hard: np.ndarray
+) -> np.ndarray:
     """A colour gradient and stripes (a triangle wave) of random direction, period and strength: (3, n, 32, 32)."""
     n = colour.shape[1]
     cos, sin = _turn(rng, n)
@@ -219,7 +229,9 @@ def images(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         If `n` is below 1.
     """
     if n < 1:
-        raise InputError(f"shapes10 draws 1 image or more, but was asked for {n}; ask for a positive number of images")
+        raise InputError(
+            f"shapes10 draws 1 image or more, but was asked for {n}; ask for a positive number of images"
+        )
     x, labels = np.empty((n, SIZE, SIZE, 3), np.uint8), np.empty(n, np.int64)
     for start in range(0, n, CHUNK):
         part = slice(start, min(n, start + CHUNK))
@@ -257,7 +269,9 @@ def dataset(seed: int = 0, train: int = 20_000, test: int = 2_000, fresh: bool =
     source = f"shapes10, seed {seed}, {train} training and {test} test images"
     arrays = train_images, train_labels, test_images, test_labels
     if fresh:
-        return Dataset("shapes10-fresh", *arrays, CLASSES, f"{source}, new images at every step", images)
+        return Dataset(
+            "shapes10-fresh", *arrays, CLASSES, f"{source}, new images at every step", images
+        )
     return Dataset("shapes10", *arrays, CLASSES, source)
 
 
@@ -282,7 +296,9 @@ def sheet(rows: int = 8, seed: int = 0) -> np.ndarray:
         If `rows` is below 1.
     """
     if rows < 1:
-        raise InputError(f"a contact sheet has 1 row or more, but was asked for {rows}; ask for more rows")
+        raise InputError(
+            f"a contact sheet has 1 row or more, but was asked for {rows}; ask for more rows"
+        )
     x, labels = images(rows * 20, rng := stream(seed, "shapes10 sheet", 0))
     while np.bincount(labels, minlength=len(CLASSES)).min() < rows:
         more, more_labels = images(rows * 20, rng)

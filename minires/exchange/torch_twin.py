@@ -37,7 +37,9 @@ class _Block(nn.Module):
             first = parts["conv1"].params["w"]
             self.pad, self.stride = block.shortcut.K - first.shape[2], block.shortcut.stride
         elif self.residual and block.shortcut.children:
-            self.projection = nn.Sequential(*(m for part in block.shortcut.children.values() for m in _module(part)))
+            self.projection = nn.Sequential(
+                *(m for part in block.shortcut.children.values() for m in _module(part))
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.body(x)
@@ -56,11 +58,15 @@ def _module(layer: Any) -> list[nn.Module]:
     if isinstance(layer, Conv2d):
         KH, KW, C, K = layer.params["w"].shape
         conv = nn.Conv2d(C, K, (KH, KW), layer.stride, layer.pad, bias=False)
-        conv.weight.data = torch.from_numpy(np.ascontiguousarray(layer.params["w"].transpose(3, 2, 0, 1)))
+        conv.weight.data = torch.from_numpy(
+            np.ascontiguousarray(layer.params["w"].transpose(3, 2, 0, 1))
+        )
         return [conv]
     if kind == "BatchNorm":
         norm = nn.BatchNorm2d(len(layer.params["gamma"]), layer.eps, layer.momentum)
-        norm.weight.data, norm.bias.data = (torch.from_numpy(layer.params[k].copy()) for k in ("gamma", "beta"))
+        norm.weight.data, norm.bias.data = (
+            torch.from_numpy(layer.params[k].copy()) for k in ("gamma", "beta")
+        )
         return [norm.to(norm.weight.dtype)]
     if kind == "Linear":
         linear = nn.Linear(*layer.params["w"].shape)
@@ -80,7 +86,9 @@ def _module(layer: Any) -> list[nn.Module]:
 
 def prepare(how: str) -> Any:
     """Give PyTorch as many threads as this process has processors; returns the memory format that `how` names."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.set_num_threads(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return torch.contiguous_format if "contiguous" in how else torch.channels_last
 
 

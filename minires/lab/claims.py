@@ -31,7 +31,9 @@ APART = 100  # times: "orders of magnitude" are two at least
 # Of the last layer's gradient: what the first of 22 layers gets where each halves the variance on its way. A net
 # learned with that, and one of 30 layers did not (He et al. 2015, arXiv 1502.01852, section 2.2).
 LEARNED = 2.0**-11
-REFUTES = 3  # sampling errors: chance alone goes beyond two in one run of 40, beyond three in one of 700
+REFUTES = (
+    3  # sampling errors: chance alone goes beyond two in one run of 40, beyond three in one of 700
+)
 FILE = "claims.json"
 
 
@@ -85,7 +87,9 @@ def _above(group: Group, upper: str, lower: str) -> Verdict:
     if not group.tier:
         return Verdict(None, numbers)
     demanded = group.tier.margin
-    return Verdict(bool((gaps >= demanded).all()), f"{numbers}; at least {demanded:g} demanded of each seed")
+    return Verdict(
+        bool((gaps >= demanded).all()), f"{numbers}; at least {demanded:g} demanded of each seed"
+    )
 
 
 def _no_overfitting(group: Group) -> Verdict:
@@ -98,7 +102,9 @@ def _no_overfitting(group: Group) -> Verdict:
         numbers = f"no image seen twice, and plain56 errs {more:+.1f} points more on new images, noise {unsure:.1f}"
         return Verdict(bool(more > unsure), numbers)
     gaps = [final(runs, "test").mean() - final(runs, "train").mean() for runs in (deep, shallow)]
-    unsure = noise(*[(runs, which) for runs in (deep, shallow) for which in ("test", "train")], times=REFUTES)
+    unsure = noise(
+        *[(runs, which) for runs in (deep, shallow) for which in ("test", "train")], times=REFUTES
+    )
     numbers = f"test minus train: plain56 {gaps[0]:+.1f}, plain20 {gaps[1]:+.1f} points"
     return Verdict(bool(gaps[0] <= gaps[1] + unsure), f"{numbers}; {unsure:.1f} more can be chance")
 
@@ -114,11 +120,18 @@ def direction_gradients(run: Run) -> dict[int, dict[str, float]]:
     norms : dict
         By recorded step, then by the layers' dotted names in network order.
     """
-    config = replace(Config.from_json(run.config), backend="numpy")  # a record is read without Numba, too
+    config = replace(
+        Config.from_json(run.config), backend="numpy"
+    )  # a record is read without Numba, too
     began = initial_net(config).parameters()
     return {
         line["iteration"]: {
-            name: g * float(np.linalg.norm(began[f"{name}.w"]) if line["iteration"] == 1 else line["weight_norm"][name])
+            name: g
+            * float(
+                np.linalg.norm(began[f"{name}.w"])
+                if line["iteration"] == 1
+                else line["weight_norm"][name]
+            )
             for name, g in line["gradient_norm"].items()
         }
         for line in run.layers
@@ -152,15 +165,24 @@ def _construction(group: Group) -> Verdict:
     if weights is None:
         return Verdict(None, f"needs the weights of {run.folder.name}")
     dataset = load_data(run, group.data_folder)
-    config, images, labels = Config.from_json(run.config), dataset.train_images, dataset.train_labels
+    config, images, labels = (
+        Config.from_json(run.config),
+        dataset.train_images,
+        dataset.train_labels,
+    )
     mean, (_, rows) = data.per_pixel_mean(images), evaluation_rows(config, len(images))
     shallow = by_name("plain20").use(default_backend()).load_state(weights)
     x = data.normalise(images[rows[: config.batch_size]], mean)
     deep = deepen(shallow, 56, x)
     apart = float(abs(deep.forward(x) - shallow.forward(x)).max() / abs(shallow.forward(x)).max())
-    errors = [100 * evaluate(net, images[rows], labels[rows], mean, config.batch_size)[1] for net in (shallow, deep)]
+    errors = [
+        100 * evaluate(net, images[rows], labels[rows], mean, config.batch_size)[1]
+        for net in (shallow, deep)
+    ]
     numbers = f"training error of plain20 {errors[0]:.2f} %, of the plain56 made of it {errors[1]:.2f} %; "
-    return Verdict(abs(errors[1] - errors[0]) <= 0.1, numbers + f"logits apart by {apart:.0e} of the largest")
+    return Verdict(
+        abs(errors[1] - errors[0]) <= 0.1, numbers + f"logits apart by {apart:.0e} of the largest"
+    )
 
 
 def load_data(run: Run, folder: Path | None) -> data.Dataset:
@@ -174,7 +196,9 @@ def load_data(run: Run, folder: Path | None) -> data.Dataset:
     key = data.key(run.data["name"])
     found = data.load(key, folder if key == "cifar10" else None)
     if found.sha256 != run.data["sha256"]:
-        raise InputError(f"{run.folder} was trained on other images than {found.source}; name their folder by --data")
+        raise InputError(
+            f"{run.folder} was trained on other images than {found.source}; name their folder by --data"
+        )
     return found
 
 
@@ -182,10 +206,13 @@ def load_data(run: Run, folder: Path | None) -> data.Dataset:
 def _butterfly() -> Verdict:
     depths = (8, 14, 20, 32)
     nets = [f"{family}{depth}" for depth in depths for family in ("plain", "resnet")]
-    distances = {net: butterfly(net) for net in tqdm(nets, "claim (vi)", unit=" nets", delay=2, leave=False)}
+    distances = {
+        net: butterfly(net) for net in tqdm(nets, "claim (vi)", unit=" nets", delay=2, leave=False)
+    }
     apart = distances["plain20"][-1] / distances["resnet20"][-1]
     by_depth = ", ".join(
-        f"{growth(distances[f'plain{d}']):.2g} and {growth(distances[f'resnet{d}']):.2g} at {d} layers" for d in depths
+        f"{growth(distances[f'plain{d}']):.2g} and {growth(distances[f'resnet{d}']):.2g} at {d} layers"
+        for d in depths
     )
     numbers = f"after 10 steps plain20's copies are {apart:.0e} times as far apart as resnet20's, {APART} demanded; "
     return Verdict(bool(apart >= APART), numbers + f"growth a step, plain and residual: {by_depth}")
@@ -235,19 +262,34 @@ def judge(
     verdicts = {}
     for ((size, where), members), title in zip(groups.items(), titles, strict=True):
         folder = members[0].folder.parent
-        if len({other for (other, _), named in zip(groups, titles, strict=True) if named == title}) > 1:
+        if (
+            len({other for (other, _), named in zip(groups, titles, strict=True) if named == title})
+            > 1
+        ):
             title += ", errors on {} images, statistics of {}, images {:.12}".format(*size[-3:])
         group, known = Group(members, data_folder), _recorded(folder)
         before = known.get(title, {})
-        missing = Verdict(None, f"takes a minute; ask for it with: minires claims {quoted(folder)} --all")
+        missing = Verdict(
+            None, f"takes a minute; ask for it with: minires claims {quoted(folder)} --all"
+        )
         rows = [
-            (claim, _decide(claim, group) if compute or not claim.computed else before.get(claim.key, missing))
+            (
+                claim,
+                _decide(claim, group)
+                if compute or not claim.computed
+                else before.get(claim.key, missing),
+            )
             for claim in CLAIMS
         ]
         verdicts[f"{title}, in {where}" if where else title] = rows
         if compute:
-            known[title] = {claim.key: v for claim, v in rows if claim.computed and v.held is not None}
-            kept = {title: {key: asdict(v) for key, v in found.items()} for title, found in known.items()}
+            known[title] = {
+                claim.key: v for claim, v in rows if claim.computed and v.held is not None
+            }
+            kept = {
+                title: {key: asdict(v) for key, v in found.items()}
+                for title, found in known.items()
+            }
             make_folder(folder)
             write_whole(folder / FILE, (json.dumps(kept, indent=2) + "\n").encode())
     return verdicts
@@ -256,7 +298,12 @@ def judge(
 def _size(run: Run) -> tuple:
     """What runs that are judged together share; the last three are about their evaluation and images."""
     settings = ("iterations", "batch_size", "lr", "eval_images", "bn_images")
-    return run.data["name"], tier_name(run.config), *(run.config[key] for key in settings), run.data["sha256"]
+    return (
+        run.data["name"],
+        tier_name(run.config),
+        *(run.config[key] for key in settings),
+        run.data["sha256"],
+    )
 
 
 def _title(group: Sequence[Run]) -> str:
@@ -277,7 +324,9 @@ def _decide(claim: Claim, group: Group) -> Verdict:
     verdict = claim.check(group)
     if claim.computed or group.tier:
         return verdict
-    return Verdict(None, f"{verdict.numbers}; it is registered for the tiers only: {', '.join(TIERS)}")
+    return Verdict(
+        None, f"{verdict.numbers}; it is registered for the tiers only: {', '.join(TIERS)}"
+    )
 
 
 def text(verdicts: Mapping[str, Sequence[tuple[Claim, Verdict]]]) -> str:
@@ -286,7 +335,10 @@ def text(verdicts: Mapping[str, Sequence[tuple[Claim, Verdict]]]) -> str:
     for title, rows in verdicts.items():
         lines.append(f"Claims on {title}")
         for claim, verdict in rows:
-            lines += [f"  {f'({claim.key})':6}{verdict!s:13} {claim.sentence}", f"{'':22}{verdict.numbers}"]
+            lines += [
+                f"  {f'({claim.key})':6}{verdict!s:13} {claim.sentence}",
+                f"{'':22}{verdict.numbers}",
+            ]
     return "\n".join(lines)
 
 
@@ -294,8 +346,13 @@ def _recorded(folder: Path) -> dict[str, dict[str, Verdict]]:
     """Verdicts that earlier calls computed, by the title of the group and the key of the claim."""
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return {title: {key: Verdict(**v) for key, v in verdicts.items()} for title, verdicts in found.items()}
+        return {
+            title: {key: Verdict(**v) for key, v in verdicts.items()}
+            for title, verdicts in found.items()
+        }
     except FileNotFoundError:
         return {}
     except (json.JSONDecodeError, TypeError, AttributeError, UnicodeDecodeError) as e:
-        raise InputError(f"{folder / FILE} is damaged ({e}); remove it, minires claims writes it anew") from e
+        raise InputError(
+            f"{folder / FILE} is damaged ({e}); remove it, minires claims writes it anew"
+        ) from e

@@ -96,24 +96,39 @@ def run(
     """
     titles = list(dict.fromkeys(by_name(net).title for net in nets))
     if not titles or seeds < 1:
-        raise InputError(f"expected at least one net and one seed, got {len(titles)} nets and {seeds} seeds")
+        raise InputError(
+            f"expected at least one net and one seed, got {len(titles)} nets and {seeds} seeds"
+        )
     configs = [recipe(replace(base, net=net, seed=seed)) for seed in range(seeds) for net in titles]
-    costs = {net: macs(by_name(net)) for net in titles}  # a step of plain-56 takes three times one of plain-20
+    costs = {
+        net: macs(by_name(net)) for net in titles
+    }  # a step of plain-56 takes three times one of plain-20
     folders = [run_folder(out, config) for config in configs]
     for config, folder in zip(configs, folders, strict=True):
         make_folder(folder)
         with locked(folder):
             claim(config, folder, data)
-    left = [config.iterations - position(folder) for config, folder in zip(configs, folders, strict=True)]
-    jobs = [(config, folder, n) for config, folder, n in zip(configs, folders, left, strict=True) if n > 0]
-    jobs.sort(key=lambda job: (-job[2] * costs[job[0].net], job[0].net.startswith("plain")))  # shortcuts take time, too
+    left = [
+        config.iterations - position(folder)
+        for config, folder in zip(configs, folders, strict=True)
+    ]
+    jobs = [
+        (config, folder, n)
+        for config, folder, n in zip(configs, folders, left, strict=True)
+        if n > 0
+    ]
+    jobs.sort(
+        key=lambda job: (-job[2] * costs[job[0].net], job[0].net.startswith("plain"))
+    )  # shortcuts take time, too
     todo = [(config, folder) for config, folder, _ in jobs]
     if any(n >= FORECAST_FROM for n in left):
         say(forecast(configs, left, data))
     with bar(sum(costs[config.net] * config.iterations for config, _ in todo), quiet) as progress:
         shown: Shown = {}
         follow = {
-            folder: follower(progress, f"{config.net} seed {config.seed}", costs[config.net], report, shown)
+            folder: follower(
+                progress, f"{config.net} seed {config.seed}", costs[config.net], report, shown
+            )
             for config, folder in todo
         }
         _train_together(todo, data, lambda folder, p: follow[folder](p))

@@ -16,7 +16,12 @@ from minires.train.progress import Progress
 
 
 def live(
-    nets: Sequence[str], base: Config, out: Path | str, data: Dataset, seeds: int = 1, seconds: float = 3.0
+    nets: Sequence[str],
+    base: Config,
+    out: Path | str,
+    data: Dataset,
+    seeds: int = 1,
+    seconds: float = 3.0,
 ) -> list[Path]:
     """Train as `degradation.run` does, and show the curves as they grow, in the cell that calls this.
 

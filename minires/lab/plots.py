@@ -16,13 +16,26 @@ from matplotlib.ticker import MaxNLocator
 
 from minires.errors import InputError
 from minires.lab.recorded import by_net, final
-from minires.lab.tables import BY_ITERATION, FAMILIES, _caption, _common, _how, layers_message, message
+from minires.lab.tables import (
+    BY_ITERATION,
+    FAMILIES,
+    _caption,
+    _common,
+    _how,
+    layers_message,
+    message,
+)
 from minires.runs.files import write_whole
 from minires.runs.run_folder import Run
 
 WAYS = (("train", "--", "o"), ("test", "-", "s"))
 FORMATS: dict[str, Any] = {".png": None, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "minires"}
+STYLE: Any = {
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "minires",
+}
 
 
 def check_format(path: Path) -> None:
@@ -60,24 +73,37 @@ def errors(runs: Sequence[Run]) -> Figure:
     families = [f for f in FAMILIES if any(run.family == f for run in runs)]
     with mpl.rc_context(STYLE):
         one_recipe = all(title == group[0].net for title, group in by_net(runs).items())
-        more = 0.0 if one_recipe else 0.4 * len(by_net(runs)) / len(families)  # for a legend of long names
+        more = (
+            0.0 if one_recipe else 0.4 * len(by_net(runs)) / len(families)
+        )  # for a legend of long names
         figure = Figure(figsize=(1.2 + 4.9 * len(families), 5.6 + more), layout="constrained")
         panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
         for family, axes in zip(families, panels, strict=True):
             groups = by_net([run for run in runs if run.family == family])
             for i, (net, group) in enumerate(groups.items()):
-                _draw_net(axes, net, group, _shades(family, len(groups))[i], width=min(1.2 + 0.9 * i, 3))
+                _draw_net(
+                    axes, net, group, _shades(family, len(groups))[i], width=min(1.2 + 0.9 * i, 3)
+                )
             axes.set_title({"plain": "plain nets", "resnet": "residual nets"}[family])
             axes.set_xlabel("iteration")
             axes.set_xlim(0, max(run.config["iterations"] for run in runs))
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axes.set_ylim(bottom=0, top=100)
             axes.grid(axis="y", alpha=0.25)
-            for milestone in sorted({m for run in runs if run.family == family for m in _drops(run)}):
+            for milestone in sorted(
+                {m for run in runs if run.family == family for m in _drops(run)}
+            ):
                 axes.axvline(milestone, color="0.5", lw=0.8, ls=":")
                 axes.text(milestone, 1, " lr/10", color="0.35", fontsize=8)
-            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}  # no corner is free in every experiment
-            size = {"fontsize": 9, "ncols": min(2, len(groups))} if one_recipe else {"fontsize": 8, "ncols": 1}
+            below = {
+                "loc": "upper center",
+                "bbox_to_anchor": (0.5, -0.14),
+            }  # no corner is free in every experiment
+            size = (
+                {"fontsize": 9, "ncols": min(2, len(groups))}
+                if one_recipe
+                else {"fontsize": 8, "ncols": 1}
+            )
             axes.legend(**below, **size, frameon=False, handlelength=2.8, columnspacing=1)
         panels[0].set_ylabel("error (%)")
         _finish(figure, message(runs), f"{_caption(runs)}; {_how(runs)}; thin: training batches")
@@ -94,7 +120,9 @@ def depth(runs: Sequence[Run]) -> Figure:
     """
     shown = drawable("depth", runs)
     if not shown:
-        raise InputError("none of these runs has measured its errors yet; train on, or draw --kind errors")
+        raise InputError(
+            "none of these runs has measured its errors yet; train on, or draw --kind errors"
+        )
     with mpl.rc_context(STYLE):
         lines = len(by_net(shown))
         figure = Figure(figsize=(7.0, 4.6 + 0.2 * lines), layout="constrained")
@@ -103,8 +131,13 @@ def depth(runs: Sequence[Run]) -> Figure:
         for title, group in by_net(shown).items():
             kinds.setdefault(group[0].kind + title.removeprefix(group[0].net), []).append(group)
         for kind, groups in kinds.items():
-            alike = [other for other, found in kinds.items() if found[0][0].family == groups[0][0].family]
-            style = {"color": _shades(groups[0][0].family, len(alike))[alike.index(kind)], "capsize": 3}
+            alike = [
+                other for other, found in kinds.items() if found[0][0].family == groups[0][0].family
+            ]
+            style = {
+                "color": _shades(groups[0][0].family, len(alike))[alike.index(kind)],
+                "capsize": 3,
+            }
             style |= {"mfc": "white"} if groups[0][0].kind == "plain" else {}  # told apart in grey
             for which, line, marker in WAYS:
                 ends = [final(group, which) for group in groups]
@@ -117,9 +150,18 @@ def depth(runs: Sequence[Run]) -> Figure:
         axes.margins(x=0.12)
         axes.set_ylim(0, max(1, 1.08 * axes.dataLim.y1))
         ended = all(run.done for run in shown)
-        axes.set(xlabel="depth (weighted layers)", ylabel=f"error {'at the end' if ended else 'measured last'} (%)")
+        axes.set(
+            xlabel="depth (weighted layers)",
+            ylabel=f"error {'at the end' if ended else 'measured last'} (%)",
+        )
         axes.grid(axis="y", alpha=0.25)
-        axes.legend(fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), handlelength=4)
+        axes.legend(
+            fontsize=9,
+            frameon=False,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.14),
+            handlelength=4,
+        )
         title = "Error by depth" if message(runs) == BY_ITERATION else message(runs)
         _finish(figure, title, f"{_caption(runs)}; {_how(runs)}")
     return figure
@@ -139,32 +181,47 @@ def layers(runs: Sequence[Run]) -> Figure:
     named = {title: group[0] for title, group in by_net(drawable("layers", runs)).items()}
     shown = list(named.values())
     if not shown:
-        raise InputError("these runs were recorded without gradients and responses by layer; train them again")
+        raise InputError(
+            "these runs were recorded without gradients and responses by layer; train them again"
+        )
     steps = sorted({line["iteration"] for run in shown for line in run.layers})
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 7.2), layout="constrained")
         S, panels = len(steps), list[Axes]()
         grid = figure.add_gridspec(2, 2 * S)
         for i in range(S):
-            panels.append(figure.add_subplot(grid[0, 2 * i : 2 * i + 2], sharey=panels[0] if i else None))
+            panels.append(
+                figure.add_subplot(grid[0, 2 * i : 2 * i + 2], sharey=panels[0] if i else None)
+            )
         panels.append(figure.add_subplot(grid[1, :S]))
         panels.append(figure.add_subplot(grid[1, S:], sharey=panels[-1]))
         for title, run in named.items():
             family = [other for other in shown if other.family == run.family]
             style: dict[str, Any] = {"label": title}
-            style |= {"color": _shades(run.family, len(family))[family.index(run)], "lw": 1 + 0.6 * family.index(run)}
+            style |= {
+                "color": _shades(run.family, len(family))[family.index(run)],
+                "lw": 1 + 0.6 * family.index(run),
+            }
             style |= {"marker": "o" if run.family == "plain" else "", "ms": 3}
             for line in run.layers:
-                _draw_layers(panels[steps.index(line["iteration"])], run, line["gradient_norm"], style)
+                _draw_layers(
+                    panels[steps.index(line["iteration"])], run, line["gradient_norm"], style
+                )
             last = run.layers[-1]["response_std"]
             _draw_layers(panels[-2], run, last, style)
             _draw_layers(panels[-1], run, last, style, largest_first=True)
         for axes, step in zip(panels, steps, strict=False):
-            axes.set(title=f"gradients, step {step:,}", xlabel="layer, from the input", yscale="log")
+            axes.set(
+                title=f"gradients, step {step:,}", xlabel="layer, from the input", yscale="log"
+            )
             axes.grid(axis="y", alpha=0.25)
         panels[0].set_ylabel("gradient norm")
-        panels[-2].set(title="the last responses recorded, by layer", xlabel="layer, from the input")
-        panels[-1].set(title="the same, sorted by magnitude", xlabel="layer, largest response first")
+        panels[-2].set(
+            title="the last responses recorded, by layer", xlabel="layer, from the input"
+        )
+        panels[-1].set(
+            title="the same, sorted by magnitude", xlabel="layer, largest response first"
+        )
         panels[-2].set_ylabel("standard deviation")
         ends = [std for run in shown for std in run.layers[-1]["response_std"].values()]
         for axes in panels[-2:]:
@@ -176,11 +233,17 @@ def layers(runs: Sequence[Run]) -> Figure:
         for axes in panels:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panels[-1].legend(fontsize=9, framealpha=0.8, ncols=2)
-        _finish(figure, layers_message(shown), f"{_caption(shown)}; one seed; responses: after batch norm, before ReLU")
+        _finish(
+            figure,
+            layers_message(shown),
+            f"{_caption(shown)}; one seed; responses: after batch norm, before ReLU",
+        )
     return figure
 
 
-def _draw_layers(axes: Axes, run: Run, values: Mapping[str, float], style: Any, largest_first: bool = False) -> None:
+def _draw_layers(
+    axes: Axes, run: Run, values: Mapping[str, float], style: Any, largest_first: bool = False
+) -> None:
     y = [value for name, value in values.items() if ".shortcut" not in name]
     axes.plot(range(1, len(y) + 1), sorted(y, reverse=True) if largest_first else y, **style)
 
@@ -190,7 +253,9 @@ FIGURES = {"errors": errors, "depth": depth, "layers": layers}
 
 def drawable(kind: str, runs: Sequence[Run]) -> list[Run]:
     """Runs that have something for a kind of `FIGURES`."""
-    return [run for run in runs if {"errors": run.train, "depth": run.evals, "layers": run.layers}[kind]]
+    return [
+        run for run in runs if {"errors": run.train, "depth": run.evals, "layers": run.layers}[kind]
+    ]
 
 
 def _drops(run: Run) -> list[int]:
@@ -198,7 +263,9 @@ def _drops(run: Run) -> list[int]:
     rates = {line["iteration"]: line["lr"] for line in run.train}
 
     def passed_over(milestone: int) -> bool:
-        before, after = ([lr for i, lr in rates.items() if (i > milestone) == later] for later in (False, True))
+        before, after = (
+            [lr for i, lr in rates.items() if (i > milestone) == later] for later in (False, True)
+        )
         return bool(before and after) and after[0] >= before[-1]
 
     return [milestone for milestone in run.config["milestones"] if not passed_over(milestone)]
@@ -222,11 +289,15 @@ def _finish(figure: Figure, title: str, caption: str) -> None:
 def _draw_net(axes: Axes, net: str, group: Sequence[Run], colour: Any, width: float) -> None:
     iteration, errors = _common(group, "train", "error")
     smooth = np.apply_along_axis(_running_mean, 1, errors, max(1, errors.shape[1] // 25))
-    evaluated = [run for run in group if run.evals]  # a seed that has just begun does not hide the others
+    evaluated = [
+        run for run in group if run.evals
+    ]  # a seed that has just begun does not hide the others
     label = None if evaluated else net
     axes.plot(iteration, smooth.mean(axis=0), color=colour, lw=0.7 * width, alpha=0.55, label=label)
     if len(group) > 1:
-        axes.fill_between(iteration, smooth.min(axis=0), smooth.max(axis=0), color=colour, alpha=0.15, lw=0)
+        axes.fill_between(
+            iteration, smooth.min(axis=0), smooth.max(axis=0), color=colour, alpha=0.15, lw=0
+        )
     for which, style, marker in WAYS if evaluated else ():
         iteration, errors = _common(evaluated, "evals", f"{which}_error")
         if not len(iteration):  # damaged lines are passed over
@@ -234,9 +305,21 @@ def _draw_net(axes: Axes, net: str, group: Sequence[Run], colour: Any, width: fl
         seeds = f", {len(evaluated)} seeds" if len(evaluated) > 1 else ""
         mean = errors.mean(axis=0)
         label = f"{net} {which} {mean[-1]:.1f} %{seeds}"
-        axes.plot(iteration, mean, style, marker=marker, ms=4, color=colour, lw=width, label=label, clip_on=False)
+        axes.plot(
+            iteration,
+            mean,
+            style,
+            marker=marker,
+            ms=4,
+            color=colour,
+            lw=width,
+            label=label,
+            clip_on=False,
+        )
         if len(evaluated) > 1:
-            axes.fill_between(iteration, errors.min(axis=0), errors.max(axis=0), color=colour, alpha=0.15, lw=0)
+            axes.fill_between(
+                iteration, errors.min(axis=0), errors.max(axis=0), color=colour, alpha=0.15, lw=0
+            )
 
 
 def _running_mean(values: np.ndarray, steps: int) -> np.ndarray:

@@ -66,12 +66,24 @@ TIERS = {
 
 def tier_name(config: Mapping[str, Any]) -> str | None:
     """Tier that a run's config belongs to, if any: its size and all of its recipe."""
-    own = config["iterations"], config["lr"], config["batch_size"], config["warmup_lr"], config["augment"]
+    own = (
+        config["iterations"],
+        config["lr"],
+        config["batch_size"],
+        config["warmup_lr"],
+        config["augment"],
+    )
     rest = tuple(config["milestones"]), config["momentum"], config["weight_decay"]
     if rest != (paper_milestones(config["iterations"]), Config.momentum, Config.weight_decay):
         return None
     for name, t in TIERS.items():
-        if own == (t.iterations, t.lr, t.batch_size, t.warmup_lr or paper_warmup(config["net"], t.lr), t.augment):
+        if own == (
+            t.iterations,
+            t.lr,
+            t.batch_size,
+            t.warmup_lr or paper_warmup(config["net"], t.lr),
+            t.augment,
+        ):
             return name
     return None
 
@@ -143,5 +155,7 @@ def recipe(config: Config) -> Config:
         For nets that no recipe here trains.
     """
     if config.net.startswith("imagenet"):
-        raise InputError(f"{config.net} is here to be read (minires info {config.net}); train a net such as resnet20")
+        raise InputError(
+            f"{config.net} is here to be read (minires info {config.net}); train a net such as resnet20"
+        )
     return replace(config, warmup_lr=config.warmup_lr or paper_warmup(config.net, config.lr))

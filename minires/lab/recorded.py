@@ -31,7 +31,9 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     if not runs:
         waiting = run_folders(paths)
         if waiting:
-            raise InputError(f"nothing was measured yet in {waiting[0]}: its metrics.jsonl is missing or has no lines")
+            raise InputError(
+                f"nothing was measured yet in {waiting[0]}: its metrics.jsonl is missing or has no lines"
+            )
         raise _no_run(paths)
     return runs
 
@@ -69,8 +71,14 @@ def by_net(runs: Sequence[Run]) -> dict[str, list[Run]]:
     named = {}
     for key, group in groups.items():
         own = [other for other in groups if other[0] == key[0]]
-        parts = (parts for few in range(len(key)) for parts in itertools.combinations(range(1, len(key)), few))
-        told = next(p for p in parts if len({tuple(other[i] for i in p) for other in own}) == len(own))
+        parts = (
+            parts
+            for few in range(len(key))
+            for parts in itertools.combinations(range(1, len(key)), few)
+        )
+        told = next(
+            p for p in parts if len({tuple(other[i] for i in p) for other in own}) == len(own)
+        )
         named[", ".join([key[0], *(key[i] for i in told)])] = group
     return named
 

@@ -87,23 +87,35 @@ def commands(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         c = run.config
         size = tier_name(c)
-        length = f"--tier {size}" if size else f"{_recipe(c)} --{'' if c['augment'] else 'no-'}augment"
+        length = (
+            f"--tier {size}" if size else f"{_recipe(c)} --{'' if c['augment'] else 'no-'}augment"
+        )
         data = "cifar10" if run.data["name"].startswith("CIFAR-10") else run.data["name"]
         rest = f"--batch-size {c['batch_size']} --eval-images {c['eval_images']} --eval-every {c['eval_every']}"
         moving = "" if c["bn_images"] else " --moving-average"
-        recipes.setdefault((length, f"{rest}{moving} --dataset {data} --backend {c['backend']}"), []).append(run)
+        recipes.setdefault(
+            (length, f"{rest}{moving} --dataset {data} --backend {c['backend']}"), []
+        ).append(run)
     made = []
     for (length, rest), members in recipes.items():
         nets: dict[tuple[int, ...], list[str]] = {}  # by their seeds
         for net in dict.fromkeys(run.net for run in members):
-            nets.setdefault(tuple(sorted({run.config["seed"] for run in members if run.net == net})), []).append(net)
+            nets.setdefault(
+                tuple(sorted({run.config["seed"] for run in members if run.net == net})), []
+            ).append(net)
         for seeds, names in nets.items():
             if seeds == tuple(range(len(seeds))):
-                made.append(f"minires degradation {length} --nets {','.join(names)} --seeds {len(seeds)} {rest}")
+                made.append(
+                    f"minires degradation {length} --nets {','.join(names)} --seeds {len(seeds)} {rest}"
+                )
                 continue
-            for c in (run.config for run in members if run.net in names):  # an experiment has seeds 0 .. K-1
+            for c in (
+                run.config for run in members if run.net in names
+            ):  # an experiment has seeds 0 .. K-1
                 plain = "" if c["augment"] else " --no-augment"
-                made.append(f"minires train {c['net']} --seed {c['seed']} {_recipe(c)}{plain} {rest}")
+                made.append(
+                    f"minires train {c['net']} --seed {c['seed']} {_recipe(c)}{plain} {rest}"
+                )
     return made
 
 
@@ -159,10 +171,15 @@ def _origins(runs: Sequence[Run]) -> list[list[str]]:
     columns: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for run in runs:
         origin = _flat(_origin(run))
-        columns.setdefault(repr(origin), (origin, []))[1].append(f"{run.net} seed {run.config['seed']}")
+        columns.setdefault(repr(origin), (origin, []))[1].append(
+            f"{run.net} seed {run.config['seed']}"
+        )
     names = dict.fromkeys(name for origin, _ in columns.values() for name in origin)
     head = ["", *(", ".join(dict.fromkeys(titles)) for _, titles in columns.values())]
-    return [head, *([name, *(str(origin.get(name, "")) for origin, _ in columns.values())] for name in names)]
+    return [
+        head,
+        *([name, *(str(origin.get(name, "")) for origin, _ in columns.values())] for name in names),
+    ]
 
 
 def _origin(run: Run) -> dict[str, Any]:
@@ -175,5 +192,9 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     """Entries of nested dicts by dotted name."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        flat |= {f"{name}.{k}": v for k, v in _flat(value).items()} if isinstance(value, Mapping) else {name: value}
+        flat |= (
+            {f"{name}.{k}": v for k, v in _flat(value).items()}
+            if isinstance(value, Mapping)
+            else {name: value}
+        )
     return flat

@@ -64,7 +64,9 @@ class Layer:
 
     def _pop(self) -> tuple:
         if self._cache is None:
-            raise InputError(f"{self.name}: every backward needs a forward(x, train=True) before it; there was none")
+            raise InputError(
+                f"{self.name}: every backward needs a forward(x, train=True) before it; there was none"
+            )
         cache, self._cache = self._cache, None
         return cache
 
@@ -114,9 +116,13 @@ class Layer:
             )
         for name, value in own.items():
             if np.shape(state[name]) != value.shape:
-                raise InputError(f"{name}: expected shape {value.shape}, got {np.shape(state[name])}; {advice}")
+                raise InputError(
+                    f"{name}: expected shape {value.shape}, got {np.shape(state[name])}; {advice}"
+                )
             if np.asarray(state[name]).dtype.kind not in "biuf":
-                raise InputError(f"{name}: expected real numbers, got {np.asarray(state[name]).dtype}; {advice}")
+                raise InputError(
+                    f"{name}: expected real numbers, got {np.asarray(state[name]).dtype}; {advice}"
+                )
         for name, value in own.items():
             value[...] = state[name]
         return self

@@ -29,11 +29,15 @@ class Conv2d(Layer):
     rng : Generator or seed
     """
 
-    def __init__(self, C: int, K: int, size: int = 3, stride: int = 1, pad: int = 0, *, rng: Rng = 0) -> None:
+    def __init__(
+        self, C: int, K: int, size: int = 3, stride: int = 1, pad: int = 0, *, rng: Rng = 0
+    ) -> None:
         super().__init__()
         self.stride, self.pad = stride, pad
         std = np.sqrt(2 / (size * size * K))
-        self.params["w"] = (std * np.random.default_rng(rng).standard_normal((size, size, C, K))).astype(np.float32)
+        self.params["w"] = (
+            std * np.random.default_rng(rng).standard_normal((size, size, C, K))
+        ).astype(np.float32)
 
     def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
         y, cache = self.ops.conv2d_forward(x, self.params["w"], self.stride, self.pad)
@@ -83,7 +87,10 @@ class BatchNorm(Layer):
         super().__init__()
         self.eps, self.momentum = eps, momentum
         self.params = {"gamma": np.ones(C, np.float32), "beta": np.zeros(C, np.float32)}
-        self.buffers = {"running_mean": np.zeros(C, np.float32), "running_var": np.ones(C, np.float32)}
+        self.buffers = {
+            "running_mean": np.zeros(C, np.float32),
+            "running_var": np.ones(C, np.float32),
+        }
 
     def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
         gamma, beta = self.params["gamma"], self.params["beta"]
@@ -92,7 +99,9 @@ class BatchNorm(Layer):
             return self.ops.batchnorm_inference(x, gamma, beta, mean, var, self.eps)
         M = x.size // x.shape[-1]  # values in a channel
         if M < 2:
-            raise InputError(f"{self.name}: training needs 2 values a channel or more, got {x.shape}; use more images")
+            raise InputError(
+                f"{self.name}: training needs 2 values a channel or more, got {x.shape}; use more images"
+            )
         y, mean, var, cache = self.ops.batchnorm_forward(x, gamma, beta, self.eps)
         for key, batch in (("running_mean", mean), ("running_var", var * (M / (M - 1)))):
             running = self.buffers[key]
@@ -116,7 +125,12 @@ class BatchNormReLU(BatchNorm):
 
     def __init__(self, norm: BatchNorm) -> None:
         super().__init__(len(norm.params["gamma"]), norm.eps, norm.momentum)
-        self.params, self.buffers, self.backend, self.name = norm.params, norm.buffers, norm.backend, norm.name
+        self.params, self.buffers, self.backend, self.name = (
+            norm.params,
+            norm.buffers,
+            norm.backend,
+            norm.name,
+        )
 
     @property
     def ops(self) -> ModuleType:

@@ -51,7 +51,9 @@ def audit(net: Network) -> list[Row]:
     outputs = layer_outputs(net, np.zeros((1, side, side, 3), dtype))
     rows, field, jump = [], 1, 1  # jump: input pixels between two neighbouring outputs
     for name, layer in net.named_layers():
-        if not isinstance(layer, (Conv2d, BatchNorm, MaxPool, GlobalAvgPool, Linear, ZeroPadShortcut)):
+        if not isinstance(
+            layer, (Conv2d, BatchNorm, MaxPool, GlobalAvgPool, Linear, ZeroPadShortcut)
+        ):
             continue
         shape = outputs[name].shape[1:]
         if isinstance(layer, (Conv2d, MaxPool)) and ".shortcut" not in name:
@@ -74,7 +76,12 @@ def _kind(layer: Layer) -> str:
     if isinstance(layer, Conv2d):
         KH, KW, _, _ = layer.params["w"].shape
         return f"conv {KH}x{KW}" + (f" /{layer.stride}" if layer.stride > 1 else "")
-    names = {BatchNorm: "batch norm", MaxPool: "max pool", GlobalAvgPool: "average pool", Linear: "linear"}
+    names = {
+        BatchNorm: "batch norm",
+        MaxPool: "max pool",
+        GlobalAvgPool: "average pool",
+        Linear: "linear",
+    }
     return names.get(type(layer), "zero padding")
 
 
@@ -89,12 +96,24 @@ def table(net: Network) -> str:
     lines = [("layer", "kind", "output", "parameters", "multiply-adds", "sees")]
     for r in rows:
         shape = "x".join(map(str, r.shape))
-        seen = f"{r.field}x{r.field}" if r.field else "all" if r.kind in ("average pool", "linear") else ""
-        lines.append((r.name, r.kind, shape, f"{r.parameters:,}", f"{r.macs:,}" if r.macs else "", seen))
+        seen = (
+            f"{r.field}x{r.field}"
+            if r.field
+            else "all"
+            if r.kind in ("average pool", "linear")
+            else ""
+        )
+        lines.append(
+            (r.name, r.kind, shape, f"{r.parameters:,}", f"{r.macs:,}" if r.macs else "", seen)
+        )
     text = [columns(lines, left=3)]
-    weighted = sum(r.kind.startswith("conv") or r.kind == "linear" for r in rows if ".shortcut" not in r.name)
+    weighted = sum(
+        r.kind.startswith("conv") or r.kind == "linear" for r in rows if ".shortcut" not in r.name
+    )
     parameters, total = sum(r.parameters for r in rows), sum(r.macs for r in rows)
-    text.append(f"{net.title}: {weighted} weighted layers, {parameters:,} parameters, {total:,} multiply-adds an image")
+    text.append(
+        f"{net.title}: {weighted} weighted layers, {parameters:,} parameters, {total:,} multiply-adds an image"
+    )
     if net.title in PAPER:
         text.append(f"The paper says: {PAPER[net.title]}")
     return "\n".join(text)

@@ -22,7 +22,8 @@ def by_name(name: str, *, rng: Rng = 0) -> Network:
     if not match or (match[1] == "plain" and match[3]):
         raise InputError(
             f"unknown network {name!r}: expected plainN, resnetN or resnetNB with N = 6n + 2 "
-            "(plain20, resnet56, resnet20B), or imagenet-resnetN with N in " + ", ".join(map(str, IMAGENET_BLOCKS))
+            "(plain20, resnet56, resnet20B), or imagenet-resnetN with N in "
+            + ", ".join(map(str, IMAGENET_BLOCKS))
         )
     make = {"plain": plain, "resnet": resnet, "imagenet-resnet": imagenet_resnet}[match[1]]
     option = {"shortcut": match[3]} if match[3] else {}

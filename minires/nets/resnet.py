@@ -41,7 +41,9 @@ class ResidualBlock(Layer):
         self.children = {"body": self.body, "shortcut": self.shortcut, "relu": self.relu}
 
     def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
-        return self.relu.forward(self.body.forward(x, train) + self.shortcut.forward(x, train), train)
+        return self.relu.forward(
+            self.body.forward(x, train) + self.shortcut.forward(x, train), train
+        )
 
     def backward(self, dy: Array) -> Array:  # noqa: D102
         dz = self.relu.backward(dy)
@@ -108,21 +110,27 @@ class ZeroPadShortcut(Layer):
         return dx
 
 
-def _conv_norm(C: int, K: int, size: int, stride: int, rng: Rng, i: int | str = "") -> dict[str, Layer]:
+def _conv_norm(
+    C: int, K: int, size: int, stride: int, rng: Rng, i: int | str = ""
+) -> dict[str, Layer]:
     conv = Conv2d(C, K, size, stride, pad=size // 2, rng=rng)
     return {f"conv{i}": conv, f"bn{i}": BatchNorm(K)}
 
 
 def basic_body(C: int, K: int, stride: int, rng: Rng) -> Sequential:
     """Two 3x3 convolutions with a ReLU between them (figure 5, left)."""
-    return Sequential(**_conv_norm(C, K, 3, stride, rng, 1), relu1=ReLU(), **_conv_norm(K, K, 3, 1, rng, 2))
+    return Sequential(
+        **_conv_norm(C, K, 3, stride, rng, 1), relu1=ReLU(), **_conv_norm(K, K, 3, 1, rng, 2)
+    )
 
 
 def bottleneck_body(C: int, K: int, stride: int, rng: Rng) -> Sequential:
     """1x1 down to K/4 channels, 3x3, 1x1 up to K (figure 5, right); the first 1x1 strides, as in the paper."""
     narrow = _conv_norm(C, K // 4, 1, stride, rng, 1)
     middle = _conv_norm(K // 4, K // 4, 3, 1, rng, 2)
-    return Sequential(**narrow, relu1=ReLU(), **middle, relu2=ReLU(), **_conv_norm(K // 4, K, 1, 1, rng, 3))
+    return Sequential(
+        **narrow, relu1=ReLU(), **middle, relu2=ReLU(), **_conv_norm(K // 4, K, 1, 1, rng, 3)
+    )
 
 
 def make_shortcut(option: Option, C: int, K: int, stride: int, rng: Rng) -> Layer:
@@ -133,7 +141,9 @@ def make_shortcut(option: Option, C: int, K: int, stride: int, rng: Rng) -> Laye
     return ZeroPadShortcut(K, stride) if changes else Identity()
 
 
-def _stage(blocks: int, C: int, K: int, stride: int, option: Option | None, bottleneck: bool, rng: Rng) -> Sequential:
+def _stage(
+    blocks: int, C: int, K: int, stride: int, option: Option | None, bottleneck: bool, rng: Rng
+) -> Sequential:
     """Blocks of one map size; the first one changes the shape. `option` None makes them plain."""
     make_body, made = bottleneck_body if bottleneck else basic_body, dict[str, Layer]()
     for i in range(1, blocks + 1):
@@ -225,7 +235,9 @@ def imagenet_resnet(depth: int, shortcut: Option | None = None, *, rng: Rng = 0)
         If the depth is another one or the shortcut unknown.
     """
     if depth not in IMAGENET_BLOCKS:
-        raise InputError(f"depth must be one of {', '.join(map(str, IMAGENET_BLOCKS))}, got {depth!r}; see table 1")
+        raise InputError(
+            f"depth must be one of {', '.join(map(str, IMAGENET_BLOCKS))}, got {depth!r}; see table 1"
+        )
     rng, bottleneck, C = np.random.default_rng(rng), depth >= 50, 64
     counted: Option = "B" if bottleneck else "A"
     shortcut = shortcut or counted
@@ -233,7 +245,9 @@ def imagenet_resnet(depth: int, shortcut: Option | None = None, *, rng: Rng = 0)
     stages: dict[str, Layer] = {}
     for i, blocks in enumerate(IMAGENET_BLOCKS[depth]):
         K = 64 * 2**i * (4 if bottleneck else 1)
-        stages[f"stage{i + 1}"] = _stage(blocks, C, K, 1 if i == 0 else 2, shortcut, bottleneck, rng)
+        stages[f"stage{i + 1}"] = _stage(
+            blocks, C, K, 1 if i == 0 else 2, shortcut, bottleneck, rng
+        )
         C = K
     stem = {**_conv_norm(3, 64, 7, 2, rng), "relu": ReLU(), "maxpool": MaxPool(3, 2, 1)}
     title = f"imagenet-resnet{depth}{'' if shortcut == counted else shortcut}"

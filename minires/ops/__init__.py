@@ -60,12 +60,18 @@ def _need(backend: str) -> None:
     if backend not in BACKENDS:
         raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "numba" and importlib.util.find_spec("numba") is None:
-        raise InputError("the numba backend needs Numba: pip install numba, or choose the numpy backend")
+        raise InputError(
+            "the numba backend needs Numba: pip install numba, or choose the numpy backend"
+        )
 
 
 def threads_to_share(backend: str) -> int:
     """How many threads the ops of `backend` use if these may be divided among Python threads that train, else 0."""
-    return int(importlib.import_module("minires.ops.compiled.threads").threads_to_share()) if backend == "numba" else 0
+    return (
+        int(importlib.import_module("minires.ops.compiled.threads").threads_to_share())
+        if backend == "numba"
+        else 0
+    )
 
 
 def use_threads(backend: str, threads: int) -> None:

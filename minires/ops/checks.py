@@ -24,7 +24,9 @@ def _name(dtype: np.dtype) -> str:
 
 def _is_array(op: str, name: str, a: object) -> None:
     if not isinstance(a, np.ndarray):
-        raise InputError(f"{op}: {name} must be a NumPy array, got {type(a).__name__}; wrap it in np.asarray(...)")
+        raise InputError(
+            f"{op}: {name} must be a NumPy array, got {type(a).__name__}; wrap it in np.asarray(...)"
+        )
 
 
 def arrays(op: str, dtypes: tuple[str, ...] = REAL, **named: np.ndarray) -> None:
@@ -37,9 +39,13 @@ def arrays(op: str, dtypes: tuple[str, ...] = REAL, **named: np.ndarray) -> None
                 f"{op}: {name} must be {' or '.join(dtypes)}, got {a.dtype}; convert it with .astype(np.float32)"
             )
         if a.dtype != named[first].dtype:
-            raise InputError(f"{op}: {first} is {named[first].dtype} but {name} is {a.dtype}; give both the same dtype")
+            raise InputError(
+                f"{op}: {first} is {named[first].dtype} but {name} is {a.dtype}; give both the same dtype"
+            )
         if a.size == 0:
-            raise InputError(f"{op}: {name} is empty, shape {a.shape}; give a batch of at least one image")
+            raise InputError(
+                f"{op}: {name} is empty, shape {a.shape}; give a batch of at least one image"
+            )
 
 
 def rank(op: str, name: str, a: np.ndarray, axes: str) -> None:
@@ -73,7 +79,9 @@ def broadcast(name: str, a: np.ndarray, shape: Shape) -> np.ndarray:
 def names(op: str, given: tuple[str, ...], count: int) -> tuple[str, ...]:
     """One name for each floating-point array."""
     if len(given) != count:
-        raise InputError(f"{op}: expected {count} names, one for each floating-point array, got {given}")
+        raise InputError(
+            f"{op}: expected {count} names, one for each floating-point array, got {given}"
+        )
     return given
 
 
@@ -90,7 +98,11 @@ def check_options(op: str, method: str, rtol: float, elements: int, **inputs: np
 
 def window(op: str, H: int, W: int, KH: int, KW: int, stride: int, pad: int) -> tuple[int, int]:
     """Output size of a window that slides over an image: OH = (H + 2 pad - KH) // stride + 1, and so for OW."""
-    for name, value, least in (("stride", stride, 1), ("pad", pad, 0), ("kernel size", min(KH, KW), 1)):
+    for name, value, least in (
+        ("stride", stride, 1),
+        ("pad", pad, 0),
+        ("kernel size", min(KH, KW), 1),
+    ):
         if not isinstance(value, (int, np.integer)) or value < least:
             raise InputError(f"{op}: {name} must be an integer of at least {least}, got {value!r}")
     if KH > H + 2 * pad or KW > W + 2 * pad:
@@ -132,7 +144,9 @@ def max_pool(x: np.ndarray, size: int, stride: int, pad: int) -> Shape:
     N, H, W, C = x.shape
     OH, OW = window("max_pool", H, W, size, size, stride, pad)
     if pad > size // 2:
-        raise InputError(f"max_pool: pad must be at most size // 2 = {size // 2}, got {pad}: windows of padding only")
+        raise InputError(
+            f"max_pool: pad must be at most size // 2 = {size // 2}, got {pad}: windows of padding only"
+        )
     return N, OH, OW, C
 
 
@@ -142,7 +156,9 @@ def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> None:
     rank("linear", "x", x, "N, C")
     rank("linear", "w", w, "C, K")
     if x.shape[1] != w.shape[0]:
-        raise InputError(f"linear: x {x.shape} has {x.shape[1]} features, but w {w.shape} expects {w.shape[0]}")
+        raise InputError(
+            f"linear: x {x.shape} has {x.shape[1]} features, but w {w.shape} expects {w.shape[0]}"
+        )
     same_shape("linear", "b", b, w.shape[1:])
 
 
@@ -153,9 +169,13 @@ def labels(logits: np.ndarray, labels: np.ndarray) -> None:
     rank(op, "logits", logits, "N, K")
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         kind = getattr(labels, "dtype", type(labels).__name__)
-        raise InputError(f"{op}: labels must be an array of integers, got {kind}; convert with .astype(np.int64)")
+        raise InputError(
+            f"{op}: labels must be an array of integers, got {kind}; convert with .astype(np.int64)"
+        )
     same_shape(op, "labels", labels, logits.shape[:1])
     K = logits.shape[1]
     wrong = np.flatnonzero((labels < 0) | (labels >= K))
     if wrong.size:
-        raise InputError(f"{op}: labels must lie in 0 .. {K - 1}, but labels[{wrong[0]}] is {labels[wrong[0]]}")
+        raise InputError(
+            f"{op}: labels must lie in 0 .. {K - 1}, but labels[{wrong[0]}] is {labels[wrong[0]]}"
+        )

@@ -14,7 +14,9 @@ Cache = tuple
 
 
 @smooth(numpy_fused)
-def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
+def batchnorm_forward(
+    x: Array, gamma: Array, beta: Array, eps: float
+) -> tuple[Array, Array, Array, Cache]:
     """Read x twice and write y once."""
     return norm.forward(x, gamma, beta, eps, floor=0.0)
 
@@ -26,7 +28,9 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
 
 
 @smooth(numpy_fused)
-def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:
+def batchnorm_inference(
+    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float
+) -> Array:
     """Read x and write y."""
     return norm.inference(x, gamma, beta, mean, var, eps, floor=0.0)
 

@@ -41,8 +41,14 @@ def smooth(module: ModuleType) -> Callable[[Op], Op]:
 
         @wraps(function)
         def op(*args: Any, **named: Any) -> Any:
-            values = [value for a in (*args, *named.values()) for value in (a if isinstance(a, tuple) else (a,))]
-            is_complex = any(isinstance(value, np.ndarray) and value.dtype.kind == "c" for value in values)
+            values = [
+                value
+                for a in (*args, *named.values())
+                for value in (a if isinstance(a, tuple) else (a,))
+            ]
+            is_complex = any(
+                isinstance(value, np.ndarray) and value.dtype.kind == "c" for value in values
+            )
             return (in_numpy if is_complex else function)(*args, **named)
 
         return op  # type: ignore[return-value]
@@ -60,7 +66,9 @@ conv2d_backward = smooth(numpy_ops)(conv.conv2d_backward)
 
 
 @smooth(numpy_ops)
-def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
+def batchnorm_forward(
+    x: Array, gamma: Array, beta: Array, eps: float
+) -> tuple[Array, Array, Array, Cache]:
     """Read x twice and write y once."""
     return norm.forward(x, gamma, beta, eps, floor=norm.NO_FLOOR)
 
@@ -72,7 +80,9 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
 
 
 @smooth(numpy_ops)
-def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:
+def batchnorm_inference(
+    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float
+) -> Array:
     """Read x and write y."""
     return norm.inference(x, gamma, beta, mean, var, eps, floor=norm.NO_FLOOR)
 

@@ -14,7 +14,9 @@ Array = np.ndarray
 Cache = tuple
 
 
-def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
+def batchnorm_forward(
+    x: Array, gamma: Array, beta: Array, eps: float
+) -> tuple[Array, Array, Array, Cache]:
     """Normalise over the batch and rectify: y = max(gamma * xhat + beta, 0)."""
     z, mean, var, normalised = numpy_ops.batchnorm_forward(x, gamma, beta, eps)
     y, rectified = numpy_ops.relu_forward(z)
@@ -27,7 +29,9 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     return numpy_ops.batchnorm_backward(numpy_ops.relu_backward(dy, rectified), normalised)
 
 
-def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:
+def batchnorm_inference(
+    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float
+) -> Array:
     """Normalise by fixed statistics and rectify."""
     return numpy_ops.relu_forward(numpy_ops.batchnorm_inference(x, gamma, beta, mean, var, eps))[0]
 

@@ -17,7 +17,9 @@ from minires.ops import checks
 Array = np.ndarray
 Cache = tuple
 
-CHUNK_BYTES = 1 << 22  # unrolled windows made at a time: they stay in the processor's cache, measured 1.5x faster
+CHUNK_BYTES = (
+    1 << 22
+)  # unrolled windows made at a time: they stay in the processor's cache, measured 1.5x faster
 
 # ------------------------------------------------------------------------------------------------ windows <-> columns
 
@@ -36,7 +38,9 @@ def im2col(x: Array, KH: int, KW: int, stride: int = 1, pad: int = 0) -> Array:
     cols : ndarray of shape (N, OH, OW, KH, KW, C)
     """
     xpad = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    windows = sliding_window_view(xpad, (KH, KW), axis=(1, 2))[:, ::stride, ::stride]  # (N, OH, OW, C, KH, KW)
+    windows = sliding_window_view(xpad, (KH, KW), axis=(1, 2))[
+        :, ::stride, ::stride
+    ]  # (N, OH, OW, C, KH, KW)
     return np.ascontiguousarray(windows.transpose(0, 1, 2, 4, 5, 3))
 
 
@@ -58,7 +62,9 @@ def col2im(cols: Array, H: int, W: int, stride: int = 1, pad: int = 0) -> Array:
     xpad = np.zeros((N, H + 2 * pad, W + 2 * pad, C), cols.dtype)
     for p in range(KH):
         for q in range(KW):
-            xpad[:, p : p + stride * OH : stride, q : q + stride * OW : stride] += cols[:, :, :, p, q]
+            xpad[:, p : p + stride * OH : stride, q : q + stride * OW : stride] += cols[
+                :, :, :, p, q
+            ]
     return xpad[:, pad : pad + H, pad : pad + W]
 
 
@@ -94,7 +100,9 @@ def conv2d_forward(x: Array, w: Array, stride: int = 1, pad: int = 0) -> tuple[A
     y = np.empty(checks.conv2d(x, w, stride, pad), x.dtype)
     KH, KW, C, K = w.shape
     for part in _chunks(len(x), y[0, :, :, :1].size * w[..., 0].nbytes):
-        cols = im2col(x[part], KH, KW, stride, pad).reshape(-1, KH * KW * C)  # a row per output pixel
+        cols = im2col(x[part], KH, KW, stride, pad).reshape(
+            -1, KH * KW * C
+        )  # a row per output pixel
         np.matmul(cols, w.reshape(-1, K), out=y[part].reshape(-1, K))
     return y, (x, w, stride, pad)
 
@@ -133,7 +141,9 @@ def _channel_sum(x: Array) -> Array:
     return x.reshape(len(x), -1).sum(axis=0).reshape(-1, x.shape[-1]).sum(axis=0)
 
 
-def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array, Cache]:
+def batchnorm_forward(
+    x: Array, gamma: Array, beta: Array, eps: float
+) -> tuple[Array, Array, Array, Cache]:
     """Give each channel mean beta and standard deviation |gamma| over the batch: y = gamma * xhat + beta.
 
     xhat = (x - mean) / sqrt(var + eps), the statistics over N, H, W (Ioffe & Szegedy 2015, algorithm 1).
@@ -190,7 +200,9 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     return dx, dgamma, dbeta
 
 
-def batchnorm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> Array:
+def batchnorm_inference(
+    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float
+) -> Array:
     """Normalise by fixed statistics: y = gamma * (x - mean) / sqrt(var + eps) + beta, an image alone is enough.
 
     Parameters

@@ -35,7 +35,9 @@ def save(folder: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> 
     path = folder / NAME
 
     def keep() -> None:
-        with contextlib.suppress(InputError):  # none yet, or damaged: then the previous one is what `load` takes
+        with contextlib.suppress(
+            InputError
+        ):  # none yet, or damaged: then the previous one is what `load` takes
             read(path)
             _move(path, folder / PREVIOUS)
 
@@ -59,10 +61,15 @@ def load(folder: Path) -> tuple[dict[str, Array], dict[str, Any]] | None:
                 damage.append(str(e))
             else:
                 if damage:
-                    warnings.warn(f"{damage[0]}; going on from the one before, {path}", stacklevel=2)
+                    warnings.warn(
+                        f"{damage[0]}; going on from the one before, {path}", stacklevel=2
+                    )
                 return whole
     if damage:
-        raise InputError("; ".join(damage) + f". Move {folder} away to train anew; its metrics.jsonl is still readable")
+        raise InputError(
+            "; ".join(damage)
+            + f". Move {folder} away to train anew; its metrics.jsonl is still readable"
+        )
     return None
 
 
@@ -97,8 +104,14 @@ def _unpack(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
     except (SafetensorError, OSError) as e:
         raise InputError(f"{path} is not {kind} ({type(e).__name__}: {e})") from e
     expected = header.get("sha256")
-    if expected not in (None, _digest(arrays, header.get("meta", "")), _digest(arrays)):  # the last: before 2026-11-22
-        raise InputError(f"{path} is damaged: SHA-256 of its content should be {expected[:12]}..., and is another one")
+    if expected not in (
+        None,
+        _digest(arrays, header.get("meta", "")),
+        _digest(arrays),
+    ):  # the last: before 2026-11-22
+        raise InputError(
+            f"{path} is damaged: SHA-256 of its content should be {expected[:12]}..., and is another one"
+        )
     return arrays, header
 
 
@@ -117,7 +130,9 @@ def load_weights(folder: Path) -> dict[str, Array] | None:
     """
     found = load(folder)
     if found:
-        return {name.removeprefix("net/"): a for name, a in found[0].items() if name.startswith("net/")}
+        return {
+            name.removeprefix("net/"): a for name, a in found[0].items() if name.startswith("net/")
+        }
     path = folder / WEIGHTS
     return _unpack(path, "a file of weights; restore it")[0] if path.exists() else None
 
@@ -132,7 +147,9 @@ def export_weights(folder: Path) -> Path:
     """
     state = load_weights(folder)
     if state is None:
-        raise InputError(f"{folder} has no checkpoint to take weights from; give the folder of a run that was trained")
+        raise InputError(
+            f"{folder} has no checkpoint to take weights from; give the folder of a run that was trained"
+        )
     write_whole(folder / WEIGHTS, _pack(state, "{}"))
     return folder / WEIGHTS
 

@@ -63,19 +63,33 @@ class Config:
     backend: str = "numpy"
 
     def __post_init__(self) -> None:
-        least = {"iterations": 1, "batch_size": 2, "seed": 0, "eval_every": 1, "eval_images": 1, "bn_images": 0}
+        least = {
+            "iterations": 1,
+            "batch_size": 2,
+            "seed": 0,
+            "eval_every": 1,
+            "eval_images": 1,
+            "bn_images": 0,
+        }
         for name, bound in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < bound:
                 raise InputError(f"{name} must be an integer of at least {bound}, got {value!r}")
-        for name in ("lr", "momentum", "weight_decay", *(["warmup_lr"] if self.warmup_lr is not None else [])):
+        for name in (
+            "lr",
+            "momentum",
+            "weight_decay",
+            *(["warmup_lr"] if self.warmup_lr is not None else []),
+        ):
             if not isinstance(getattr(self, name), (int, float)):
                 raise InputError(f"{name} must be a number, got {getattr(self, name)!r}")
         for name in ("lr", "warmup_lr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 papers = 0.1 if name == "lr" else 0.01
-                raise InputError(f"{name} must be a positive number, got {value!r}; the paper's is {papers}")
+                raise InputError(
+                    f"{name} must be a positive number, got {value!r}; the paper's is {papers}"
+                )
         if any(a >= b for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
             raise InputError(f"milestones must rise, got {self.milestones}")
         if self.backend not in BACKENDS:  # a record is read where its backend is not installed, too
@@ -117,15 +131,25 @@ def read_record(folder: Path) -> dict[str, Any]:
         config = Config.from_json(record["config"])
         if not re.search(r"[a-z]\d", config.net):
             raise TypeError(f"net is {config.net}")
-        origins = [record.get("provenance", {}), *(part["provenance"] for part in record.get("continued", []))]
-        _ = [part["iteration"] for part in record.get("continued", [])], [dict(origin) for origin in origins]
+        origins = [
+            record.get("provenance", {}),
+            *(part["provenance"] for part in record.get("continued", [])),
+        ]
+        _ = (
+            [part["iteration"] for part in record.get("continued", [])],
+            [dict(origin) for origin in origins],
+        )
         _ = record["data"]["sha256"] + record["data"]["name"]
     except InputError as e:
         raise InputError(f"{path}: {e}") from e
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{folder} is no run folder: it has no config.json; give the folder of one run") from None
+        raise InputError(
+            f"{folder} is no run folder: it has no config.json; give the folder of one run"
+        ) from None
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from e
     except (KeyError, TypeError, ValueError) as e:
-        raise InputError(f"{path} is damaged ({type(e).__name__}: {e}); restore it or choose another folder") from e
+        raise InputError(
+            f"{path} is damaged ({type(e).__name__}: {e}); restore it or choose another folder"
+        ) from e
     return dict(record)

@@ -91,7 +91,9 @@ def sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if sys.platform != "win32":  # Windows has no handle for a folder, and replaces files through its journal
+    if (
+        sys.platform != "win32"
+    ):  # Windows has no handle for a folder, and replaces files through its journal
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -37,10 +37,16 @@ def claim(config: Config, folder: Path, data: Dataset) -> None:
         )
     path, wanted = folder / "config.json", config.to_json()
     found = read_record(folder) if path.exists() else None
-    if not found and any((folder / name).exists() for name in (checkpoint.NAME, checkpoint.PREVIOUS)):
-        raise InputError(f"{folder} has a checkpoint but no config.json; put it back, or choose another --out")
+    if not found and any(
+        (folder / name).exists() for name in (checkpoint.NAME, checkpoint.PREVIOUS)
+    ):
+        raise InputError(
+            f"{folder} has a checkpoint but no config.json; put it back, or choose another --out"
+        )
     there, here = found and (found["config"], found["data"]["sha256"]), (wanted, data.sha256)
-    if not found or (there != here and not position(folder) and not read_run(folder).evals):  # nothing was saved yet
+    if not found or (
+        there != here and not position(folder) and not read_run(folder).evals
+    ):  # nothing was saved yet
         source = Path(data.source).name  # a record is to be shared: it names no path of a machine
         record = {
             "config": wanted,
@@ -51,9 +57,13 @@ def claim(config: Config, folder: Path, data: Dataset) -> None:
         files.write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
         return
     recipe = found["config"]
-    differing = [f"{k} {recipe.get(k)} there, {v} asked for" for k, v in wanted.items() if recipe.get(k) != v]
+    differing = [
+        f"{k} {recipe.get(k)} there, {v} asked for" for k, v in wanted.items() if recipe.get(k) != v
+    ]
     if differing:
-        raise InputError(f"{folder} holds another run: {'; '.join(differing)}. Choose another --out")
+        raise InputError(
+            f"{folder} holds another run: {'; '.join(differing)}. Choose another --out"
+        )
     if found["data"]["sha256"] != data.sha256:
         raise InputError(
             f"{folder} was trained on other data: {found['data']['name']} with SHA-256 {found['data']['sha256'][:12]}, "
@@ -105,7 +115,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror or e}; it should be the file of a run's metrics") from e
+        raise InputError(
+            f"{path} cannot be read: {e.strerror or e}; it should be the file of a run's metrics"
+        ) from e
     lines = []
     for line in text.splitlines():
         with contextlib.suppress(json.JSONDecodeError, TypeError, KeyError):
@@ -134,7 +146,9 @@ def locked(folder: Path) -> Iterator[None]:
             _lock(f.fileno())
         except OSError as e:
             if e.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                raise InputError(f"{folder} cannot be locked ({e.strerror}); choose an --out on a local disk") from e
+                raise InputError(
+                    f"{folder} cannot be locked ({e.strerror}); choose an --out on a local disk"
+                ) from e
             f.seek(0)
             raise InputError(
                 f"{folder} is in use by process {f.read().strip() or 'unknown'}; let it finish, or choose another --out"
@@ -249,4 +263,6 @@ def trained_folders(paths: Sequence[Path]) -> list[Path]:
 
 def _no_run(paths: Sequence[Path]) -> InputError:
     names = ", ".join(map(str, paths))
-    return InputError(f"no run in {names}: expected folders with config.json and metrics.jsonl; train one first")
+    return InputError(
+        f"no run in {names}: expected folders with config.json and metrics.jsonl; train one first"
+    )

@@ -32,9 +32,14 @@ def values(draw: Any, dtype: Any, *shape: int) -> np.ndarray:
 
     Which byte an element takes depends on its index alone, so an element keeps its value when the shape shrinks.
     """
-    index = sum(step * i for step, i in zip(STEPS, np.indices(shape, sparse=True), strict=False)) % BYTES
+    index = (
+        sum(step * i for step, i in zip(STEPS, np.indices(shape, sparse=True), strict=False))
+        % BYTES
+    )
     numbers = np.frombuffer(draw(drawn), np.uint8)[index] % 7
-    return np.where(numbers % 2, numbers // 2 + 1, 0.0 - numbers // 2).astype(dtype)  # 0, 1, -1, 2, -2, 3, -3
+    return np.where(numbers % 2, numbers // 2 + 1, 0.0 - numbers // 2).astype(
+        dtype
+    )  # 0, 1, -1, 2, -2, 3, -3
 
 
 @st.composite
@@ -91,14 +96,23 @@ def normalisation(draw: Any, largest: int, inference: bool = False) -> Case:
 def pooling(draw: Any, largest: int) -> Case:
     """Arguments of max_pool_forward; many values are equal."""
     H, W, size, _, stride, pad = draw(windows(largest, touching=True))
-    return {"x": values(draw, draw(dtypes), draw(small), H, W, draw(small)), "size": size, "stride": stride, "pad": pad}
+    return {
+        "x": values(draw, draw(dtypes), draw(small), H, W, draw(small)),
+        "size": size,
+        "stride": stride,
+        "pad": pad,
+    }
 
 
 @st.composite
 def weighing(draw: Any, largest: int) -> Case:
     """Arguments of linear_forward."""
     N, C, K, dtype = draw(st.integers(1, largest)), draw(small), draw(small), draw(dtypes)
-    return {"x": values(draw, dtype, N, C), "w": values(draw, dtype, C, K), "b": values(draw, dtype, K)}
+    return {
+        "x": values(draw, dtype, N, C),
+        "w": values(draw, dtype, C, K),
+        "b": values(draw, dtype, K),
+    }
 
 
 @st.composite
@@ -106,7 +120,10 @@ def classification(draw: Any, largest: int) -> Case:
     """Arguments of softmax_cross_entropy; some logits are large."""
     N, K = draw(st.integers(1, largest)), draw(st.integers(1, largest))
     logits = values(draw, draw(dtypes), N, K) + draw(st.sampled_from([0, 1000]))
-    return {"logits": logits, "labels": np.array(draw(st.lists(st.integers(0, K - 1), min_size=N, max_size=N)))}
+    return {
+        "logits": logits,
+        "labels": np.array(draw(st.lists(st.integers(0, K - 1), min_size=N, max_size=N))),
+    }
 
 
 @st.composite
@@ -123,7 +140,12 @@ def block(draw: Any) -> Case:
     C, grows, dtype = draw(small), draw(st.booleans()), draw(dtypes)
     K, stride = (2 * C, 2) if grows else (C, 1)
     x, w = values(draw, dtype, draw(small), 2, 2, C), values(draw, dtype, 1, 1, C, K)
-    return {"x": x, "w": w, "stride": stride, "dy": values(draw, dtype, len(x), 2 // stride, 2 // stride, K)}
+    return {
+        "x": x,
+        "w": w,
+        "stride": stride,
+        "dy": values(draw, dtype, len(x), 2 // stride, 2 // stride, K),
+    }
 
 
 @st.composite
@@ -132,14 +154,23 @@ def descent(draw: Any) -> Case:
     dtype, size = draw(dtypes), draw(small)
     steps = [values(draw, dtype, size) for _ in range(draw(st.integers(1, 3)))]
     rates = {name: draw(st.sampled_from([0.0, 0.5, 0.25])) for name in ("momentum", "weight_decay")}
-    return {"w": values(draw, dtype, size), "gradients": steps, **rates, "lr": draw(st.sampled_from([1.0, 0.5]))}
+    return {
+        "w": values(draw, dtype, size),
+        "gradients": steps,
+        **rates,
+        "lr": draw(st.sampled_from([1.0, 0.5])),
+    }
 
 
 @st.composite
 def schedule(draw: Any) -> Case:
     """Arguments of step_schedule."""
     milestones = sorted(draw(st.lists(st.integers(0, 9), max_size=3, unique=True)))
-    return {"lr": draw(st.sampled_from([1.0, 0.1])), "milestones": milestones, "iteration": draw(st.integers(0, 10))}
+    return {
+        "lr": draw(st.sampled_from([1.0, 0.1])),
+        "milestones": milestones,
+        "iteration": draw(st.integers(0, 10)),
+    }
 
 
 # ------------------------------------------------------------------------------------------------- running a case
@@ -218,7 +249,11 @@ def problems(largest: int) -> dict[str, tuple[st.SearchStrategy[Case], Run]]:
     }
     ways = ("forward", "backward")
     return {
-        **{f"{op}_{way}": (pair(op, cases), both(op)) for op, cases in pairs.items() for way in ways},
+        **{
+            f"{op}_{way}": (pair(op, cases), both(op))
+            for op, cases in pairs.items()
+            for way in ways
+        },
         **{name: (cases, call(name)) for name, cases in calls.items()},
         "residual_block_backward": (block(), run_block),
         "sgd_step": (descent(), run_descent),

@@ -186,12 +186,18 @@ def _cache_notes(chosen: Exercise) -> list[str]:
     """How the forward made what the backward finds in the cache: its own lines, but for what it was given."""
     forward = getattr(home(chosen.where), chosen.name.replace("_backward", "_forward"))
     tree, lines = _tree(forward), inspect.getsource(forward).splitlines()
-    computed = {ast.unparse(n.targets[0]): lines[n.lineno - 1].strip() for n in tree.body if isinstance(n, ast.Assign)}
+    computed = {
+        ast.unparse(n.targets[0]): lines[n.lineno - 1].strip()
+        for n in tree.body
+        if isinstance(n, ast.Assign)
+    }
     given = {argument.arg for argument in tree.args.args}
     targets = ast.parse(cache_line(chosen)).body[0].targets[0].elts  # type: ignore[attr-defined]
     kept = tree.body[-1].value.elts[-1].elts  # type: ignore[attr-defined]  # return y, ..., (a, b, c)
     pairs = [(ast.unparse(a), ast.unparse(b)) for a, b in zip(targets, kept, strict=True)]
-    return [computed.get(value, f"{target} = {value}") for target, value in pairs if value not in given]
+    return [
+        computed.get(value, f"{target} = {value}") for target, value in pairs if value not in given
+    ]
 
 
 def _body(chosen: Exercise) -> list[str]:
@@ -212,7 +218,11 @@ def stub(name: str) -> str:
     """Text of the file that a student starts from."""
     chosen = exercise(name)
     doc = _doc(chosen)
-    body = [f'"""{doc}' + ('\n"""' if "\n" in doc else '"""'), *_body(chosen), f'raise NotImplementedError("{name}")']
+    body = [
+        f'"""{doc}' + ('\n"""' if "\n" in doc else '"""'),
+        *_body(chosen),
+        f'raise NotImplementedError("{name}")',
+    ]
     lines = [
         f'"""Exercise: write {name}, then type   minires exercise check {name}.py"""',
         "",
@@ -244,7 +254,9 @@ def write(text: str, file: Path) -> Path:
         with file.open("x", encoding="utf-8") as f:
             f.write(text)
     except FileExistsError:
-        raise InputError(f"{file} is there already, and is left as it is; name another folder, or move it") from None
+        raise InputError(
+            f"{file} is there already, and is left as it is; name another folder, or move it"
+        ) from None
     except OSError as e:
         raise InputError(f"cannot write {file}: {e.strerror}; name another folder") from None
     return file
@@ -261,7 +273,11 @@ def quarry(op: str | None = None, seed: int = 0) -> tuple[Exercise, Bug]:
     InputError
         If there is no bug in that op.
     """
-    by_where = {e.where: e for e in EXERCISES.values() if e.where.startswith(OPS) and e.name.endswith("_backward")}
+    by_where = {
+        e.where: e
+        for e in EXERCISES.values()
+        if e.where.startswith(OPS) and e.name.endswith("_backward")
+    }
     bugs = [bug for bug in ZOO if bug.where in by_where]
     chosen = [bug for bug in bugs if op in (None, bug.function)]
     if not chosen:

@@ -34,10 +34,18 @@ try:
 
     from minires.school.cases import Case, Run, problems, returned
 except ImportError as e:
-    raise InputError("exercises are checked with hypothesis, which is not installed: pip install hypothesis") from e
+    raise InputError(
+        "exercises are checked with hypothesis, which is not installed: pip install hypothesis"
+    ) from e
 
-SIZES, EXAMPLES = (2, 4), 60  # the smallest images first, as their failures are easiest to read; cases of each size
-TOLERANCE = {"float32": 1e-3, "float64": 1e-8}  # cases are small whole numbers: a bug is off by far more
+SIZES, EXAMPLES = (
+    (2, 4),
+    60,
+)  # the smallest images first, as their failures are easiest to read; cases of each size
+TOLERANCE = {
+    "float32": 1e-3,
+    "float64": 1e-8,
+}  # cases are small whole numbers: a bug is off by far more
 SHOWN = 40  # elements of an array that are printed
 
 
@@ -86,20 +94,30 @@ def check_file(file: Path) -> Report:
     path = str(file.resolve())
     spec = importlib.util.spec_from_file_location(f"solution_{file.stem}", path)
     if not file.is_file() or spec is None:
-        raise InputError(f"expected a Python file, found none at {file}; minires exercise start NAME makes one")
+        raise InputError(
+            f"expected a Python file, found none at {file}; minires exercise start NAME makes one"
+        )
     module = importlib.util.module_from_spec(spec)
     linecache.checkcache(path)
     try:  # compiled here: a loader would leave a __pycache__ beside the file
-        with contextlib.redirect_stdout(sys.stderr):  # what the file prints is no part of the answer
+        with contextlib.redirect_stdout(
+            sys.stderr
+        ):  # what the file prints is no part of the answer
             exec(compile(file.read_bytes(), path, "exec"), vars(module))
     except (Exception, SystemExit) as e:
         reason = _own_line(e, path) or f"{type(e).__name__}: {e}"
         return Report(file.stem, False, 0, f"The file cannot be imported.\n{reason}")
-    found = [name for name in EXERCISES if getattr(vars(module).get(name), "__module__", "") == module.__name__]
+    found = [
+        name
+        for name in EXERCISES
+        if getattr(vars(module).get(name), "__module__", "") == module.__name__
+    ]
     if len(found) > 1 and file.stem in found:  # the others help
         found = [file.stem]
     if len(found) != 1:
-        raise InputError(f"{file}: expected the function of one exercise, found {', '.join(found) or 'none'}")
+        raise InputError(
+            f"{file}: expected the function of one exercise, found {', '.join(found) or 'none'}"
+        )
     return check(vars(module)[found[0]], found[0])
 
 
@@ -117,7 +135,9 @@ def check(function: Callable[..., Any], name: str | None = None) -> Report:
     report : Report
     """
     if not callable(function) or isinstance(function, type):
-        raise InputError(f"expected a function to grade, came {function!r}; give the function itself")
+        raise InputError(
+            f"expected a function to grade, came {function!r}; give the function itself"
+        )
     chosen = exercise(name or str(getattr(function, "__name__", "?")))
     _, run = problems(SIZES[0])[chosen.name]
     attempt = copy_of(chosen.where)
@@ -139,7 +159,9 @@ def check(function: Callable[..., Any], name: str | None = None) -> Report:
             smallest = next(filter(None, found), None)
             if smallest is None:
                 examples = next(tried)
-                return Report(chosen.name, True, examples, f"{examples} cases agree with the reference.")
+                return Report(
+                    chosen.name, True, examples, f"{examples} cases agree with the reference."
+                )
             wrong = judge(smallest)
         except Flaky:
             smallest = wrong = None
@@ -148,7 +170,9 @@ def check(function: Callable[..., Any], name: str | None = None) -> Report:
             return Report(chosen.name, False, next(tried), again)
         output = printed.getvalue()
         diagnosis = _diagnose(chosen, run, attempt, smallest, wrong.output) if wrong.output else ""
-    message = f"The smallest case that fails, of {next(tried)} tried:\n\n{_show(smallest)}\n\n{wrong}"
+    message = (
+        f"The smallest case that fails, of {next(tried)} tried:\n\n{_show(smallest)}\n\n{wrong}"
+    )
     if output:
         message += f"\n\nIn this case it printed:\n{textwrap.indent(output, '    ')}"
     return Report(chosen.name, False, next(tried) - 1, message, diagnosis)
@@ -183,7 +207,9 @@ def _sample(cases: Any) -> list[Case]:
 # ------------------------------------------------------------------------------------------------- one case
 
 
-def _judge(chosen: Exercise, run: Run, attempt: ModuleType, function: Any, case: Case) -> Wrong | None:
+def _judge(
+    chosen: Exercise, run: Run, attempt: ModuleType, function: Any, case: Case
+) -> Wrong | None:
     """What is wrong with the attempt at this case, if anything."""
     expected, names = run(home(chosen.where), copy.deepcopy(case)), returned(chosen.reference)
     try:
@@ -223,7 +249,9 @@ def _compare(output: str, expected: np.ndarray, got: Any, is_array: bool) -> str
     index = tuple(map(int, different[0]))
     where = f"[{', '.join(map(str, index))}]" if index else ""
     first = f"{output}{where}: expected {expected[index]:.6g}, got {value[index]:.6g}"
-    count = f" ({len(different)} of {expected.size} elements are wrong)" if expected.size > 1 else ""
+    count = (
+        f" ({len(different)} of {expected.size} elements are wrong)" if expected.size > 1 else ""
+    )
     return f"{first}{count}\n{_both(expected, value)}"
 
 
@@ -232,7 +260,9 @@ def _close(expected: np.ndarray, got: np.ndarray) -> np.ndarray:
     if expected.shape != got.shape:
         return np.zeros(1, bool)
     finite = expected[np.isfinite(expected)]
-    allowed = TOLERANCE.get(expected.dtype.name, 1e-8) * max(1.0, float(np.abs(finite).max(initial=0)))
+    allowed = TOLERANCE.get(expected.dtype.name, 1e-8) * max(
+        1.0, float(np.abs(finite).max(initial=0))
+    )
     return np.isclose(got, expected, rtol=0, atol=allowed, equal_nan=True)
 
 
@@ -244,18 +274,34 @@ def _watched(function: Callable[..., Any], chosen: Exercise) -> Callable[..., An
         given = list(_arrays([*args, *kwargs.values()]))
         before = [a.copy() for a in given]
         result = function(*args, **kwargs)
-        if any(not np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(given, before, strict=True)):
-            raise Wrong("An argument was changed in place; work on a copy, the caller still needs it.")
-        if "cache" in names and isinstance(result, tuple) and result and not isinstance(result[-1], tuple):
-            raise Wrong(f"The cache, last of what is returned, must be a tuple, got {type(result[-1]).__name__}.")
+        if any(
+            not np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+            for a, b in zip(given, before, strict=True)
+        ):
+            raise Wrong(
+                "An argument was changed in place; work on a copy, the caller still needs it."
+            )
+        if (
+            "cache" in names
+            and isinstance(result, tuple)
+            and result
+            and not isinstance(result[-1], tuple)
+        ):
+            raise Wrong(
+                f"The cache, last of what is returned, must be a tuple, got {type(result[-1]).__name__}."
+            )
         came = len(result) if isinstance(result, tuple) else 1
         if result is None and "the result" not in names:
             raise Wrong(f"Expected {', '.join(names)}, got None: is there a return?")
         if came != len(names):
             raise Wrong(f"Expected {len(names)} results ({', '.join(names)}), got {came}.")
         for name, value in zip(names, result if len(names) > 1 else [result], strict=True):
-            if name != "cache" and any(np.shares_memory(value, a) for a in given if isinstance(value, np.ndarray)):
-                raise Wrong(f"{name} is a view of an argument: whoever changes one would change the other; copy it.")
+            if name != "cache" and any(
+                np.shares_memory(value, a) for a in given if isinstance(value, np.ndarray)
+            ):
+                raise Wrong(
+                    f"{name} is a view of an argument: whoever changes one would change the other; copy it."
+                )
         return result
 
     return call
@@ -287,8 +333,12 @@ def _own_line(e: BaseException, filename: str) -> str:
     """Exception with the last line of the student's own file that it passed; "" if it passed none."""
     if isinstance(e, SyntaxError) and e.filename == filename:
         return f"  line {e.lineno}: {(e.text or '').strip()}\n{type(e).__name__}: {e.msg}"
-    frames = [frame for frame in traceback.extract_tb(e.__traceback__) if frame.filename == filename]
-    return f"  line {frames[-1].lineno}: {frames[-1].line}\n{type(e).__name__}: {e}" if frames else ""
+    frames = [
+        frame for frame in traceback.extract_tb(e.__traceback__) if frame.filename == filename
+    ]
+    return (
+        f"  line {frames[-1].lineno}: {frames[-1].line}\n{type(e).__name__}: {e}" if frames else ""
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- the diagnosis
@@ -301,7 +351,10 @@ def _diagnose(chosen: Exercise, run: Run, attempt: ModuleType, smallest: Case, o
     bugs = [bug for bug in ZOO if home(bug.where) is module]
     for bug in sorted(bugs, key=lambda bug: bug.where != chosen.where):  # the op's own bugs first
         planted = bug.plant()
-        if all(_same(_output(run, planted, case, output), seen) for case, seen in zip(cases, got, strict=True)):
+        if all(
+            _same(_output(run, planted, case, output), seen)
+            for case, seen in zip(cases, got, strict=True)
+        ):
             return f"Your {output} equals the true one, but {bug.says}."
     return ""
 
@@ -331,7 +384,11 @@ def _show(case: Case) -> str:
     lines = []
     for name, value in case.items():
         if isinstance(value, np.ndarray):
-            dtype = "" if value.dtype.kind == "i" or value.dtype == np.float64 else f", np.{value.dtype}"
+            dtype = (
+                ""
+                if value.dtype.kind == "i" or value.dtype == np.float64
+                else f", np.{value.dtype}"
+            )
             value = f"np.array({_text(value)}{dtype})  # shape {value.shape}"
         elif isinstance(value, list) and value and isinstance(value[0], np.ndarray):
             value = f"[{', '.join(f'np.array({_text(a)})' for a in value)}]"

@@ -31,4 +31,7 @@ def by_layer(net: Layer) -> dict[str, dict[str, float]]:
             within = layer.params["gamma"] ** 2 * (var / (var + layer.eps))
             responses[name] = np.sqrt(within.mean() + layer.params["beta"].var())
     record = {"gradient_norm": gradients, "weight_norm": weights, "response_std": responses}
-    return {kind: {name: float(f"{v:.6g}") for name, v in values.items()} for kind, values in record.items()}
+    return {
+        kind: {name: float(f"{v:.6g}") for name, v in values.items()}
+        for kind, values in record.items()
+    }

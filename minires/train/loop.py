@@ -38,7 +38,10 @@ Array = np.ndarray
 WARMUP_ERROR = 0.8  # section 4.2: warm up until the training error is below 80 %
 SMOOTHING = 0.02  # weight of the latest batch in the running training error
 LINES = 1000  # training lines in metrics.jsonl: fewer than twice as many
-LAYER_STEPS = (1, 100)  # steps whose gradients and responses are recorded layer by layer; the last one too
+LAYER_STEPS = (
+    1,
+    100,
+)  # steps whose gradients and responses are recorded layer by layer; the last one too
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -53,7 +56,9 @@ class DivergenceError(InputError):
 def evaluation_rows(config: Config, images: int) -> tuple[Array, Array]:
     """Which of so many training images serve batch norm's statistics, and which the training error: no image both."""
     chosen = stream(config.seed, "evaluation", 0).permutation(images)
-    return chosen[: config.bn_images], chosen[config.bn_images : config.bn_images + config.eval_images]
+    return chosen[: config.bn_images], chosen[
+        config.bn_images : config.bn_images + config.eval_images
+    ]
 
 
 def initial_net(config: Config) -> Network:
@@ -102,7 +107,10 @@ def train(
         run = _Run(config, folder, data, net)
         run.restore()
         asked = contextlib.nullcontext(stop) if stop else stop_requests()
-        with asked as stop, np.errstate(over="ignore", invalid="ignore"):  # what overflows is explained
+        with (
+            asked as stop,
+            np.errstate(over="ignore", invalid="ignore"),
+        ):  # what overflows is explained
             if run.iteration < config.iterations:
                 note_who_trains(folder, run.iteration)
             while run.iteration < config.iterations:
@@ -158,21 +166,37 @@ class _Run:
         if found:
             arrays, meta = found
             theirs = meta.get("config", {}).get("net", "weights alone")
-            if theirs != self.config.net or any(f"velocity/{name}" not in arrays for name in self.optimizer.velocity):
-                raise InputError(f"{self.folder}: its checkpoint is of {theirs}, not {self.config.net}; restore it")
-            self.net.load_state({k.removeprefix("net/"): a for k, a in arrays.items() if k.startswith("net/")})
+            if theirs != self.config.net or any(
+                f"velocity/{name}" not in arrays for name in self.optimizer.velocity
+            ):
+                raise InputError(
+                    f"{self.folder}: its checkpoint is of {theirs}, not {self.config.net}; restore it"
+                )
+            self.net.load_state(
+                {k.removeprefix("net/"): a for k, a in arrays.items() if k.startswith("net/")}
+            )
             for name, v in self.optimizer.velocity.items():
                 v[...] = arrays[f"velocity/{name}"]
-            self.iteration, self.seconds, self.warm = meta["iteration"], meta["seconds"], meta["warm"]
+            self.iteration, self.seconds, self.warm = (
+                meta["iteration"],
+                meta["seconds"],
+                meta["warm"],
+            )
             self.running_error, self.window = meta["running_error"], meta["window"]
             kept = self.iteration
         metrics = self.folder / "metrics.jsonl"
         if metrics.exists():
-            if not found and metrics.stat().st_size:  # of a run whose checkpoint is gone, or that never had one
+            if (
+                not found and metrics.stat().st_size
+            ):  # of a run whose checkpoint is gone, or that never had one
                 names = (f"metrics.previous{number or ''}.jsonl" for number in itertools.count())
                 aside = next(path for path in map(self.folder.joinpath, names) if not path.exists())
                 files.write_whole(aside, metrics.read_bytes())
-            lines = [json.dumps(m) + "\n" for m in run_folder.read_lines(metrics) if m["iteration"] <= kept]
+            lines = [
+                json.dumps(m) + "\n"
+                for m in run_folder.read_lines(metrics)
+                if m["iteration"] <= kept
+            ]
             files.write_whole(metrics, "".join(lines).encode())
 
     def step(self) -> Progress:
@@ -182,7 +206,12 @@ class _Run:
         if not self.warm and config.warmup_lr is not None:
             lr = config.warmup_lr
         x, labels = training_batch(
-            self.data, self.mean, config.seed, self.iteration, config.batch_size, augment=config.augment
+            self.data,
+            self.mean,
+            config.seed,
+            self.iteration,
+            config.batch_size,
+            augment=config.augment,
         )
         try:
             loss, error = train_step(self.net, self.optimizer, x, labels, lr)
@@ -198,7 +227,9 @@ class _Run:
         self.seconds += time.monotonic() - start
         if last or self.iteration % max(1, config.iterations // LINES) == 0:
             steps = self.window["steps"]
-            self._record("train", loss=self.window["loss"] / steps, error=self.window["error"] / steps, lr=lr)
+            self._record(
+                "train", loss=self.window["loss"] / steps, error=self.window["error"] / steps, lr=lr
+            )
             self.window = {"loss": 0.0, "error": 0.0, "steps": 0}
         if last or self.iteration % config.eval_every == 0:
             self._evaluate(lr)
@@ -209,7 +240,12 @@ class _Run:
         return Progress(self.iteration, config.iterations, loss, self.running_error, lr)
 
     def _record(self, kind: str, **values: Any) -> None:
-        line = {"kind": kind, "iteration": self.iteration, "seconds": round(self.seconds, 3), **values}
+        line = {
+            "kind": kind,
+            "iteration": self.iteration,
+            "seconds": round(self.seconds, 3),
+            **values,
+        }
         files.append_line(self.folder / "metrics.jsonl", line)
 
     def _evaluate(self, lr: float) -> None:
@@ -220,21 +256,34 @@ class _Run:
             recompute_statistics(self.net, (normalise(images[r], self.mean) for r in rows))
         sets = {
             "train": (images[self.eval_rows], labels[self.eval_rows]),
-            "test": (self.data.test_images[: config.eval_images], self.data.test_labels[: config.eval_images]),
+            "test": (
+                self.data.test_images[: config.eval_images],
+                self.data.test_labels[: config.eval_images],
+            ),
         }
         values = {}
         for name, (x, y) in sets.items():
-            values[f"{name}_loss"], values[f"{name}_error"] = evaluate(self.net, x, y, self.mean, size)
+            values[f"{name}_loss"], values[f"{name}_error"] = evaluate(
+                self.net, x, y, self.mean, size
+            )
         if not np.isfinite(list(values.values())).all():
-            raise DivergenceError(self._explain(normalise(images[self.eval_rows[:size]], self.mean), lr))
+            raise DivergenceError(
+                self._explain(normalise(images[self.eval_rows[:size]], self.mean), lr)
+            )
         self._record("eval", **values)
 
     def _explain(self, x: Array, lr: float) -> str:
         cold = f"Lower the learning rate (it was {lr:g}; --lr), or warm up (--warmup-lr 0.01)"
-        advice = cold if self.warm else f"Lower the learning rate of the warm-up (it was {lr:g}; --warmup-lr)"
+        advice = (
+            cold
+            if self.warm
+            else f"Lower the learning rate of the warm-up (it was {lr:g}; --warmup-lr)"
+        )
         if checkpoint.load(self.folder):
             advice += f", and choose another --out: the checkpoint in {self.folder} is from before"
-        begins = f"{self.config.net} diverged at iteration {self.iteration}: the loss is not finite. "
+        begins = (
+            f"{self.config.net} diverged at iteration {self.iteration}: the loss is not finite. "
+        )
         arrays = [("the images", x), *self.net.parameters().items()]
         for name, a in arrays:
             if not np.isfinite(a).all():

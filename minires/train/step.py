@@ -10,7 +10,9 @@ from minires.nets.network import Network
 from minires.optim import SGD
 
 
-def train_step(net: Network, optimizer: SGD, x: Array, labels: Array, lr: float) -> tuple[float, float]:
+def train_step(
+    net: Network, optimizer: SGD, x: Array, labels: Array, lr: float
+) -> tuple[float, float]:
     """One step of gradient descent; return the loss and the error of the batch before it.
 
     Parameters
@@ -28,7 +30,9 @@ def train_step(net: Network, optimizer: SGD, x: Array, labels: Array, lr: float)
     return float(loss), float((logits.argmax(axis=1) != labels).mean())
 
 
-def evaluate(net: Network, images: Array, labels: Array, mean: Array, batch_size: int) -> tuple[float, float]:
+def evaluate(
+    net: Network, images: Array, labels: Array, mean: Array, batch_size: int
+) -> tuple[float, float]:
     """Mean loss and error of the network in evaluation mode, images as they are: no crop, no flip.
 
     Parameters

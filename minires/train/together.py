@@ -74,7 +74,8 @@ def _train_together(
             raise e
     if asked:
         raise Interrupted(
-            "\n".join(map(str, errors)) or "stopped between two runs; the same command goes on from there"
+            "\n".join(map(str, errors))
+            or "stopped between two runs; the same command goes on from there"
         )
 
 
@@ -88,7 +89,11 @@ def forecast(configs: Sequence[Config], left: Sequence[int], data: Dataset) -> s
         step = {net: seconds_per_step(config, data) for net, config in first.items()}
     finally:
         use_threads(backend, threads)
-    total = sum(n * step[config.net] * _with_evaluations(config) for config, n in zip(configs, left, strict=True) if n)
+    total = sum(
+        n * step[config.net] * _with_evaluations(config)
+        for config, n in zip(configs, left, strict=True)
+        if n
+    )
     total /= at_once
     each = ", ".join(f"{net} {seconds:.2f}" for net, seconds in step.items())
     time_needed = f"{total / 60:.1f} minutes" if total < 5400 else f"{total / 3600:.1f} hours"
@@ -105,7 +110,9 @@ def seconds_per_step(config: Config, data: Dataset) -> float:
     optimizer, mean, seconds = SGD(net.parameters()), per_pixel_mean(data.train_images[:1]), []
     for iteration in range(2):
         start = time.perf_counter()
-        batch = training_batch(data, mean, config.seed, iteration, config.batch_size, augment=config.augment)
+        batch = training_batch(
+            data, mean, config.seed, iteration, config.batch_size, augment=config.augment
+        )
         train_step(net, optimizer, *batch, lr=0.0)
         seconds.append(time.perf_counter() - start)
     return min(seconds)

@@ -43,7 +43,9 @@ def deepen(net: Network, depth: int, x: Array | None = None) -> Network:
     deeper = plain(depth)
     have, want = (len(n.children["stage1"].children) for n in (net, deeper))
     if not net.title.startswith("plain") or want < have:
-        raise InputError(f"expected a plain net of at most {depth} layers to deepen, got {net.title}")
+        raise InputError(
+            f"expected a plain net of at most {depth} layers to deepen, got {net.title}"
+        )
     outputs = layer_outputs(net, x) if x is not None else {}
     state = deeper.state() | net.state()
     for name, layer in deeper.named_layers():
@@ -52,7 +54,11 @@ def deepen(net: Network, depth: int, x: Array | None = None) -> Network:
         stage, conv = name.split(".")[0], name.replace(".bn", ".conv")
         C = len(layer.params["gamma"])
         y = outputs.get(f"{stage}.block{have}")
-        mean, var = (np.zeros(C), np.ones(C)) if y is None else (y.mean(axis=(0, 1, 2)), y.var(axis=(0, 1, 2)))
+        mean, var = (
+            (np.zeros(C), np.ones(C))
+            if y is None
+            else (y.mean(axis=(0, 1, 2)), y.var(axis=(0, 1, 2)))
+        )
         state[f"{conv}.w"] = np.zeros((3, 3, C, C))
         state[f"{conv}.w"][1, 1] = np.eye(C)
         state |= {f"{name}.running_mean": mean, f"{name}.running_var": var}

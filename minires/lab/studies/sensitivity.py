@@ -15,7 +15,13 @@ LINEAR = 1e-3  # beyond this relative distance two copies are simply different n
 
 
 def butterfly(
-    net: str, steps: int = 10, *, difference: float = 1e-14, batch_size: int = 32, lr: float = 0.01, seed: int = 0
+    net: str,
+    steps: int = 10,
+    *,
+    difference: float = 1e-14,
+    batch_size: int = 32,
+    lr: float = 0.01,
+    seed: int = 0,
 ) -> Array:
     """Relative distance of the weights of two copies in float64, after each step.
 

@@ -29,7 +29,9 @@ from minires.ops.compiled.tuning import IMAGES, PIXEL_TILE, VECTOR_BYTES, WEIGHT
 Array = np.ndarray
 Cache = tuple
 
-WEIGHT_TILE = {16: (6, 2), 32: (6, 2), 64: (12, 2)}[VECTOR_BYTES]  # 32 bytes: 6x2 0.88 of a matrix product, 4x2 0.7
+WEIGHT_TILE = {16: (6, 2), 32: (6, 2), 64: (12, 2)}[
+    VECTOR_BYTES
+]  # 32 bytes: 6x2 0.88 of a matrix product, 4x2 0.7
 BAND_PIXELS = 128  # output pixels that every weight tile reads in turn while they are near; 32-4096 are within 10 %
 
 
@@ -82,7 +84,9 @@ def _correlate(x: Array, panels: Array, y: Array, stride: int, corner: tuple, ph
                     source = i * stride * columns * C
                     target = ((n * YH + row + i * step) * YW + col) * K + k * block
                     for first in range(0, OW, len(rows)):
-                        j = min(first, OW - len(rows))  # the last tile ends with the row, some pixels are done twice
+                        j = min(
+                            first, OW - len(rows)
+                        )  # the last tile ends with the row, some pixels are done twice
                         _filter_pixels(padded, source + j * stride * C, stride * C, panels, k,
                                        y, target + j * step * K, step * K, rows, vectors)  # fmt: skip
 
@@ -96,12 +100,16 @@ def _weigh_band(padded: Array, corner: int, stride: int, dy: Array, at: int, hei
     tile = tile_load(dw, to, K, rows, vectors)
     for i in range(height):
         for j in range(OW):
-            tile = tile_outer(tile, padded, corner + (i * columns + j) * stride * C, 1, dy, at + (i * OW + j) * K)
+            tile = tile_outer(
+                tile, padded, corner + (i * columns + j) * stride * C, 1, dy, at + (i * OW + j) * K
+            )
     tile_store(tile, dw, to, K)
 
 
 @kernel
-def _correlate_weights(x: Array, dy: Array, dw: Array, stride: int, corner: tuple, rows: tuple, vectors: tuple) -> None:
+def _correlate_weights(
+    x: Array, dy: Array, dw: Array, stride: int, corner: tuple, rows: tuple, vectors: tuple
+) -> None:
     """Compute dw[chunk, p, r, :] = sum_nij xpad[n, i*stride + p, j*stride*C + r] dy[n, i, j, :], n in the chunk."""
     N, _, _, C = x.shape
     _, OH, OW, K = dy.shape
@@ -124,15 +132,39 @@ def _correlate_weights(x: Array, dy: Array, dw: Array, stride: int, corner: tupl
                         source = (start * stride + p) * columns * C
                         to = (chunk * KH + p) * run * K + k
                         for r in range(0, tiled, len(rows)):
-                            _weigh_band(padded, source + r, stride, dy, at, height, dw, to + r * K, rows, vectors)
+                            _weigh_band(
+                                padded,
+                                source + r,
+                                stride,
+                                dy,
+                                at,
+                                height,
+                                dw,
+                                to + r * K,
+                                rows,
+                                vectors,
+                            )
                         for r in range(tiled, run):
-                            _weigh_band(padded, source + r, stride, dy, at, height, dw, to + r * K, ONE, vectors)
+                            _weigh_band(
+                                padded,
+                                source + r,
+                                stride,
+                                dy,
+                                at,
+                                height,
+                                dw,
+                                to + r * K,
+                                ONE,
+                                vectors,
+                            )
 
 
 # ---------------------------------------------------------------------------------------------------------- public ops
 
 
-def _apply(x: Array, w: Array, y: Array, stride: int, corner: tuple, phase: tuple = (1, 0, 0)) -> None:
+def _apply(
+    x: Array, w: Array, y: Array, stride: int, corner: tuple, phase: tuple = (1, 0, 0)
+) -> None:
     """Write the correlation of x with the filters w into the pixels of y that `phase` names."""
     KH, KW, C, K = w.shape
     step, row, col = phase
@@ -144,7 +176,9 @@ def _apply(x: Array, w: Array, y: Array, stride: int, corner: tuple, phase: tupl
     block = len(tile[1]) * lanes(x.dtype)
     panels = np.zeros((KH, KW * C, wide), x.dtype)
     panels[:, :, :K] = w.reshape(KH, KW * C, K)
-    panels = np.ascontiguousarray(panels.reshape(KH, KW * C, wide // block, block).transpose(2, 0, 1, 3))
+    panels = np.ascontiguousarray(
+        panels.reshape(KH, KW * C, wide // block, block).transpose(2, 0, 1, 3)
+    )
     if wide == K:
         _correlate(x, panels, y, stride, corner, phase, *tile)
     else:  # the last register of each pixel is not full: work with more filters and drop them
@@ -166,7 +200,9 @@ def conv2d_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     x, w, stride, pad = cache
     checks.same_shape("conv2d_backward", "dy", dy, checks.conv2d(x, w, stride, pad))
     dy = contiguous(dy, x.dtype)
-    return backward_input(dy, x.shape, w, stride, pad), backward_weights(dy, x, w.shape, stride, pad)
+    return backward_input(dy, x.shape, w, stride, pad), backward_weights(
+        dy, x, w.shape, stride, pad
+    )
 
 
 def backward_input(dy: Array, shape: tuple[int, ...], w: Array, stride: int, pad: int) -> Array:
@@ -178,7 +214,10 @@ def backward_input(dy: Array, shape: tuple[int, ...], w: Array, stride: int, pad
     dx = np.empty(shape, dy.dtype)
     for row in range(min(stride, shape[1])):
         for col in range(min(stride, shape[2])):
-            p, q = (row + pad) % stride, (col + pad) % stride  # the first weights that these pixels meet
+            p, q = (
+                (row + pad) % stride,
+                (col + pad) % stride,
+            )  # the first weights that these pixels meet
             flipped = w[p::stride, q::stride][::-1, ::-1].swapaxes(2, 3)  # (.., .., K, C)
             if flipped.size:
                 top = len(flipped) - 1 - (row + pad - p) // stride

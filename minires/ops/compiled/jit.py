@@ -33,7 +33,9 @@ def cache_folder() -> str:
 
     Numba looks at the file of a kernel only and would not see an edit in a helper of another file.
     """
-    digest = hashlib.sha256(f"{numba.__version__} {config.CPU_NAME or binding.get_host_cpu_name()}".encode())
+    digest = hashlib.sha256(
+        f"{numba.__version__} {config.CPU_NAME or binding.get_host_cpu_name()}".encode()
+    )
     for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())
     return str(Path(pooch.os_cache("minires")) / "numba" / digest.hexdigest()[:16])
@@ -46,7 +48,9 @@ def kernel(function: Callable) -> Any:
     number of threads gives the same bits. NUMBA_CACHE_DIR, if set, wins over `cache_folder`.
     """
     chosen = config.CACHE_DIR
-    config.CACHE_DIR = chosen or cache_folder()  # read while a function is decorated; other packages see no change
+    config.CACHE_DIR = (
+        chosen or cache_folder()
+    )  # read while a function is decorated; other packages see no change
     try:
         compiled = njit(parallel=True, cache=True, **FLAGS)(function)
         _name_by_process(compiled)
@@ -66,7 +70,9 @@ def _name_by_process(compiled: Any) -> None:
     """
     with suppress(AttributeError):  # a Numba that keeps its files otherwise
         file = compiled._cache._cache_file
-        file._data_name_pattern = file._data_name_pattern.replace("{number", f"{token_hex(4)}-{{number")
+        file._data_name_pattern = file._data_name_pattern.replace(
+            "{number", f"{token_hex(4)}-{{number"
+        )
 
 
 def inner(function: Callable) -> Any:
@@ -105,7 +111,11 @@ def compile_from_both_ends(code: str) -> Iterator[None]:
     helpers: list[subprocess.Popen] = []
 
     def start(_: str) -> None:
-        if not helpers and (os.cpu_count() or 1) > 1 and all(kernel.stats.cache_path for kernel in KERNELS):
+        if (
+            not helpers
+            and (os.cpu_count() or 1) > 1
+            and all(kernel.stats.cache_path for kernel in KERNELS)
+        ):
             words = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path}; {code}"]
             quiet = subprocess.DEVNULL
             helpers.append(subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet))

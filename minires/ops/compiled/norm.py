@@ -17,13 +17,25 @@ from numba import prange
 
 from minires.ops import checks
 from minires.ops.compiled.jit import inner, kernel
-from minires.ops.compiled.simd import contiguous, keep, lanes, load_or, load_pair, maximum, pair, register, store
+from minires.ops.compiled.simd import (
+    contiguous,
+    keep,
+    lanes,
+    load_or,
+    load_pair,
+    maximum,
+    pair,
+    register,
+    store,
+)
 
 Array = np.ndarray
 Cache = tuple
 
 NO_FLOOR = math.nan
-BLOCK = 1 << 14  # values, about: a block of x and one of y stay in a core's second cache while each register is visited
+BLOCK = (
+    1 << 14
+)  # values, about: a block of x and one of y stay in a core's second cache while each register is visited
 
 
 def _sizes(x: Array) -> tuple[int, int]:
@@ -92,7 +104,11 @@ def _forward_rows(moments: Array, gamma: Array, beta: Array, eps: float) -> tupl
 @inner
 def _backward_rows(sums: Array, mean: Array, factors: Array, M: int) -> tuple:
     """Return share_dy and share_d as dx needs them; and the gradients of gamma and beta, (2, C)."""
-    totals, rows, gradients = _added_up(sums, len(mean)), np.empty((2, len(mean)), mean.dtype), np.empty_like(factors)
+    totals, rows, gradients = (
+        _added_up(sums, len(mean)),
+        np.empty((2, len(mean)), mean.dtype),
+        np.empty_like(factors),
+    )
     for c in range(len(mean)):
         scale, inv_std = factors[0, c], factors[1, c]
         dbeta, dgamma = totals[0, c], totals[1, c] * inv_std
@@ -170,19 +186,29 @@ def _gradient(dy: Array, x: Array, rows: Array, factors: Array, floor: float, dx
             share_dy, share_d = load_pair(shares_dy, j), load_pair(shares_d, j)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
                 d = load_pair(x, i) - mean
-                store(dx, i, keep(load_pair(dy, i), d * scale + beta, floor) * scale - share_dy - d * share_d)
+                store(
+                    dx,
+                    i,
+                    keep(load_pair(dy, i), d * scale + beta, floor) * scale
+                    - share_dy
+                    - d * share_d,
+                )
     return gradients
 
 
 # ----------------------------------------------------------------------------- what numba_ops and numba_fused call
 
 
-def forward(x: Array, gamma: Array, beta: Array, eps: float, floor: float) -> tuple[Array, Array, Array, Cache]:
+def forward(
+    x: Array, gamma: Array, beta: Array, eps: float, floor: float
+) -> tuple[Array, Array, Array, Cache]:
     """Normalise by the batch's statistics. The cache holds x and these: xhat and y are not stored for backward."""
     checks.batchnorm(x, eps, gamma=gamma, beta=beta)
     x, gamma, beta = contiguous(x), contiguous(gamma), contiguous(beta)
     y = np.empty_like(x)
-    moments, factors = _batch(x.reshape(-1), gamma, beta, eps, floor, y.reshape(-1), x[0].size, *_sizes(x))
+    moments, factors = _batch(
+        x.reshape(-1), gamma, beta, eps, floor, y.reshape(-1), x[0].size, *_sizes(x)
+    )
     mean, var = moments.astype(x.dtype)
     return y, mean, var, (x, np.array([mean, factors[0], beta], x.dtype), factors, floor)
 
@@ -192,12 +218,16 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     x, rows, factors, floor = cache
     checks.same_shape("batchnorm_backward", "dy", dy, x.shape)
     dy, dx = contiguous(dy, x.dtype), np.empty_like(x)
-    gradients = _gradient(dy.reshape(-1), x.reshape(-1), rows, factors, floor, dx.reshape(-1), *_sizes(x))
+    gradients = _gradient(
+        dy.reshape(-1), x.reshape(-1), rows, factors, floor, dx.reshape(-1), *_sizes(x)
+    )
     dgamma, dbeta = gradients.astype(x.dtype)
     return dx, dgamma, dbeta
 
 
-def inference(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, floor: float) -> Array:
+def inference(
+    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, floor: float
+) -> Array:
     """Normalise by fixed statistics."""
     checks.batchnorm(x, eps, gamma=gamma, beta=beta, mean=mean, var=var)
     x = contiguous(x)

@@ -20,7 +20,9 @@ from numba.extending import intrinsic, models, overload, register_model
 from minires.ops.compiled.jit import inner
 from minires.ops.compiled.tuning import CACHE_LINE, VECTOR_BYTES
 
-Codegen = tuple[Any, Callable]  # what an intrinsic returns: its signature, and the function that emits its instructions
+Codegen = tuple[
+    Any, Callable
+]  # what an intrinsic returns: its signature, and the function that emits its instructions
 ONE = (0,)  # the height of a tile of one row
 
 
@@ -78,7 +80,9 @@ class _TileModel(models.PrimitiveModel):
 class _Memory:
     """The values of one array, addressed by flat position. No alignment is assumed."""
 
-    def __init__(self, context: Any, builder: ir.IRBuilder, array_type: types.Array, array: ir.Value):
+    def __init__(
+        self, context: Any, builder: ir.IRBuilder, array_type: types.Array, array: ir.Value
+    ):
         struct = context.make_array(array_type)(context, builder, array)
         self.builder, self.itemsize = builder, array_type.dtype.bitwidth // 8
         self.data, self.size = struct.data, struct.nitems
@@ -97,9 +101,13 @@ class _Memory:
 
     def is_whole(self, position: ir.Value, vector: ir.VectorType) -> ir.Value:
         """Whether a vector that begins here ends within the array."""
-        return self.builder.icmp_signed("<=", self.builder.add(position, position.type(vector.count)), self.size)
+        return self.builder.icmp_signed(
+            "<=", self.builder.add(position, position.type(vector.count)), self.size
+        )
 
-    def copy_rest(self, position: ir.Value, target: ir.Value | None = None, source: ir.Value | None = None) -> None:
+    def copy_rest(
+        self, position: ir.Value, target: ir.Value | None = None, source: ir.Value | None = None
+    ) -> None:
         """Copy what lies between a position and the end of the array to `target`, or from `source`."""
         left = self.builder.sub(self.size, position)
         here = self.address(position)
@@ -107,7 +115,9 @@ class _Memory:
 
 
 def _broadcast(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -> ir.Value:
-    first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    first = builder.insert_element(
+        ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
+    )
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
 
@@ -144,7 +154,9 @@ def load_inside(typingctx: Any, array: types.Array, position: types.Type) -> Cod
 
 
 @intrinsic
-def store_inside(typingctx: Any, array: types.Array, position: types.Type, value: Vector) -> Codegen:
+def store_inside(
+    typingctx: Any, array: types.Array, position: types.Type, value: Vector
+) -> Codegen:
     """Write a vector to array[position : ], which must end within the array."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
@@ -160,7 +172,10 @@ def load_or(typingctx: Any, array: types.Array, position: types.Type, beyond: Ve
     vector = _llvm(beyond)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-        memory, result = _Memory(context, builder, array, args[0]), cgutils.alloca_once(builder, vector)
+        memory, result = (
+            _Memory(context, builder, array, args[0]),
+            cgutils.alloca_once(builder, vector),
+        )
         with builder.if_else(memory.is_whole(args[1], vector), likely=True) as (whole, cut):
             with whole:
                 builder.store(memory.load(args[1], vector), result)
@@ -178,7 +193,10 @@ def store(typingctx: Any, array: types.Array, position: types.Type, value: Vecto
     vector = _llvm(value)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-        memory, last = _Memory(context, builder, array, args[0]), cgutils.alloca_once(builder, vector)
+        memory, last = (
+            _Memory(context, builder, array, args[0]),
+            cgutils.alloca_once(builder, vector),
+        )
         with builder.if_else(memory.is_whole(args[1], vector), likely=True) as (whole, cut):
             with whole:
                 memory.store(args[2], args[1])
@@ -231,7 +249,11 @@ def _define_arithmetic(python_operator: Callable, instruction: str) -> None:
         return None
 
 
-for _operator, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+for _operator, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+):
     _define_arithmetic(_operator, _instruction)
 
 
@@ -252,14 +274,18 @@ def keep(typingctx: Any, value: Vector, condition: Vector, floor: types.Float) -
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
         least = _broadcast(builder, args[2], _llvm(condition))
-        kept = builder.or_(builder.fcmp_ordered(">", args[1], least), builder.fcmp_unordered("uno", least, least))
+        kept = builder.or_(
+            builder.fcmp_ordered(">", args[1], least), builder.fcmp_unordered("uno", least, least)
+        )
         return builder.select(kept, args[0], ir.Constant(_llvm(value), None))
 
     return value(value, condition, condition.dtype), codegen
 
 
 @intrinsic
-def copy(typingctx: Any, x: types.Array, i: types.Type, y: types.Array, j: types.Type, count: types.Type) -> Codegen:
+def copy(
+    typingctx: Any, x: types.Array, i: types.Type, y: types.Array, j: types.Type, count: types.Type
+) -> Codegen:
     """Copy a run: y[j : j + count] = x[i : i + count]."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
@@ -282,7 +308,9 @@ def expect(typingctx: Any, array: types.Array, position: types.Type) -> Codegen:
         prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
         for line in range(0, 2 * VECTOR_BYTES, CACHE_LINE):
             at = builder.gep(place, [number(line)])
-            builder.call(prefetch, [at, number(1), number(3), number(1)])  # to be written, soon, data
+            builder.call(
+                prefetch, [at, number(1), number(3), number(1)]
+            )  # to be written, soon, data
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen
@@ -303,21 +331,35 @@ def pad_image(x: np.ndarray, n: int, top: int, left: int, padded: np.ndarray) ->
     rows, columns, _ = padded.shape
     first, last = max(0, left), max(0, left, min(columns, left + W))
     for i in range(max(0, top), min(rows, top + H)):
-        copy(x, ((n * H + i - top) * W + first - left) * C, padded, (i * columns + first) * C, (last - first) * C)
+        copy(
+            x,
+            ((n * H + i - top) * W + first - left) * C,
+            padded,
+            (i * columns + first) * C,
+            (last - first) * C,
+        )
 
 
 # --------------------------------------------------------------------------------------------------------------- tiles
 
 
 @intrinsic
-def tile_zeros(typingctx: Any, like: types.Array, rows: types.UniTuple, vectors: types.UniTuple) -> Codegen:
+def tile_zeros(
+    typingctx: Any, like: types.Array, rows: types.UniTuple, vectors: types.UniTuple
+) -> Codegen:
     """A tile of len(rows) x len(vectors) registers of zeros, of the dtype of the array `like`."""
     return Tile(like.dtype, rows.count, vectors.count)(like, rows, vectors), _zero
 
 
 @intrinsic
 def tile_outer(
-    typingctx: Any, tile: Tile, x: types.Array, i: types.Type, step: types.Type, w: types.Array, j: types.Type
+    typingctx: Any,
+    tile: Tile,
+    x: types.Array,
+    i: types.Type,
+    step: types.Type,
+    w: types.Array,
+    j: types.Type,
 ) -> Codegen:
     """Add an outer product: tile[r, :] + x[i + r*step] * w[j : j + width of the tile], for every row r."""
 
@@ -326,14 +368,19 @@ def tile_outer(
         x_memory = _Memory(context, builder, x, x_array)
         w_memory = _Memory(context, builder, w, w_array)
         vector, index = _llvm(tile), j.type
-        w_row = [w_memory.load(builder.add(j, index(v * tile.lanes)), vector) for v in range(tile.vectors)]
+        w_row = [
+            w_memory.load(builder.add(j, index(v * tile.lanes)), vector)
+            for v in range(tile.vectors)
+        ]
         for r in range(tile.rows):
             at = builder.add(i, builder.mul(step, index(r)))
             x_value = _broadcast(builder, x_memory.load(at, vector.element), vector)
             for v in range(tile.vectors):
                 register = r * tile.vectors + v
                 old = builder.extract_value(total, register)
-                total = builder.insert_value(total, _multiply_add(builder, x_value, w_row[v], old), register)
+                total = builder.insert_value(
+                    total, _multiply_add(builder, x_value, w_row[v], old), register
+                )
         return total
 
     return tile(tile, x, types.intp, types.intp, w, types.intp), codegen
@@ -349,13 +396,21 @@ def _places(builder: ir.IRBuilder, tile: Tile, i: ir.Value, step: ir.Value) -> l
 
 @intrinsic
 def tile_load(
-    typingctx: Any, y: types.Array, i: types.Type, step: types.Type, rows: types.UniTuple, vectors: types.UniTuple
+    typingctx: Any,
+    y: types.Array,
+    i: types.Type,
+    step: types.Type,
+    rows: types.UniTuple,
+    vectors: types.UniTuple,
 ) -> Codegen:
     """Read a tile whose row r begins at y[i + r*step]."""
     kind = Tile(y.dtype, rows.count, vectors.count)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-        memory, tile = _Memory(context, builder, y, args[0]), ir.Constant(context.get_value_type(kind), ir.Undefined)
+        memory, tile = (
+            _Memory(context, builder, y, args[0]),
+            ir.Constant(context.get_value_type(kind), ir.Undefined),
+        )
         for register, place in enumerate(_places(builder, kind, args[1], args[2])):
             tile = builder.insert_value(tile, memory.load(place, _llvm(kind)), register)
         return tile
@@ -364,7 +419,9 @@ def tile_load(
 
 
 @intrinsic
-def tile_store(typingctx: Any, tile: Tile, y: types.Array, i: types.Type, step: types.Type) -> Codegen:
+def tile_store(
+    typingctx: Any, tile: Tile, y: types.Array, i: types.Type, step: types.Type
+) -> Codegen:
     """Write a tile so that its row r begins at y[i + r*step]."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:

@@ -17,7 +17,10 @@ def start_threads() -> None:
     its turn: 1.2 to 1.4 times the time with 3,000, and 1.5 to 2.2 times with 8,000 and more. GNU's own value is
     300,000.
     """
-    ours = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}  # of GNU's OpenMP; others sleep at once
+    ours = {
+        "OMP_WAIT_POLICY": "passive",
+        "GOMP_SPINCOUNT": "3000",
+    }  # of GNU's OpenMP; others sleep at once
     if ours.keys() & os.environ.keys():
         return
     os.environ.update(ours)  # read once, when OpenMP is loaded; nobody else sees it
@@ -31,7 +34,9 @@ def start_threads() -> None:
 def threads_to_share() -> int:
     """How many threads kernels use that are called from here; 0 if two Python threads may not call kernels at once."""
     threads = numba.get_num_threads()
-    return threads if numba.threading_layer() in ("omp", "tbb") else 0  # "workqueue" ends the process
+    return (
+        threads if numba.threading_layer() in ("omp", "tbb") else 0
+    )  # "workqueue" ends the process
 
 
 def keep_freed_memory() -> None:
@@ -44,6 +49,10 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
         # M_MMAP_THRESHOLD: below 1 GiB an array lies in the heap; glibc up to 2.34 takes 32 MiB at most
-        mallopt(ctypes.c_int(-3), ctypes.c_int(1 << 30)) or mallopt(ctypes.c_int(-3), ctypes.c_int(1 << 25))
-        mallopt(ctypes.c_int(-1), ctypes.c_int((1 << 31) - 1))  # M_TRIM_THRESHOLD: and the heap does not shrink
+        mallopt(ctypes.c_int(-3), ctypes.c_int(1 << 30)) or mallopt(
+            ctypes.c_int(-3), ctypes.c_int(1 << 25)
+        )
+        mallopt(
+            ctypes.c_int(-1), ctypes.c_int((1 << 31) - 1)
+        )  # M_TRIM_THRESHOLD: and the heap does not shrink
         mallopt(ctypes.c_int(-8), ctypes.c_int(1))  # M_ARENA_MAX

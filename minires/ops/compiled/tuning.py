@@ -8,10 +8,14 @@ from numba.core import config
 
 def _host_vector_bytes() -> int:
     """Width of the widest registers of the host, or of the processor that NUMBA_CPU_NAME names."""
-    features = config.CPU_FEATURES  # set by NUMBA_CPU_FEATURES, and empty for NUMBA_CPU_NAME=generic
+    features = (
+        config.CPU_FEATURES
+    )  # set by NUMBA_CPU_FEATURES, and empty for NUMBA_CPU_NAME=generic
     if features is None:
         features = binding.get_host_cpu_features().flatten()
-        if config.CPU_NAME is not None:  # a processor that is named need not have the 64-byte registers of the host
+        if (
+            config.CPU_NAME is not None
+        ):  # a processor that is named need not have the 64-byte registers of the host
             features = features.replace("+avx512", "-avx512")
     return 64 if "+avx512f" in features else 32 if "+avx2" in features else 16
 

@@ -32,7 +32,13 @@ from minires.ops.compiled.simd import (
     tile_zeros,
 )
 from minires.ops.compiled.tuning import IMAGES, PIXEL_TILE, VECTOR_BYTES, WEIGHT_CHUNKS
-from minires.ops.compiled.winograd_transforms import filters, filters_gradient, gradient, image, output
+from minires.ops.compiled.winograd_transforms import (
+    filters,
+    filters_gradient,
+    gradient,
+    image,
+    output,
+)
 
 Array = np.ndarray
 
@@ -46,7 +52,9 @@ PRODUCTS = SIDE * SIDE
 TILES, WEIGHT_TILES = {16: 8, 32: 8, 64: 16}[VECTOR_BYTES], 32
 
 
-def suits(kernel_size: tuple[int, int], stride: int, channels: tuple[int, int], dtype: np.dtype) -> bool:
+def suits(
+    kernel_size: tuple[int, int], stride: int, channels: tuple[int, int], dtype: np.dtype
+) -> bool:
     """Whether this is a 3x3 convolution of stride 1 whose channels fill registers and tiles."""
     whole = max(lanes(dtype), PIXEL_TILE[0])
     return tuple(kernel_size) == (3, 3) and stride == 1 and all(c % whole == 0 for c in channels)
@@ -70,7 +78,12 @@ def _read3(x: Array, at: int, step: int) -> tuple:
 @inner
 def _read4(x: Array, at: int, step: int) -> tuple:
     """Four vectors of x, `step` apart."""
-    return load_inside(x, at), load_inside(x, at + step), load_inside(x, at + 2 * step), load_inside(x, at + 3 * step)
+    return (
+        load_inside(x, at),
+        load_inside(x, at + step),
+        load_inside(x, at + 2 * step),
+        load_inside(x, at + 3 * step),
+    )
 
 
 @inner
@@ -134,7 +147,9 @@ def _filter_points(w: Array, c: int, k: int, u: Array, at: int, apart: int) -> N
 
 
 @inner
-def _image_tiles(padded: Array, i: int, half: Array, v: Array, at: int, apart: int, step: int, block: int) -> None:
+def _image_tiles(
+    padded: Array, i: int, half: Array, v: Array, at: int, apart: int, step: int, block: int
+) -> None:
     """Write B^T d B of the tiles in row i of tiles, which lie M pixels apart and share two columns.
 
     In `v` tiles lie `step` apart, the registers of their channels `block`, and the elements of a tile `apart`. `half`
@@ -144,7 +159,9 @@ def _image_tiles(padded: Array, i: int, half: Array, v: Array, at: int, apart: i
     for c in range(0, C, span):
         corner, to = M * i * columns * C + c, at + c // span * block
         for j in range(columns):
-            _write6(half, j * SIDE * span, span, image(*_read6(padded, corner + j * C, columns * C)))
+            _write6(
+                half, j * SIDE * span, span, image(*_read6(padded, corner + j * C, columns * C))
+            )
         for j in range(columns // M):
             for row in range(SIDE):
                 d = _read6(half, (M * j * SIDE + row) * span, SIDE * span)
@@ -152,7 +169,9 @@ def _image_tiles(padded: Array, i: int, half: Array, v: Array, at: int, apart: i
 
 
 @inner
-def _output_tiles(m: Array, at: int, width: int, apart: int, half: Array, y: Array, n: int, i: int, k: int) -> None:
+def _output_tiles(
+    m: Array, at: int, width: int, apart: int, half: Array, y: Array, n: int, i: int, k: int
+) -> None:
     """Write Y = A^T m A of row i of tiles to image n, filters k and on, as far as the image goes."""
     (_, OH, OW, K), span = y.shape, len(register(y))
     for q in range(0, width, span):
@@ -230,7 +249,9 @@ def _multiply(v: Array, at: int, block: int, C: int, u: Array, panel: int, m: Ar
     tile = tile_zeros(m, rows, vectors)
     span = len(register(v))
     for first in range(0, C, span):
-        for c in range(span):  # neighbouring tiles lie one register apart, a distance that the compiler knows
+        for c in range(
+            span
+        ):  # neighbouring tiles lie one register apart, a distance that the compiler knows
             tile = tile_outer(tile, v, at + c, span, u, panel + (first + c) * width)
         at += block
     tile_store(tile, m, to, width)
@@ -261,22 +282,35 @@ def _filter(x: Array, w: Array, y: Array, corner: tuple, rows: tuple, vectors: t
 
     The filters G g G^T are (K / width, 36, C, width): those of one register tile follow each other in memory.
     """
-    (N, _, _, C), (_, _, _, K), (top, left), (TH, TW, band) = x.shape, w.shape, corner, _grid(y, TILES)
+    (N, _, _, C), (_, _, _, K), (top, left), (TH, TW, band) = (
+        x.shape,
+        w.shape,
+        corner,
+        _grid(y, TILES),
+    )
     height, span = (band * TW + len(rows) - 1) // len(rows) * len(rows), len(register(x))
     width = len(vectors) * span
     panels, u_apart = K // width, C * width + 2 * span
     u = scratch(PRODUCTS * panels * u_apart, x)
     for c in prange(C):
         for k in range(0, K, len(register(x))):
-            _filter_points(w, c, k, u, k // width * PRODUCTS * u_apart + c * width + k % width, u_apart)
-    v_apart, m_apart, block = height * C + 2 * span, height * width + 2 * span, height * span  # no power of two
+            _filter_points(
+                w, c, k, u, k // width * PRODUCTS * u_apart + c * width + k % width, u_apart
+            )
+    v_apart, m_apart, block = (
+        height * C + 2 * span,
+        height * width + 2 * span,
+        height * span,
+    )  # no power of two
     for chunk in prange((N + IMAGES - 1) // IMAGES):
         padded = scratch((M * TH + 2) * (M * TW + 2) * C, x).reshape(M * TH + 2, M * TW + 2, C)
         half = scratch(SIDE * (M * TW + 2) * span, x)
         v, m = scratch(PRODUCTS * v_apart, x), scratch(PRODUCTS * m_apart, x)
         padded[:], v[:] = 0, 0
         end = min(N, (chunk + 1) * IMAGES) * TH
-        for first in range(chunk * IMAGES * TH, end, band):  # a band of rows of tiles, of one image or several
+        for first in range(
+            chunk * IMAGES * TH, end, band
+        ):  # a band of rows of tiles, of one image or several
             last = min(end, first + band)
             for row in range(first, last):
                 n, i = row // TH, row % TH
@@ -308,17 +342,27 @@ def _accumulate(v: Array, at: int, C: int, d: Array, column: int, K: int, tiles:
 
 
 @kernel
-def _weigh(x: Array, dy: Array, dw: Array, du: Array, corner: tuple, rows: tuple, vectors: tuple) -> None:
+def _weigh(
+    x: Array, dy: Array, dw: Array, du: Array, corner: tuple, rows: tuple, vectors: tuple
+) -> None:
     """Write the filters' gradient: G^T m G with m[p, c, k] = sum of (B^T d B)[p, c] (A dY A^T)[p, k] over all tiles.
 
     The chunks of images have a sum each, (chunks, 36, C, K) = `du`, and these are added in order.
     """
-    (N, _, _, C), (chunks, _, _, K), (top, left), (TH, TW, band) = x.shape, du.shape, corner, _grid(dy, WEIGHT_TILES)
+    (N, _, _, C), (chunks, _, _, K), (top, left), (TH, TW, band) = (
+        x.shape,
+        du.shape,
+        corner,
+        _grid(dy, WEIGHT_TILES),
+    )
     span = len(register(x))
     v_apart, d_apart = band * TW * C + 2 * span, band * TW * K + 2 * span
     for chunk in prange(chunks):
         padded = scratch((M * TH + 2) * (M * TW + 2) * C, x).reshape(M * TH + 2, M * TW + 2, C)
-        whole, half = scratch(M * TH * M * TW * K, x).reshape(M * TH, M * TW, K), scratch(SIDE * (M * TW + 2) * span, x)
+        whole, half = (
+            scratch(M * TH * M * TW * K, x).reshape(M * TH, M * TW, K),
+            scratch(SIDE * (M * TW + 2) * span, x),
+        )
         v, d = scratch(PRODUCTS * v_apart, x), scratch(PRODUCTS * d_apart, x)
         padded[:], whole[:] = 0, 0
         begin, end = N * chunk // chunks * TH, N * (chunk + 1) // chunks * TH
@@ -358,6 +402,9 @@ def correlate(x: Array, w: Array, y: Array, corner: tuple[int, int]) -> None:
 def correlate_weights(x: Array, dy: Array, corner: tuple[int, int]) -> Array:
     """Return the gradient of 3x3 filters, the same on any number of threads."""
     C, K = x.shape[3], dy.shape[3]
-    dw, du = np.empty((3, 3, C, K), x.dtype), np.empty((min(len(x), WEIGHT_CHUNKS), PRODUCTS, C, K), x.dtype)
+    dw, du = (
+        np.empty((3, 3, C, K), x.dtype),
+        np.empty((min(len(x), WEIGHT_CHUNKS), PRODUCTS, C, K), x.dtype),
+    )
     _weigh(x, dy, dw, du, corner, *_tile(K, x.dtype))
     return dw

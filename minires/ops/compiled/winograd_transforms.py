@@ -26,11 +26,17 @@ def filters(g0: Vector, g1: Vector, g2: Vector) -> tuple:
 
 
 @inner
-def filters_gradient(m0: Vector, m1: Vector, m2: Vector, m3: Vector, m4: Vector, m5: Vector) -> tuple:
+def filters_gradient(
+    m0: Vector, m1: Vector, m2: Vector, m3: Vector, m4: Vector, m5: Vector
+) -> tuple:
     """G^T m."""
     sum_p, difference_p = (m1 + m2) * AT_P, (m1 - m2) * AT_P
     sum_q, difference_q = (m3 + m4) * AT_Q, (m3 - m4) * AT_Q
-    return m0 * AT_0 + sum_p + sum_q, difference_p * P + difference_q * Q, sum_p * PP + sum_q * QQ + m5
+    return (
+        m0 * AT_0 + sum_p + sum_q,
+        difference_p * P + difference_q * Q,
+        sum_p * PP + sum_q * QQ + m5,
+    )
 
 
 @inner
