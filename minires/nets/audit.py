@@ -46,9 +46,8 @@ def audit(net: Network) -> list[Row]:
     Multiply-adds are those of convolutions and the linear layer, for one image forward: OH OW KH KW C K and C K. The
     receptive field is the side of the square of input pixels that one output can see along the bodies of the blocks.
     """
-    side = 224 if net.title.startswith("imagenet") else 32
     dtype = next(iter(net.parameters().values())).dtype
-    outputs = layer_outputs(net, np.zeros((1, side, side, 3), dtype))
+    outputs = layer_outputs(net, np.zeros((1, *net.facts.input_shape), dtype))
     rows, field, jump = [], 1, 1  # jump: input pixels between two neighbouring outputs
     for name, layer in net.named_layers():
         if not isinstance(

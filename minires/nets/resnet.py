@@ -12,9 +12,11 @@ import numpy as np
 from minires.errors import InputError
 from minires.layers.base import Array, Layer, Rng, Sequential
 from minires.layers.core import BatchNorm, Conv2d, GlobalAvgPool, Linear, MaxPool, ReLU
-from minires.nets.network import Network
+from minires.nets.network import Facts, Network
 
 Option = Literal["A", "B", "C"]
+
+PAPER = "He et al. 2015, arXiv 1512.03385"
 
 CIFAR_WIDTHS = (16, 32, 64)  # section 4.2
 IMAGENET_BLOCKS = {  # table 1
@@ -133,7 +135,7 @@ def bottleneck_body(C: int, K: int, stride: int, rng: Rng) -> Sequential:
     )
 
 
-def make_shortcut(option: Option, C: int, K: int, stride: int, rng: Rng) -> Layer:
+def make_shortcut(option: str, C: int, K: int, stride: int, rng: Rng) -> Layer:
     """Shortcut of section 4.1: A never has parameters, B projects where the shape changes, C projects always."""
     changes = stride != 1 or C != K
     if option == "C" or (option == "B" and changes):
@@ -142,7 +144,7 @@ def make_shortcut(option: Option, C: int, K: int, stride: int, rng: Rng) -> Laye
 
 
 def _stage(
-    blocks: int, C: int, K: int, stride: int, option: Option | None, bottleneck: bool, rng: Rng
+    blocks: int, C: int, K: int, stride: int, option: str | None, bottleneck: bool, rng: Rng
 ) -> Sequential:
     """Blocks of one map size; the first one changes the shape. `option` None makes them plain."""
     make_body, made = bottleneck_body if bottleneck else basic_body, dict[str, Layer]()
@@ -154,21 +156,42 @@ def _stage(
     return Sequential(**made)
 
 
-def _cifar(title: str, depth: int, option: Option | None, rng: Rng) -> Network:
+def plain_facts(depth: int) -> Facts:
+    """Facts of `plain(depth)`."""
+    return _cifar_facts("plain", depth, "")
+
+
+def resnet_facts(depth: int, shortcut: str = "A") -> Facts:
+    """Facts of `resnet(depth, shortcut)`."""
+    _check_option(shortcut)
+    return _cifar_facts("resnet", depth, "" if shortcut == "A" else shortcut)
+
+
+def _cifar_facts(family: str, depth: int, variant: str) -> Facts:
     if not isinstance(depth, (int, np.integer)) or depth < 8 or depth % 6 != 2:
         raise InputError(
-            f"depth must be 6n + 2 with n >= 1 (8, 14, 20, 32, 44, 56, 110, ...), got {depth!r}; paper, section 4.2"
+            "depth must be 6n + 2 with n >= 1 (8, 14, 20, 32, 44, 56, 110, ...), "
+            f"got {depth!r}; paper, section 4.2"
         )
-    rng, n, (c1, c2, c3) = np.random.default_rng(rng), (depth - 2) // 6, CIFAR_WIDTHS
+    name = f"{family}{depth}{variant}"
+    return Facts(name, family, int(depth), (32, 32, 3), 10, PAPER, variant)
+
+
+def build_cifar(facts: Facts, rng: Rng) -> Network:
+    """Network of section 4.2 that these facts describe: plain, or with shortcuts."""
+    rng = np.random.default_rng(rng)
+    n = (facts.depth - 2) // 6
+    c1, c2, c3 = CIFAR_WIDTHS
+    option = None if facts.family == "plain" else facts.variant or "A"
     return Network(
-        title,
-        **_conv_norm(3, c1, 3, 1, rng),
+        facts,
+        **_conv_norm(facts.input_shape[2], c1, 3, 1, rng),
         relu=ReLU(),
         stage1=_stage(n, c1, c1, 1, option, False, rng),  # (N, 32, 32, 16)
         stage2=_stage(n, c1, c2, 2, option, False, rng),  # (N, 16, 16, 32)
         stage3=_stage(n, c2, c3, 2, option, False, rng),  # (N, 8, 8, 64)
         pool=GlobalAvgPool(),
-        fc=Linear(c3, 10, rng=rng),
+        fc=Linear(c3, facts.classes, rng=rng),
     )
 
 
@@ -194,8 +217,7 @@ def resnet(depth: int, shortcut: Option = "A", *, rng: Rng = 0) -> Network:
     InputError
         If the depth is not 6n + 2 or the shortcut unknown.
     """
-    _check_option(shortcut)
-    return _cifar(f"resnet{depth}{'' if shortcut == 'A' else shortcut}", depth, shortcut, rng)
+    return build_cifar(resnet_facts(depth, shortcut), rng)
 
 
 def plain(depth: int, *, rng: Rng = 0) -> Network:
@@ -211,7 +233,7 @@ def plain(depth: int, *, rng: Rng = 0) -> Network:
     -------
     net : Network
     """
-    return _cifar(f"plain{depth}", depth, None, rng)
+    return build_cifar(plain_facts(depth), rng)
 
 
 def imagenet_resnet(depth: int, shortcut: Option | None = None, *, rng: Rng = 0) -> Network:
@@ -234,24 +256,47 @@ def imagenet_resnet(depth: int, shortcut: Option | None = None, *, rng: Rng = 0)
     InputError
         If the depth is another one or the shortcut unknown.
     """
+    return build_imagenet(imagenet_facts(depth, shortcut), rng)
+
+
+def imagenet_facts(depth: int, shortcut: str | None = None) -> Facts:
+    """Facts of `imagenet_resnet(depth, shortcut)`."""
     if depth not in IMAGENET_BLOCKS:
         raise InputError(
-            f"depth must be one of {', '.join(map(str, IMAGENET_BLOCKS))}, got {depth!r}; see table 1"
+            f"depth must be one of {', '.join(map(str, IMAGENET_BLOCKS))}, "
+            f"got {depth!r}; see table 1"
         )
-    rng, bottleneck, C = np.random.default_rng(rng), depth >= 50, 64
-    counted: Option = "B" if bottleneck else "A"
-    shortcut = shortcut or counted
-    _check_option(shortcut)
+    counted = _counted_shortcut(depth)
+    _check_option(shortcut or counted)
+    variant = "" if shortcut in (None, counted) else str(shortcut)
+    name = f"imagenet-resnet{depth}{variant}"
+    return Facts(name, "imagenet-resnet", int(depth), (224, 224, 3), 1000, PAPER, variant)
+
+
+def build_imagenet(facts: Facts, rng: Rng) -> Network:
+    """Network of table 1 that these facts describe."""
+    rng = np.random.default_rng(rng)
+    bottleneck = facts.depth >= 50
+    option = facts.variant or _counted_shortcut(facts.depth)
     stages: dict[str, Layer] = {}
-    for i, blocks in enumerate(IMAGENET_BLOCKS[depth]):
+    C = 64
+    for i, blocks in enumerate(IMAGENET_BLOCKS[facts.depth]):
         K = 64 * 2**i * (4 if bottleneck else 1)
-        stages[f"stage{i + 1}"] = _stage(
-            blocks, C, K, 1 if i == 0 else 2, shortcut, bottleneck, rng
-        )
+        stride = 1 if i == 0 else 2
+        stages[f"stage{i + 1}"] = _stage(blocks, C, K, stride, option, bottleneck, rng)
         C = K
-    stem = {**_conv_norm(3, 64, 7, 2, rng), "relu": ReLU(), "maxpool": MaxPool(3, 2, 1)}
-    title = f"imagenet-resnet{depth}{'' if shortcut == counted else shortcut}"
-    return Network(title, **stem, **stages, pool=GlobalAvgPool(), fc=Linear(C, 1000, rng=rng))
+    stem = {
+        **_conv_norm(facts.input_shape[2], 64, 7, 2, rng),
+        "relu": ReLU(),
+        "maxpool": MaxPool(3, 2, 1),
+    }
+    fc = Linear(C, facts.classes, rng=rng)
+    return Network(facts, **stem, **stages, pool=GlobalAvgPool(), fc=fc)
+
+
+def _counted_shortcut(depth: int) -> str:
+    """The shortcut that table 1 counts: A up to 34 layers, B beyond."""
+    return "B" if depth >= 50 else "A"
 
 
 def _check_option(shortcut: str) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,12 @@ from typing import Any
 
 from minires.data import Dataset
 from minires.errors import InputError
+from minires.nets import registry
+from minires.nets.network import Facts
 from minires.runs import checkpoint, files
 from minires.runs.config import Config, read_record
 from minires.runs.files import _writing
+from minires.runs.metric import ERROR, Metric
 from minires.runs.provenance import provenance
 
 
@@ -174,13 +176,28 @@ else:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder says: its recipe, data and provenance, its lines of training, evaluation and layers.
+    """What a run folder says: recipe, network, data, provenance, and what was measured.
 
-    `continued` lists, by "iteration", from where on something other than `provenance` trained it.
+    Attributes
+    ----------
+    folder : Path
+    config : dict
+        The recipe, see `Config`.
+    facts : Facts
+        Of the network.
+    metric : Metric
+        The task's main metric: what tables, figures and messages are about.
+    data, provenance : dict
+    continued : list of dict
+        By "iteration", from where on something other than `provenance` trained it.
+    train, evals, layers : list of dict
+        The lines of metrics.jsonl by kind.
     """
 
     folder: Path
     config: dict[str, Any]
+    facts: Facts
+    metric: Metric
     data: dict[str, Any]
     provenance: dict[str, Any]
     continued: list[dict[str, Any]]
@@ -190,23 +207,23 @@ class Run:
 
     @property
     def net(self) -> str:
-        """Such as "plain20"."""
-        return str(self.config["net"])
+        """The network's name, such as "plain20"."""
+        return self.facts.name
 
     @property
     def family(self) -> str:
-        """Either "plain" or "resnet"."""
-        return "plain" if self.net.startswith("plain") else "resnet"
+        """The network's family, such as "plain" or "resnet"."""
+        return self.facts.family
 
     @property
     def kind(self) -> str:
         """The name without its depth: "plain", "resnet", "resnetB"."""
-        return re.sub(r"\d+", "", self.net)
+        return self.facts.kind
 
     @property
     def depth(self) -> int:
         """Weighted layers."""
-        return int(re.findall(r"\d+", self.net)[0])
+        return self.facts.depth
 
     @property
     def done(self) -> bool:
@@ -225,7 +242,8 @@ def read_run(folder: Path) -> Run:
     record, lines = read_record(folder), read_lines(folder / "metrics.jsonl")
     origin = record.get("provenance", {}), record.get("continued", [])
     kinds = ([m for m in lines if m["kind"] == kind] for kind in ("train", "eval", "layers"))
-    return Run(folder, record["config"], record["data"], *origin, *kinds)
+    facts = registry.facts(record["config"]["net"])
+    return Run(folder, record["config"], facts, ERROR, record["data"], *origin, *kinds)
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
