@@ -13,6 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from minires import data
+from minires.data import Rows
 from minires.errors import InputError, quoted
 from minires.lab.presets import TIERS, Tier, tier_name
 from minires.lab.recorded import final, noise
@@ -23,8 +24,9 @@ from minires.ops import default_backend
 from minires.runs.checkpoint import load_weights
 from minires.runs.config import Config
 from minires.runs.files import make_folder, write_whole
-from minires.runs.run_folder import Run
-from minires.train.loop import evaluation_rows, initial_net
+from minires.runs.run import Run
+from minires.train.loop import initial_net
+from minires.train.state import evaluation_rows
 from minires.train.step import evaluate
 
 APART = 100  # times: "orders of magnitude" are two at least
@@ -58,7 +60,7 @@ class Group:
     @property
     def tier(self) -> Tier | None:
         """Tier of these runs, if they have its size and recipe."""
-        name = tier_name(self.runs[0].config)
+        name = tier_name(self.runs[0])
         return TIERS[name] if name else None
 
     def finished(self, net: str) -> dict[int, Run]:
@@ -123,7 +125,7 @@ def direction_gradients(run: Run) -> dict[int, dict[str, float]]:
     config = replace(
         Config.from_json(run.config), backend="numpy"
     )  # a record is read without Numba, too
-    began = initial_net(config).parameters()
+    began = initial_net(config, run.facts).parameters()
     return {
         line["iteration"]: {
             name: g
@@ -165,18 +167,17 @@ def _construction(group: Group) -> Verdict:
     if weights is None:
         return Verdict(None, f"needs the weights of {run.folder.name}")
     dataset = load_data(run, group.data_folder)
-    config, images, labels = (
-        Config.from_json(run.config),
-        dataset.train_images,
-        dataset.train_labels,
-    )
-    mean, (_, rows) = data.per_pixel_mean(images), evaluation_rows(config, len(images))
+    config = Config.from_json(run.config)
+    if not config.subtract_mean:
+        dataset = dataset.without_mean()
+    _, rows = evaluation_rows(config, len(dataset.train))
+    images = Rows(dataset.train, rows)
     shallow = by_name("plain20").use(default_backend()).load_state(weights)
-    x = data.normalise(images[rows[: config.batch_size]], mean)
+    x = dataset.prepare(images[np.arange(min(config.batch_size, len(rows)))][0], None)
     deep = deepen(shallow, 56, x)
     apart = float(abs(deep.forward(x) - shallow.forward(x)).max() / abs(shallow.forward(x)).max())
     errors = [
-        100 * evaluate(net, images[rows], labels[rows], mean, config.batch_size)[1]
+        100 * evaluate(net, images, dataset.prepare, config.batch_size)[1]
         for net in (shallow, deep)
     ]
     numbers = f"training error of plain20 {errors[0]:.2f} %, of the plain56 made of it {errors[1]:.2f} %; "
@@ -300,7 +301,7 @@ def _size(run: Run) -> tuple:
     settings = ("iterations", "batch_size", "lr", "eval_images", "bn_images")
     return (
         run.data["name"],
-        tier_name(run.config),
+        tier_name(run),
         *(run.config[key] for key in settings),
         run.data["sha256"],
     )

@@ -26,7 +26,7 @@ from minires.lab.tables import (
     message,
 )
 from minires.runs.files import write_whole
-from minires.runs.run_folder import Run
+from minires.runs.run import Run
 
 WAYS = (("train", "--", "o"), ("test", "-", "s"))
 FORMATS: dict[str, Any] = {".png": None, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}

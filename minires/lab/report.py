@@ -11,7 +11,7 @@ from typing import Any
 from minires.lab import plots, tables
 from minires.lab.presets import tier_name
 from minires.lab.recorded import by_net
-from minires.runs.run_folder import Run
+from minires.runs.run import Run
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -86,7 +86,7 @@ def commands(runs: Sequence[Run]) -> list[str]:
     recipes: dict[tuple, list[Run]] = {}
     for run in runs:
         c = run.config
-        size = tier_name(c)
+        size = tier_name(run)
         length = (
             f"--tier {size}" if size else f"{_recipe(c)} --{'' if c['augment'] else 'no-'}augment"
         )

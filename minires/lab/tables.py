@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minires.lab.recorded import by_net, final, noise, recipe
-from minires.runs.run_folder import Run
+from minires.runs.run import Run
 from minires.text import columns
 
 FAMILIES = {
