@@ -94,6 +94,8 @@ def _parse(found: Mapping[str, Any]) -> Record:
         dict(found.get("provenance", {})),
         [_continuation(part) for part in found.get("continued", [])],
     )
+    if record.facts.name != config.net:
+        raise TypeError(f"net is {config.net}, and the network's facts are of {record.facts.name}")
     for name in ("name", "sha256"):
         if not isinstance(record.data[name], str):
             raise TypeError(f"{name} of the data is {record.data[name]}")
