@@ -10,7 +10,8 @@ if __name__ == "__main__":
     try:
         if any(word.startswith("-") for word in sys.argv[1:]) or len(sys.argv) > 2:
             raise InputError(
-                f"expected the folder to put CIFAR-10 into, or nothing, got {sys.argv[1:]}; give one path"
+                f"expected the folder to put CIFAR-10 into, or nothing, got {sys.argv[1:]}; "
+                "give one path"
             )
         print(cifar10_install.download(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
     except InputError as error:
