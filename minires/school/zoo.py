@@ -228,7 +228,7 @@ ZOO = (
     ),
     Bug(
         "biased-running-variance",
-        "layers.core:BatchNorm.forward",
+        "layers.core:BatchNorm._follow",
         "var * (M / (M - 1))",
         "var",
         "with the biased variance in the running average",
@@ -236,7 +236,7 @@ ZOO = (
     ),
     Bug(
         "running-momentum-swapped",
-        "layers.core:BatchNorm.forward",
+        "layers.core:BatchNorm._follow",
         "(1 - self.momentum) * running + self.momentum * batch",
         "self.momentum * running + (1 - self.momentum) * batch",
         "with the weights of old and new swapped, the other convention for momentum",
