@@ -6,13 +6,11 @@ Every layer has the same three parts in the same order: what it owns, forward, b
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import ModuleType
 
 import numpy as np
 
 from minires.errors import InputError
 from minires.layers.base import Array, Layer, Rng
-from minires.ops import get_fused
 
 
 class Conv2d(Layer):
@@ -66,7 +64,7 @@ class FirstConv2d(Conv2d):
         self.params, self.backend, self.name = conv.params, conv.backend, conv.name
 
     def backward(self, dy: Array) -> Array:  # noqa: D102
-        self.grads["w"] = get_fused(self.backend).conv2d_weights_backward(dy, self._pop())
+        _, self.grads["w"] = self.ops.conv2d_backward(dy, self._pop(), input_gradient=False)
         return np.empty(0, dy.dtype)
 
 
@@ -83,6 +81,8 @@ class BatchNorm(Layer):
     eps, momentum : float
     """
 
+    op = "batchnorm"
+
     def __init__(self, C: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.eps, self.momentum = eps, momentum
@@ -96,13 +96,13 @@ class BatchNorm(Layer):
         gamma, beta = self.params["gamma"], self.params["beta"]
         if not train:
             mean, var = self.buffers["running_mean"], self.buffers["running_var"]
-            return self.ops.batchnorm_inference(x, gamma, beta, mean, var, self.eps)
+            return getattr(self.ops, f"{self.op}_inference")(x, gamma, beta, mean, var, self.eps)
         M = x.size // x.shape[-1]  # values in a channel
         if M < 2:
             raise InputError(
                 f"{self.name}: training needs 2 values a channel or more, got {x.shape}; use more images"
             )
-        y, mean, var, cache = self.ops.batchnorm_forward(x, gamma, beta, self.eps)
+        y, mean, var, cache = getattr(self.ops, f"{self.op}_forward")(x, gamma, beta, self.eps)
         for key, batch in (("running_mean", mean), ("running_var", var * (M / (M - 1)))):
             running = self.buffers[key]
             running[...] = (1 - self.momentum) * running + self.momentum * batch
@@ -110,7 +110,8 @@ class BatchNorm(Layer):
         return y
 
     def backward(self, dy: Array) -> Array:  # noqa: D102
-        dx, self.grads["gamma"], self.grads["beta"] = self.ops.batchnorm_backward(dy, self._pop())
+        backward = getattr(self.ops, f"{self.op}_backward")
+        dx, self.grads["gamma"], self.grads["beta"] = backward(dy, self._pop())
         return dx
 
 
@@ -123,6 +124,8 @@ class BatchNormReLU(BatchNorm):
         Its parameters and running statistics are shared.
     """
 
+    op = "batchnorm_relu"
+
     def __init__(self, norm: BatchNorm) -> None:
         super().__init__(len(norm.params["gamma"]), norm.eps, norm.momentum)
         self.params, self.buffers, self.backend, self.name = (
@@ -131,11 +134,6 @@ class BatchNormReLU(BatchNorm):
             norm.backend,
             norm.name,
         )
-
-    @property
-    def ops(self) -> ModuleType:
-        """The backend's module of fused ops, where batch norm's have the names that they have in `ops`."""
-        return get_fused(self.backend)
 
 
 class ReLU(Layer):
