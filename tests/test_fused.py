@@ -1,4 +1,4 @@
-"""Training with less work: fused batch norm and ReLU, no gradient of images; the same bits."""
+"""Training with less work: batch norm and ReLU as one op, no gradient of images; same numbers."""
 
 import numpy as np
 import pytest
