@@ -1,10 +1,13 @@
-"""Every backward pass is the transpose of its forward's derivative: random cotangents, float64, every backend."""
+"""Every backward pass is the transpose of its forward's derivative.
+
+Random cotangents, float64, every backend.
+"""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import convolutions, images, pools, rngs
+from strategies import convolutions, grouped_convolutions, images, pools, rngs
 
 from minires import get_ops, plain, resnet
 from minires.gradcheck import check_layer, check_op
@@ -42,6 +45,12 @@ def test_convolution(ops, problem):
     check_op(
         ops.conv2d_forward, ops.conv2d_backward, x, w, stride=stride, pad=pad, rng=rng, elements=16
     )
+
+
+@given(problem=grouped_convolutions(F64, touching=True))
+def test_convolution_in_groups_and_with_pairs(ops, problem):
+    x, w, options, rng = problem
+    check_op(ops.conv2d_forward, ops.conv2d_backward, x, w, **options, rng=rng, elements=16)
 
 
 @given(problem=images(F64, least=4))
@@ -98,6 +107,9 @@ def test_smooth_ops_agree_with_the_complex_step_to_rounding(rng):
     reports = [
         check_op(ops.conv2d_forward, ops.conv2d_backward, x, w, 2, 1, method="complex"),
         check_op(
+            ops.conv2d_forward, ops.conv2d_backward, x, w[:, :, :1], (1, 2), 1, 2, method="complex"
+        ),
+        check_op(
             ops.batchnorm_forward, ops.batchnorm_backward, x, gamma, beta, EPS, method="complex"
         ),
         check_op(ops.global_avg_pool_forward, ops.global_avg_pool_backward, x, method="complex"),
@@ -115,7 +127,7 @@ def test_smooth_ops_agree_with_the_complex_step_to_rounding(rng):
     assert max(report.error for report in reports) < 4 * eps * x.size
 
 
-# ------------------------------------------------------------------------------------------------- layers and blocks
+# -------------------------------------------------------------------------------- layers and blocks
 
 LAYERS = {
     "conv": lambda: Conv2d(3, 4, 3, 2, 1),
@@ -167,7 +179,7 @@ def test_every_gradient_of_a_whole_network(make, backend, rng):
     assert [row.argument for row in report.rows] == ["x", *net.parameters()]
 
 
-# ------------------------------------------------------------------------------------------------------- identities
+# --------------------------------------------------------------------------------------- identities
 
 
 @given(problem=convolutions(F64))
