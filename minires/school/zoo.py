@@ -9,8 +9,8 @@ ZOO = (
     Bug(
         "windows-from-the-end",
         "ops.numpy_ops:im2col",
-        "[:, ::stride, ::stride]",
-        "[:, ::-stride, ::-stride][:, ::-1, ::-1]",
+        ":, ::stride, ::stride",
+        ":, (xpad.shape[1] - KH) % stride :: stride, (xpad.shape[2] - KW) % stride :: stride",
         "with the remainder rows and columns lost at the top and the left, not at the bottom and the right",
         "With stride 2 and a width that leaves a remainder, where does the first window begin?",
     ),
@@ -244,7 +244,7 @@ ZOO = (
     ),
     Bug(
         "evaluation-overwrites-the-cache",
-        "layers.core:Layer._keep",
+        "layers.base:Layer._keep",
         "if train:",
         "if True:",
         "with a cache that belongs to another batch, seen in evaluation",
@@ -252,7 +252,7 @@ ZOO = (
     ),
     Bug(
         "cache-used-twice",
-        "layers.core:Layer._pop",
+        "layers.base:Layer._pop",
         "cache, self._cache = self._cache, None",
         "cache = self._cache",
         "with the stale cache of an earlier step, where an error should have come",
