@@ -1,8 +1,8 @@
-"""What the usual checks of a gradient let through: every bug of the zoo against checks with one corner cut each.
+"""Bugs that the usual gradient checks miss: every bug of the zoo against checks with one weakness.
 
-The usual check takes a central difference for each element and asks for a small ||analytic - numeric||, relative to
-||analytic|| + ||numeric|| where that is above 1. It has no guards and no random directions; `minires.gradcheck`, in
-the last column, has.
+The usual check takes a central difference for each element and asks for a small
+||analytic - numeric||, relative to ||analytic|| + ||numeric|| where that is above 1. It has no
+guards and no random directions; `minires.gradcheck`, in the last column, has both.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from minires.gradcheck import GradientError, check_op
 from minires.school.bugs import reference_module
 from minires.school.zoo import ZOO
 
-Pass = tuple[
-    Callable[..., Any], Callable[..., Any], tuple[Any, ...]
-]  # forward, backward, arguments
+# forward, backward, arguments
+Pass = tuple[Callable[..., Any], Callable[..., Any], tuple[Any, ...]]
 
 USUAL: dict[str, Any] = {
     "rtol": 1e-5,
@@ -39,7 +38,7 @@ WEAK: dict[str, dict[str, Any]] = {
 
 
 def passes(module: ModuleType, function: str, images: int, rng: np.random.Generator) -> list[Pass]:
-    """Pairs of forward and backward that `function` takes part in, of the reference or of a copy with a bug."""
+    """Pairs of forward and backward that use `function`, of the reference or of a planted copy."""
     x = rng.standard_normal((images, 4, 5, 2))
     if module.__name__.endswith("nets.resnet"):
         return [_block(module, x, rng)]
@@ -84,7 +83,7 @@ def _block(module: ModuleType, x: np.ndarray, rng: np.random.Generator) -> Pass:
 
 
 def usual_check(way: Pass, rng: np.random.Generator, **corners: Any) -> bool:
-    """Whether the usual check finds every gradient right: central differences, element by element."""
+    """Whether the usual check, element by element, finds every gradient right."""
     how = USUAL | corners
     forward, backward, arguments = way
     held = [a.astype(how["dtype"]) if isinstance(a, np.ndarray) else a for a in arguments]

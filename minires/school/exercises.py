@@ -125,7 +125,8 @@ def _cache_notes(chosen: Exercise) -> list[str]:
     }
     given = {argument.arg for argument in tree.args.args}
     targets = ast.parse(cache_line(chosen)).body[0].targets[0].elts  # type: ignore[attr-defined]
-    kept = tree.body[-1].value.elts[-1].elts  # type: ignore[attr-defined]  # return y, ..., (a, b, c)
+    # the forward ends in: return y, ..., (a, b, c)
+    kept = tree.body[-1].value.elts[-1].elts  # type: ignore[attr-defined]
     pairs = [(ast.unparse(a), ast.unparse(b)) for a, b in zip(targets, kept, strict=True)]
     return [
         computed.get(value, f"{target} = {value}") for target, value in pairs if value not in given
