@@ -42,7 +42,7 @@ def deepen(net: Network, depth: int, x: Array | None = None) -> Network:
     """
     deeper = plain(depth)
     have, want = (len(n.children["stage1"].children) for n in (net, deeper))
-    if not net.title.startswith("plain") or want < have:
+    if net.facts.family != "plain" or want < have:
         raise InputError(
             f"expected a plain net of at most {depth} layers to deepen, got {net.title}"
         )
