@@ -1,7 +1,8 @@
 """
-Pack CIFAR-10 for a class room: `python data_scripts/pack_cifar10.py [FOLDER] cifar10.tar.gz`.
+Pack CIFAR-10 for a classroom: `python data_scripts/pack_cifar10.py [FOLDER] cifar10.tar.gz`.
 
-Students install it offline by `minires data cifar10 --from cifar10.tar.gz --trust`; the printed SHA-256 is to compare.
+Students install it offline with `minires data cifar10 --from cifar10.tar.gz --trust`. The script
+prints the file's SHA-256, so that they can check their copy.
 """
 
 import hashlib
@@ -16,7 +17,8 @@ if __name__ == "__main__":
     try:
         if len(sys.argv) not in (2, 3) or sys.argv[1].startswith("-"):
             raise InputError(
-                f"expected [FOLDER] and the tarball to write, came {sys.argv[1:]}; give one or two paths"
+                f"expected [FOLDER] and the tarball to write, got {sys.argv[1:]}; "
+                "give one or two paths"
             )
         folder, tarball = (sys.argv[1] if len(sys.argv) == 3 else None), Path(sys.argv[-1])
         source = Path(data.load("cifar10", folder).source)

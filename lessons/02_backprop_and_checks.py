@@ -28,8 +28,10 @@ import inspect
 import numpy as np
 from matplotlib.figure import Figure
 from style import HUES, MUTED, PLAIN, RESIDUAL, claims, say, show, source, table
+from weak import weak_checks
 
-from minires import get_ops, gradcheck, gradcheck_report, school
+from minires import get_ops, gradcheck
+from minires.gradcheck_report import GradientError
 from minires.ops import numpy_ops
 
 ops = get_ops("numpy")
@@ -211,7 +213,7 @@ def complaint(*args, **kwargs):
     """What the checker has to object to."""
     try:
         gradcheck.check_op(*args, **kwargs)
-    except gradcheck_report.GradientError as error:
+    except GradientError as error:
         return error
     raise AssertionError("the checker has no objection")
 
@@ -449,7 +451,7 @@ def verdicts(forward, backward):
     try:
         gradcheck.check_op(forward_16, backward_16, *inputs)
         ours = 0.0
-    except gradcheck_report.GradientError:
+    except GradientError:
         ours = 1.0
     # the largest error for all checks but one random index, which fails on some share of all indices
     return [ones > 1e-6, (careful > 1e-6).mean(), careful.max() > 1e-2, single > 1e-6, ours]
@@ -482,7 +484,7 @@ say(
 # The library keeps a *zoo* of such mistakes, and tries the usual checks on all of them that make a backward pass disagree with its forward. A check in float32 is among them; its tolerance has to be wide, or right gradients would fail.
 
 # %%
-zoo = school.weak_checks()
+zoo = weak_checks()
 checks = list(zoo["the reference"])
 table(
     ["mistake", *checks],

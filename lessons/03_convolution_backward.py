@@ -375,7 +375,7 @@ claims(
 # ## What this does not show
 #
 # - How training with the wrong dx ends. We measured directions in up to four layers, not a training; an exercise asks you to try.
-# - That adding up window by window is the fastest way. The compiled backend does slide the flipped filters, and for a stride it makes several small convolutions instead of multiplying the zeros between: `backward_input` in `minires/ops/numba_conv.py`.
+# - That adding up window by window is the fastest way. The compiled backend does slide the flipped filters, and for a stride it makes several small convolutions instead of multiplying the zeros between: `backward_input` in `minires/ops/compiled/conv.py`.
 
 # %% [markdown]
 # ## Exercises

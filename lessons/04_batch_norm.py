@@ -29,7 +29,7 @@ from style import HUES, PLAIN, RESIDUAL, claims, say, show, source, table
 
 from minires import get_ops, gradcheck, resnet
 from minires.data import shapes10
-from minires.layers.core import BatchNorm, Conv2d, ReLU, recompute_statistics
+from minires.layers import BatchNorm, Conv2d, ReLU, recompute_statistics
 
 ops = get_ops("numpy")
 rng = np.random.default_rng(4)

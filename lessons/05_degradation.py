@@ -50,7 +50,7 @@ from minires.lab.claims import LEARNED, direction_gradients
 from minires.lab.presets import TIERS, base_config, tier_name
 from minires.lab.recorded import by_net, final, find_runs, noise
 from minires.lab.studies.deepen import deepen
-from minires.layers.core import recompute_statistics
+from minires.layers import recompute_statistics
 from minires.ops import default_backend, prepare
 from minires.optim import SGD
 from minires.runs.config import Config

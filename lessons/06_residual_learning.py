@@ -35,8 +35,8 @@ from style import HUES, MUTED, PLAIN, RESIDUAL, claims, say, show, source, table
 
 from minires import plain, resnet
 from minires.data import shapes10
-from minires.lab.studies.sensitivity import butterfly
-from minires.layers.base import Sequential
+from minires.lab.studies.sensitivity import sensitivity
+from minires.layers import Sequential
 from minires.nets.audit import macs
 from minires.nets.resnet import Identity, PlainBlock, ResidualBlock
 
@@ -317,12 +317,12 @@ assert x.std() > F.std()
 # %% [markdown]
 # ## The experiment: the butterfly
 #
-# Take a network and its twin, equal but for *one* weight of the first layer, changed in its fourteenth digit. Train both on the same batches in float64 (16 pictures, learning rate 0.01, momentum 0.9). How far apart are their weights, relative to their length, after each step? The library's `butterfly` does it, in some seconds.
+# Take a network and its twin, equal but for *one* weight of the first layer, changed in its fourteenth digit. Train both on the same batches in float64 (16 pictures, learning rate 0.01, momentum 0.9). How far apart are their weights, relative to their length, after each step? The library's `sensitivity` does it, in some seconds.
 
 # %%
 depths = (8, 20, 32)
 apart = {
-    (name, d): butterfly(f"{name}{d}", steps=12, batch_size=16)
+    (name, d): sensitivity(f"{name}{d}", steps=12, batch_size=16)
     for name in ("plain", "resnet")
     for d in depths
 }

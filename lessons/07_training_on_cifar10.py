@@ -56,7 +56,7 @@ from minires.data import (
 from minires.lab import live, plots
 from minires.lab.presets import TIERS, base_config, recipe
 from minires.lab.recorded import by_net, final
-from minires.layers.core import recompute_statistics
+from minires.layers import recompute_statistics
 from minires.nets.audit import macs
 from minires.nets.registry import by_name
 from minires.ops import default_backend, prepare

@@ -36,10 +36,11 @@ from style import LOOPS, NUMBA, NUMPY, claims, say, seconds, show, source, table
 
 from minires import get_ops, resnet
 from minires.bench.nets import matrix_product_gflops
+from minires.ops import prepare
 from minires.ops.compiled import conv, simd, tuning
 
 ops, compiled = get_ops("numpy"), get_ops("numba")
-compiled.warm_up()  # compiles the kernels, or finds them on the disk
+prepare("numba", lambda kernel: None)  # compiles the kernels, or finds them on the disk
 rng = np.random.default_rng(8)
 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -158,7 +159,7 @@ for p in range(3):
         tile += np.outer(values, w[p].reshape(48, 16)[r])
 assert np.allclose(tile, expected[0, i, j : j + rows], rtol=1e-4, atol=1e-4)
 
-tile_rows, vectors = conv.PIXEL_TILE
+tile_rows, vectors = tuning.PIXEL_TILE
 width = vectors * simd.lanes(np.float32)
 table(
     ["tile", "loads", "multiplications", "multiplications per load"],
@@ -169,7 +170,7 @@ table(
 )
 
 # %% [markdown]
-# The last row is the tile that the library uses on this machine. Its filters are loaded a whole vector at a time, so the number of *instructions* is smaller still. It cannot grow at will: when the tile does not fit into the registers any more, the compiler puts parts of it into memory, and the speed breaks down; the comment beside `PIXEL_TILE` in `minires/ops/simd.py` has measurements.
+# The last row is the tile that the library uses on this machine. Its filters are loaded a whole vector at a time, so the number of *instructions* is smaller still. It cannot grow at will: when the tile does not fit into the registers any more, the compiler puts parts of it into memory, and the speed breaks down; [LOG.md](../LOG.md) has measurements. `PIXEL_TILE` in `minires/ops/compiled/tuning.py` is the tile.
 
 # %% [markdown]
 # ## The equation
@@ -382,7 +383,7 @@ claims(
 #
 # - The speed on *your* machine, until you run it. Vectors of 64 bytes, more cores or another memory move every point of the roofline.
 # - That Numba is needed for such kernels, or Python. C with intrinsics does the same; here everything stays in one language.
-# - How Winograd's algorithm comes to its 36 multiplications (`minires/ops/numba_winograd.py` has the equations), and graphics processors.
+# - How Winograd's algorithm comes to its 36 multiplications (`minires/ops/compiled/winograd.py` has the equations), and graphics processors.
 
 # %% [markdown]
 # ## Exercises

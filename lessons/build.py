@@ -1,9 +1,10 @@
 """
-Make the notebooks from their texts, and the README's figures from the recorded runs: `python lessons/build.py`.
+Build the notebooks from their texts, and the README's figures from the recorded runs.
 
-With names, such as 01_convolution.py or figures, only these are made. Edit either half of a pair in JupyterLab
-(jupytext keeps both), then run this: it executes every cell, stops at an error
-or a warning, and stores the outputs without times and paths of the machine.
+`python lessons/build.py` builds everything; give names, such as 01_convolution.py or figures, to
+build only these. Edit either half of a pair in JupyterLab (jupytext keeps the two in step), then
+run this script. It executes every cell, stops at an error or a warning, and stores the outputs
+without the machine's times and paths.
 """
 
 import sys
@@ -46,13 +47,13 @@ def execute(text: Path) -> nbformat.NotebookNode:
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
                 raise RuntimeError(
-                    f"{text.name}, cell {i}: a lesson gives no warnings, but this came: {output.text}"
+                    f"{text.name}, cell {i}: expected no warnings, got: {output.text}"
                 )
     return notebook
 
 
 def figures() -> None:
-    """Draw what the README shows: the experiment as recorded, and what shapes10 looks like."""
+    """Draw the README's figures: the recorded experiment, and a sheet of shapes10 images."""
     plots.save(plots.errors(recorded("cifar10")), HERE / "figures" / "degradation.png")
     plots.save(
         plots.sheet(shapes10.sheet(rows=5), shapes10.CLASSES), HERE / "figures" / "shapes10.png"
@@ -68,7 +69,7 @@ if __name__ == "__main__":
     ]
     if unknown:
         sys.exit(
-            f"expected figures, {', '.join(text.name for text in texts())}; came {', '.join(unknown)}"
+            f"expected figures or {', '.join(text.name for text in texts())}; got {', '.join(unknown)}"
         )
     for text in (
         [HERE / Path(name).name for name in asked if name != "figures"] if asked else texts()

@@ -1,4 +1,4 @@
-"""How the lessons look: colours that keep their meaning, figures that say what they show, code read from its source."""
+"""Shared by all lessons: colours with a fixed meaning, figures with alt text, code read from the library."""
 
 import ast
 import inspect
@@ -55,7 +55,7 @@ mpl.rcParams.update(
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Display a figure as a picture with a text for those who cannot see it."""
+    """Display a figure as a picture, with an alt text for readers who cannot see it."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=100)
     Picture.open(drawn).convert("RGB").quantize(256, dither=Picture.Dither.NONE).save(
@@ -81,12 +81,12 @@ def table(head: list[str], rows: list[list[object]], others: str = "--:") -> Non
 
 
 def claims(rows: list[list[str]]) -> None:
-    """Display what is said, what was measured, and what follows."""
+    """Display claims, what was measured, and the verdicts."""
     table(["claim", "measured here", "verdict"], rows, others=":--")
 
 
 def source(*functions: object) -> None:
-    """Display the code of the library as it stands, without docstrings (`help(...)` shows those)."""
+    """Display code of the library, read from its source, without docstrings (`help(...)` shows those)."""
     for function in functions:
         lines = textwrap.dedent(
             inspect.getsource(getattr(function, "py_func", function))
@@ -99,7 +99,7 @@ def source(*functions: object) -> None:
 
 
 def seconds(call: object, repeats: int = 3) -> float:
-    """Shortest time of a few calls, after one that is not counted."""
+    """Shortest time of a few calls, after a first call that is not timed."""
     call()
     times = []
     for _ in range(repeats):
@@ -110,7 +110,7 @@ def seconds(call: object, repeats: int = 3) -> float:
 
 
 def recorded(data: str) -> list[Run]:
-    """Finished runs of plain and residual nets of 20 and 56 layers: the largest tier recorded on these data."""
+    """Finished runs of plain and residual nets with 20 and 56 layers, from the largest preset recorded on `data`."""
     found: dict[str, list[Run]] = defaultdict(list)
     for run in find_runs(sorted(RECORDS.iterdir())):
         if run.done and key(run.data["name"]) == data and run.net in FOUR:
@@ -119,7 +119,7 @@ def recorded(data: str) -> list[Run]:
 
 
 def counting(total: int, what: str) -> Iterator[int]:
-    """Count from 0, and say twice a second how far it is."""
+    """Count from 0 to `total` - 1, and display the progress twice a second."""
     place, said = display(Markdown(""), display_id=True), time.monotonic()
     for i in range(total):
         yield i

@@ -1,8 +1,8 @@
-"""What the usual checks of a gradient let through: every bug of the zoo against checks with one corner cut each.
+"""Test every bug of the zoo with weakened gradient checks, and list the bugs that each check misses.
 
-The usual check takes a central difference for each element and asks for a small ||analytic - numeric||, relative to
-||analytic|| + ||numeric|| where that is above 1. It has no guards and no random directions; `minires.gradcheck`, in
-the last column, has.
+The usual check takes a central difference for each element and asks for a small
+||analytic - numeric||, relative to ||analytic|| + ||numeric|| if that is above 1. It has no guards
+and no random directions. `minires.gradcheck`, in the last column, has both.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WEAK: dict[str, dict[str, Any]] = {
 
 
 def passes(module: ModuleType, function: str, images: int, rng: np.random.Generator) -> list[Pass]:
-    """Pairs of forward and backward that `function` takes part in, of the reference or of a copy with a bug."""
+    """Pairs of forward and backward that use `function`, from the reference or from a copy with a bug."""
     x = rng.standard_normal((images, 4, 5, 2))
     if module.__name__.endswith("nets.resnet"):
         return [_block(module, x, rng)]
@@ -85,7 +85,7 @@ def _block(module: ModuleType, x: np.ndarray, rng: np.random.Generator) -> Pass:
 
 
 def usual_check(way: Pass, rng: np.random.Generator, **corners: Any) -> bool:
-    """Whether the usual check finds every gradient right: central differences, element by element."""
+    """Whether the usual check accepts every gradient: central differences, element by element."""
     how = USUAL | corners
     forward, backward, arguments = way
     held = [a.astype(how["dtype"]) if isinstance(a, np.ndarray) else a for a in arguments]
@@ -115,7 +115,7 @@ def usual_check(way: Pass, rng: np.random.Generator, **corners: Any) -> bool:
 
 
 def our_check(way: Pass, rng: np.random.Generator) -> bool:
-    """Whether `minires.gradcheck` vouches for every gradient."""
+    """Whether `minires.gradcheck` accepts every gradient."""
     try:
         check_op(way[0], way[1], *way[2], rng=rng)
     except GradientError:
@@ -124,12 +124,12 @@ def our_check(way: Pass, rng: np.random.Generator) -> bool:
 
 
 def weak_checks() -> dict[str, dict[str, bool]]:
-    """Try every check on every bug that makes a backward disagree with its forward.
+    """Run every check on every bug that makes a backward disagree with its forward.
 
     Returns
     -------
     table : dict of str to dict of str to bool
-        For each bug, and before them for the reference, which check found something wrong.
+        For the reference, then for each bug: which checks found something wrong.
     """
     functions = {
         bug.where: bug.function
@@ -140,7 +140,7 @@ def weak_checks() -> dict[str, dict[str, bool]]:
     table = {"the reference": {check: any(row[check] for row in right) for check in right[0]}}
     for bug in ZOO:
         row = _caught(bug.plant(), bug.function) if bug.where in functions else {}
-        if any(row.values()):  # the others are wrong in both passes alike, or not in a gradient
+        if any(row.values()):  # other bugs change both passes alike, or no gradient
             table[bug.name] = row
     return table
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from minires.errors import InputError
 from minires.gradcheck_report import GradientError, Method, Report, Row
 from minires.layers.base import Layer
-from minires.ops import checks
 
 Array = np.ndarray
 
@@ -82,10 +82,10 @@ def check_op(
     held = [a.astype(np.float64, order="C") if _is_real(a) else a for a in inputs]
     real = [a for a in held if _is_real(a)]
     names = (
-        _argument_names(forward, inputs) if names is None else checks.names(op, names, len(real))
+        _argument_names(forward, inputs) if names is None else _check_names(op, names, len(real))
     )
     arrays = dict(zip(names, real, strict=True))
-    checks.check_options(op, method, rtol, elements, **arrays)
+    _check_options(op, method, rtol, elements, **arrays)
     rng = _generator(rng)
 
     def evaluate(moved: dict[str, Array]) -> Array:
@@ -163,7 +163,7 @@ def check_layer(
     for _, part in layer.named_layers():
         part.grads = {name: np.full_like(g, np.nan) for name, g in part.grads.items()}
 
-    checks.check_options(op, "central", rtol, elements, x=x)
+    _check_options(op, "central", rtol, elements, x=x)
     before = x.copy()
     y = layer.forward(x, train=True).copy()
     dy = _cotangent(cotangent, y, rng)
@@ -216,7 +216,7 @@ class _Check:
     elements: int
 
     def __post_init__(self) -> None:
-        checks.finite(self.op, y=self.y)
+        _check_finite(self.op, y=self.y)
 
     def argument(self, name: str, a: Array, analytic: Array) -> Row:
         """Check the gradient `analytic` of one argument `a`, or raise."""
@@ -371,10 +371,45 @@ def _generator(rng: np.random.Generator | int) -> np.random.Generator:
 
 def _cotangent(given: Array | float | None, y: Array, rng: np.random.Generator) -> Array:
     dy = np.asarray(rng.standard_normal(y.shape) if given is None else given, np.float64)
-    return np.array(checks.broadcast("cotangent", dy, y.shape))
+    return np.array(_check_broadcast("cotangent", dy, y.shape))
 
 
 def _unit(size: int, i: int) -> Array:
     v = np.zeros(size)
     v[i] = 1
     return v
+
+
+def _check_finite(op: str, **named: np.ndarray) -> None:
+    """Nothing in these arrays is NaN or infinite."""
+    for name, a in named.items():
+        if not np.isfinite(a).all():
+            where = tuple(map(int, np.argwhere(~np.isfinite(a))[0]))
+            raise InputError(f"{op}: {name} at {where} is {a[where]}; give finite numbers")
+
+
+def _check_broadcast(name: str, a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`a`, a number or an array of `shape`, in that shape."""
+    if a.shape not in ((), shape):
+        raise InputError(f"{name} must be a number or have shape {shape}, got {a.shape}")
+    return np.broadcast_to(a, shape)
+
+
+def _check_names(op: str, given: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """One name for each floating-point array."""
+    if len(given) != count:
+        raise InputError(
+            f"{op}: expected {count} names, one for each floating-point array, got {given}"
+        )
+    return given
+
+
+def _check_options(op: str, method: str, rtol: float, elements: int, **inputs: np.ndarray) -> None:
+    """How to check gradients, and where: a known method, a tolerance below 1, an element or more, finite inputs."""
+    _check_finite(op, **inputs)
+    if method not in ("central", "complex"):
+        raise InputError(f"{op}: method must be 'central' or 'complex', got {method!r}")
+    if not 0 < rtol < 1:
+        raise InputError(f"{op}: rtol must lie between 0 and 1, got {rtol}; the default is 1e-6")
+    if not isinstance(elements, (int, np.integer)) or elements < 1:
+        raise InputError(f"{op}: elements must be an integer of at least 1, got {elements!r}")

@@ -70,3 +70,16 @@ def step_schedule(lr: float, milestones: Sequence[int], iteration: int) -> float
     The paper's CIFAR-10 schedule is lr 0.1 with milestones (32000, 48000) of 64000 iterations.
     """
     return lr / 10 ** sum(iteration >= m for m in milestones)
+
+
+def paper_milestones(iterations: int) -> tuple[int, ...]:
+    """Half and three quarters of the way, as the paper's 32,000 and 48,000 of 64,000 iterations.
+
+    Below 2,000 iterations there are none: too short to anneal.
+    """
+    return (iterations // 2, iterations * 3 // 4) if iterations >= 2000 else ()
+
+
+def paper_warmup(depth: int, lr: float) -> float | None:
+    """The paper's warm-up rate (section 4.2): 0.01 from 110 layers on, where 0.1 is too large."""
+    return 0.01 if depth >= 110 and lr > 0.01 else None

@@ -15,10 +15,10 @@ from PIL import Image
 
 from minires import data
 from minires.cli import options
-from minires.lab import degradation
-from minires.runs import checkpoint, run_folder
-from minires.runs.run_folder import note_who_trains
-from minires.train import progress
+from minires.cli import train as train_commands
+from minires.runs import checkpoint
+from minires.runs.run_folder import RunFolder
+from minires.train import together
 
 QUICK = ("--iterations", 2, "--batch-size", 2, "--eval-images", 8, "--quiet")
 
@@ -53,7 +53,7 @@ def test_degradation_draws_a_figure_a_table_and_says_how_to_get_cifar10(run_cli,
 def test_the_second_call_trains_nothing(run_cli, tmp_path, monkeypatch):
     words = ("degradation", "--nets", "plain8", "--seeds", 2, *QUICK)
     _, first, _ = run_cli(*words)
-    monkeypatch.setattr(degradation, "train", lambda *a: pytest.fail("it trained again"))
+    monkeypatch.setattr(together, "train", lambda *a: pytest.fail("it trained again"))
     code, second, _ = run_cli(*words)
     assert code == 0
     assert first.splitlines()[-3:] == second.splitlines()[-3:]
@@ -62,7 +62,7 @@ def test_the_second_call_trains_nothing(run_cli, tmp_path, monkeypatch):
 
 def test_train_stopped_and_resumed_ends_as_one_that_was_not(run_cli, tmp_path, monkeypatch):
     run_cli("train", "resnet8", *QUICK, "--out", "whole")
-    real = progress.follower
+    real = train_commands.follower
 
     def press(*args):
         follow = real(*args)
@@ -73,11 +73,11 @@ def test_train_stopped_and_resumed_ends_as_one_that_was_not(run_cli, tmp_path, m
 
         return pressing
 
-    monkeypatch.setattr(progress, "follower", press)
+    monkeypatch.setattr(train_commands, "follower", press)
     code, _, err = run_cli("train", "resnet8", *QUICK, "--out", "stopped")
     assert code == 130
     assert "minires resume stopped" in err
-    monkeypatch.setattr(progress, "follower", real)
+    monkeypatch.setattr(train_commands, "follower", real)
     code, out, _ = run_cli("resume", "stopped", "--quiet")
     assert code == 0
     assert "stopped/errors.png" in out.replace("\\", "/")
@@ -210,7 +210,7 @@ def test_damaged_cifar10_is_one_message_and_exit_code_2(run_cli, tmp_path):
 
 def test_a_locked_run_is_one_message_and_exit_code_2(run_cli):
     run_cli("train", "resnet8", *QUICK, "--out", "run")
-    with run_folder.locked(Path("run")):
+    with RunFolder(Path("run")).locked():
         code, _, err = run_cli("train", "resnet8", *QUICK, "--out", "run")
     assert code == 2
     assert "in use by process" in err
@@ -298,7 +298,7 @@ def test_a_run_without_provenance_stays_whole_when_another_machine_goes_on_with_
     record = json.loads((trained / "config.json").read_text())
     del record["provenance"]
     (trained / "config.json").write_text(json.dumps(record))
-    note_who_trains(trained, 1)
+    RunFolder(trained).note_who_trains(1)
     assert run_cli("plot", trained)[0] == 0
     assert json.loads((trained / "config.json").read_text())["continued"][0]["iteration"] == 1
 

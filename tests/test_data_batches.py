@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minires.data import (
+    ArraySplit,
     Dataset,
+    Rows,
     batch_indices,
     crop_and_flip,
     normalise,
@@ -22,9 +24,9 @@ def small_dataset(n=50):
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
     labels = rng.integers(0, 10, n)
-    return Dataset(
-        "small", images, labels, images[:5], labels[:5], tuple("abcdefghij"), "drawn here"
-    )
+    train = ArraySplit(images, labels)
+    test = ArraySplit(images[:5].copy(), labels[:5].copy())
+    return Dataset("small", train, test, tuple("abcdefghij"), "drawn here")
 
 
 @given(n=st.integers(1, 60), batch_size=st.integers(1, 150), seed=st.integers(0, 2**32))
@@ -140,7 +142,7 @@ def test_mean_is_exact_across_chunks():
 
 
 def test_normalised_images_have_zero_mean_and_keep_their_input():
-    images = small_dataset().train_images
+    images = small_dataset().train.images
     before = images.copy()
     x = normalise(images, per_pixel_mean(images))
     assert x.dtype == np.float32
@@ -169,29 +171,64 @@ def test_a_mean_of_another_shape_is_refused():
 
 def test_training_batch_is_a_pure_function_of_seed_and_iteration():
     data = small_dataset()
-    mean = per_pixel_mean(data.train_images)
-    straight = [training_batch(data, mean, 3, i, 16) for i in range(6)]
+    straight = [training_batch(data, 3, i, 16) for i in range(6)]
     for i in (5, 2):  # a resumed run starts anywhere
-        x, labels = training_batch(data, mean, 3, i, 16)
+        x, labels = training_batch(data, 3, i, 16)
         np.testing.assert_array_equal(x, straight[i][0])
         np.testing.assert_array_equal(labels, straight[i][1])
 
 
 def test_training_batch_without_augmentation_is_the_normalised_images():
     data = small_dataset()
-    mean = per_pixel_mean(data.train_images)
+    mean = per_pixel_mean(data.train.images)
     rows = batch_indices(0, 2, 16, 50)
-    x, labels = training_batch(data, mean, 0, 2, 16, augment=False)
-    np.testing.assert_array_equal(x, normalise(data.train_images[rows], mean))
-    np.testing.assert_array_equal(labels, data.train_labels[rows])
-    augmented, same_labels = training_batch(data, mean, 0, 2, 16)
+    x, labels = training_batch(data, 0, 2, 16, augment=False)
+    np.testing.assert_array_equal(x, normalise(data.train.images[rows], mean))
+    np.testing.assert_array_equal(labels, data.train.labels[rows])
+    augmented, same_labels = training_batch(data, 0, 2, 16)
     np.testing.assert_array_equal(labels, same_labels)
     assert not np.array_equal(x, augmented)
 
 
-@pytest.mark.parametrize("name", ["train_images", "train_labels", "test_images", "test_labels"])
-def test_hash_of_a_dataset_sees_one_changed_value_in_each_of_its_arrays(name):
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_hash_of_a_dataset_sees_one_changed_value_in_each_of_its_arrays(split, name):
     a, b = small_dataset(), small_dataset()
-    changed = getattr(a, name).copy()
+    arrays = getattr(a, split)
+    changed = getattr(arrays, name).copy()
     changed.flat[0] ^= 1
-    assert a.sha256 == b.sha256 != replace(a, **{name: changed}).sha256
+    other = replace(a, **{split: replace(arrays, **{name: changed})})
+    assert a.sha256 == b.sha256 != other.sha256
+
+
+def test_data_that_are_not_in_memory_need_a_fingerprint():
+    class Drawn:
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, rows):
+            return np.zeros((len(rows), 8, 8, 1), np.uint8), np.zeros(len(rows), np.int64)
+
+    data = Dataset("drawn", Drawn(), Drawn(), ("a",), "here", prepare=lambda x, rng: x / 255.0)
+    with pytest.raises(InputError, match="fingerprint"):
+        _ = data.sha256
+    assert replace(data, fingerprint="f" * 64).sha256 == "f" * 64
+    assert data.input_shape == (8, 8, 1)
+
+
+def test_without_the_mean_images_are_scaled_only():
+    data = small_dataset()
+    images, _ = data.train[:3]
+    x = data.without_mean().prepare(images, None)
+    np.testing.assert_array_equal(x, images.astype(np.float32) * np.float32(1 / 255))
+    with pytest.raises(InputError, match="--no-mean"):
+        replace(data, prepare=lambda x, rng: x).without_mean()
+
+
+def test_rows_of_a_split_are_a_split_in_the_order_asked_for():
+    data = small_dataset()
+    rows = Rows(data.train, np.array([7, 3, 9]))
+    images, labels = rows[np.array([2, 0])]
+    assert len(rows) == 3
+    np.testing.assert_array_equal(images, data.train.images[[9, 7]])
+    np.testing.assert_array_equal(labels, data.train.labels[[9, 7]])

@@ -314,7 +314,7 @@ def test_names_can_be_given_and_come_from_the_signature_otherwise():
 
 def test_layers_without_parameters_are_checked_too():
     assert [row.argument for row in check_layer(ReLU(), X).rows] == ["x"]
-    assert len(check_layer(Linear(5, 2), X[0, :, :, 0]).rows) == 3
+    assert len(check_layer(Linear(5, 2, rng=0), X[0, :, :, 0]).rows) == 3
 
 
 # ---------------------------------------------------------------------------------------------- what is refused before

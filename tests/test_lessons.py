@@ -1,10 +1,12 @@
-"""A lesson is what it promises: its parts in order, figures with a text, links that lead somewhere, no second library.
+"""Lessons: their parts in order, figures with alt text, links that work, no copies of the library.
 
-What only reads the notebooks runs with all tests; `pytest -m lessons` executes them (`pip install -e ".[lessons]"`).
+Tests that only read the notebooks run with all tests. `pytest -m lessons` executes the notebooks
+(`pip install -e ".[lessons]"`).
 """
 
 import ast
 import base64
+import importlib
 import io
 import itertools
 import json
@@ -135,6 +137,30 @@ def test_a_lesson_shows_the_library_and_asserts_that_it_agrees(path):
     code = "\n".join(cell["source"] for cell in cells(path, "code"))
     assert "source(" in code
     assert code.count("assert ") >= 5
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "lessons").glob("*.py")), ids=lambda p: p.stem)
+def test_names_that_a_lesson_imports_from_the_library_exist(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in (
+            "minires",
+            "weak",
+        ):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+
+
+def test_files_of_the_library_that_the_lessons_name_exist():
+    pages = [*(ROOT / "lessons").glob("*.py"), *(ROOT / "lessons").rglob("*.md")]
+    named = {
+        name
+        for page in pages
+        for name in re.findall(r"\bminires/[\w/]+\.py\b", page.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
 
 def test_links_of_the_lessons_lead_somewhere():

@@ -1,4 +1,4 @@
-"""The networks are the paper's: counts, shapes, names, twins; and the layers keep their contract."""
+"""The networks are the paper's: counts, shapes, names, twins; layers keep their contract."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,13 @@ from minires.nets.audit import audit, macs, table
 from minires.nets.registry import by_name
 from minires.nets.resnet import PlainBlock, ResidualBlock, imagenet_resnet, plain, resnet
 
-# the paper's table 6 to more digits: option A, no bias in convolutions, gamma and beta, a bias in the last layer
+# the paper's table 6 to more digits: option A, no bias in convolutions, gamma and beta, a bias in
+# the last layer
 PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}
 MULTIPLY_ADDS = {20: 40.6, 32: 68.9, 44: 97.2, 56: 125.5, 110: 252.9}  # millions
 IMAGENET_MULTIPLY_ADDS = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}  # billions, table 1
-# 18 and 34 layers have option A here; with option B, as others count, three projections make 11,689,512 and 21,797,672
+# 18 and 34 layers have option A here; with option B, as others count, three projections make
+# 11,689,512 and 21,797,672
 IMAGENET_PARAMETERS = {
     18: 11_515_688,
     34: 21_623_848,
@@ -79,7 +81,7 @@ def test_weighted_layers_are_counted_by_the_depth(depth):
 
 
 def test_the_receptive_field_grows_as_computed_by_hand():
-    fields = {r.name: r.field for r in audit(resnet(8))}
+    fields = {r.name: r.window for r in audit(resnet(8))}
     # 3x3 at 1 pixel a step three times, then the strided one still at 1, then at 2, at 2, at 4
     expected = {"conv": 3, "stage1.block1.body.conv2": 7, "stage2.block1.body.conv1": 9}
     expected |= {
@@ -87,12 +89,12 @@ def test_the_receptive_field_grows_as_computed_by_hand():
         "stage3.block1.body.conv1": 17,
         "stage3.block1.body.conv2": 25,
     }
-    assert {name: fields[name] for name in expected} == expected
+    assert {name: fields[name] for name in expected} == {n: (s, s) for n, s in expected.items()}
 
 
 def test_the_receptive_field_is_the_set_of_pixels_that_matter():
     net = resnet(8).astype("float64")
-    field = next(r.field for r in audit(net) if r.name == "stage1.block1.body.conv2")
+    field, _ = next(r.window for r in audit(net) if r.name == "stage1.block1.body.conv2")
     x = np.random.default_rng(0).standard_normal((1, 32, 32, 3))
     before = layer_outputs(net, x)["stage1.block1.body.conv2"][0, 16, 16]
     touched = np.zeros((32, 32), bool)
@@ -154,7 +156,8 @@ def test_parameters_come_in_network_order_as_live_arrays():
     assert names[-2:] == ["fc.w", "fc.b"]
     block = [n for n in names if n.startswith("stage2.block1.")]
     assert [n.split(".", 2)[2] for n in block] == [
-        "body.conv1.w", "body.bn1.gamma", "body.bn1.beta", "body.conv2.w", "body.bn2.gamma", "body.bn2.beta",
+        "body.conv1.w", "body.bn1.gamma", "body.bn1.beta",
+        "body.conv2.w", "body.bn2.gamma", "body.bn2.beta",
         "shortcut.conv.w", "shortcut.bn.gamma", "shortcut.bn.beta",
     ]  # fmt: skip
     net.parameters()["fc.b"][0] = 7
@@ -174,7 +177,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     np.testing.assert_array_equal(a, resnet(8, rng=np.random.default_rng(1)).parameters()["conv.w"])
 
 
-# ---------------------------------------------------------------------------------------------------------- the state
+# ---------------------------------------------------------------------------------------- the state
 
 
 def test_state_is_a_copy_and_load_state_restores_the_function(rng):
@@ -248,7 +251,7 @@ def test_two_networks_on_two_backends_live_side_by_side():
         resnet(8).use("tpu")
 
 
-# --------------------------------------------------------------------------------------------------------- the layers
+# --------------------------------------------------------------------------------------- the layers
 
 
 def test_backward_without_a_training_forward_names_the_layer(rng):
@@ -280,7 +283,7 @@ def test_evaluation_of_an_image_does_not_depend_on_its_neighbours(rng):
 
 
 def test_batch_norm_and_the_last_layer_begin_as_documented():
-    norm, fc = BatchNorm(3), Linear(64, 1000)
+    norm, fc = BatchNorm(3), Linear(64, 1000, rng=0)
     assert (norm.eps, norm.momentum) == (1e-5, 0.1)
     assert fc.params["w"].std() == pytest.approx(
         1 / 8, rel=0.02
@@ -360,7 +363,7 @@ def test_a_refused_image_leaves_momenta_and_layers_as_they_were(walk):
     assert all("forward" not in vars(layer) for _, layer in net.named_layers())
 
 
-# ----------------------------------------------------------------------------------------------------------- mistakes
+# ----------------------------------------------------------------------------------------- mistakes
 
 
 @pytest.mark.parametrize("depth", [0, 7, 9, 21, 20.0, "20", -4])
@@ -379,9 +382,10 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name):
 
 @pytest.mark.parametrize(
     ("name", "title"),
-    [("plain20", "plain20"), ("plain-20", "plain20"), ("resnet56", "resnet56"), ("resnet20B", "resnet20B"),
-     ("resnet-20A", "resnet20"), (" resnet56 ", "resnet56"), ("imagenet-resnet18", "imagenet-resnet18"),
-     ("imagenet-resnet18A", "imagenet-resnet18"), ("imagenet-resnet18C", "imagenet-resnet18C")],
+    [("plain20", "plain20"), ("plain-20", "plain20"), ("resnet56", "resnet56"),
+     ("resnet20B", "resnet20B"), ("resnet-20A", "resnet20"), (" resnet56 ", "resnet56"),
+     ("imagenet-resnet18", "imagenet-resnet18"), ("imagenet-resnet18A", "imagenet-resnet18"),
+     ("imagenet-resnet18C", "imagenet-resnet18C")],
 )  # fmt: skip
 def test_networks_are_found_by_name(name, title):
     assert by_name(name).title == title

@@ -21,9 +21,12 @@ from minires.lab.presets import TIERS
 from minires.layers.base import layer_outputs
 from minires.ops import default_backend
 from minires.runs import checkpoint, files
-from minires.runs.config import Config, read_record
-from minires.runs.run_folder import read_run
-from minires.train import loop
+from minires.runs.config import Config
+from minires.runs.record import read_record
+from minires.runs.run import read_run
+from minires.train import loop, together
+from minires.train import state as run_state
+from minires.train import step as steps
 from minires.train.loop import DivergenceError, Interrupted, initial_net, train
 
 # ------------------------------------------------------------------------------------------------- written out again
@@ -44,8 +47,8 @@ def test_two_steps_and_their_evaluation_are_those_of_the_paper_written_out(
         bn_images=24,
     )
 
-    def in_float64(config):
-        net = initial_net(config).astype("float64")
+    def in_float64(config, facts):
+        net = initial_net(config, facts).astype("float64")
         forward = net.forward
         net.forward = lambda x, train=False: forward(x.astype("float64"), train)
         return net
@@ -56,25 +59,25 @@ def test_two_steps_and_their_evaluation_are_those_of_the_paper_written_out(
 
     net, mean = (
         plain(8, rng=stream(1, "weights", 0)).astype("float64"),
-        shapes.train_images.mean(axis=0),
+        shapes.train.images.mean(axis=0),
     )
     w, order = net.parameters(), stream(1, "order", 0).permutation(96)
     v = {name: np.zeros_like(a) for name, a in w.items()}
 
-    def prepared(rows, images=shapes.train_images):
+    def prepared(rows, images=shapes.train.images):
         return (images[rows] - mean) / 255
 
     for i, line in enumerate(run.train):
         rows = order[4 * i : 4 * i + 4]
         x = naive.crop_and_flip(prepared(rows), stream(1, "augment", i), pad=4)
         logits = net.forward(x, train=True)
-        loss, dlogits = naive.softmax_cross_entropy(logits, shapes.train_labels[rows])
+        loss, dlogits = naive.softmax_cross_entropy(logits, shapes.train.labels[rows])
         net.backward(dlogits)
         for name, g in net.gradients().items():
             v[name] = 0.9 * v[name] + g + 0.01 * w[name]
             w[name] -= 0.1 * v[name]
         assert line["loss"] == pytest.approx(loss, rel=1e-5)  # images are rounded to float32
-        assert line["error"] == (logits.argmax(axis=1) != shapes.train_labels[rows]).mean()
+        assert line["error"] == (logits.argmax(axis=1) != shapes.train.labels[rows]).mean()
     for name, a in w.items():
         np.testing.assert_allclose(
             state[name], a, rtol=1e-4, atol=1e-5 * abs(a).max(), err_msg=name
@@ -87,8 +90,8 @@ def test_two_steps_and_their_evaluation_are_those_of_the_paper_written_out(
     )
     net.load_state(state)
     for name, x, labels in (
-        ("train", prepared(chosen[24:40]), shapes.train_labels[chosen[24:40]]),
-        ("test", prepared(slice(16), shapes.test_images), shapes.test_labels[:16]),
+        ("train", prepared(chosen[24:40]), shapes.train.labels[chosen[24:40]]),
+        ("test", prepared(slice(16), shapes.test.images), shapes.test.labels[:16]),
     ):
         logits = net.forward(x)
         assert run.evals[-1][f"{name}_error"] == (logits.argmax(axis=1) != labels).mean()
@@ -158,8 +161,8 @@ def errors(monkeypatch):
             return float(len(done)), values[min(len(done), len(values)) - 1]
 
         seconds = iter(range(10_000))
-        monkeypatch.setattr(step, "train_step", step)
-        monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+        monkeypatch.setattr(steps, "train_step", step)
+        monkeypatch.setattr(run_state, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
         return done
 
     return play
@@ -168,7 +171,7 @@ def errors(monkeypatch):
 def test_warm_up_does_not_come_back_when_the_error_rises_again(
     tiny, shapes, tmp_path, monkeypatch, errors
 ):
-    monkeypatch.setattr(loop, "SMOOTHING", 1.0)
+    monkeypatch.setattr(run_state, "SMOOTHING", 1.0)
     rates = errors(0.9, 0.9, 0.7, 0.9)
     train(replace(tiny, net="plain8", warmup_lr=0.01), tmp_path, shapes)
     assert rates == [0.01, 0.01, 0.01, 0.1, 0.1, 0.1]
@@ -190,8 +193,8 @@ def test_warm_up_ends_by_the_running_error_which_begins_with_guessing(
 def test_a_stopped_run_takes_up_its_warm_up_its_means_and_its_clock(
     tiny, shapes, tmp_path, monkeypatch, errors
 ):
-    monkeypatch.setattr(loop, "SMOOTHING", 1.0)
-    monkeypatch.setattr(loop, "LINES", 2)  # a line for three iterations
+    monkeypatch.setattr(run_state, "SMOOTHING", 1.0)
+    monkeypatch.setattr(run_state, "LINES", 2)  # a line for three iterations
     rates = errors(0.7, 0.9)
     config = replace(tiny, net="plain8", warmup_lr=0.01)
 
@@ -304,18 +307,18 @@ def test_train_without_options_is_the_papers_recipe(run_cli, asked):
 def test_an_experiment_warms_nets_of_110_layers_up(tiny, shapes, tmp_path, monkeypatch):
     trained = {}
     monkeypatch.setattr(
-        degradation, "train", lambda config, *_: trained.update({config.net: config.warmup_lr})
+        together, "train", lambda config, *_: trained.update({config.net: config.warmup_lr})
     )
     degradation.run(["plain8", "resnet110"], 1, tiny, tmp_path, shapes, quiet=True)
     assert trained == {"plain8": None, "resnet110": 0.01}
-    assert read_record(tmp_path / "resnet110-seed0")["config"]["warmup_lr"] == 0.01
+    assert read_record(tmp_path / "resnet110-seed0").config.warmup_lr == 0.01
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals
 
 
 def test_more_test_images_than_there_are_is_refused(tiny, shapes, tmp_path):
-    assert tiny.bn_images + 40 < len(shapes.train_images)
+    assert tiny.bn_images + 40 < len(shapes.train)
     with pytest.raises(InputError, match="40 test images, shapes10 has 96 and 32"):
         train(replace(tiny, eval_images=40), tmp_path, shapes)
 

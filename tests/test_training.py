@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from minires import InputError, resnet
-from minires.data import per_pixel_mean
+from minires.data import ArraySplit
 from minires.optim import SGD
-from minires.runs import checkpoint, files, run_folder
-from minires.runs.config import Config, read_record
-from minires.runs.run_folder import position
-from minires.train import loop, step
+from minires.runs import checkpoint, files
+from minires.runs import metrics as measured
+from minires.runs import run_folder as run_folders
+from minires.runs.config import Config
+from minires.runs.run_folder import RunFolder
+from minires.train import loop, state, step
 from minires.train.loop import DivergenceError, train
 from minires.train.step import evaluate, train_step
 
@@ -32,10 +34,7 @@ def final_state(folder):
 
 
 def metrics(folder):
-    return [
-        {k: v for k, v in m.items() if k != "seconds"}
-        for m in run_folder.read_lines(folder / "metrics.jsonl")
-    ]
+    return [{k: v for k, v in m.items() if k != "seconds"} for m in measured.read(folder)]
 
 
 def assert_same_end(a, b):
@@ -57,23 +56,21 @@ def unstopped(tmp_path_factory, shapes):
 
 @pytest.fixture
 def saves_always(monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(state, "CHECKPOINT_SECONDS", -1.0)
 
 
 def test_a_network_learns_sixteen_images_by_heart(shapes):
     net = resnet(8)
-    sgd, mean = SGD(net.parameters()), per_pixel_mean(shapes.train_images)
-    x = (shapes.train_images[:16] - mean) / 255
-    losses = [
-        train_step(net, sgd, x.astype("float32"), shapes.train_labels[:16], 0.05)[0]
-        for _ in range(40)
-    ]
+    sgd = SGD(net.parameters())
+    images, labels = shapes.train[:16]
+    x = shapes.prepare(images, None)
+    losses = [train_step(net, sgd, x, labels, 0.05)[0] for _ in range(40)]
     assert losses[0] > 2
     assert losses[-1] < 0.01
 
 
 def test_a_run_folder_holds_config_metrics_and_checkpoint(unstopped, shapes):
-    record = read_record(unstopped)
+    record = json.loads((unstopped / "config.json").read_text())
     assert record["data"] == {"name": "shapes10", "source": shapes.source, "sha256": shapes.sha256}
     assert {"minires", "python", "numpy"} <= record["provenance"]["versions"].keys()
     assert record["provenance"]["machine"]["processor"]
@@ -83,7 +80,7 @@ def test_a_run_folder_holds_config_metrics_and_checkpoint(unstopped, shapes):
     assert all(
         0 <= m[f"{s}_error"] <= 1 for m in lines if m["kind"] == "eval" for s in ("train", "test")
     )
-    assert position(unstopped) == 6
+    assert RunFolder(unstopped).position() == 6
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
@@ -160,8 +157,8 @@ import sys
 from pathlib import Path
 from minires.data import shapes10
 from minires.runs.config import Config
-from minires.train import loop
-loop.CHECKPOINT_SECONDS = 0.02
+from minires.train import loop, state
+state.CHECKPOINT_SECONDS = 0.02
 config = Config("plain8", "shapes10", 120, batch_size=4, eval_every=40, eval_images=16, bn_images=16)
 data = shapes10.dataset(seed=0, train=96, test=32)
 print("started", flush=True)
@@ -245,7 +242,7 @@ def test_the_record_says_from_which_iteration_on_something_else_trained(
     unstopped, tiny, shapes, tmp_path, saves_always, monkeypatch
 ):
     def told():
-        record = read_record(tmp_path)
+        record = json.loads((tmp_path / "config.json").read_text())
         parts = [(part["iteration"], part["provenance"]["commit"]) for part in record["continued"]]
         return record["provenance"]["commit"], parts
 
@@ -254,7 +251,7 @@ def test_the_record_says_from_which_iteration_on_something_else_trained(
             if progress.iteration == until:
                 raise Crash
 
-        monkeypatch.setattr(train, "provenance", lambda: {"commit": commit})
+        monkeypatch.setattr(run_folders, "provenance", lambda: {"commit": commit})
         with pytest.raises(Crash):
             train(tiny, tmp_path, shapes, stop)
 
@@ -321,7 +318,7 @@ def test_a_finished_run_without_its_checkpoint_is_left_as_it_is(tiny, shapes, tm
     (tmp_path / checkpoint.NAME).unlink()
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != ".lock"}
     train(tiny, tmp_path, shapes, lambda progress: pytest.fail("it trained again"))
-    assert position(tmp_path) == tiny.iterations
+    assert RunFolder(tmp_path).position() == tiny.iterations
     assert {
         path: path.read_bytes() for path in tmp_path.iterdir() if path.name != ".lock"
     } == before
@@ -336,7 +333,7 @@ def test_a_file_that_windows_holds_for_a_moment_is_replaced_after_it(tmp_path, m
         real(source, target)
 
     monkeypatch.setattr(os, "replace", held)
-    monkeypatch.setattr(checkpoint.time, "sleep", pauses.append)
+    monkeypatch.setattr(files.time, "sleep", pauses.append)
     with pytest.raises(InputError, match="Access is denied"):
         files.write_whole(tmp_path / "a", b"first")
     monkeypatch.setattr(sys, "platform", "win32")
@@ -381,7 +378,7 @@ def test_ctrl_c_in_the_last_iteration_stops_the_experiment_too(tiny, shapes, tmp
 
     with pytest.raises(loop.Interrupted):
         train(tiny, tmp_path, shapes, press)
-    assert position(tmp_path) == tiny.iterations
+    assert RunFolder(tmp_path).position() == tiny.iterations
 
 
 def test_a_checkpoint_of_another_net_is_refused(tiny, shapes, tmp_path, saves_always):
@@ -393,7 +390,7 @@ def test_a_checkpoint_of_another_net_is_refused(tiny, shapes, tmp_path, saves_al
 
 
 def test_a_damaged_config_is_refused(unstopped, tiny, shapes, tmp_path):
-    half = read_record(unstopped) | {"continued": [{"iteration": 3}]}
+    half = json.loads((unstopped / "config.json").read_text()) | {"continued": [{"iteration": 3}]}
     wrong = ({"config": {}}, {"config": {"net": "resnet8"}, "data": {}}, half)
     for content in ("", "{", "[]", *map(json.dumps, wrong)):
         (tmp_path / "config.json").write_text(content)
@@ -412,14 +409,15 @@ def test_a_folder_of_another_recipe_is_refused_and_says_what_differs(
 
 
 def test_a_folder_of_other_data_is_refused(unstopped, tiny, shapes):
-    other = replace(shapes, test_labels=(shapes.test_labels + 1) % 10)
+    test = ArraySplit(shapes.test.images, (shapes.test.labels + 1) % 10)
+    other = replace(shapes, test=test)
     with pytest.raises(InputError, match="other data"):
         train(tiny, unstopped, other)
 
 
 def test_a_locked_folder_is_refused_and_free_again_afterwards(unstopped, tiny, shapes):
     with (
-        run_folder.locked(unstopped),
+        RunFolder(unstopped).locked(),
         pytest.raises(InputError, match=f"in use by process {os.getpid()}"),
     ):
         train(tiny, unstopped, shapes)
@@ -478,7 +476,7 @@ def test_a_diverging_run_names_step_and_layer_and_advises(tiny, shapes, tmp_path
     assert "--lr" in text
     assert ("checkpoint" in text) == (tmp_path / checkpoint.NAME).exists()
     train(tiny, tmp_path, shapes)  # the advice can be followed in the same folder
-    assert position(tmp_path) == tiny.iterations
+    assert RunFolder(tmp_path).position() == tiny.iterations
 
 
 def test_a_record_without_its_checkpoint_is_not_given_to_another_recipe(
@@ -518,7 +516,7 @@ def test_warm_up_lasts_until_the_training_error_is_below_80_percent(
     monkeypatch.setattr(
         step, "train_step", lambda net, sgd, x, y, lr: (1.0, 0.7 if len(rates) > 2 else 0.9)
     )
-    monkeypatch.setattr(loop, "SMOOTHING", 1.0)
+    monkeypatch.setattr(state, "SMOOTHING", 1.0)
     rates = []
     train(replace(tiny, warmup_lr=0.01), tmp_path, shapes, lambda p: rates.append(p.lr))
     assert rates == [0.01, 0.01, 0.01, 0.01, 0.1, 0.1]
@@ -531,9 +529,9 @@ def test_the_learning_rate_drops_at_the_milestones(tiny, shapes, tmp_path):
 
 
 def test_evaluation_counts_every_image_once(shapes, rng):
-    net, mean = resnet(8), per_pixel_mean(shapes.train_images)
-    loss, error = evaluate(net, shapes.test_images, shapes.test_labels, mean, 5)
-    whole_loss, whole_error = evaluate(net, shapes.test_images, shapes.test_labels, mean, 32)
+    net = resnet(8)
+    loss, error = evaluate(net, shapes.test, shapes.prepare, 5)
+    whole_loss, whole_error = evaluate(net, shapes.test, shapes.prepare, 32)
     assert error == whole_error
     assert loss == pytest.approx(whole_loss, rel=1e-5)
 

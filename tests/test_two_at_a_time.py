@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from minires.lab import degradation
-from minires.runs import checkpoint, run_folder
-from minires.runs.config import read_record
+from minires.runs import checkpoint
+from minires.runs.record import read_record
+from minires.runs.run_folder import RunFolder
 from minires.train import loop, together
 from minires.train.loop import train
 from minires.train.progress import Progress, bar, follower
@@ -20,11 +21,11 @@ def test_two_nets_train_at_a_time_and_end_with_the_bits_that_they_have_alone(
     tiny, shapes, tmp_path
 ):
     base = replace(tiny, backend="numba")
-    together = degradation.run(
+    folders = degradation.run(
         ["plain8", "resnet8", "resnet14"], 1, base, tmp_path / "together", shapes, quiet=True
     )
-    for folder in together:
-        net = read_record(folder)["config"]["net"]
+    for folder in folders:
+        net = read_record(folder).config.net
         train(replace(base, net=net), tmp_path / net, shapes)
         (ours, meta), (alone, expected) = checkpoint.load(folder), checkpoint.load(tmp_path / net)
         assert all(np.array_equal(ours[name], a) for name, a in alone.items())
@@ -35,8 +36,8 @@ def test_two_nets_train_at_a_time_and_end_with_the_bits_that_they_have_alone(
 def given(monkeypatch):
     """Numbers of threads that runs were given, of the four that there are to share."""
     threads = []
-    monkeypatch.setattr(degradation, "threads_to_share", lambda backend: 4)
-    monkeypatch.setattr(degradation, "use_threads", lambda backend, number: threads.append(number))
+    monkeypatch.setattr(together, "threads_to_share", lambda backend: 4)
+    monkeypatch.setattr(together, "use_threads", lambda backend, number: threads.append(number))
     return threads
 
 
@@ -49,7 +50,7 @@ def test_the_longest_runs_are_paired_first_and_share_the_threads(
         barrier.wait(timeout=60)  # comes to its end only if two are called at a time
         met.append(config.net)
 
-    monkeypatch.setattr(degradation, "train", stand_in)
+    monkeypatch.setattr(together, "train", stand_in)
     degradation.run(
         ["plain8", "resnet8", "plain14", "resnet14"], 1, tiny, tmp_path, shapes, quiet=True
     )
@@ -63,7 +64,7 @@ def test_of_equal_depths_the_residual_net_whose_step_takes_longer_comes_first(
 ):
     came = []
     monkeypatch.setattr(
-        together, "_train_together", lambda todo, *_: came.extend(c.net for c, _ in todo)
+        degradation, "train_together", lambda todo, *_: came.extend(c.net for c, _ in todo)
     )
     degradation.run(
         ["plain8", "plain14", "resnet8", "resnet14"], 1, tiny, tmp_path, shapes, quiet=True
@@ -86,8 +87,8 @@ def test_where_threads_cannot_be_shared_nets_train_one_by_one(
         workers.append(number)
         return ThreadPoolExecutor(number)
 
-    monkeypatch.setattr(degradation, "ThreadPoolExecutor", pool)
-    monkeypatch.setattr(degradation, "train", lambda config, *_: trained.append(config.net))
+    monkeypatch.setattr(together, "ThreadPoolExecutor", pool)
+    monkeypatch.setattr(together, "train", lambda config, *_: trained.append(config.net))
     monkeypatch.setattr("minires.ops.compiled.threads.threads_to_share", lambda: 0)
     monkeypatch.setattr(
         "numba.set_num_threads", lambda n: pytest.fail("the number of threads was changed")
@@ -111,10 +112,10 @@ def test_ctrl_c_saves_what_is_going_and_the_same_call_goes_on(tiny, shapes, tmp_
     with pytest.raises(loop.Interrupted, match="stopped"):
         degradation.run(["plain8", "resnet8"], 1, base, tmp_path, shapes, quiet=True, report=press)
     assert any(
-        0 < run_folder.position(tmp_path / f"{net}-seed0") < 40 for net in ("plain8", "resnet8")
+        0 < RunFolder(tmp_path / f"{net}-seed0").position() < 40 for net in ("plain8", "resnet8")
     )
     folders = degradation.run(["plain8", "resnet8"], 1, base, tmp_path, shapes, quiet=True)
-    assert [run_folder.position(folder) for folder in folders] == [40, 40]
+    assert [RunFolder(folder).position() for folder in folders] == [40, 40]
 
 
 def test_a_run_that_diverges_asks_the_one_beside_it_to_save_and_stop(
@@ -129,8 +130,8 @@ def test_a_run_that_diverges_asks_the_one_beside_it_to_save_and_stop(
         assert stop.wait(timeout=60)
         raise loop.Interrupted("saved")
 
-    monkeypatch.setattr(degradation, "train", stand_in)
-    monkeypatch.setattr(degradation, "threads_to_share", lambda backend: 2)
+    monkeypatch.setattr(together, "train", stand_in)
+    monkeypatch.setattr(together, "threads_to_share", lambda backend: 2)
     with pytest.raises(loop.DivergenceError, match="plain14 diverged"):
         degradation.run(["plain8", "resnet8", "plain14"], 1, tiny, tmp_path, shapes, quiet=True)
 
@@ -149,7 +150,7 @@ def test_an_error_of_the_report_stops_all_runs(tiny, shapes, tmp_path):
             True,
             report=report,
         )
-    assert run_folder.position(tmp_path / "resnet8-seed0") < 40
+    assert RunFolder(tmp_path / "resnet8-seed0").position() < 40
 
 
 def test_the_bar_says_where_both_runs_are():

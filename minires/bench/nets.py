@@ -146,7 +146,9 @@ def _bench_net(
 
 
 def _maker(facts: Facts) -> registry.Make | None:
-    """Function that builds the network in another process; None for the families of minires.
+    """Function that another process needs to build the network; None if it finds it by the name.
+
+    It finds the families of minires and of plugins.
 
     Raises
     ------
@@ -154,7 +156,7 @@ def _maker(facts: Facts) -> registry.Make | None:
         If another process cannot get the function of a user's family.
     """
     make = registry.FAMILIES[facts.family].make
-    if make.__module__ == registry.__name__:
+    if make.__module__.startswith("minires"):
         return None
     try:
         pickle.dumps(make)

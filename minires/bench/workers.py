@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+from minires import plugins
 from minires.errors import InputError
 
 Steps = dict[str, Callable[[], Any]]
@@ -21,7 +23,9 @@ def worker(make: Callable[..., Steps], *arguments: Any) -> Iterator[Any]:
     """Start a process that calls `make` and answers questions; yields the pipe for `ask`."""
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads that do not run
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+    process = context.Process(
+        target=_serve, args=(theirs, plugins.LOADED, make, arguments), daemon=True
+    )
     process.start()
     theirs.close()
     try:
@@ -60,9 +64,11 @@ def ask(pipe: Any, question: str) -> Any:
     return answer
 
 
-def _serve(pipe: Any, make: Callable[..., Steps], arguments: tuple) -> None:
-    """Answer questions until the other side hangs up."""
+def _serve(pipe: Any, files: Sequence[Path], make: Callable[..., Steps], arguments: tuple) -> None:
+    """Load the user's plugins, then answer questions until the other side hangs up."""
     try:
+        for file in files:
+            plugins.load(file)
         steps = make(*arguments)
         repeats: dict[str, int] = {}
         while True:

@@ -37,7 +37,7 @@ def data_cifar10(
     )
     found = cifar10.read(folder, trust)
     say(
-        f"{found.name} is in {folder}: {len(found.train_images):,} training and {len(found.test_images):,} test images"
+        f"{found.name} is in {folder}: {len(found.train):,} training and {len(found.test):,} test images"
     )
 
 

@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from minires.cli.options import (
     RUNS,
     SIZES,
-    AugmentOption,
-    BackendOption,
     DataOption,
     DatasetOption,
     FoldersArgument,
-    MovingOption,
     QuietOption,
-    WarmupOption,
     choose,
     load,
     say,
+    training_options,
 )
 from minires.errors import InputError
 from minires.lab import claims, degradation, plots, presets, report, tables
 from minires.lab.recorded import all_done, begun, find_runs
-from minires.nets.registry import by_name
+from minires.nets.registry import facts
 from minires.runs import files
+from minires.runs.config import in_words
 
 WATCH_SECONDS = 5.0
+TIER_OPTIONS = (
+    "iterations",
+    "batch_size",
+    "lr",
+    "warmup_lr",
+    "augment",
+    "eval_every",
+    "eval_images",
+)
 
 
+@training_options(dict.fromkeys(TIER_OPTIONS, "the tier's"))
 def degradation_command(
+    asked: dict[str, Any],
     tier: Annotated[str, typer.Option(help=f"Size: {SIZES}.")] = "quick",
-    iterations: Annotated[
-        int | None, typer.Option(help="Steps for each net, if not those of the tier.")
-    ] = None,
     depths: Annotated[str | None, typer.Option(help="Depths of the nets [default: 20,56].")] = None,
     shortcut: Annotated[
         str | None, typer.Option(help="Their shortcuts: A, B or C [default: A].")
@@ -50,68 +56,46 @@ def degradation_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder [default: runs/degradation-DATA-ITERATIONS].")
     ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate, if not the tier's; without its warm-up.")
-    ] = None,
-    warmup_lr: WarmupOption = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images a step, if not as many as the tier's.")
-    ] = None,
-    augment: AugmentOption = None,
-    eval_images: Annotated[
-        int | None, typer.Option(help="Images for errors, if not as many as the tier's.")
-    ] = None,
-    eval_every: Annotated[
-        int | None, typer.Option(help="Iterations between evaluations, if not the tier's.")
-    ] = None,
-    moving_average: MovingOption = False,
-    backend: BackendOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train plain and residual nets side by side, draw their errors, and check what was claimed of them.
+    """Train plain and residual nets side by side, draw their errors, and check the claims.
 
-    All tiers but the quick one crop and flip, and divide the learning rate by 10 at half and at three quarters of the
-    way; the lesson tier warms up before. The same command goes on where it was stopped, and only draws what is
-    finished. Claims read from the runs are printed; one that does not hold makes the exit code 1. Claims that take
-    computing: minires claims.
+    All tiers but the quick one crop and flip, and divide the learning rate by 10 at half and at
+    three quarters of the way; the lesson tier warms up before. The same command goes on where it
+    was stopped, and only draws what is finished. Claims read from the runs are printed; one that
+    does not hold makes the exit code 1. Claims that take computing: minires claims.
 
     Example: minires degradation --tier lesson --seeds 3
     """
-    if nets is not None and (depths or shortcut):
-        raise InputError(
-            f"expected either --nets or --depths and --shortcut, got both: --nets {nets}"
-        )
-    asked = depths.split(",") if depths else degradation.DEPTHS
-    names = (
-        degradation.nets(asked, shortcut or "A")
-        if nets is None
-        else list(filter(str.strip, nets.split(",")))
-    )
-    for name in names:
-        by_name(name)
+    names = _names(nets, depths, shortcut)
     if seeds < 1 or not names:
         raise InputError(
             f"expected at least one net and one seed, got --nets {nets!r} --seeds {seeds}"
         )
     found = load(dataset, data)
-    base = presets.base_config(
-        found,
-        tier,
-        iterations=iterations,
-        lr=lr,
-        eval_images=eval_images,
-        eval_every=eval_every,
-        moving_average=moving_average,
-        warmup_lr=warmup_lr,
-        batch_size=batch_size,
-        augment=augment,
-        backend=choose(backend),
-    )
+    backend = choose(asked.pop("backend", None))
+    base = presets.base_config(found, tier, **asked, backend=backend)
     folder = out or RUNS / f"degradation-{found.slug}-{base.iterations}"
-    say(f"Recipe: {degradation.in_words(base)}")
+    say(f"Recipe: {in_words(base)}")
     folders = degradation.run(names, seeds, base, folder, found, quiet, say)
     show(folders, folder / "degradation.png")
     print_claims(folders)
+
+
+def _names(nets: str | None, depths: str | None, shortcut: str | None) -> list[str]:
+    """Names of the nets that were asked for, each of which exists."""
+    if nets is None:
+        asked = depths.split(",") if depths else degradation.DEPTHS
+        names = degradation.nets(asked, shortcut or "A")
+    elif depths or shortcut:
+        raise InputError(
+            f"expected either --nets or --depths and --shortcut, got both: --nets {nets}"
+        )
+    else:
+        names = [name for name in nets.split(",") if name.strip()]
+    for name in names:
+        facts(name)
+    return names
 
 
 def print_claims(folders: list[Path], compute: bool = False, data: Path | None = None) -> None:

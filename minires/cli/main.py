@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import warnings
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from minires import plugins
 from minires.cli import data, exercise, experiment, inspect
 from minires.cli import train as training
 from minires.errors import InputError
-from minires.train.loop import Interrupted
+from minires.train.stopping import Interrupted
 
 app = typer.Typer(
     name="minires",
@@ -21,6 +24,19 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+
+
+def before_all(
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(help="A Python file that registers nets, data sets or tasks of your own."),
+    ] = None,
+) -> None:
+    """Import users' own files before the command runs."""
+    for path in plugin or []:
+        plugins.load(path)
+
+
 for name, command in {
     "degradation": experiment.degradation_command,
     "claims": experiment.claims_command,
@@ -33,6 +49,7 @@ for name, command in {
     "bench": inspect.bench,
 }.items():
     app.command(name)(command)
+app.callback()(before_all)
 app.add_typer(data.data_app, name="data")
 app.add_typer(exercise.app, name="exercise")
 

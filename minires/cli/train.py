@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,75 +12,53 @@ from minires import data as images
 from minires.cli.experiment import show
 from minires.cli.options import (
     RUNS,
-    AugmentOption,
-    BackendOption,
-    BatchOption,
     DataOption,
     DatasetOption,
-    EvalOption,
-    EveryOption,
     FoldersArgument,
-    LrOption,
-    MovingOption,
     QuietOption,
-    WarmupOption,
     choose,
     load,
     say,
+    training_options,
 )
 from minires.data import Dataset
 from minires.lab import presets
-from minires.nets.registry import by_name
+from minires.nets import registry
 from minires.runs import checkpoint
-from minires.runs.config import Config, read_record
-from minires.runs.run_folder import trained_folders
+from minires.runs.config import Config
+from minires.runs.record import read_record
+from minires.runs.run import trained_folders
 from minires.train.loop import train
 from minires.train.progress import bar, follower
 
 
+@training_options({"eval_every": "a quarter of all"}, iterations=64_000, eval_images=2000)
 def train_command(
+    asked: dict[str, Any],
     net: Annotated[str, typer.Argument(help="Such as resnet20, plain56, resnet32B.")],
-    iterations: Annotated[int, typer.Option(help="Steps; the paper's is 64000.")] = 64_000,
     seed: Annotated[int, typer.Option(help="Decides weights, order, crops and flips.")] = 0,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder [default: runs/NET-DATA-ITERATIONS-seedK].")
     ] = None,
-    lr: LrOption = 0.1,
-    warmup_lr: WarmupOption = None,
-    batch_size: BatchOption = 128,
-    augment: AugmentOption = True,
-    eval_images: EvalOption = 2000,
-    eval_every: EveryOption = None,
-    moving_average: MovingOption = False,
-    backend: BackendOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Train one net by the paper's recipe; the same command goes on where it was stopped.
 
-    From 2,000 iterations on, the learning rate is divided by 10 at half and at three quarters of the way.
+    From 2,000 iterations on, the learning rate is divided by 10 at half and at three quarters of
+    the way.
 
     Example: minires train resnet20 --iterations 2000
     """
-    name = by_name(net).title
+    facts = registry.facts(net)
     found = load(dataset, data)
-    config = presets.base_config(
-        found,
-        net=name,
-        iterations=iterations,
-        lr=lr,
-        eval_images=eval_images,
-        eval_every=max(1, iterations // 4) if eval_every is None else eval_every,
-        moving_average=moving_average,
-        warmup_lr=warmup_lr,
-        batch_size=batch_size,
-        augment=augment,
-        seed=seed,
-        backend=choose(backend),
-    )
-    folder = out or RUNS / f"{name}-{found.slug}-{iterations}-seed{seed}"
-    run_one(presets.recipe(config), folder, found, quiet)
+    iterations = asked["iterations"]
+    asked.setdefault("eval_every", max(1, iterations // 4))
+    backend = choose(asked.pop("backend", None))
+    config = presets.base_config(found, net=facts.name, seed=seed, **asked, backend=backend)
+    folder = out or RUNS / f"{facts.name}-{found.slug}-{iterations}-seed{seed}"
+    run_one(presets.recipe(config, facts), folder, found, quiet)
 
 
 def resume(
@@ -93,9 +71,9 @@ def resume(
     Example: minires resume runs/resnet20-cifar-10-2000-seed0
     """
     record = read_record(folder)
-    config = Config.from_json(record["config"])
-    found = images.load(images.key(record["data"]["name"]), data)
-    run_one(replace(config, backend=choose(config.backend)), folder, found, quiet)
+    found = images.load(images.key(record.data["name"]), data)
+    config = replace(record.config, backend=choose(record.config.backend))
+    run_one(config, folder, found, quiet)
 
 
 def run_one(config: Config, folder: Path, found: Dataset, quiet: bool) -> None:
@@ -106,7 +84,7 @@ def run_one(config: Config, folder: Path, found: Dataset, quiet: bool) -> None:
 
 
 def export(folders: FoldersArgument) -> None:
-    """Write the weights of trained nets alone to weights.safetensors in their folders, to be kept or given away.
+    """Write the weights of trained nets alone to weights.safetensors in their folders.
 
     Example: minires export runs/degradation-shapes10-280/resnet20-seed0
     """

@@ -10,27 +10,23 @@ from functools import lru_cache
 
 import numpy as np
 
-from minires.data.augment import crop_and_flip, normalise
 from minires.data.dataset import Dataset
 from minires.errors import InputError
 
 
-def stream(seed: int, purpose: int | str, index: int) -> np.random.Generator:
+def seeds(seed: int, purpose: int | str, index: int) -> np.random.SeedSequence:
     """
-    Make the generator for one purpose and one step.
+    Seeds for one purpose and one step.
 
     Parameters
     ----------
     seed : int
         The run's seed, 0 or more.
     purpose : int or str
-        What the numbers are for; different purposes draw independent numbers. A text stands for its CRC-32.
+        What the numbers are for; different purposes draw independent numbers. A text stands for
+        its CRC-32.
     index : int
         Number of the step, epoch or repetition, 0 or more.
-
-    Returns
-    -------
-    numpy.random.Generator
 
     Raises
     ------
@@ -40,10 +36,15 @@ def stream(seed: int, purpose: int | str, index: int) -> np.random.Generator:
     key = zlib.crc32(purpose.encode()) if isinstance(purpose, str) else purpose
     if min(seed, key, index) < 0:
         raise InputError(
-            f"random streams are numbered from 0, but came seed {seed}, purpose {purpose!r}, index {index}; "
-            "use numbers that are not negative"
+            f"random streams are numbered from 0, but got seed {seed}, purpose {purpose!r}, "
+            f"index {index}; use numbers that are not negative"
         )
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(key, index)))
+    return np.random.SeedSequence(seed, spawn_key=(key, index))
+
+
+def stream(seed: int, purpose: int | str, index: int) -> np.random.Generator:
+    """Make the generator for one purpose and one step; arguments and errors as for `seeds`."""
+    return np.random.default_rng(seeds(seed, purpose, index))
 
 
 @lru_cache(maxsize=2)  # a batch touches at most two epochs unless it is larger than the data set
@@ -80,7 +81,7 @@ def batch_indices(seed: int, iteration: int, batch_size: int, n: int) -> np.ndar
     if min(batch_size, n) < 1 or iteration < 0:
         raise InputError(
             "a batch needs batch_size >= 1, n >= 1 and iteration >= 0, "
-            f"but came batch_size {batch_size}, n {n}, iteration {iteration}; correct the batch size or the data set"
+            f"but got batch_size {batch_size}, n {n}, iteration {iteration}; correct the batch size or the data set"
         )
     start = iteration * batch_size
     stop = start + batch_size
@@ -92,12 +93,7 @@ def batch_indices(seed: int, iteration: int, batch_size: int, n: int) -> np.ndar
 
 
 def training_batch(
-    dataset: Dataset,
-    mean: np.ndarray,
-    seed: int,
-    iteration: int,
-    batch_size: int,
-    augment: bool = True,
+    dataset: Dataset, seed: int, iteration: int, batch_size: int, augment: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Prepare the input of one training step.
@@ -105,30 +101,29 @@ def training_batch(
     Parameters
     ----------
     dataset : Dataset
-        Its training half is used, or new images that belong to this seed and step if it has `fresh` ones.
-    mean : ndarray of shape (32, 32, 3), float32
-        Per-pixel mean of the training images, see `per_pixel_mean`.
+        Its training split is used, or, if it has `fresh` images, new ones that belong to this seed
+        and step.
     seed, iteration, batch_size : int
         As for `batch_indices`.
     augment : bool
-        Crop and flip at random, as section 4.2 of the paper trains.
+        Augment as the data set does, such as crop and flip at random (section 4.2 of the paper).
 
     Returns
     -------
-    x : ndarray of shape (batch_size, 32, 32, 3), float32
-    labels : ndarray of shape (batch_size,), int64
+    x : ndarray of shape (batch_size, H, W, C), float32
+    targets : ndarray of shape (batch_size, ...)
+        Labels (batch_size,), int64, for classification.
 
     Raises
     ------
     InputError
-        As `batch_indices` and `normalise` do.
+        As `batch_indices` and the data set's `prepare` do.
     """
     if dataset.fresh:
-        images, labels = dataset.fresh(batch_size, stream(seed, "fresh images", iteration))
+        images, targets = dataset.fresh(batch_size, stream(seed, "fresh images", iteration))
     else:
-        rows = batch_indices(seed, iteration, batch_size, len(dataset.train_labels))
-        images, labels = dataset.train_images[rows], dataset.train_labels[rows]
-    x = normalise(images, mean)
-    if augment:
-        x = crop_and_flip(x, stream(seed, "augment", iteration))
-    return x, labels
+        images, targets = dataset.train[
+            batch_indices(seed, iteration, batch_size, len(dataset.train))
+        ]
+    rng = stream(seed, "augment", iteration) if augment else None
+    return dataset.prepare(images, rng), targets

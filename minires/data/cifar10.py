@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pooch
 
-from minires.data.dataset import Dataset
+from minires.data.dataset import ArraySplit, Dataset
 from minires.errors import InputError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -178,9 +178,9 @@ def read(folder: Path, trust: bool = False) -> Dataset:
             raise _refusal(path, f"a label in 0..9 in record {bad[0]}", labels[part][bad[0]])
         images[part] = pixels.reshape(RECORDS, 3, 32, 32).transpose(0, 2, 3, 1)
     cut = N - RECORDS
-    found = Dataset(
-        OFFICIAL, images[:cut], labels[:cut], images[cut:], labels[cut:], CLASSES, str(folder)
-    )
+    train = ArraySplit(images[:cut], labels[:cut])
+    test = ArraySplit(images[cut:], labels[cut:])
+    found = Dataset(OFFICIAL, train, test, CLASSES, str(folder))
     seal = folder / SEAL
     if (layout == PYTHON and not trust) or (
         seal.is_file() and seal.read_bytes().strip() == found.sha256.encode()
@@ -192,8 +192,9 @@ def read(folder: Path, trust: bool = False) -> Dataset:
 def write(dataset: Dataset, folder: Path) -> None:
     """Write `dataset`, of CIFAR-10's size, into `folder` in the binary layout; `read` gives it back."""
     folder.mkdir(parents=True, exist_ok=True)
-    images = np.concatenate([dataset.train_images, dataset.test_images])
-    labels = np.concatenate([dataset.train_labels, dataset.test_labels]).astype(np.uint8)
+    (train_images, train_labels), (test_images, test_labels) = dataset.train[:], dataset.test[:]
+    images = np.concatenate([train_images, test_images])
+    labels = np.concatenate([train_labels, test_labels]).astype(np.uint8)
     for i, name in enumerate(FILES[BINARY]):
         part = slice(i * RECORDS, (i + 1) * RECORDS)
         pixels = images[part].transpose(0, 3, 1, 2).reshape(RECORDS, PIXELS)

@@ -1,41 +1,113 @@
-"""The one container that every source of images fills and everything else reads."""
+"""A data set: two splits of examples, and how they are prepared for a network."""
+
+from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, Protocol, Self
 
 import numpy as np
+
+from minires.data.augment import CropAndFlip
+from minires.errors import InputError
+
+Array = np.ndarray
+Prepare = Callable[..., Array]  # prepare(images, rng or None) -> float32 batch, augmented if rng
+
+
+class Split(Protocol):
+    """Examples by number: anything with a length and rows, in memory or on disk."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+
+    def __getitem__(self, rows: Any) -> tuple[Array, Array]:
+        """Return the stored images and the targets of these rows, an array of integers."""
+
+
+@dataclass(frozen=True)
+class ArraySplit:
+    """Examples in memory.
+
+    Attributes
+    ----------
+    images : ndarray of shape (N, H, W, C)
+    labels : ndarray of shape (N, ...)
+        Class indices (N,), int64, for classification.
+    """
+
+    images: Array
+    labels: Array
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Any) -> tuple[Array, Array]:
+        return self.images[rows], self.labels[rows]
+
+    def hash_into(self, digest: Any) -> None:
+        """Feed shapes, dtypes and contents to a hash."""
+        for a in (self.images, self.labels):
+            digest.update(f"{a.dtype.str}{a.shape}".encode())
+            digest.update(np.ascontiguousarray(a).data)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a split, in a given order, as a split of their own."""
+
+    split: Split
+    rows: Array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> tuple[Array, Array]:
+        return self.split[self.rows[rows]]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """
-    Labelled images, split into training and test.
+    """Examples for training and for testing, with their own preparation.
 
     Attributes
     ----------
     name : str
         "CIFAR-10", "CIFAR-10 (JPEG copy)", "shapes10", ...: what figures and records call it.
-    train_images, test_images : ndarray of shape (N, 32, 32, 3), uint8
-    train_labels, test_labels : ndarray of shape (N,), int64
-        Indices into `classes`.
+    train, test : Split
     classes : tuple of str
+        Names of the classes that labels count; empty where targets are no classes.
     source : str
         The folder it was read from, or the seed and sizes it was drawn with.
+    prepare : callable
+        `prepare(images, rng)` makes a float32 batch (N, H, W, C) of stored images, augmented if
+        `rng` is a Generator, and as they are if it is None. By default that of section 4.2 of the
+        paper, see `CropAndFlip`.
     fresh : callable, optional
-        `fresh(n, rng)` draws `n` new images and labels. Where it is given, training sees new images at every step, and
-        the training half serves the per-pixel mean, batch norm's statistics and the evaluation.
+        `fresh(n, rng)` draws `n` new images and labels. Where it is given, training sees new
+        images at every step, and the training split serves the per-pixel mean, batch norm's
+        statistics and the evaluation.
+    task : str
+        The task that these targets are for, see `minires.train.task`.
+    fingerprint : str
+        SHA-256 that identifies the data. By default, a hash over both splits in memory.
     """
 
     name: str
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
+    train: Split
+    test: Split
     classes: tuple[str, ...]
     source: str
-    fresh: Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]] | None = None
+    prepare: Prepare = field(default=None)  # type: ignore[assignment]  # made below
+    fresh: Callable[[int, np.random.Generator], tuple[Array, Array]] | None = None
+    task: str = "classification"
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.prepare is None:
+            object.__setattr__(self, "prepare", CropAndFlip(self.train))
 
     @property
     def slug(self) -> str:
@@ -43,10 +115,34 @@ class Dataset:
         return self.name.split()[0].lower()
 
     @cached_property
+    def input_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of one prepared image."""
+        images, _ = self.train[np.arange(1)]
+        return self.prepare(images, None).shape[1:]
+
+    @cached_property
     def sha256(self) -> str:
-        """Hash over shapes, dtypes and contents of the four arrays: what a run's record names its data by."""
+        """What a run's record identifies its data by: `fingerprint`, or a hash of all arrays."""
+        if self.fingerprint:
+            return self.fingerprint
         digest = hashlib.sha256()
-        for a in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            digest.update(f"{a.dtype.str}{a.shape}".encode())
-            digest.update(np.ascontiguousarray(a).data)
+        for split in (self.train, self.test):
+            if not isinstance(split, ArraySplit):
+                raise InputError(
+                    f"{self.name}: expected arrays in memory or a fingerprint, got neither; "
+                    "give Dataset(..., fingerprint=...) for data that are read piece by piece"
+                )
+            split.hash_into(digest)
         return digest.hexdigest()
+
+    def without_mean(self) -> Self:
+        """The same data, prepared without subtracting a mean.
+
+        Raises
+        ------
+        InputError
+            If the preparation of these data knows no mean.
+        """
+        if not hasattr(self.prepare, "without_mean"):
+            raise InputError(f"{self.name} is prepared without a mean anyway; drop --no-mean")
+        return replace(self, prepare=self.prepare.without_mean())

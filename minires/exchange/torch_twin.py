@@ -1,19 +1,23 @@
-"""The same networks in PyTorch, written as its users would: to compare speed and numbers, never to train ours.
+"""The same networks in PyTorch, written as its users would, to compare speed and results.
 
-PyTorch is optional; importing this file without it fails with a message that says how to get it.
+PyTorch is optional; importing this file without it raises an error that says how to get it.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minires.errors import InputError
-from minires.layers.core import Conv2d
+from minires.layers.base import Array, Layer, Sequential
+from minires.layers.core import BatchNorm, Conv2d, GlobalAvgPool, Identity, Linear, MaxPool, ReLU
+from minires.layers.fused import BatchNormReLU
 from minires.nets.network import Network
-from minires.nets.resnet import ResidualBlock, ZeroPadShortcut
+from minires.nets.resnet import PlainBlock, ResidualBlock, ZeroPadShortcut
 
 try:
     import torch
@@ -22,79 +26,71 @@ try:
 except ImportError as e:
     raise InputError('PyTorch is not installed; it is optional: pip install -e ".[peers]"') from e
 
-Array = np.ndarray
+MODULES: dict[type[Layer], Callable[[Any], Any]] = {}  # layer class -> function that makes a module
 
 
-class _Block(nn.Module):
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        parts = block.body.children
-        self.body = nn.Sequential(*(module for part in parts.values() for module in _module(part)))
-        self.residual = isinstance(block, ResidualBlock)
-        self.projection = None
-        self.pad = self.stride = 0
-        if self.residual and isinstance(block.shortcut, ZeroPadShortcut):
-            first = parts["conv1"].params["w"]
-            self.pad, self.stride = block.shortcut.K - first.shape[2], block.shortcut.stride
-        elif self.residual and block.shortcut.children:
-            self.projection = nn.Sequential(
-                *(m for part in block.shortcut.children.values() for m in _module(part))
-            )
+def register(layer_class: type[Layer], make: Callable[[Any], Any]) -> None:
+    """Say how layers of a class, and of classes derived from it, are written in PyTorch.
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.body(x)
-        if self.projection is not None:
-            y = y + self.projection(x)
-        elif self.pad or self.stride:
-            y = y + F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.pad))
-        elif self.residual:
-            y = y + x
-        return F.relu(y, inplace=True)
+    Parameters
+    ----------
+    layer_class : class
+        A later call for the same class replaces an earlier one.
+    make : callable
+        `make(layer)` returns a `torch.nn.Module` with copies of the layer's parameters, in the
+        order of `layer.parameters()`. Images are (N, C, H, W) there; w of a convolution is
+        (K, C, KH, KW), w of a linear layer (K, C).
+
+    Raises
+    ------
+    InputError
+        For `Layer` itself: a rule for all layers would hide unknown ones.
+    """
+    if not issubclass(layer_class, Layer) or layer_class is Layer:
+        raise InputError(f"expected a class derived from Layer, got {layer_class!r}")
+    MODULES[layer_class] = make
 
 
-def _module(layer: Any) -> list[nn.Module]:
-    """PyTorch's modules for a layer of ours, with its parameters."""
-    kind = type(layer).__name__
-    if isinstance(layer, Conv2d):
-        KH, KW, C, K = layer.params["w"].shape
-        conv = nn.Conv2d(C, K, (KH, KW), layer.stride, layer.pad, bias=False)
-        conv.weight.data = torch.from_numpy(
-            np.ascontiguousarray(layer.params["w"].transpose(3, 2, 0, 1))
-        )
-        return [conv]
-    if kind == "BatchNorm":
-        norm = nn.BatchNorm2d(len(layer.params["gamma"]), layer.eps, layer.momentum)
-        norm.weight.data, norm.bias.data = (
-            torch.from_numpy(layer.params[k].copy()) for k in ("gamma", "beta")
-        )
-        return [norm.to(norm.weight.dtype)]
-    if kind == "Linear":
-        linear = nn.Linear(*layer.params["w"].shape)
-        linear.weight.data = torch.from_numpy(np.ascontiguousarray(layer.params["w"].T))
-        linear.bias.data = torch.from_numpy(layer.params["b"].copy())
-        return [linear]
-    if kind in ("ResidualBlock", "PlainBlock"):
-        return [_Block(layer)]
-    if kind == "GlobalAvgPool":
-        return [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    if kind == "ReLU":
-        return [nn.ReLU(inplace=True)]
-    if kind == "MaxPool":
-        return [nn.MaxPool2d(layer.size, layer.stride, layer.pad)]
-    return [module for child in layer.children.values() for module in _module(child)]
+def module(layer: Layer) -> Any:
+    """Return the PyTorch module of a layer, with copies of its parameters.
+
+    Raises
+    ------
+    InputError
+        If neither the class of the layer nor one that it derives from is registered.
+    """
+    for known in type(layer).__mro__:
+        if known in MODULES:
+            return MODULES[known](layer)
+    name = type(layer).__name__
+    raise InputError(
+        f"no PyTorch module is known for the layer {name}; "
+        f"call torch_twin.register({name}, make) with make(layer) -> torch.nn.Module"
+    )
+
+
+def as_torch(net: Network) -> nn.Module:
+    """Return the PyTorch twin of `net` in training mode, with copies of its parameters.
+
+    Images are (N, C, H, W) there.
+
+    Raises
+    ------
+    InputError
+        If the network has a layer of an unknown class, see `register`.
+    """
+    return module(net)
 
 
 def prepare(how: str) -> Any:
-    """Give PyTorch as many threads as this process has processors; returns the memory format that `how` names."""
+    """Give PyTorch one thread per processor; return the memory format that `how` names."""
     torch.set_num_threads(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     return torch.contiguous_format if "contiguous" in how else torch.channels_last
 
 
-def as_torch(net: Network) -> nn.Module:
-    """Return the PyTorch twin of `net`, with copies of its parameters, in training mode; images are NCHW there."""
-    return nn.Sequential(*_module(net))
+# ------------------------------------------------------------------------------- comparison
 
 
 def gradients(net: Network, twin: nn.Module) -> dict[str, Array]:
@@ -115,3 +111,95 @@ def _named(net: Network, tensors: list[Any]) -> dict[str, Array]:
         a = a.transpose(2, 3, 1, 0) if p.ndim == 4 else a.T if p.ndim == 2 else a
         found[name] = np.ascontiguousarray(a)
     return found
+
+
+# ------------------------------------------------------------------------------- the modules
+
+
+def _tensor(a: Array) -> Any:
+    """Copy an array of ours in PyTorch's layout."""
+    layout = {4: (3, 2, 0, 1), 2: (1, 0)}.get(a.ndim)
+    return torch.from_numpy(np.array(a.transpose(layout) if layout else a, order="C"))
+
+
+def _conv(layer: Conv2d) -> Any:
+    KH, KW, C, K = layer.params["w"].shape
+    groups = layer.groups
+    bias = "b" in layer.params
+    conv = nn.Conv2d(C * groups, K, (KH, KW), layer.stride, layer.pad, groups=groups, bias=bias)
+    conv.weight.data = _tensor(layer.params["w"])
+    if bias:
+        conv.bias.data = _tensor(layer.params["b"])
+    return conv
+
+
+def _norm(layer: BatchNorm) -> Any:
+    norm = nn.BatchNorm2d(len(layer.params["gamma"]), layer.eps, layer.momentum)
+    norm.weight.data = _tensor(layer.params["gamma"])
+    norm.bias.data = _tensor(layer.params["beta"])
+    return norm.to(norm.weight.dtype)
+
+
+def _linear(layer: Linear) -> Any:
+    linear = nn.Linear(*layer.params["w"].shape)
+    linear.weight.data = _tensor(layer.params["w"])
+    linear.bias.data = _tensor(layer.params["b"])
+    return linear
+
+
+def _sequence(*modules: Any) -> Any:
+    """Put modules one after the other."""
+    for before, after in itertools.pairwise(modules):
+        if isinstance(_last(before), (nn.BatchNorm2d, nn.Conv2d, nn.Linear)):
+            _in_place(after)  # nobody else reads what these return
+    return nn.Sequential(*modules)
+
+
+def _last(made: Any) -> Any:
+    """Return the module that computes the output of a sequence."""
+    while isinstance(made, nn.Sequential) and len(made):
+        made = made[-1]
+    return made
+
+
+def _in_place(made: Any) -> Any:
+    if isinstance(made, nn.ReLU):
+        made.inplace = True
+    return made
+
+
+class _ZeroPad(nn.Module):
+    def __init__(self, layer: ZeroPadShortcut) -> None:
+        super().__init__()
+        self.K, self.stride = layer.K, layer.stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sampled = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(sampled, (0, 0, 0, 0, 0, self.K - x.shape[1]))
+
+
+class _Residual(nn.Module):
+    def __init__(self, block: ResidualBlock) -> None:
+        super().__init__()
+        self.body = module(block.body)
+        self.shortcut = module(block.shortcut)
+        self.relu = _in_place(module(block.relu))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.body(x) + self.shortcut(x))
+
+
+MODULES |= {
+    BatchNorm: _norm,
+    BatchNormReLU: lambda layer: _sequence(_norm(layer), nn.ReLU()),
+    Conv2d: _conv,
+    GlobalAvgPool: lambda layer: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    Identity: lambda layer: nn.Identity(),
+    Linear: _linear,
+    MaxPool: lambda layer: nn.MaxPool2d(layer.size, layer.stride, layer.pad),
+    PlainBlock: lambda block: _sequence(module(block.body), module(block.relu)),
+    ReLU: lambda layer: nn.ReLU(),
+    ResidualBlock: _Residual,
+    Sequential: lambda layer: _sequence(*map(module, layer.children.values())),
+    ZeroPadShortcut: _ZeroPad,
+}

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from minires import data
+from minires.data import Rows
 from minires.errors import InputError, quoted
 from minires.lab import wording
 from minires.lab.presets import TIERS
@@ -22,8 +23,9 @@ from minires.nets.registry import by_name
 from minires.ops import default_backend
 from minires.runs.checkpoint import load_weights
 from minires.runs.config import Config
-from minires.runs.run_folder import Run
-from minires.train.loop import evaluation_rows, initial_net
+from minires.runs.run import Run
+from minires.train.loop import initial_net
+from minires.train.state import evaluation_rows
 from minires.train.step import evaluate
 
 __all__ = [
@@ -120,7 +122,7 @@ def direction_gradients(run: Run) -> dict[int, dict[str, float]]:
     """
     # NumPy: a record is read without Numba, too
     config = replace(Config.from_json(run.config), backend="numpy")
-    initial = initial_net(config).parameters()
+    initial = initial_net(config, run.facts).parameters()
     norms: dict[int, dict[str, float]] = {}
     for line in run.layers:
         lengths = line["weight_norm"]
@@ -163,16 +165,18 @@ def _construction(group: Group) -> Verdict:
         return Verdict(None, f"needs the weights of {run.folder.name}")
     config = Config.from_json(run.config)
     dataset = load_data(run, group.data_folder)
-    images, labels = dataset.train_images, dataset.train_labels
-    mean = data.per_pixel_mean(images)
-    _, rows = evaluation_rows(config, len(images))
+    if not config.subtract_mean:
+        dataset = dataset.without_mean()
+    _, rows = evaluation_rows(config, len(dataset.train))
+    images = Rows(dataset.train, rows)
     shallow = by_name("plain20").use(default_backend()).load_state(weights)
-    x = data.normalise(images[rows[: config.batch_size]], mean)
+    batch, _ = images[np.arange(min(config.batch_size, len(rows)))]
+    x = dataset.prepare(batch, None)
     deep = deepen(shallow, 56, x)
     logits = shallow.forward(x)
     distance = float(abs(deep.forward(x) - logits).max() / abs(logits).max())
     before, after = (
-        100 * evaluate(net, images[rows], labels[rows], mean, config.batch_size)[1]
+        100 * evaluate(net, images, dataset.prepare, config.batch_size)[1]
         for net in (shallow, deep)
     )
     errors = f"training error of plain20 {before:.2f} %, of the plain56 made of it {after:.2f} %"

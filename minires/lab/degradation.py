@@ -1,23 +1,26 @@
-"""The experiment: the same recipe, data order and initial weights for plain and residual nets of several depths."""
+"""The experiment: plain and residual nets of several depths, alike in everything else.
+
+They have the same recipe, data order and initial weights.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minires.data import Dataset
 from minires.errors import InputError
 from minires.lab.presets import recipe
+from minires.nets import registry
 from minires.nets.audit import macs
-from minires.nets.registry import by_name
+from minires.nets.network import Facts
 from minires.runs.config import Config
-from minires.runs.files import make_folder
-from minires.runs.run_folder import claim, locked, position
-from minires.train.progress import Progress, Report, Shown, bar, follower
-from minires.train.together import FORECAST_FROM, _train_together, forecast
+from minires.runs.run_folder import RunFolder
+from minires.train.loop import claim, fitted_facts
+from minires.train.progress import Report, Shown, bar, follower
+from minires.train.together import FORECAST_FROM, forecast, train_together
 
-Follow = Callable[[Path, Progress], None]
 DEPTHS = (20, 56)
 
 
@@ -39,14 +42,6 @@ def nets(depths: Sequence[int | str] = DEPTHS, shortcut: str = "A") -> list[str]
     return [f"plain{depth}" for depth in numbers] + [f"resnet{depth}{option}" for depth in numbers]
 
 
-def in_words(config: Config) -> str:
-    """What is done in every run of an experiment."""
-    warm = f" after a warm-up at {config.warmup_lr:g}" if config.warmup_lr else ""
-    crops = "with" if config.augment else "without"
-    size = f"{config.iterations} iterations, batch {config.batch_size}, lr {config.lr:g}{warm}"
-    return f"{size}, {crops} crops and flips, {config.backend} backend"
-
-
 def run_folder(out: Path, config: Config) -> Path:
     """Folder of one run of an experiment."""
     return out / f"{config.net}-seed{config.seed}"
@@ -64,9 +59,9 @@ def run(
 ) -> list[Path]:
     """Train every net with every seed; what is finished already is left as it is.
 
-    Where the backend can, two runs train at a time with half of the threads each, the longest first: in a step threads
-    wait for each other hundreds of times, and fewer of them wait less. Every run ends with the bits that it has alone;
-    its seconds count while the other one trains, too.
+    Where the backend can, two runs train at a time with half of the threads each, the longest
+    first: each step has hundreds of barriers, and fewer threads wait less at each. Every run ends
+    with the bits that it has alone; its seconds include those of the run beside it.
 
     Parameters
     ----------
@@ -74,7 +69,8 @@ def run(
     seeds : int
         Seeds 0 .. seeds - 1.
     base : Config
-        The recipe; its `net` and `seed` are replaced. Nets of 110 layers and more warm up, as in the paper.
+        The recipe; its `net` and `seed` are replaced. Nets of 110 layers and more warm up, as in
+        the paper.
     out : Path
         Receives a folder for each run.
     data : Dataset
@@ -92,44 +88,65 @@ def run(
     Raises
     ------
     InputError
-        If there is no net or no seed, or as `train` does; if a folder holds another run, before any training.
+        If there is no net or no seed, or as `train` does; before any training, if a folder holds
+        another run.
     """
-    titles = list(dict.fromkeys(by_name(net).title for net in nets))
-    if not titles or seeds < 1:
+    facts = list(dict.fromkeys(fitted_facts(net, data) for net in nets))
+    if not facts or seeds < 1:
         raise InputError(
-            f"expected at least one net and one seed, got {len(titles)} nets and {seeds} seeds"
+            f"expected at least one net and one seed, got {len(facts)} nets and {seeds} seeds"
         )
-    configs = [recipe(replace(base, net=net, seed=seed)) for seed in range(seeds) for net in titles]
-    costs = {
-        net: macs(by_name(net)) for net in titles
-    }  # a step of plain-56 takes three times one of plain-20
-    folders = [run_folder(out, config) for config in configs]
-    for config, folder in zip(configs, folders, strict=True):
-        make_folder(folder)
-        with locked(folder):
-            claim(config, folder, data)
-    left = [
-        config.iterations - position(folder)
-        for config, folder in zip(configs, folders, strict=True)
-    ]
     jobs = [
-        (config, folder, n)
-        for config, folder, n in zip(configs, folders, left, strict=True)
-        if n > 0
+        _claimed(recipe(replace(base, net=f.name, seed=seed), f), f, out, data)
+        for seed in range(seeds)
+        for f in facts
     ]
-    jobs.sort(
-        key=lambda job: (-job[2] * costs[job[0].net], job[0].net.startswith("plain"))
-    )  # shortcuts take time, too
-    todo = [(config, folder) for config, folder, _ in jobs]
+    left = [job.left for job in jobs]
     if any(n >= FORECAST_FROM for n in left):
-        say(forecast(configs, left, data))
-    with bar(sum(costs[config.net] * config.iterations for config, _ in todo), quiet) as progress:
+        say(forecast([job.config for job in jobs], left, data))
+    _train([job for job in jobs if job.left > 0], data, quiet, report)
+    return [job.folder for job in jobs]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the experiment: its recipe and folder, and what is left of it."""
+
+    config: Config
+    folder: Path
+    family: str
+    left: int = 0
+    cost: int = 0
+
+    @property
+    def order(self) -> tuple[float, bool]:
+        """The longest first; of two that are as long the residual net: shortcuts take time, too."""
+        return -self.left * self.cost, self.family == "plain"
+
+
+def _claimed(config: Config, facts: Facts, out: Path, data: Dataset) -> Job:
+    """Claim the folder of a run; a step costs the multiply-adds of its network."""
+    folder = RunFolder(run_folder(out, config))
+    with folder.locked():
+        claim(folder, config, facts, data)
+    left = config.iterations - folder.position()
+    return Job(config, folder.path, facts.family, left, macs(registry.make(facts)))
+
+
+def _train(jobs: Sequence[Job], data: Dataset, quiet: bool, report: Report) -> None:
+    """Train what is left, with one bar for all."""
+    jobs = sorted(jobs, key=lambda job: job.order)
+    with bar(sum(job.cost * job.config.iterations for job in jobs), quiet) as progress:
         shown: Shown = {}
         follow = {
-            folder: follower(
-                progress, f"{config.net} seed {config.seed}", costs[config.net], report, shown
+            job.folder: follower(
+                progress,
+                f"{job.config.net} seed {job.config.seed}",
+                job.cost,
+                report,
+                shown,
             )
-            for config, folder in todo
+            for job in jobs
         }
-        _train_together(todo, data, lambda folder, p: follow[folder](p))
-    return folders
+        todo = [(job.config, job.folder) for job in jobs]
+        train_together(todo, data, lambda folder, p: follow[folder](p))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minires.runs.run_folder import Run
+from minires.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from minires.lab.families import family_styles
 from minires.lab.figure import STYLE, finish, shades
 from minires.lab.recorded import by_net
 from minires.lab.tables import caption, layers_message
-from minires.runs.run_folder import Run
+from minires.runs.run import Run
 
 
 def layers(runs: Sequence[Run]) -> Figure:

@@ -21,7 +21,7 @@ from minires.lab.figure import LEGEND_BELOW, STYLE, check_format, finish, render
 from minires.lab.layer_plot import layers
 from minires.lab.recorded import by_net, final, metric_of
 from minires.lab.tables import caption, common, evaluation_note, message
-from minires.runs.run_folder import Run
+from minires.runs.run import Run
 from minires.text import plural
 
 __all__ = [

@@ -14,7 +14,7 @@ import numpy as np
 
 from minires.errors import InputError
 from minires.runs.metric import Metric
-from minires.runs.run_folder import Run, _no_run, read_run, run_folders
+from minires.runs.run import Run, no_run, read_run, run_folders
 
 
 def begun(paths: Sequence[Path]) -> list[Run]:
@@ -39,7 +39,7 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
                 f"nothing was measured yet in {waiting[0]}: "
                 "its metrics.jsonl is missing or has no lines"
             )
-        raise _no_run(paths)
+        raise no_run(paths)
     return runs
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from minires.lab import plots, tables, wording
 from minires.lab.presets import tier_name
 from minires.lab.recorded import by_net, metric_of
-from minires.runs.run_folder import Run
+from minires.runs.run import Run
 from minires.text import plural, sentence_case
 
 PAGE = Template("""<!doctype html>
@@ -97,7 +97,7 @@ def commands(runs: Sequence[Run]) -> list[str]:
     recipes: dict[tuple, list[Run]] = {}
     for run in runs:
         c = run.config
-        size = tier_name(c)
+        size = tier_name(run)
         length = (
             f"--tier {size}" if size else f"{_recipe(c)} --{'' if c['augment'] else 'no-'}augment"
         )
@@ -155,7 +155,7 @@ def _figure(figure: Any, text: str) -> str:
 
 
 def _rows(lines: Sequence[Sequence[str]], head: bool = False) -> str:
-    """Table in a box that scrolls; the first column is a heading, and with `head` the first line."""
+    """Table in a box that scrolls; the first column is a heading, with `head` the first line too."""
     made = []
     for i, (first, *rest) in enumerate(lines):
         tag = "th" if head and i == 0 else "td"

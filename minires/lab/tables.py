@@ -9,7 +9,7 @@ import numpy as np
 from minires.lab import wording
 from minires.lab.families import family_styles
 from minires.lab.recorded import by_net, final, metric_of, noise
-from minires.runs.run_folder import Run
+from minires.runs.run import Run
 from minires.text import columns, plural, sentence_case
 
 

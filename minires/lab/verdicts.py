@@ -12,7 +12,7 @@ from minires.errors import InputError
 from minires.lab.presets import TIERS, Tier, tier_name
 from minires.runs.files import make_folder, write_whole
 from minires.runs.metric import Metric
-from minires.runs.run_folder import Run
+from minires.runs.run import Run
 from minires.text import plural
 
 FILE = "claims.json"
@@ -48,7 +48,7 @@ class Group:
     @property
     def tier(self) -> Tier | None:
         """Preset of these runs, if they have its size and recipe."""
-        name = tier_name(self.runs[0].config)
+        name = tier_name(self.runs[0])
         return TIERS[name] if name else None
 
     def finished(self, net: str) -> dict[int, Run]:
@@ -95,7 +95,7 @@ def _size(run: Run) -> tuple:
     """Key of the runs that are judged together."""
     settings = ("iterations", "batch_size", "lr", "eval_images", "bn_images")
     values = (run.config[key] for key in settings)
-    return run.data["name"], run.data["sha256"], tier_name(run.config), *values, run.metric
+    return run.data["name"], run.data["sha256"], tier_name(run), *values, run.metric
 
 
 def _title(members: Sequence[Run]) -> str:
@@ -103,7 +103,7 @@ def _title(members: Sequence[Run]) -> str:
     seeds = len({run.config["seed"] for run in members})
     steps = "{iterations} iterations of {batch_size} images at lr {lr}".format(**run.config)
     counted = f"{seeds} seed{'s' if seeds > 1 else ''}"
-    return f"{run.data['name']}, {tier_name(run.config) or 'custom size'}: {steps}, {counted}"
+    return f"{run.data['name']}, {tier_name(run) or 'custom size'}: {steps}, {counted}"
 
 
 def _evaluation(run: Run) -> str:

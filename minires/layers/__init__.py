@@ -1,31 +1,35 @@
-"""A layer is an op with its parameters, their gradients, running statistics and the cache for backward."""
+"""A layer is an op with its parameters, their gradients, running statistics and a cache."""
 
-from minires.layers.base import Array, Layer, Rng, Sequential, layer_outputs
+from minires.layers.base import Array, Call, Layer, Rng, Sequential, layer_outputs
 from minires.layers.core import (
     BatchNorm,
-    BatchNormReLU,
     Conv2d,
-    FirstConv2d,
     GlobalAvgPool,
+    Identity,
     Linear,
     MaxPool,
     ReLU,
     recompute_statistics,
 )
+from minires.layers.describe import Description, in_sequence
+from minires.layers.fused import BatchNormReLU
 
 __all__ = [
     "Array",
     "BatchNorm",
     "BatchNormReLU",
+    "Call",
     "Conv2d",
-    "FirstConv2d",
+    "Description",
     "GlobalAvgPool",
+    "Identity",
     "Layer",
     "Linear",
     "MaxPool",
     "ReLU",
     "Rng",
     "Sequential",
+    "in_sequence",
     "layer_outputs",
     "recompute_statistics",
 ]

@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from minires.errors import InputError
+from minires.layers.describe import Description, Shape, in_sequence
 from minires.ops import get_ops
 
 Array = np.ndarray
 Rng = np.random.Generator | int
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call of one layer, as `Layer.watch` reports it.
+
+    Attributes
+    ----------
+    name : str
+        Dotted name of the layer.
+    layer : Layer
+    direction : {"forward", "backward"}
+    value : ndarray or None
+        What the call returned: y or dx. None where a layer computes no dx.
+    seconds : float
+        Time of the call, including the layers below.
+    """
+
+    name: str
+    layer: Layer
+    direction: Literal["forward", "backward"]
+    value: Array | None
+    seconds: float
+
+
 class Layer:
-    """One step of a network: `forward(x, train)` computes y, `backward(dy)` returns dx and assigns `grads`.
+    """One step of a network: `forward(x, train)` returns y, `backward(dy)` returns dx.
 
     Attributes
     ----------
     params, grads : dict of str to ndarray
-        Parameters and, after backward, their gradients under the same keys.
+        Parameters and, after backward, their gradients under the same keys. Backward assigns
+        gradients, it does not add to them.
     buffers : dict of str to ndarray
         State that is not trained, such as running statistics.
     children : dict of str to Layer
-        The layers this one is made of, in network order.
+        The layers that this one is made of, in network order.
     backend : str
-        Whose ops it calls, see `use`.
+        Its ops are called, see `use`.
+    draws : bool
+        Class attribute: True if forward draws random numbers, see `reseed`.
     """
+
+    draws: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.params: dict[str, Array] = {}
@@ -37,6 +70,7 @@ class Layer:
         self.children: dict[str, Layer] = {}
         self.backend = "numpy"
         self.name = type(self).__name__
+        self.seeds: np.random.SeedSequence | None = None
         self._cache: tuple | None = None
 
     @property
@@ -45,18 +79,50 @@ class Layer:
         return get_ops(self.backend)
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        """Compute the output; with `train`, keep what backward needs and use the statistics of the batch."""
+        """Compute y; with `train`, store what backward needs and use statistics of the batch."""
         raise NotImplementedError
 
-    def backward(self, dy: Array) -> Array:
-        """Return the gradient of the loss with respect to the last training input, and assign those of the parameters.
+    def backward(self, dy: Array) -> Any:
+        """Return dx for the last training input and assign the gradients of the parameters.
+
+        Each backward consumes the cache of one forward. A first convolution that computes no
+        gradient of the images returns None, and so does a network that begins with one: see
+        `Conv2d.input_gradient`.
 
         Raises
         ------
         InputError
-            If no `forward(x, train=True)` came before; every backward uses up one forward.
+            Without a `forward(x, train=True)` before it.
         """
         raise NotImplementedError
+
+    def describe(self, x_shape: Shape) -> Description:
+        """Say what this layer does to one image of shape (H, W, C), or to C features.
+
+        Raises
+        ------
+        InputError
+            If the class does not say it.
+        """
+        raise InputError(
+            f"{self.name} cannot be described: write {type(self).__name__}.describe(self, x_shape) "
+            "that returns a minires.layers.Description with kind, y_shape, macs, window and stride"
+        )
+
+    def random(self) -> np.random.Generator:
+        """Return this layer's stream of random numbers, from its start: the same until `reseed`.
+
+        Raises
+        ------
+        InputError
+            If `reseed` was never called.
+        """
+        if self.seeds is None:
+            raise InputError(
+                f"{self.name} draws random numbers and has no seed yet; "
+                "call reseed(np.random.SeedSequence(0)) on the network first"
+            )
+        return np.random.default_rng(self.seeds)
 
     def _keep(self, cache: tuple, train: bool) -> None:
         if train:
@@ -65,12 +131,13 @@ class Layer:
     def _pop(self) -> tuple:
         if self._cache is None:
             raise InputError(
-                f"{self.name}: every backward needs a forward(x, train=True) before it; there was none"
+                f"{self.name}: every backward needs a forward(x, train=True) before it; "
+                "there was none"
             )
         cache, self._cache = self._cache, None
         return cache
 
-    # ------------------------------------------------------------------------------------- walks over all layers
+    # ------------------------------------------------------------------- walks over all layers
 
     def named_layers(self, name: str = "") -> Iterator[tuple[str, Layer]]:
         """Yield this layer and all below it with their dotted names, in network order."""
@@ -87,7 +154,10 @@ class Layer:
         }
 
     def parameters(self) -> dict[str, Array]:
-        """Every parameter by dotted name, in network order: the live arrays, so changing one changes the network."""
+        """Every parameter by dotted name, in network order.
+
+        These are the live arrays: changing one changes the network.
+        """
         return self._collect("params")
 
     def gradients(self) -> dict[str, Array]:
@@ -95,11 +165,11 @@ class Layer:
         return self._collect("grads")
 
     def state(self) -> dict[str, Array]:
-        """Copy of everything that defines the function: parameters and running statistics by dotted name."""
+        """Copy all that defines the function: parameters and running statistics by dotted name."""
         return {name: value.copy() for name, value in self._collect("params", "buffers").items()}
 
     def load_state(self, state: Mapping[str, Array]) -> Self:
-        """Take over what `state` returned, in place; return self.
+        """Load a state returned by `state`, in place; return self.
 
         Raises
         ------
@@ -108,11 +178,12 @@ class Layer:
         """
         own = self._collect("params", "buffers")
         advice = "this state belongs to another network; build that one, or pass its own state"
-        missing, unknown = [k for k in own if k not in state], [k for k in state if k not in own]
+        missing = [name for name in own if name not in state]
+        unknown = [name for name in state if name not in own]
         if missing or unknown:
             raise InputError(
-                f"expected {len(own)} arrays, got {len(state)}: {len(missing)} missing {missing[:3]}, "
-                f"{len(unknown)} unknown {unknown[:3]}; {advice}"
+                f"expected {len(own)} arrays, got {len(state)}: {len(missing)} missing "
+                f"{missing[:3]}, {len(unknown)} unknown {unknown[:3]}; {advice}"
             )
         for name, value in own.items():
             if np.shape(state[name]) != value.shape:
@@ -130,29 +201,91 @@ class Layer:
     def astype(self, dtype: str) -> Self:
         """Convert parameters and running statistics to "float32" or "float64"; return self.
 
-        The arrays are new: those that `parameters` gave before, and an optimizer made of them, no longer belong to it.
-        Gradients are dropped, and what forward kept.
+        Arrays obtained earlier from `parameters`, and optimizers built on them, become stale.
+        Gradients and caches are dropped.
         """
         if dtype not in ("float32", "float64"):
             raise InputError(f"dtype must be float32 or float64, got {dtype!r}")
         for _, layer in self.named_layers():
             layer.params = {k: v.astype(dtype) for k, v in layer.params.items()}
             layer.buffers = {k: v.astype(dtype) for k, v in layer.buffers.items()}
-            layer.grads, layer._cache = {}, None
+            layer.grads = {}
+            layer._cache = None
         return self
 
     def use(self, backend: str) -> Self:
-        """Let every layer call the ops of `backend`, and drop what forward kept; return self."""
+        """Let every layer call the ops of `backend`, and drop all caches; return self."""
         get_ops(backend)
         for _, layer in self.named_layers():
-            layer.backend, layer._cache = backend, None
+            layer.backend = backend
+            layer._cache = None
         return self
 
     def forget(self) -> Self:
-        """Drop what forward kept for a backward that will not come; return self."""
+        """Drop all caches, when no backward will follow; return self."""
         for _, layer in self.named_layers():
             layer._cache = None
         return self
+
+    def reseed(self, seeds: np.random.SeedSequence) -> Self:
+        """Give every layer that draws random numbers a stream of its own; return self.
+
+        A stream depends on `seeds` and on the dotted name of the layer alone. Every forward draws
+        from its start, so a dropout mask stays the same until the next call: give one SeedSequence
+        per iteration, and masks are a function of seed and iteration.
+
+        Parameters
+        ----------
+        seeds : SeedSequence
+            It is left as it is.
+        """
+        for name, layer in self.named_layers():
+            if layer.draws:
+                key = (*seeds.spawn_key, zlib.crc32(name.encode()))
+                layer.seeds = np.random.SeedSequence(seeds.entropy, spawn_key=key)
+        return self
+
+    @contextmanager
+    def watch(self, callback: Callable[[Call], object]) -> Iterator[Self]:
+        """Report every forward and backward of the layers below this one to `callback`.
+
+        Parameters
+        ----------
+        callback : callable
+            It gets a `Call` whenever one has returned.
+
+        Examples
+        --------
+        >>> with net.watch(lambda call: print(call.name, call.direction, call.seconds)):
+        ...     net.forward(x)
+        """
+        replaced = []
+        try:
+            for name, layer in self.named_layers():
+                for direction in ("forward", "backward") if name else ():
+                    replaced.append((vars(layer), direction, vars(layer).get(direction)))
+                    vars(layer)[direction] = _reported(name, layer, direction, callback)
+            yield self
+        finally:
+            for attributes, direction, before in reversed(replaced):
+                del attributes[direction]
+                if before is not None:
+                    attributes[direction] = before
+
+
+def _reported(
+    name: str, layer: Layer, direction: Any, callback: Callable[[Call], object]
+) -> Callable[..., Any]:
+    """Make a method of one layer that reports what the present one returns."""
+    method = getattr(layer, direction)
+
+    def call(*args: Any, **named: Any) -> Any:
+        start = time.perf_counter()
+        value = method(*args, **named)
+        callback(Call(name, layer, direction, value, time.perf_counter() - start))
+        return value
+
+    return call
 
 
 class Sequential(Layer):
@@ -173,29 +306,31 @@ class Sequential(Layer):
             x = layer.forward(x, train)
         return x
 
-    def backward(self, dy: Array) -> Array:  # noqa: D102
+    def backward(self, dy: Array) -> Any:  # noqa: D102
         for layer in reversed(self.children.values()):
             dy = layer.backward(dy)
         return dy
 
+    def describe(self, x_shape: Shape) -> Description:  # noqa: D102
+        parts = {}
+        y_shape = x_shape
+        for name, layer in self.children.items():
+            parts[name] = layer.describe(y_shape)
+            y_shape = parts[name].y_shape
+        return in_sequence("sequence", x_shape, **parts)
+
 
 def layer_outputs(net: Layer, x: Array, train: bool = False) -> dict[str, Array]:
-    """Run forward and return what every layer below `net` put out, by dotted name, in the order they finished."""
-    seen: dict[str, Array] = {}
+    """Run forward; return the output of every layer below `net` by dotted name.
 
-    def spy(name: str, forward: Any) -> Any:
-        def forward_and_note(x: Array, train: bool = False) -> Array:
-            seen[name] = forward(x, train)
-            return seen[name]
+    Layers are in the order in which they finished.
+    """
+    outputs: dict[str, Any] = {}
 
-        return forward_and_note
+    def note(call: Call) -> None:
+        if call.direction == "forward":
+            outputs[call.name] = call.value
 
-    layers = [(name, layer) for name, layer in net.named_layers() if name]
-    try:
-        for name, layer in layers:
-            vars(layer)["forward"] = spy(name, layer.forward)  # hides the method of this one layer
+    with net.watch(note):
         net.forward(x, train)
-    finally:
-        for _, layer in layers:
-            vars(layer).pop("forward", None)
-    return seen
+    return outputs

@@ -1,80 +1,109 @@
-"""A layer is an op with a memory: its parameters, their gradients, running statistics, and what backward will need.
+"""A layer is an op with its parameters, their gradients, and the cache for backward.
 
-Every layer has the same three parts in the same order: what it owns, forward, backward.
+The letters: a batch has N images of H rows and W columns with C channels; a convolution has K
+filters of KH rows and KW columns and makes outputs of OH rows and OW columns. `dx` is the gradient
+of the loss with respect to `x`, `dw` that with respect to `w`. Images are (N, H, W, C).
+
+Every layer has the same parts in the same order: what it owns, forward, backward, and `describe`,
+which says what it does to one image.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from minires.errors import InputError
 from minires.layers.base import Array, Layer, Rng
-from minires.ops import get_fused
+from minires.layers.describe import Description, Shape, image, step
+from minires.ops.geometry import Pair, output_size, pair
 
 
 class Conv2d(Layer):
-    """Convolution without bias (the batch norm that follows has one), see `ops.conv2d_forward`.
+    """Convolution, see `ops.conv2d_forward`; by default without bias, as batch norm has one.
 
-    w ~ N(0, 2 / (KH KW K)): He initialisation by fan-out, for gradients of even variance (arXiv 1502.01852).
+    w ~ N(0, 2 / (KH KW K)): He initialisation by fan-out, which keeps the variance of the gradients
+    (arXiv 1502.01852). With groups, an input reaches K / groups filters, and that is its fan-out.
 
     Parameters
     ----------
     C, K : int
         Input channels, filters.
-    size, stride, pad : int
-        Rows and columns of the kernel, step, zeros on every side.
+    size, stride, pad : int, or pair of int
+        Size of the kernel, step, zeros on each side; a pair is (rows, columns).
+    groups : int
+        Each group of K / groups filters sees its own C / groups channels.
+    bias : bool
+        Add a number per filter, 0 at first.
     rng : Generator or seed
+        Draws the initial weights.
+
+    Attributes
+    ----------
+    input_gradient : bool
+        Set it to False in the first convolution of a network: backward then leaves out the
+        gradient of the images and returns None. `nets.fuse.fuse` does this.
     """
 
     def __init__(
-        self, C: int, K: int, size: int = 3, stride: int = 1, pad: int = 0, *, rng: Rng = 0
+        self,
+        C: int,
+        K: int,
+        size: int | Pair = 3,
+        stride: int | Pair = 1,
+        pad: int | Pair = 0,
+        *,
+        groups: int = 1,
+        bias: bool = False,
+        rng: Rng,
     ) -> None:
         super().__init__()
-        self.stride, self.pad = stride, pad
-        std = np.sqrt(2 / (size * size * K))
-        self.params["w"] = (
-            std * np.random.default_rng(rng).standard_normal((size, size, C, K))
-        ).astype(np.float32)
+        if groups < 1 or C % groups or K % groups:
+            raise InputError(
+                f"{C} channels and {K} filters must both be divisible by groups, got "
+                f"groups={groups}; choose a common divisor, such as {math.gcd(C, K)}"
+            )
+        KH, KW = pair(size)
+        std = np.sqrt(2 / (KH * KW * (K // groups)))
+        w = std * np.random.default_rng(rng).standard_normal((KH, KW, C // groups, K))
+        self.stride, self.pad, self.groups = stride, pad, groups
+        self.input_gradient = True
+        self.params = {"w": w.astype(np.float32)}
+        if bias:
+            self.params["b"] = np.zeros(K, np.float32)
 
     def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
-        y, cache = self.ops.conv2d_forward(x, self.params["w"], self.stride, self.pad)
+        y, cache = self.ops.conv2d_forward(x, self.params["w"], self.stride, self.pad, self.groups)
         self._keep(cache, train)
-        return y
+        return y + self.params["b"] if "b" in self.params else y
 
-    def backward(self, dy: Array) -> Array:  # noqa: D102
-        dx, self.grads["w"] = self.ops.conv2d_backward(dy, self._pop())
+    def backward(self, dy: Array) -> Any:  # noqa: D102
+        dx, self.grads["w"] = self.ops.conv2d_backward(dy, self._pop(), self.input_gradient)
+        if "b" in self.params:
+            self.grads["b"] = dy.sum(axis=0).sum(axis=(0, 1))  # images first: short float32 sums
         return dx
 
-
-class FirstConv2d(Conv2d):
-    """The convolution that images go through first: its backward returns an empty array in place of their gradient.
-
-    Training has no use for that one, see `resnet.fuse`.
-
-    Parameters
-    ----------
-    conv : Conv2d
-        Its parameters are shared.
-    """
-
-    def __init__(self, conv: Conv2d) -> None:
-        Layer.__init__(self)
-        self.stride, self.pad = conv.stride, conv.pad
-        self.params, self.backend, self.name = conv.params, conv.backend, conv.name
-
-    def backward(self, dy: Array) -> Array:  # noqa: D102
-        self.grads["w"] = get_fused(self.backend).conv2d_weights_backward(dy, self._pop())
-        return np.empty(0, dy.dtype)
+    def describe(self, x_shape: Shape) -> Description:  # noqa: D102
+        KH, KW, C, K = self.params["w"].shape
+        H, W = image(self.name, x_shape, C * self.groups)
+        stride, pad = pair(self.stride), pair(self.pad)
+        OH = output_size(H, KH, stride[0], pad[0])
+        OW = output_size(W, KW, stride[1], pad[1])
+        groups = f", {self.groups} groups" if self.groups > 1 else ""
+        kind = f"conv {KH}x{KW}{step(stride)}{groups}"
+        macs = OH * OW * KH * KW * C * K  # C is that of one group
+        return Description(kind, (OH, OW, K), macs, window=(KH, KW), stride=stride)
 
 
 class BatchNorm(Layer):
     """Batch normalisation: by the batch's statistics in training, by the running ones otherwise.
 
-    running <- (1 - momentum) running + momentum batch, with the unbiased variance (Ioffe & Szegedy 2015, algorithm 2).
-    `recompute_statistics` replaces them by plain averages over batches of training images, as the paper's authors did.
+    running <- (1 - momentum) running + momentum batch, with the unbiased variance (Ioffe & Szegedy
+    2015, algorithm 2). `recompute_statistics` replaces these by plain averages over batches of
+    training images, as the authors of the ResNet paper did.
 
     Parameters
     ----------
@@ -97,45 +126,29 @@ class BatchNorm(Layer):
         if not train:
             mean, var = self.buffers["running_mean"], self.buffers["running_var"]
             return self.ops.batchnorm_inference(x, gamma, beta, mean, var, self.eps)
+        y, mean, var, cache = self.ops.batchnorm_forward(x, gamma, beta, self.eps)
+        self._follow(x, mean, var)
+        self._keep(cache, train)
+        return y
+
+    def _follow(self, x: Array, mean: Array, var: Array) -> None:
+        """Move the running statistics towards those of the batch."""
         M = x.size // x.shape[-1]  # values in a channel
         if M < 2:
             raise InputError(
-                f"{self.name}: training needs 2 values a channel or more, got {x.shape}; use more images"
+                f"{self.name}: training needs at least 2 values per channel, got {x.shape}; "
+                "use more images"
             )
-        y, mean, var, cache = self.ops.batchnorm_forward(x, gamma, beta, self.eps)
         for key, batch in (("running_mean", mean), ("running_var", var * (M / (M - 1)))):
             running = self.buffers[key]
             running[...] = (1 - self.momentum) * running + self.momentum * batch
-        self._keep(cache, train)
-        return y
 
     def backward(self, dy: Array) -> Array:  # noqa: D102
         dx, self.grads["gamma"], self.grads["beta"] = self.ops.batchnorm_backward(dy, self._pop())
         return dx
 
-
-class BatchNormReLU(BatchNorm):
-    """Batch normalisation and the ReLU behind it: the same numbers in fewer passes over memory, see `resnet.fuse`.
-
-    Parameters
-    ----------
-    norm : BatchNorm
-        Its parameters and running statistics are shared.
-    """
-
-    def __init__(self, norm: BatchNorm) -> None:
-        super().__init__(len(norm.params["gamma"]), norm.eps, norm.momentum)
-        self.params, self.buffers, self.backend, self.name = (
-            norm.params,
-            norm.buffers,
-            norm.backend,
-            norm.name,
-        )
-
-    @property
-    def ops(self) -> ModuleType:
-        """The backend's module of fused ops, where batch norm's have the names that they have in `ops`."""
-        return get_fused(self.backend)
+    def describe(self, x_shape: Shape) -> Description:  # noqa: D102
+        return Description("batch norm", x_shape)
 
 
 class ReLU(Layer):
@@ -148,6 +161,22 @@ class ReLU(Layer):
 
     def backward(self, dy: Array) -> Array:  # noqa: D102
         return self.ops.relu_backward(dy, self._pop())
+
+    def describe(self, x_shape: Shape) -> Description:  # noqa: D102
+        return Description("relu", x_shape, listed=False)
+
+
+class Identity(Layer):
+    """The layer that does nothing: y = x. It is the shortcut between equal shapes."""
+
+    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
+        return x
+
+    def backward(self, dy: Array) -> Array:  # noqa: D102
+        return dy
+
+    def describe(self, x_shape: Shape) -> Description:  # noqa: D102
+        return Description("identity", x_shape, listed=False)
 
 
 class MaxPool(Layer):
@@ -170,6 +199,13 @@ class MaxPool(Layer):
     def backward(self, dy: Array) -> Array:  # noqa: D102
         return self.ops.max_pool_backward(dy, self._pop())
 
+    def describe(self, x_shape: Shape) -> Description:  # noqa: D102
+        H, W = image(self.name, x_shape)
+        OH = output_size(H, self.size, self.stride, self.pad)
+        OW = output_size(W, self.size, self.stride, self.pad)
+        window, stride = pair(self.size), pair(self.stride)
+        return Description("max pool", (OH, OW, x_shape[2]), window=window, stride=stride)
+
 
 class GlobalAvgPool(Layer):
     """Average over each image: (N, H, W, C) -> (N, C)."""
@@ -182,6 +218,10 @@ class GlobalAvgPool(Layer):
     def backward(self, dy: Array) -> Array:  # noqa: D102
         return self.ops.global_avg_pool_backward(dy, self._pop())
 
+    def describe(self, x_shape: Shape) -> Description:  # noqa: D102
+        image(self.name, x_shape)
+        return Description("average pool", x_shape[2:], window=None)
+
 
 class Linear(Layer):
     """Fully connected layer y = x @ w + b, with w ~ N(0, 1 / C) as no ReLU follows, and b = 0.
@@ -191,9 +231,10 @@ class Linear(Layer):
     C, K : int
         Features in and out.
     rng : Generator or seed
+        Draws the initial weights.
     """
 
-    def __init__(self, C: int, K: int, *, rng: Rng = 0) -> None:
+    def __init__(self, C: int, K: int, *, rng: Rng) -> None:
         super().__init__()
         w = np.sqrt(1 / C) * np.random.default_rng(rng).standard_normal((C, K))
         self.params = {"w": w.astype(np.float32), "b": np.zeros(K, np.float32)}
@@ -207,15 +248,21 @@ class Linear(Layer):
         dx, self.grads["w"], self.grads["b"] = self.ops.linear_backward(dy, self._pop())
         return dx
 
+    def describe(self, x_shape: Shape) -> Description:  # noqa: D102
+        C, K = self.params["w"].shape
+        if x_shape != (C,):
+            raise InputError(f"{self.name}: expected {C} features (C,), got {x_shape}")
+        return Description("linear", (K,), C * K, window=None)
 
-# ----------------------------------------------------------------------------------------- what is done with a network
+
+# ----------------------------------------------------------------- what is done with a network
 
 
 def recompute_statistics(net: Layer, batches: Iterable[Array]) -> None:
-    """Replace every running statistic by its plain average over `batches`, the paper's way; weights stay as they are.
+    """Replace every running statistic by its plain average over `batches`, as the paper does.
 
-    The k-th batch enters with momentum 1/k, which makes the moving average a plain one. A smaller last batch counts as
-    much as a full one.
+    The k-th batch enters with momentum 1/k, which makes the moving average a plain one. A smaller
+    last batch counts as much as a full one. Weights do not change.
     """
     norms = [layer for _, layer in net.named_layers() if isinstance(layer, BatchNorm)]
     before = [norm.momentum for norm in norms]

@@ -1,15 +1,18 @@
-"""Is it the paper's network? Every layer with its shape, parameters, multiply-adds, receptive field; and the totals."""
+"""Is it the paper's network? Shapes, parameters, multiply-adds and receptive field of each layer.
+
+All of it follows from `Layer.describe`; nothing is computed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
-from minires.layers.base import Layer, layer_outputs
-from minires.layers.core import BatchNorm, Conv2d, GlobalAvgPool, Linear, MaxPool
+from minires.errors import InputError
+from minires.layers.base import Layer
+from minires.layers.describe import Description, Shape, see_through
 from minires.nets.network import Network
-from minires.nets.resnet import ZeroPadShortcut
+from minires.ops.geometry import Pair
 from minires.text import columns
 
 # what the paper prints: parameters in table 6, multiply-adds in table 1
@@ -30,88 +33,110 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Row:
-    """One layer: output shape and multiply-adds for one image, parameters, side of the receptive field in pixels."""
+    """One layer of an audit.
+
+    Attributes
+    ----------
+    name, kind : str
+    shape : tuple of int
+        Output shape of one image.
+    parameters, macs : int
+        Multiply-adds are those of the forward pass for one image.
+    window : pair of int, or None
+        Receptive field: rows and columns of the image that one output sees along the main path;
+        None if it sees the whole image.
+    side : bool
+        True beside the main path, such as in a shortcut: `window` has no meaning there.
+    """
 
     name: str
     kind: str
-    shape: tuple[int, ...]
+    shape: Shape
     parameters: int
     macs: int
-    field: int | None
+    window: Pair | None
+    side: bool
+
+    @property
+    def weighted(self) -> bool:
+        """Does it count for the depth of the network? Layers that multiply, on the main path."""
+        return self.macs > 0 and not self.side
+
+    def cells(self) -> tuple[str, ...]:
+        """One text for each column of the table."""
+        seen = "all" if self.window is None else "x".join(map(str, self.window))
+        return (
+            self.name,
+            self.kind,
+            "x".join(map(str, self.shape)),
+            f"{self.parameters:,}",
+            f"{self.macs:,}" if self.macs else "",
+            "" if self.side else seen,
+        )
+
+
+class _Walk:
+    """Follow a description from the image on; `window` and `stride` are those of the main path."""
+
+    def __init__(self, net: Network) -> None:
+        self.layers = dict(net.named_layers())
+        self.window: Pair | None = (1, 1)
+        self.stride = (1, 1)
+
+    def rows(self, name: str, described: Description, side: bool = False) -> Iterator[Row]:
+        """Yield the rows of a layer and of all below it, in network order."""
+        layer = self.layers[name]
+        parts = described.parts
+        _check_parts(layer, parts)
+        side = side or described.side
+        window, stride = self.window, self.stride
+        for key, part in parts.items():
+            yield from self.rows(f"{name}.{key}" if name else key, part, side)
+        if not side:
+            self.window, self.stride = see_through(window, stride, described)
+        owned = layer.params if parts else layer.parameters()  # what the parts do not count
+        parameters = sum(p.size for p in owned.values())
+        macs = described.macs - sum(part.macs for part in parts.values())
+        if parameters or macs or (described.listed and not parts):
+            yield Row(name, described.kind, described.y_shape, parameters, macs, self.window, side)
+
+
+def _check_parts(layer: Layer, parts: dict[str, Description]) -> None:
+    if parts and set(parts) != set(layer.children):
+        raise InputError(
+            f"{type(layer).__name__}.describe must describe its children {list(layer.children)} "
+            f"in parts, got {list(parts)}"
+        )
 
 
 def audit(net: Network) -> list[Row]:
     """One row for each layer that has parameters or changes the shape, in network order.
 
-    Multiply-adds are those of convolutions and the linear layer, for one image forward: OH OW KH KW C K and C K. The
-    receptive field is the side of the square of input pixels that one output can see along the bodies of the blocks.
+    The receptive field follows the main path, along the bodies of the blocks.
+
+    Raises
+    ------
+    InputError
+        If a layer cannot be described.
     """
-    dtype = next(iter(net.parameters().values())).dtype
-    outputs = layer_outputs(net, np.zeros((1, *net.facts.input_shape), dtype))
-    rows, field, jump = [], 1, 1  # jump: input pixels between two neighbouring outputs
-    for name, layer in net.named_layers():
-        if not isinstance(
-            layer, (Conv2d, BatchNorm, MaxPool, GlobalAvgPool, Linear, ZeroPadShortcut)
-        ):
-            continue
-        shape = outputs[name].shape[1:]
-        if isinstance(layer, (Conv2d, MaxPool)) and ".shortcut" not in name:
-            size = layer.size if isinstance(layer, MaxPool) else layer.params["w"].shape[0]
-            field, jump = field + (size - 1) * jump, jump * layer.stride
-        seen = None if ".shortcut" in name or isinstance(layer, (GlobalAvgPool, Linear)) else field
-        parameters = sum(p.size for p in layer.params.values())
-        rows.append(Row(name, _kind(layer), shape, parameters, _macs(layer, shape), seen))
-    return rows
-
-
-def _macs(layer: Layer, shape: tuple[int, ...]) -> int:
-    if not isinstance(layer, (Conv2d, Linear)):
-        return 0
-    weights = layer.params["w"].size  # each is used once for every output pixel
-    return weights * shape[0] * shape[1] if isinstance(layer, Conv2d) else weights
-
-
-def _kind(layer: Layer) -> str:
-    if isinstance(layer, Conv2d):
-        KH, KW, _, _ = layer.params["w"].shape
-        return f"conv {KH}x{KW}" + (f" /{layer.stride}" if layer.stride > 1 else "")
-    names = {
-        BatchNorm: "batch norm",
-        MaxPool: "max pool",
-        GlobalAvgPool: "average pool",
-        Linear: "linear",
-    }
-    return names.get(type(layer), "zero padding")
+    return list(_Walk(net).rows("", net.describe(net.facts.input_shape)))
 
 
 def macs(net: Network) -> int:
-    """Multiply-adds of one image forward."""
-    return sum(row.macs for row in audit(net))
+    """Multiply-adds of the forward pass for one image: OH OW KH KW C K, and C K if linear."""
+    return net.describe(net.facts.input_shape).macs
 
 
 def table(net: Network) -> str:
     """Return the audit as text."""
     rows = audit(net)
-    lines = [("layer", "kind", "output", "parameters", "multiply-adds", "sees")]
-    for r in rows:
-        shape = "x".join(map(str, r.shape))
-        seen = (
-            f"{r.field}x{r.field}"
-            if r.field
-            else "all"
-            if r.kind in ("average pool", "linear")
-            else ""
-        )
-        lines.append(
-            (r.name, r.kind, shape, f"{r.parameters:,}", f"{r.macs:,}" if r.macs else "", seen)
-        )
-    text = [columns(lines, left=3)]
-    weighted = sum(
-        r.kind.startswith("conv") or r.kind == "linear" for r in rows if ".shortcut" not in r.name
-    )
-    parameters, total = sum(r.parameters for r in rows), sum(r.macs for r in rows)
+    head = ("layer", "kind", "output", "parameters", "multiply-adds", "sees")
+    text = [columns([head, *(row.cells() for row in rows)], left=3)]
+    weighted = sum(row.weighted for row in rows)
+    parameters = sum(row.parameters for row in rows)
     text.append(
-        f"{net.title}: {weighted} weighted layers, {parameters:,} parameters, {total:,} multiply-adds an image"
+        f"{net.title}: {weighted} weighted layers, {parameters:,} parameters, "
+        f"{macs(net):,} multiply-adds an image"
     )
     if net.title in PAPER:
         text.append(f"The paper says: {PAPER[net.title]}")

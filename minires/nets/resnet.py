@@ -1,20 +1,28 @@
-"""The networks of the paper. A block adds its input to what its body makes of it; depth is data.
+"""The networks of the paper: a block adds its input to what its body computes; depth is data.
 
-He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, arXiv 1512.03385; sections in the docstrings are its.
+He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, arXiv 1512.03385. Sections,
+tables and figures in this file are those of the paper.
+
+The letters: N images of H rows and W columns with C channels; K filters, so K channels of the
+output. A weighted layer is a convolution or the linear layer; n blocks of two make a stage.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from minires.errors import InputError
 from minires.layers.base import Array, Layer, Rng, Sequential
-from minires.layers.core import BatchNorm, Conv2d, GlobalAvgPool, Linear, MaxPool, ReLU
+from minires.layers.core import BatchNorm, Conv2d, GlobalAvgPool, Identity, Linear, MaxPool, ReLU
+from minires.layers.describe import Description, Shape, image, in_sequence
 from minires.nets.network import Facts, Network
 
 Option = Literal["A", "B", "C"]
+Body = Callable[[int, int, int, Rng], Sequential]  # make_body(C, K, stride, rng)
 
 PAPER = "He et al. 2015, arXiv 1512.03385"
 
@@ -26,6 +34,9 @@ IMAGENET_BLOCKS = {  # table 1
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
+
+
+# ------------------------------------------------------------------------------------- blocks
 
 
 class ResidualBlock(Layer):
@@ -51,9 +62,15 @@ class ResidualBlock(Layer):
         dz = self.relu.backward(dy)
         return self.body.backward(dz) + self.shortcut.backward(dz)
 
+    def describe(self, x_shape: Shape) -> Description:  # noqa: D102
+        body = self.body.describe(x_shape)
+        shortcut = replace(self.shortcut.describe(x_shape), side=True)
+        relu = self.relu.describe(body.y_shape)
+        return in_sequence("residual block", x_shape, body=body, shortcut=shortcut, relu=relu)
+
 
 class PlainBlock(Layer):
-    """y = relu(H(x)): the residual block's twin, the same body and no shortcut.
+    """y = relu(H(x)): the twin of the residual block, with the same body and no shortcut.
 
     Parameters
     ----------
@@ -73,21 +90,51 @@ class PlainBlock(Layer):
         dz = self.relu.backward(dy)
         return self.body.backward(dz)
 
+    def describe(self, x_shape: Shape) -> Description:  # noqa: D102
+        body = self.body.describe(x_shape)
+        relu = self.relu.describe(body.y_shape)
+        return in_sequence("plain block", x_shape, body=body, relu=relu)
 
-class Identity(Layer):
-    """The shortcut between equal shapes: y = x."""
 
-    def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
-        return x
+# ------------------------------------------------------------------------------------- bodies
 
-    def backward(self, dy: Array) -> Array:  # noqa: D102
-        return dy
+
+def _conv_norm(
+    C: int, K: int, size: int, stride: int, rng: Rng, i: int | str = ""
+) -> dict[str, Layer]:
+    """Make a convolution that keeps the map size for stride 1, and its batch norm."""
+    conv = Conv2d(C, K, size, stride, pad=size // 2, rng=rng)
+    return {f"conv{i}": conv, f"bn{i}": BatchNorm(K)}
+
+
+def basic_body(C: int, K: int, stride: int, rng: Rng) -> Sequential:
+    """Two 3x3 convolutions with a ReLU between them (figure 5, left)."""
+    return Sequential(
+        **_conv_norm(C, K, 3, stride, rng, 1),
+        relu1=ReLU(),
+        **_conv_norm(K, K, 3, 1, rng, 2),
+    )
+
+
+def bottleneck_body(C: int, K: int, stride: int, rng: Rng) -> Sequential:
+    """1x1 down to K/4 channels, 3x3, 1x1 up to K (figure 5, right); the first 1x1 strides."""
+    narrow = K // 4
+    return Sequential(
+        **_conv_norm(C, narrow, 1, stride, rng, 1),
+        relu1=ReLU(),
+        **_conv_norm(narrow, narrow, 3, 1, rng, 2),
+        relu2=ReLU(),
+        **_conv_norm(narrow, K, 1, 1, rng, 3),
+    )
+
+
+# ---------------------------------------------------------------------------------- shortcuts
 
 
 class ZeroPadShortcut(Layer):
-    """Option A where the shape changes: every stride-th pixel, and zeros for the channels that are new.
+    """Option A where the shape changes: every stride-th pixel, and zeros for the new channels.
 
-    y[n, i, j, c] = x[n, i*stride, j*stride, c] for c < C, and 0 for C <= c < K. It has no parameters.
+    y[n, i, j, c] = x[n, i*stride, j*stride, c] for c < C, and 0 for C <= c < K. No parameters.
 
     Parameters
     ----------
@@ -111,88 +158,37 @@ class ZeroPadShortcut(Layer):
         dx[:, :: self.stride, :: self.stride] = dy[..., : shape[3]]
         return dx
 
-
-def _conv_norm(
-    C: int, K: int, size: int, stride: int, rng: Rng, i: int | str = ""
-) -> dict[str, Layer]:
-    conv = Conv2d(C, K, size, stride, pad=size // 2, rng=rng)
-    return {f"conv{i}": conv, f"bn{i}": BatchNorm(K)}
-
-
-def basic_body(C: int, K: int, stride: int, rng: Rng) -> Sequential:
-    """Two 3x3 convolutions with a ReLU between them (figure 5, left)."""
-    return Sequential(
-        **_conv_norm(C, K, 3, stride, rng, 1), relu1=ReLU(), **_conv_norm(K, K, 3, 1, rng, 2)
-    )
-
-
-def bottleneck_body(C: int, K: int, stride: int, rng: Rng) -> Sequential:
-    """1x1 down to K/4 channels, 3x3, 1x1 up to K (figure 5, right); the first 1x1 strides, as in the paper."""
-    narrow = _conv_norm(C, K // 4, 1, stride, rng, 1)
-    middle = _conv_norm(K // 4, K // 4, 3, 1, rng, 2)
-    return Sequential(
-        **narrow, relu1=ReLU(), **middle, relu2=ReLU(), **_conv_norm(K // 4, K, 1, 1, rng, 3)
-    )
+    def describe(self, x_shape: Shape) -> Description:  # noqa: D102
+        H, W = image(self.name, x_shape)
+        s = self.stride
+        y_shape = (-(-H // s), -(-W // s), self.K)  # rounded up: pixel 0 is always taken
+        return Description("zero padding", y_shape, stride=(s, s))
 
 
 def make_shortcut(option: str, C: int, K: int, stride: int, rng: Rng) -> Layer:
-    """Shortcut of section 4.1: A never has parameters, B projects where the shape changes, C projects always."""
+    """Shortcut of section 4.1: A without parameters; B projects where shapes change, C always."""
     changes = stride != 1 or C != K
     if option == "C" or (option == "B" and changes):
         return Sequential(**_conv_norm(C, K, 1, stride, rng))
     return ZeroPadShortcut(K, stride) if changes else Identity()
 
 
+# ----------------------------------------------------------------------------------- networks
+
+
 def _stage(
-    blocks: int, C: int, K: int, stride: int, option: str | None, bottleneck: bool, rng: Rng
+    blocks: int, C: int, K: int, stride: int, option: str | None, make_body: Body, rng: Rng
 ) -> Sequential:
     """Blocks of one map size; the first one changes the shape. `option` None makes them plain."""
-    make_body, made = bottleneck_body if bottleneck else basic_body, dict[str, Layer]()
+    made: dict[str, Layer] = {}
     for i in range(1, blocks + 1):
         body = make_body(C, K, stride, rng)
-        shortcut = make_shortcut(option, C, K, stride, rng) if option else None
-        made[f"block{i}"] = ResidualBlock(body, shortcut) if shortcut else PlainBlock(body)
+        if option is None:
+            made[f"block{i}"] = PlainBlock(body)
+        else:
+            made[f"block{i}"] = ResidualBlock(body, make_shortcut(option, C, K, stride, rng))
         C, stride = K, 1
     return Sequential(**made)
-
-
-def plain_facts(depth: int) -> Facts:
-    """Facts of `plain(depth)`."""
-    return _cifar_facts("plain", depth, "")
-
-
-def resnet_facts(depth: int, shortcut: str = "A") -> Facts:
-    """Facts of `resnet(depth, shortcut)`."""
-    _check_option(shortcut)
-    return _cifar_facts("resnet", depth, "" if shortcut == "A" else shortcut)
-
-
-def _cifar_facts(family: str, depth: int, variant: str) -> Facts:
-    if not isinstance(depth, (int, np.integer)) or depth < 8 or depth % 6 != 2:
-        raise InputError(
-            "depth must be 6n + 2 with n >= 1 (8, 14, 20, 32, 44, 56, 110, ...), "
-            f"got {depth!r}; paper, section 4.2"
-        )
-    name = f"{family}{depth}{variant}"
-    return Facts(name, family, int(depth), (32, 32, 3), 10, PAPER, variant)
-
-
-def build_cifar(facts: Facts, rng: Rng) -> Network:
-    """Network of section 4.2 that these facts describe: plain, or with shortcuts."""
-    rng = np.random.default_rng(rng)
-    n = (facts.depth - 2) // 6
-    c1, c2, c3 = CIFAR_WIDTHS
-    option = None if facts.family == "plain" else facts.variant or "A"
-    return Network(
-        facts,
-        **_conv_norm(facts.input_shape[2], c1, 3, 1, rng),
-        relu=ReLU(),
-        stage1=_stage(n, c1, c1, 1, option, False, rng),  # (N, 32, 32, 16)
-        stage2=_stage(n, c1, c2, 2, option, False, rng),  # (N, 16, 16, 32)
-        stage3=_stage(n, c2, c3, 2, option, False, rng),  # (N, 8, 8, 64)
-        pool=GlobalAvgPool(),
-        fc=Linear(c3, facts.classes, rng=rng),
-    )
 
 
 def resnet(depth: int, shortcut: Option = "A", *, rng: Rng = 0) -> Network:
@@ -203,14 +199,15 @@ def resnet(depth: int, shortcut: Option = "A", *, rng: Rng = 0) -> Network:
     depth : int
         6n + 2: 20, 32, 44, 56, 110 in the paper.
     shortcut : {"A", "B", "C"}
-        A: identity with zero padding, the paper's choice; B: projections where the shape changes; C: all projections.
+        A: identity with zero padding, the paper's choice; B: projections where the shape changes;
+        C: projections only.
     rng : Generator or seed
         Draws the initial weights.
 
     Returns
     -------
     net : Network
-        Float32, on the NumPy backend; see `Layer.astype` and `Layer.use`.
+        In float32, on the NumPy backend; see `Layer.astype` and `Layer.use`.
 
     Raises
     ------
@@ -221,7 +218,7 @@ def resnet(depth: int, shortcut: Option = "A", *, rng: Rng = 0) -> Network:
 
 
 def plain(depth: int, *, rng: Rng = 0) -> Network:
-    """`resnet(depth)` without the shortcuts: the same layers, and for the same rng the same initial weights.
+    """`resnet(depth)` without shortcuts: the same layers, with the same weights for the same rng.
 
     Parameters
     ----------
@@ -236,8 +233,26 @@ def plain(depth: int, *, rng: Rng = 0) -> Network:
     return build_cifar(plain_facts(depth), rng)
 
 
+def build_cifar(facts: Facts, rng: Rng) -> Network:
+    """Network of section 4.2 that these facts describe: plain, or with shortcuts."""
+    rng = np.random.default_rng(rng)
+    n = (facts.depth - 2) // 6
+    c1, c2, c3 = CIFAR_WIDTHS
+    option = None if facts.family == "plain" else facts.variant or "A"
+    return Network(
+        facts,
+        **_conv_norm(facts.input_shape[2], c1, 3, 1, rng),
+        relu=ReLU(),
+        stage1=_stage(n, c1, c1, 1, option, basic_body, rng),  # (N, 32, 32, 16)
+        stage2=_stage(n, c1, c2, 2, option, basic_body, rng),  # (N, 16, 16, 32)
+        stage3=_stage(n, c2, c3, 2, option, basic_body, rng),  # (N, 8, 8, 64)
+        pool=GlobalAvgPool(),  # (N, 64)
+        fc=Linear(c3, facts.classes, rng=rng),
+    )
+
+
 def imagenet_resnet(depth: int, shortcut: Option | None = None, *, rng: Rng = 0) -> Network:
-    """Residual network for ImageNet (table 1), to be read and audited: 1000 classes, 224x224 images.
+    """Residual network for ImageNet (table 1): 1000 classes, 224x224 images.
 
     Parameters
     ----------
@@ -254,9 +269,57 @@ def imagenet_resnet(depth: int, shortcut: Option | None = None, *, rng: Rng = 0)
     Raises
     ------
     InputError
-        If the depth is another one or the shortcut unknown.
+        If the paper has no such depth, or the shortcut is unknown.
     """
     return build_imagenet(imagenet_facts(depth, shortcut), rng)
+
+
+def build_imagenet(facts: Facts, rng: Rng) -> Network:
+    """Network of table 1 that these facts describe."""
+    rng = np.random.default_rng(rng)
+    bottleneck = facts.depth >= 50
+    make_body = bottleneck_body if bottleneck else basic_body
+    option = facts.variant or _counted_shortcut(facts.depth)
+    stages: dict[str, Layer] = {}
+    C = 64
+    for i, blocks in enumerate(IMAGENET_BLOCKS[facts.depth]):
+        K = 64 * 2**i * (4 if bottleneck else 1)
+        stride = 1 if i == 0 else 2
+        stages[f"stage{i + 1}"] = _stage(blocks, C, K, stride, option, make_body, rng)
+        C = K
+    return Network(
+        facts,
+        **_conv_norm(facts.input_shape[2], 64, 7, 2, rng),  # (N, 112, 112, 64)
+        relu=ReLU(),
+        maxpool=MaxPool(3, 2, 1),  # (N, 56, 56, 64)
+        **stages,  # 56, 28, 14 and 7 rows and columns
+        pool=GlobalAvgPool(),
+        fc=Linear(C, facts.classes, rng=rng),
+    )
+
+
+# ------------------------------------------------------------------ facts: what a name stands for
+
+
+def plain_facts(depth: int) -> Facts:
+    """Facts of `plain(depth)`."""
+    return _cifar_facts("plain", depth)
+
+
+def resnet_facts(depth: int, shortcut: str = "A") -> Facts:
+    """Facts of `resnet(depth, shortcut)`."""
+    _check_option(shortcut)
+    return _cifar_facts("resnet", depth, "" if shortcut == "A" else shortcut)
+
+
+def _cifar_facts(family: str, depth: int, variant: str = "") -> Facts:
+    if not isinstance(depth, (int, np.integer)) or depth < 8 or depth % 6 != 2:
+        raise InputError(
+            "depth must be 6n + 2 with n >= 1 (8, 14, 20, 32, 44, 56, 110, ...), "
+            f"got {depth!r}; paper, section 4.2"
+        )
+    name = f"{family}{depth}{variant}"
+    return Facts(name, family, int(depth), (32, 32, 3), 10, PAPER, variant)
 
 
 def imagenet_facts(depth: int, shortcut: str | None = None) -> Facts:
@@ -271,27 +334,6 @@ def imagenet_facts(depth: int, shortcut: str | None = None) -> Facts:
     variant = "" if shortcut in (None, counted) else str(shortcut)
     name = f"imagenet-resnet{depth}{variant}"
     return Facts(name, "imagenet-resnet", int(depth), (224, 224, 3), 1000, PAPER, variant)
-
-
-def build_imagenet(facts: Facts, rng: Rng) -> Network:
-    """Network of table 1 that these facts describe."""
-    rng = np.random.default_rng(rng)
-    bottleneck = facts.depth >= 50
-    option = facts.variant or _counted_shortcut(facts.depth)
-    stages: dict[str, Layer] = {}
-    C = 64
-    for i, blocks in enumerate(IMAGENET_BLOCKS[facts.depth]):
-        K = 64 * 2**i * (4 if bottleneck else 1)
-        stride = 1 if i == 0 else 2
-        stages[f"stage{i + 1}"] = _stage(blocks, C, K, stride, option, bottleneck, rng)
-        C = K
-    stem = {
-        **_conv_norm(facts.input_shape[2], 64, 7, 2, rng),
-        "relu": ReLU(),
-        "maxpool": MaxPool(3, 2, 1),
-    }
-    fc = Linear(C, facts.classes, rng=rng)
-    return Network(facts, **stem, **stages, pool=GlobalAvgPool(), fc=fc)
 
 
 def _counted_shortcut(depth: int) -> str:

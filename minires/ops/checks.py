@@ -1,19 +1,22 @@
-"""What an op expects of its arguments, said once for every backend: kernels then need no checks of their own.
+"""Argument checks of the ops, shared by the backends: kernels need no checks of their own.
 
-Each function raises `InputError` with what was expected, what came, and what to do; some return the output size.
+Each function raises `InputError` with what was expected, what was given and what to do; some
+return the output shape.
 """
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
 
 from minires.errors import InputError
+from minires.ops.geometry import Pair, output_size, pair
 
 Shape = tuple[int, ...]
-# complex128 is no data type for training: gradcheck's complex step sends it through the smooth ops
-REAL, SMOOTH = ("float32", "float64"), ("float32", "float64", "complex128")
+REAL = ("float32", "float64")
+SMOOTH = (*REAL, "complex128")  # complex-step gradient checks send it through the smooth ops
 
 
 @cache
@@ -25,7 +28,8 @@ def _name(dtype: np.dtype) -> str:
 def _is_array(op: str, name: str, a: object) -> None:
     if not isinstance(a, np.ndarray):
         raise InputError(
-            f"{op}: {name} must be a NumPy array, got {type(a).__name__}; wrap it in np.asarray(...)"
+            f"{op}: {name} must be a NumPy array, got {type(a).__name__}; "
+            "wrap it in np.asarray(...)"
         )
 
 
@@ -36,11 +40,13 @@ def arrays(op: str, dtypes: tuple[str, ...] = REAL, **named: np.ndarray) -> None
         _is_array(op, name, a)
         if _name(a.dtype) not in dtypes:
             raise InputError(
-                f"{op}: {name} must be {' or '.join(dtypes)}, got {a.dtype}; convert it with .astype(np.float32)"
+                f"{op}: {name} must be {' or '.join(dtypes)}, got {a.dtype}; "
+                "convert it with .astype(np.float32)"
             )
         if a.dtype != named[first].dtype:
             raise InputError(
-                f"{op}: {first} is {named[first].dtype} but {name} is {a.dtype}; give both the same dtype"
+                f"{op}: {first} is {named[first].dtype} but {name} is {a.dtype}; "
+                "give both the same dtype"
             )
         if a.size == 0:
             raise InputError(
@@ -61,69 +67,79 @@ def same_shape(op: str, name: str, a: np.ndarray, shape: Shape) -> None:
         raise InputError(f"{op}: {name} must have shape {shape}, got {a.shape}")
 
 
-def finite(op: str, **named: np.ndarray) -> None:
-    """Nothing in these arrays is NaN or infinite."""
-    for name, a in named.items():
-        if not np.isfinite(a).all():
-            where = tuple(map(int, np.argwhere(~np.isfinite(a))[0]))
-            raise InputError(f"{op}: {name} at {where} is {a[where]}; give finite numbers")
+def _integer(op: str, name: str, value: object, least: int) -> None:
+    if not isinstance(value, (int, np.integer)) or value < least:
+        raise InputError(f"{op}: {name} must be an integer of at least {least}, got {value!r}")
 
 
-def broadcast(name: str, a: np.ndarray, shape: Shape) -> np.ndarray:
-    """`a`, a number or an array of `shape`, in that shape."""
-    if a.shape not in ((), shape):
-        raise InputError(f"{name} must be a number or have shape {shape}, got {a.shape}")
-    return np.broadcast_to(a, shape)
-
-
-def names(op: str, given: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """One name for each floating-point array."""
-    if len(given) != count:
+def _integers(op: str, name: str, value: object, least: int) -> Pair:
+    """Return an integer, or a pair of them, as (rows, columns)."""
+    both = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) != 2 or not all(isinstance(v, (int, np.integer)) and v >= least for v in both):
         raise InputError(
-            f"{op}: expected {count} names, one for each floating-point array, got {given}"
+            f"{op}: {name} must be an integer of at least {least}, or a pair of them "
+            f"(rows, columns), got {value!r}; write {name}=2 or {name}=(2, 1)"
         )
-    return given
+    return int(both[0]), int(both[1])
 
 
-def check_options(op: str, method: str, rtol: float, elements: int, **inputs: np.ndarray) -> None:
-    """How to check gradients, and where: a known method, a tolerance below 1, an element or more, finite inputs."""
-    finite(op, **inputs)
-    if method not in ("central", "complex"):
-        raise InputError(f"{op}: method must be 'central' or 'complex', got {method!r}")
-    if not 0 < rtol < 1:
-        raise InputError(f"{op}: rtol must lie between 0 and 1, got {rtol}; the default is 1e-6")
-    if not isinstance(elements, (int, np.integer)) or elements < 1:
-        raise InputError(f"{op}: elements must be an integer of at least 1, got {elements!r}")
-
-
-def window(op: str, H: int, W: int, KH: int, KW: int, stride: int, pad: int) -> tuple[int, int]:
-    """Output size of a window that slides over an image: OH = (H + 2 pad - KH) // stride + 1, and so for OW."""
-    for name, value, least in (
-        ("stride", stride, 1),
-        ("pad", pad, 0),
-        ("kernel size", min(KH, KW), 1),
-    ):
-        if not isinstance(value, (int, np.integer)) or value < least:
-            raise InputError(f"{op}: {name} must be an integer of at least {least}, got {value!r}")
-    if KH > H + 2 * pad or KW > W + 2 * pad:
+def window(op: str, image: Pair, kernel: Pair, stride: Pair, pad: Pair) -> Pair:
+    """Return (OH, OW): how many windows fit into an image, by row and by column."""
+    H, W = image
+    KH, KW = kernel
+    _integer(op, "kernel size", min(KH, KW), 1)
+    if KH > H + 2 * pad[0] or KW > W + 2 * pad[1]:
+        zeros = pad[0] if pad[0] == pad[1] else pad
         raise InputError(
-            f"{op}: a {KH}x{KW} window does not fit into {H}x{W} with pad {pad}; use a larger image or more padding"
+            f"{op}: a {KH}x{KW} window does not fit into {H}x{W} with pad {zeros}; "
+            "use a larger image or more padding"
         )
-    return (H + 2 * pad - KH) // stride + 1, (W + 2 * pad - KW) // stride + 1
+    return output_size(H, KH, stride[0], pad[0]), output_size(W, KW, stride[1], pad[1])
 
 
-def conv2d(x: np.ndarray, w: np.ndarray, stride: int, pad: int) -> Shape:
+def conv2d(
+    x: np.ndarray, w: np.ndarray, stride: int | Pair, pad: int | Pair, groups: int = 1
+) -> Shape:
     """Return the shape (N, OH, OW, K) of the output."""
     arrays("conv2d", SMOOTH, x=x, w=w)
     rank("conv2d", "x", x, "N, H, W, C")
-    rank("conv2d", "w", w, "KH, KW, C, K")
-    if x.shape[3] != w.shape[2]:
+    rank("conv2d", "w", w, "KH, KW, C, K" if groups == 1 else "KH, KW, C / groups, K")
+    _groups(x, w, groups)
+    N, H, W, _ = x.shape
+    KH, KW, _, K = w.shape
+    steps = _integers("conv2d", "stride", stride, 1)
+    zeros = _integers("conv2d", "pad", pad, 0)
+    return N, *window("conv2d", (H, W), (KH, KW), steps, zeros), K
+
+
+def _groups(x: np.ndarray, w: np.ndarray, groups: int) -> None:
+    """Channels and filters can be divided among the groups, and each filter sees one group."""
+    _integer("conv2d", "groups", groups, 1)
+    C, seen, K = x.shape[3], w.shape[2], w.shape[3]
+    if groups == 1 and C != seen:
         raise InputError(
-            f"conv2d: x has {x.shape[3]} channels, shape {x.shape} as (N, H, W, C), "
-            f"but the filters expect {w.shape[2]}, shape {w.shape} as (KH, KW, C, K)"
+            f"conv2d: x has {C} channels, shape {x.shape} as (N, H, W, C), "
+            f"but the filters expect {seen}, shape {w.shape} as (KH, KW, C, K)"
         )
-    (N, H, W, _), (KH, KW, _, K) = x.shape, w.shape
-    return N, *window("conv2d", H, W, KH, KW, stride, pad), K
+    if C % groups or K % groups:
+        raise InputError(
+            f"conv2d: {C} channels and {K} filters must both be divisible by groups, got "
+            f"groups={groups}; choose a common divisor, such as {math.gcd(C, K)}"
+        )
+    if C != seen * groups:
+        raise InputError(
+            f"conv2d: x has {C} channels in {groups} groups of {C // groups}, shape {x.shape} as "
+            f"(N, H, W, C), but the filters expect {seen}, shape {w.shape} as "
+            f"(KH, KW, C / groups, K); give filters that see {C // groups} channels"
+        )
+
+
+def conv2d_backward(dy: np.ndarray, cache: tuple) -> int:
+    """`dy` has the shape of the output; return the number of groups."""
+    x, w, stride, pad = cache
+    groups = int(x.shape[3] // w.shape[2])
+    same_shape("conv2d_backward", "dy", dy, conv2d(x, w, stride, pad, groups))
+    return groups
 
 
 def batchnorm(x: np.ndarray, eps: float, **per_channel: np.ndarray) -> None:
@@ -138,14 +154,18 @@ def batchnorm(x: np.ndarray, eps: float, **per_channel: np.ndarray) -> None:
 
 
 def max_pool(x: np.ndarray, size: int, stride: int, pad: int) -> Shape:
-    """Return the shape (N, OH, OW, C) of the output; every window must hold at least one real pixel."""
+    """Return the shape (N, OH, OW, C) of the output; every window must hold a real pixel."""
     arrays("max_pool", x=x)
     rank("max_pool", "x", x, "N, H, W, C")
     N, H, W, C = x.shape
-    OH, OW = window("max_pool", H, W, size, size, stride, pad)
+    _integer("max_pool", "stride", stride, 1)
+    _integer("max_pool", "pad", pad, 0)
+    _integer("max_pool", "size", size, 1)
+    OH, OW = window("max_pool", (H, W), (size, size), pair(stride), pair(pad))
     if pad > size // 2:
         raise InputError(
-            f"max_pool: pad must be at most size // 2 = {size // 2}, got {pad}: windows of padding only"
+            f"max_pool: pad must be at most size // 2 = {size // 2}, got {pad}: "
+            "windows of padding only"
         )
     return N, OH, OW, C
 

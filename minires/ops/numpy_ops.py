@@ -1,8 +1,9 @@
-"""The mathematics of training a ResNet: every forward pass with its backward pass directly below it, in network order.
+"""The mathematics of training a ResNet: every forward pass with its backward pass directly below.
 
-Activations are NHWC, filters (KH, KW, C, K). `dx` is the gradient of the loss with respect to `x`. A forward returns
-its result and a `cache`, the tuple that its backward needs; no op changes its arguments or returns a view of them.
-Until backward has run, neither those nor the result may be written to: a cache may hold them as they are.
+Activations are NHWC, filters (KH, KW, C, K). `dx` is the gradient of the loss with respect to `x`.
+A forward returns its result and a `cache`, the tuple that its backward needs; no op changes its
+arguments or returns a view of them. Do not modify arguments or results before backward has run:
+the cache may hold them.
 """
 
 from __future__ import annotations
@@ -13,45 +14,52 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from minires.ops import checks
+from minires.ops.geometry import Pair, channel_groups, pair
 
 Array = np.ndarray
 Cache = tuple
 
-CHUNK_BYTES = (
-    1 << 22
-)  # unrolled windows made at a time: they stay in the processor's cache, measured 1.5x faster
+CHUNK_BYTES = 1 << 22  # windows unrolled at a time, so that they stay in the processor's cache
 
-# ------------------------------------------------------------------------------------------------ windows <-> columns
+# ------------------------------------------------------------------------------ windows <-> columns
 
 
-def im2col(x: Array, KH: int, KW: int, stride: int = 1, pad: int = 0) -> Array:
-    """Copy out every window a KH x KW kernel sees: cols[n, i, j, p, q, c] = xpad[n, i*stride + p, j*stride + q, c].
+def im2col(x: Array, KH: int, KW: int, stride: int | Pair = 1, pad: int | Pair = 0) -> Array:
+    """Copy out every window that a KH x KW kernel sees.
+
+    cols[n, i, j, p, q, c] = xpad[n, i*stride + p, j*stride + q, c]
 
     Parameters
     ----------
     x : ndarray of shape (N, H, W, C)
-    KH, KW, stride, pad : int
-        Kernel rows and columns, step, zeros added on every side. Pixels that no full window covers are left out.
+    KH, KW : int
+        Kernel rows and columns.
+    stride, pad : int, or (rows, columns)
+        Step, and zeros added on every side. Pixels that no full window covers are left out.
 
     Returns
     -------
     cols : ndarray of shape (N, OH, OW, KH, KW, C)
     """
-    xpad = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    windows = sliding_window_view(xpad, (KH, KW), axis=(1, 2))[
-        :, ::stride, ::stride
-    ]  # (N, OH, OW, C, KH, KW)
+    SH, SW = pair(stride)
+    PH, PW = pair(pad)
+    xpad = np.pad(x, ((0, 0), (PH, PH), (PW, PW), (0, 0)))
+    windows = sliding_window_view(xpad, (KH, KW), axis=(1, 2))  # (N, rows, columns, C, KH, KW)
+    windows = windows[:, ::SH, ::SW]  # (N, OH, OW, C, KH, KW)
     return np.ascontiguousarray(windows.transpose(0, 1, 2, 4, 5, 3))
 
 
-def col2im(cols: Array, H: int, W: int, stride: int = 1, pad: int = 0) -> Array:
-    """Add every window back to where it was read, the adjoint of `im2col`: <im2col(x), cols> = <x, col2im(cols)>.
+def col2im(cols: Array, H: int, W: int, stride: int | Pair = 1, pad: int | Pair = 0) -> Array:
+    """Add every window back to where it was read.
+
+    The adjoint of `im2col`: <im2col(x), cols> = <x, col2im(cols)>.
 
     Parameters
     ----------
     cols : ndarray of shape (N, OH, OW, KH, KW, C)
     H, W : int
         Size of the image that the windows were read from.
+    stride, pad : int, or (rows, columns)
 
     Returns
     -------
@@ -59,33 +67,43 @@ def col2im(cols: Array, H: int, W: int, stride: int = 1, pad: int = 0) -> Array:
         A pixel that k windows cover is the sum of k values.
     """
     N, OH, OW, KH, KW, C = cols.shape
-    xpad = np.zeros((N, H + 2 * pad, W + 2 * pad, C), cols.dtype)
+    SH, SW = pair(stride)
+    PH, PW = pair(pad)
+    xpad = np.zeros((N, H + 2 * PH, W + 2 * PW, C), cols.dtype)
     for p in range(KH):
         for q in range(KW):
-            xpad[:, p : p + stride * OH : stride, q : q + stride * OW : stride] += cols[
-                :, :, :, p, q
-            ]
-    return xpad[:, pad : pad + H, pad : pad + W]
+            xpad[:, p : p + SH * OH : SH, q : q + SW * OW : SW] += cols[:, :, :, p, q]
+    return xpad[:, PH : PH + H, PW : PW + W]
 
 
-def _chunks(N: int, bytes_per_image: int) -> Iterator[slice]:
-    step = max(1, CHUNK_BYTES // bytes_per_image)
-    return (slice(n, n + step) for n in range(0, N, step))
+def _pieces(x: Array, w: Array, OH: int, OW: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Slices of images, of the channels of one group, and of the filters that see these."""
+    KH, KW, _, K = w.shape
+    N, _, _, C = x.shape
+    step = max(1, CHUNK_BYTES // (OH * OW * KH * KW * C * x.itemsize))
+    for n in range(0, N, step):
+        for c, k in channel_groups(C, K, C // w.shape[2]):
+            yield slice(n, n + step), c, k
 
 
-# -------------------------------------------------------------------------------------------------------- convolution
+# -------------------------------------------------------------------------------------- convolution
 
 
-def conv2d_forward(x: Array, w: Array, stride: int = 1, pad: int = 0) -> tuple[Array, Cache]:
-    """Slide K filters over each image: y[n, i, j, k] = sum_pqc xpad[n, i*stride + p, j*stride + q, c] w[p, q, c, k].
+def conv2d_forward(
+    x: Array, w: Array, stride: int | Pair = 1, pad: int | Pair = 0, groups: int = 1
+) -> tuple[Array, Cache]:
+    """Slide K filters over each image, which is one matrix product of windows and filters.
 
-    With the windows laid out as rows this is one matrix product, and its result is the next activation as it stands.
+    y[n, i, j, k] = sum_pqc xpad[n, i*stride + p, j*stride + q, c] w[p, q, c, k]
 
     Parameters
     ----------
     x : ndarray of shape (N, H, W, C)
     w : ndarray of shape (KH, KW, C, K), same dtype
-    stride, pad : int
+    stride, pad : int, or (rows, columns)
+    groups : int
+        Channels and filters are divided into so many groups, and filters see the channels of their
+        own group only: w has the shape (KH, KW, C / groups, K).
 
     Returns
     -------
@@ -97,23 +115,26 @@ def conv2d_forward(x: Array, w: Array, stride: int = 1, pad: int = 0) -> tuple[A
     InputError
         If shapes or dtypes do not fit, or the batch is empty.
     """
-    y = np.empty(checks.conv2d(x, w, stride, pad), x.dtype)
-    KH, KW, C, K = w.shape
-    for part in _chunks(len(x), y[0, :, :, :1].size * w[..., 0].nbytes):
-        cols = im2col(x[part], KH, KW, stride, pad).reshape(
-            -1, KH * KW * C
-        )  # a row per output pixel
-        np.matmul(cols, w.reshape(-1, K), out=y[part].reshape(-1, K))
+    _, OH, OW, K = shape = checks.conv2d(x, w, stride, pad, groups)
+    KH, KW, C, _ = w.shape  # C channels in a group
+    y = np.empty(shape, x.dtype)
+    for n, c, k in _pieces(x, w, OH, OW):
+        cols = im2col(x[n, :, :, c], KH, KW, stride, pad).reshape(-1, KH * KW * C)  # a row a pixel
+        np.matmul(cols, w[..., k].reshape(KH * KW * C, -1), out=y[n].reshape(-1, K)[:, k])
     return y, (x, w, stride, pad)
 
 
-def conv2d_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
+def conv2d_backward(
+    dy: Array, cache: Cache, input_gradient: bool = True
+) -> tuple[Array | None, Array]:
     """Gradients of y = im2col(x) @ w: dw = im2col(x)^T @ dy and dx = col2im(dy @ w^T).
 
     Parameters
     ----------
     dy : ndarray of shape (N, OH, OW, K)
     cache : tuple
+    input_gradient : bool
+        False leaves out dx, which is None then: nobody needs the gradient of the images.
 
     Returns
     -------
@@ -121,32 +142,41 @@ def conv2d_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     dw : ndarray of shape (KH, KW, C, K)
     """
     x, w, stride, pad = cache
-    checks.same_shape("conv2d_backward", "dy", dy, checks.conv2d(x, w, stride, pad))
-    (N, H, W, C), (_, OH, OW, K), (KH, KW, _, _) = x.shape, dy.shape, w.shape
-    dx, dw = np.empty_like(x, order="C"), np.zeros((KH * KW * C, K), w.dtype)
+    checks.conv2d_backward(dy, cache)
+    _, H, W, _ = x.shape
+    _, OH, OW, _ = dy.shape
+    KH, KW, C, _ = w.shape  # C channels in a group
+    dx = np.empty_like(x, order="C") if input_gradient else None
+    dw = np.zeros(w.shape, w.dtype)
     wT = w.transpose(0, 1, 3, 2)  # (KH, KW, K, C)
-    for part in _chunks(N, OH * OW * w[..., 0].nbytes):
-        dy_rows = dy[part].reshape(-1, K)  # a row per output pixel
-        dw += im2col(x[part], KH, KW, stride, pad).reshape(-1, KH * KW * C).T @ dy_rows
-        dcols = (dy_rows @ wT).reshape(KH, KW, -1, OH, OW, C).transpose(2, 3, 4, 0, 1, 5)
-        dx[part] = col2im(dcols, H, W, stride, pad)
-    return dx, dw.reshape(w.shape)
+    for n, c, k in _pieces(x, w, OH, OW):
+        cols = im2col(x[n, :, :, c], KH, KW, stride, pad).reshape(-1, KH * KW * C)  # a row a pixel
+        dy_rows = dy[n, :, :, k].reshape(len(cols), -1)
+        dw[..., k] += (cols.T @ dy_rows).reshape(KH, KW, C, -1)
+        if dx is not None:
+            dcols = (dy_rows @ wT[:, :, k]).reshape(KH, KW, -1, OH, OW, C)
+            dx[n, :, :, c] = col2im(dcols.transpose(2, 3, 4, 0, 1, 5), H, W, stride, pad)
+    return dx, dw
 
 
-# ------------------------------------------------------------------------------------------------ batch normalisation
+# ------------------------------------------------------------------------------ batch normalisation
 
 
 def _channel_sum(x: Array) -> Array:
-    """Sum over all axes but the last: images first, so that inner loops are long and float32 sums stay short."""
+    """Sum over all axes but the last.
+
+    Over images first: inner loops are long, and float32 sums stay short.
+    """
     return x.reshape(len(x), -1).sum(axis=0).reshape(-1, x.shape[-1]).sum(axis=0)
 
 
 def batchnorm_forward(
     x: Array, gamma: Array, beta: Array, eps: float
 ) -> tuple[Array, Array, Array, Cache]:
-    """Give each channel mean beta and standard deviation |gamma| over the batch: y = gamma * xhat + beta.
+    """Give each channel mean beta and standard deviation |gamma|: y = gamma * xhat + beta.
 
-    xhat = (x - mean) / sqrt(var + eps), the statistics over N, H, W (Ioffe & Szegedy 2015, algorithm 1).
+    xhat = (x - mean) / sqrt(var + eps), with mean and variance over N, H, W (Ioffe & Szegedy 2015,
+    algorithm 1).
 
     Parameters
     ----------
@@ -177,9 +207,10 @@ def batchnorm_forward(
 
 
 def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
-    """Gradients through y, and through the mean and the variance that each value of x moves a little.
+    """Gradients through y, and through the mean and the variance, which depend on every x.
 
-    dx = gamma / sqrt(var + eps) * (dy - sum(dy) / M - xhat * sum(dy * xhat) / M), so the sum of dx over a channel is 0.
+    dx = gamma / sqrt(var + eps) * (dy - sum(dy) / M - xhat * sum(dy * xhat) / M), so the sum of dx
+    over a channel is 0.
 
     Parameters
     ----------
@@ -203,7 +234,9 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
 def batchnorm_inference(
     x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float
 ) -> Array:
-    """Normalise by fixed statistics: y = gamma * (x - mean) / sqrt(var + eps) + beta, an image alone is enough.
+    """Normalise by fixed statistics: y = gamma * (x - mean) / sqrt(var + eps) + beta.
+
+    No statistics of the batch are needed, so this works on a single image.
 
     Parameters
     ----------
@@ -220,7 +253,7 @@ def batchnorm_inference(
     return x * scale + (beta - mean * scale)
 
 
-# --------------------------------------------------------------------------------------------------------------- ReLU
+# --------------------------------------------------------------------------------------------- ReLU
 
 
 def relu_forward(x: Array) -> tuple[Array, Cache]:
@@ -256,11 +289,13 @@ def relu_backward(dy: Array, cache: Cache) -> Array:
     return dy * positive
 
 
-# ------------------------------------------------------------------------------------------------------------ pooling
+# ------------------------------------------------------------------------------------------ pooling
 
 
 def max_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple[Array, Cache]:
-    """Keep the largest value of each window: y[n, i, j, c] = max_pq xpad[n, i*stride + p, j*stride + q, c].
+    """Keep the largest value of each window.
+
+    y[n, i, j, c] = max_pq xpad[n, i*stride + p, j*stride + q, c]
 
     Parameters
     ----------
@@ -339,11 +374,11 @@ def global_avg_pool_backward(dy: Array, cache: Cache) -> Array:
     return np.broadcast_to((dy / (H * W))[:, None, None], (N, H, W, C)).copy()
 
 
-# --------------------------------------------------------------------------------------------------- linear, the loss
+# --------------------------------------------------------------------------------- linear, the loss
 
 
 def linear_forward(x: Array, w: Array, b: Array) -> tuple[Array, Cache]:
-    """Weigh the features: y = x @ w + b.
+    """Affine map: y = x @ w + b.
 
     Parameters
     ----------
@@ -380,9 +415,11 @@ def linear_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
 
 
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
-    """Surprise at the true labels, loss = -mean_n log p[n, labels[n]] with p = softmax(logits), and its gradient.
+    """Mean cross-entropy of the labels and its gradient.
 
-    dlogits = (p - onehot(labels)) / N: push up the true class, push down the others by as much as they are believed.
+    loss = -mean_n log p[n, labels[n]] with p = softmax(logits), and
+    dlogits = (p - onehot(labels)) / N: push the true class up, and each other class down in
+    proportion to its probability.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Nothing a run has done is lost: files that are whole or absent, at every instant, and one process to a folder."""
+"""Checkpoints and weights: safetensors files with a checksum, of which the last whole one is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from minires.errors import InputError
-from minires.runs.files import _move, write_whole
+from minires.runs.files import move, write_whole
 
 Array = np.ndarray
 NAME, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
@@ -35,17 +35,16 @@ def save(folder: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> 
     path = folder / NAME
 
     def keep() -> None:
-        with contextlib.suppress(
-            InputError
-        ):  # none yet, or damaged: then the previous one is what `load` takes
+        # none yet, or damaged: then the previous one is what `load` takes
+        with contextlib.suppress(InputError):
             read(path)
-            _move(path, folder / PREVIOUS)
+            move(path, folder / PREVIOUS)
 
     write_whole(path, _pack(arrays, json.dumps(meta)), before=keep)
 
 
 def load(folder: Path) -> tuple[dict[str, Array], dict[str, Any]] | None:
-    """Latest whole checkpoint of `folder`: the current one, else the previous one; None if the folder has none.
+    """Latest whole checkpoint of `folder`: the current one, else the previous one, else None.
 
     Raises
     ------
@@ -73,6 +72,28 @@ def load(folder: Path) -> tuple[dict[str, Array], dict[str, Any]] | None:
     return None
 
 
+def exists(folder: Path) -> bool:
+    """Whether there is a checkpoint, whole or not."""
+    return any((folder / name).exists() for name in (NAME, PREVIOUS))
+
+
+def position(folder: Path) -> int | None:
+    """Iteration of the latest checkpoint, None if there is none.
+
+    Reads headers only: whether the arrays are whole is found out by `load`.
+
+    Raises
+    ------
+    InputError
+        If there are files, and none of them has a readable header.
+    """
+    for path in (folder / NAME, folder / PREVIOUS):
+        with contextlib.suppress(SafetensorError, OSError, KeyError, TypeError, ValueError):
+            with safe_open(path, framework="numpy") as f:
+                return int(json.loads((f.metadata() or {})["meta"])["iteration"])
+    return int(found[1]["iteration"]) if (found := load(folder)) else None
+
+
 def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """Arrays and metadata of one checkpoint file; nothing in it is executed.
 
@@ -83,8 +104,11 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """
     arrays, header = _unpack(path, "a whole checkpoint")
     try:
-        _, meta = header["sha256"], json.loads(header["meta"])
-        _ = meta["iteration"]  # an export has none
+        if "sha256" not in header:
+            raise KeyError("sha256")
+        meta = json.loads(header["meta"])
+        if "iteration" not in meta:  # an export of weights
+            raise KeyError("iteration")
     except (KeyError, TypeError, json.JSONDecodeError) as e:
         raise InputError(f"{path} is not a whole checkpoint ({type(e).__name__}: {e})") from e
     return arrays, meta
@@ -96,7 +120,7 @@ def _pack(arrays: Mapping[str, Array], meta: str) -> bytes:
 
 
 def _unpack(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
-    """Arrays and header of a file, which must have the SHA-256 that the header names, if it names one."""
+    """Arrays and header of a file; its SHA-256 must be the one in the header, if there is one."""
     try:
         with safe_open(path, framework="numpy") as f:
             header = f.metadata() or {}
@@ -104,19 +128,17 @@ def _unpack(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
     except (SafetensorError, OSError) as e:
         raise InputError(f"{path} is not {kind} ({type(e).__name__}: {e})") from e
     expected = header.get("sha256")
-    if expected not in (
-        None,
-        _digest(arrays, header.get("meta", "")),
-        _digest(arrays),
-    ):  # the last: before 2026-11-22
+    whole = (None, _digest(arrays, header.get("meta", "")), _digest(arrays))  # the last: old files
+    if expected not in whole:
         raise InputError(
-            f"{path} is damaged: SHA-256 of its content should be {expected[:12]}..., and is another one"
+            f"{path} is damaged: its content has another SHA-256 than {expected[:12]}..., "
+            "the one recorded"
         )
     return arrays, header
 
 
 def load_weights(folder: Path) -> dict[str, Array] | None:
-    """State of a run's net, as `Layer.state` gave it: out of the checkpoint if there is one, else weights.safetensors.
+    """State of a run's net, as `Layer.state` gave it: from the checkpoint, else from its export.
 
     Returns
     -------
@@ -138,7 +160,7 @@ def load_weights(folder: Path) -> dict[str, Array] | None:
 
 
 def export_weights(folder: Path) -> Path:
-    """Write the state of a run's net alone, half of its checkpoint, to weights.safetensors; return its path.
+    """Write the state of a run's net alone to weights.safetensors; return its path.
 
     Raises
     ------
@@ -148,7 +170,8 @@ def export_weights(folder: Path) -> Path:
     state = load_weights(folder)
     if state is None:
         raise InputError(
-            f"{folder} has no checkpoint to take weights from; give the folder of a run that was trained"
+            f"{folder} has no checkpoint to take weights from; "
+            "give the folder of a run that was trained"
         )
     write_whole(folder / WEIGHTS, _pack(state, "{}"))
     return folder / WEIGHTS

@@ -1,99 +1,172 @@
-"""Everything that decides the result of a run, in one record that is written beside it."""
+"""The recipe of a run: every hyper-parameter, declared once with its default and its words."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Self
 
 from minires.errors import InputError
 from minires.ops import BACKENDS
+from minires.optim import paper_milestones
+from minires.runs import options
+from minires.runs.options import declare
+
+INITS = ("he", "normal")
+
+
+def _warm(value: float | None, config: Mapping[str, Any]) -> str:
+    return f"lr {config['lr']:g}" + (f" after a warm-up at {value:g}" if value else "")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Recipe of one run; the defaults are the paper's for CIFAR-10 (section 4.2), iterations and milestones apart.
+    """Recipe of one run; the defaults are the paper's for CIFAR-10 (section 4.2).
 
     Attributes
     ----------
     net : str
-        Such as "plain20", "resnet56", "resnet20B".
+        Canonical name, such as "plain20", "resnet56", "resnet20B".
     dataset : str
         Name of the data, such as "CIFAR-10" or "shapes10".
     iterations, batch_size : int
     lr : float
         Learning rate, divided by 10 at each of `milestones`.
     milestones : tuple of int
-        See `paper_milestones`.
+        See `minires.optim.paper_milestones`.
     warmup_lr : float or None
-        Learning rate until the running training error is below `WARMUP_ERROR`, which milestones do not lower; the
-        paper's 0.01 from 110 layers on.
+        Learning rate until the running training error is below that of the task, 80 % for
+        classification; milestones do not lower it. The paper's is 0.01 from 110 layers on.
     momentum, weight_decay : float
+    init : {"he", "normal"}
+        Initial weights: He's (arXiv 1502.01852), or N(0, 0.01^2), see `minires.nets.initialise`.
     seed : int
         Decides initial weights, order, crops and flips; the same for every net of an experiment.
     augment : bool
-        Pad by 4, crop, flip.
+        Augment training images; for CIFAR-10: pad by 4, crop, flip.
+    subtract_mean : bool
+        Subtract the mean of the training images.
     eval_every : int
-        Iterations between two evaluations; there is one at the end in any case.
+        Iterations between two evaluations; the last iteration is evaluated in any case.
     eval_images : int
-        Fixed training images, not augmented, and as many test images, on which errors are measured.
+        Fixed training images, not augmented, and as many test images, on which metrics are taken.
     bn_images : int
-        Other training images, over which batch norm's statistics are recomputed before each evaluation, as the paper's
-        authors did; 0 keeps the moving averages of training.
+        Other training images, over which batch norm's statistics are recomputed before each
+        evaluation, as the paper's authors did; 0 keeps the moving averages of training.
     backend : str
+    task : str
+        See `minires.train.task`.
     """
 
-    net: str
-    dataset: str
-    iterations: int
-    batch_size: int = 128
-    lr: float = 0.1
-    milestones: tuple[int, ...] = ()
-    warmup_lr: float | None = None
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    seed: int = 0
-    augment: bool = True
-    eval_every: int = 1000
-    eval_images: int = 5000
-    bn_images: int = 5000
-    backend: str = "numpy"
+    net: str = declare()
+    dataset: str = declare(flag="--dataset")
+    iterations: int = declare(
+        help="Steps for each net; the paper's is 64000.",
+        words="{} iterations".format,
+        line=lambda value, config: f"{value} iterations",
+    )
+    batch_size: int = declare(
+        128,
+        help="Images a step.",
+        words="batch {}".format,
+        line=lambda value, config: f"batch {value}",
+    )
+    lr: float = declare(0.1, help="Learning rate.", words="lr {}".format, line=lambda *_: "")
+    milestones: tuple[int, ...] = declare(
+        (),
+        help="Steps at which the learning rate is divided by 10: 1000,1500, or none "
+        "[default: half and three quarters of the way, from 2,000 steps on].",
+        parse=options.integers,
+        typed=lambda value: ",".join(map(str, value)) or "none",
+        derived=lambda config: paper_milestones(config["iterations"]),
+    )
+    warmup_lr: float | None = declare(
+        None,
+        help="Learning rate until the training error is below 80 %.",
+        words=lambda value: f"warm-up {value}" if value else "no warm-up",
+        line=_warm,
+    )
+    momentum: float = declare(0.9, help="Momentum of SGD.")
+    weight_decay: float = declare(1e-4, help="Weight decay of SGD.")
+    seed: int = declare(0, line=lambda *_: "")
+    augment: bool = declare(
+        True,
+        help="Crop and flip the images.",
+        flag="--augment/--no-augment",
+        words=lambda value: "crops and flips" if value else "no crops and flips",
+        line=lambda value, config: f"{'with' if value else 'without'} crops and flips",
+    )
+    eval_every: int = declare(1000, help="Iterations between evaluations.", line=lambda *_: "")
+    eval_images: int = declare(
+        5000,
+        help="Training and test images on which errors are measured.",
+        line=lambda *_: "",
+    )
+    bn_images: int = declare(
+        5000,
+        help="Evaluate with batch norm's moving averages.",
+        flag="--moving-average",
+        switch=0,
+        words=lambda value: "recomputed statistics" if value else "moving averages",
+        line=lambda *_: "",
+    )
+    init: str = declare(
+        "he",
+        help="Initial weights: he, or normal for N(0, 0.01^2).",
+        choices=INITS,
+        added=True,
+    )
+    subtract_mean: bool = declare(
+        True,
+        help="Do not subtract the mean of the training images.",
+        flag="--no-mean",
+        switch=False,
+        words=lambda value: "mean subtracted" if value else "no mean subtracted",
+        added=True,
+    )
+    task: str = declare("classification", help="What is learned [default: the data's].", added=True)
+    backend: str = declare(
+        "numpy",
+        help="numba (compiled, the default where installed) or numpy.",
+        line=lambda value, config: f"{value} backend",
+    )
 
     def __post_init__(self) -> None:
-        least = {
-            "iterations": 1,
-            "batch_size": 2,
-            "seed": 0,
-            "eval_every": 1,
-            "eval_images": 1,
-            "bn_images": 0,
-        }
+        self._check_integers()
+        self._check_numbers()
+        rising = zip(self.milestones, self.milestones[1:], strict=False)
+        if any(a >= b for a, b in rising):
+            raise InputError(f"milestones must rise, got {self.milestones}")
+        for name, allowed in (("backend", BACKENDS), ("init", INITS)):
+            value = getattr(self, name)
+            if value not in allowed:  # a record is read where its backend is not installed, too
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+    def _check_integers(self) -> None:
+        least = {"iterations": 1, "batch_size": 2, "seed": 0}
+        least |= {"eval_every": 1, "eval_images": 1, "bn_images": 0}
         for name, bound in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < bound:
                 raise InputError(f"{name} must be an integer of at least {bound}, got {value!r}")
-        for name in (
-            "lr",
-            "momentum",
-            "weight_decay",
-            *(["warmup_lr"] if self.warmup_lr is not None else []),
-        ):
+
+    def _check_numbers(self) -> None:
+        names = ["lr", "momentum", "weight_decay", *(["warmup_lr"] if self.warmup_lr else [])]
+        if self.warmup_lr is not None and "warmup_lr" not in names:
+            names.append("warmup_lr")
+        for name in names:
             if not isinstance(getattr(self, name), (int, float)):
                 raise InputError(f"{name} must be a number, got {getattr(self, name)!r}")
-        for name in ("lr", "warmup_lr"):
+        for name, papers in (("lr", 0.1), ("warmup_lr", 0.01)):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                papers = 0.1 if name == "lr" else 0.01
                 raise InputError(
                     f"{name} must be a positive number, got {value!r}; the paper's is {papers}"
                 )
-        if any(a >= b for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
-            raise InputError(f"milestones must rise, got {self.milestones}")
-        if self.backend not in BACKENDS:  # a record is read where its backend is not installed, too
-            raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {self.backend!r}")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum must lie in [0, 1), got {self.momentum}")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise InputError(f"weight_decay must be at least 0, got {self.weight_decay}")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -101,7 +174,7 @@ class Config:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`.
+        """Inverse of `to_json`; fields that version 0.1 did not record have their defaults.
 
         Raises
         ------
@@ -109,47 +182,19 @@ class Config:
             If a field is missing or unknown.
         """
         known = {f.name for f in fields(cls)}
-        if known != set(values):
+        added = {name for name, row in OPTIONS.items() if row.option.added}
+        if not known - added <= set(values) <= known:
+            differing = sorted((known - added - set(values)) | (set(values) - known))
             raise InputError(
-                f"a run's config must have the fields {sorted(known)}; differing: {sorted(known ^ set(values))}. "
+                f"a run's config must have the fields {sorted(known)}; differing: {differing}. "
                 "It was written by another version; train into another folder"
             )
         return cls(**{**values, "milestones": tuple(values["milestones"])})
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """config.json of a run folder: its recipe under "config", then "data", "provenance" and "continued".
+OPTIONS = options.table(Config)
 
-    Raises
-    ------
-    InputError
-        If the folder is no run, or the file is damaged.
-    """
-    path = folder / "config.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        config = Config.from_json(record["config"])
-        if not re.search(r"[a-z]\d", config.net):
-            raise TypeError(f"net is {config.net}")
-        origins = [
-            record.get("provenance", {}),
-            *(part["provenance"] for part in record.get("continued", [])),
-        ]
-        _ = (
-            [part["iteration"] for part in record.get("continued", [])],
-            [dict(origin) for origin in origins],
-        )
-        _ = record["data"]["sha256"] + record["data"]["name"]
-    except InputError as e:
-        raise InputError(f"{path}: {e}") from e
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"{folder} is no run folder: it has no config.json; give the folder of one run"
-        ) from None
-    except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror or e}") from e
-    except (KeyError, TypeError, ValueError) as e:
-        raise InputError(
-            f"{path} is damaged ({type(e).__name__}: {e}); restore it or choose another folder"
-        ) from e
-    return dict(record)
+
+def in_words(config: Config) -> str:
+    """What is done in a run, in one line: "280 iterations, batch 64, lr 0.01, ..."."""
+    return options.recipe_line(OPTIONS, config.to_json())

@@ -14,8 +14,8 @@ from typing import Any
 from minires.errors import InputError
 
 
-def _move(source: Path, target: Path) -> None:
-    """Rename onto `target`. On Windows a virus scanner or an open viewer may hold a file for a moment: try again."""
+def move(source: Path, target: Path) -> None:
+    """Rename onto `target`; on Windows try again, as a scanner or viewer may hold a file briefly."""
     for pause in (0.02, 0.1, 0.5, 2.0) if sys.platform == "win32" else ():
         try:
             return os.replace(source, target)
@@ -40,14 +40,14 @@ def write_whole(path: Path, data: bytes, before: Callable[[], None] = lambda: No
         If it cannot be written (disk full, no permission); what was there before is untouched.
     """
     part = path.with_name(f".{path.name}.part")
-    with _writing(path):
+    with writing(path):
         try:
             with open(part, "wb") as f:
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
             before()
-            _move(part, path)
+            move(part, path)
         except OSError:
             with contextlib.suppress(OSError):
                 part.unlink()
@@ -56,7 +56,8 @@ def write_whole(path: Path, data: bytes, before: Callable[[], None] = lambda: No
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's errors while `path` is written into an `InputError` with advice."""
     try:
         yield
     except OSError as e:
@@ -74,19 +75,19 @@ def make_folder(folder: Path) -> None:
     InputError
         If that is not possible.
     """
-    with _writing(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:
     """Append one JSON line; a crash can only cut the last one, which `read_lines` passes over."""
-    with _writing(path), open(path, "a", encoding="utf-8", newline="\n") as f:
+    with writing(path), open(path, "a", encoding="utf-8", newline="\n") as f:
         f.write(json.dumps(values) + "\n")
 
 
 def sync(path: Path) -> None:
     """Wait until what was appended to a file is on the disk."""
-    with _writing(path), open(path, "a", encoding="utf-8") as f:
+    with writing(path), open(path, "a", encoding="utf-8") as f:
         os.fsync(f.fileno())
 
 

@@ -11,20 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import minires
+from minires.plugins import LOADED
 
 LIBRARIES = ("numpy", "numba", "safetensors")
 
 
 def provenance() -> dict[str, Any]:
-    """Where and with what this process runs; `commit` is None where the package is not tracked by git."""
+    """Where and with what this process runs.
+
+    `commit` is None where git does not track the package; "plugins" lists users' files, if any.
+    """
     commit = _git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     tracked = _git("ls-files", "--error-unmatch", "__init__.py") is not None
-    return {
+    origin = {
         "commit": commit if tracked else None,
         "versions": {"minires": minires.__version__, "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES if find_spec(name)},
         "machine": {"system": platform.platform(), "processor": processor(), "cores": _cores()},
     }
+    return origin | ({"plugins": [file.name for file in LOADED]} if LOADED else {})
 
 
 def _cores() -> int:

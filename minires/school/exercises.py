@@ -18,6 +18,7 @@ from minires.school.bugs import Bug, home
 from minires.school.zoo import ZOO
 
 OPS = "ops.numpy_ops:"
+OPTIONS = ("groups", "input_gradient")  # arguments that exercises leave out
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,16 @@ def _tree(function: Any) -> ast.FunctionDef:
 
 
 def _doc(chosen: Exercise) -> str:
-    """Docstring of the reference, for a method after that of its class; only what is raised is left out."""
+    """Docstring of the reference, for a method after that of its class.
+
+    Errors and `OPTIONS` are left out, and numbers are integers, never pairs.
+    """
     owner = chosen.function.rpartition(".")[0]
     docs = [inspect.getdoc(getattr(home(chosen.where), owner))] if owner else []
     text = "\n\n".join(doc for doc in [*docs, inspect.getdoc(chosen.reference)] if doc)
-    return re.sub(r"\n\nRaises\n-+\n.*?(?=\n\n|$)", "", text, flags=re.S)
+    text = re.sub(r"\n\nRaises\n-+\n.*?(?=\n\n|$)", "", text, flags=re.S)
+    text = re.sub(rf"\n({'|'.join(OPTIONS)}) : .*(\n +.*)*", "", text)
+    return text.replace("int, or (rows, columns)", "int")
 
 
 def _signature(chosen: Exercise) -> str:
@@ -172,6 +178,9 @@ def _signature(chosen: Exercise) -> str:
     arguments = _tree(chosen.reference).args
     for argument in arguments.args:
         argument.annotation = None
+    while arguments.args[-1].arg in OPTIONS:
+        arguments.args.pop()
+        arguments.defaults.pop()
     return ast.unparse(arguments)
 
 
@@ -293,7 +302,8 @@ def hidden(chosen: Exercise, bug: Bug) -> str:
     used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
     names = sorted(name for name in used & set(vars(home(chosen.where))) if name != "np")
     op = chosen.name.removesuffix("_backward")
-    inputs = ", ".join(inspect.signature(getattr(home(chosen.where), f"{op}_forward")).parameters)
+    forward = inspect.signature(getattr(home(chosen.where), f"{op}_forward"))
+    inputs = ", ".join(name for name in forward.parameters if name not in OPTIONS)
     return f'''"""One line of {chosen.name} below is wrong. Find it with the gradient checker:
 
     from minires import get_ops, gradcheck

@@ -9,17 +9,18 @@ from minires.layers.core import BatchNorm
 
 
 def by_layer(net: Layer) -> dict[str, dict[str, float]]:
-    """Norms of each convolution's last gradient and weights, and standard deviation of each batch norm's response.
+    """Norms of gradients and weights of the convolutions, and responses of the batch norms.
 
-    The response is what batch norm puts out, before ReLU or addition (the paper's figure 7). It needs no forward pass:
-    in channel c the mean is beta and the variance gamma^2 var / (var + eps), so over a batch and all channels the
-    variance is the mean of the channels' variances plus the variance of their means.
+    The response is the standard deviation of batch norm's output, before ReLU or addition (the
+    paper's figure 7). No forward pass is needed: in channel c the mean is beta and the variance
+    gamma^2 var / (var + eps), so over a batch and all channels the variance is the mean of the
+    channels' variances plus the variance of their means.
 
     Returns
     -------
     record : dict
-        "gradient_norm", "weight_norm" and "response_std", each by the layers' dotted names in network order. After a
-        training step the weights are already those that it left behind.
+        "gradient_norm", "weight_norm" and "response_std", each by the dotted names of the layers in
+        network order. After a training step, the weights are those after the step.
     """
     kernels = {name: dw for name, dw in net.gradients().items() if dw.ndim == 4}
     gradients = {name.removesuffix(".w"): np.linalg.norm(dw) for name, dw in kernels.items()}

@@ -1,10 +1,29 @@
-"""One step of gradient descent, and one evaluation."""
+"""One step of gradient descent, and one evaluation.
+
+This is the last of the four pages that are meant to be read. N images of a batch, H rows,
+W columns, C channels; x are prepared images, labels their classes.
+
+To train from Python, without run folders:
+
+    import minires
+    from minires.data import load, training_batch
+    from minires.optim import SGD
+    from minires.train.step import evaluate, train_step
+
+    data = load("shapes10")
+    net = minires.resnet(20).use("numba")
+    sgd = SGD(net.parameters())
+    for iteration in range(100):
+        x, labels = training_batch(data, seed=0, iteration=iteration, batch_size=64)
+        loss, error = train_step(net, sgd, x, labels, lr=0.01)
+    print(evaluate(net, data.test, data.prepare))
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from minires.data import normalise
+from minires.data.dataset import Prepare, Split
 from minires.layers.base import Array
 from minires.nets.network import Network
 from minires.optim import SGD
@@ -13,15 +32,20 @@ from minires.optim import SGD
 def train_step(
     net: Network, optimizer: SGD, x: Array, labels: Array, lr: float
 ) -> tuple[float, float]:
-    """One step of gradient descent; return the loss and the error of the batch before it.
+    """Take one step of gradient descent; return loss and error of the batch before it.
 
     Parameters
     ----------
     x : ndarray of shape (N, H, W, C)
     labels : ndarray of shape (N,), int64
     lr : float
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is not finite; nothing is changed then.
     """
-    logits = net.forward(x, train=True)
+    logits = net.forward(x, train=True)  # (N, classes)
     loss, dlogits = net.ops.softmax_cross_entropy(logits, labels)
     if not np.isfinite(loss):
         raise FloatingPointError("the loss is not finite")
@@ -31,21 +55,22 @@ def train_step(
 
 
 def evaluate(
-    net: Network, images: Array, labels: Array, mean: Array, batch_size: int
+    net: Network, split: Split, prepare: Prepare, batch_size: int = 128
 ) -> tuple[float, float]:
-    """Mean loss and error of the network in evaluation mode, images as they are: no crop, no flip.
+    """Mean loss and error of the network in evaluation mode, without augmentation.
 
     Parameters
     ----------
-    images : ndarray of shape (N, H, W, C), uint8
-    labels : ndarray of shape (N,)
-    mean : ndarray of shape (H, W, C)
-        Per-pixel mean of the training images.
+    split : Split
+        Images and labels, such as `dataset.test`.
+    prepare : callable
+        `prepare(images, None)` makes a batch of them, such as `dataset.prepare`.
+    batch_size : int
     """
     loss = wrong = 0.0
-    for i in range(0, len(images), batch_size):
-        part = slice(i, i + batch_size)
-        logits = net.forward(normalise(images[part], mean))
-        loss += float(net.ops.softmax_cross_entropy(logits, labels[part])[0]) * len(logits)
-        wrong += float((logits.argmax(axis=1) != labels[part]).sum())
-    return loss / len(images), wrong / len(images)
+    for start in range(0, len(split), batch_size):
+        images, labels = split[np.arange(start, min(start + batch_size, len(split)))]
+        logits = net.forward(prepare(images, None))  # (N, classes)
+        loss += float(net.ops.softmax_cross_entropy(logits, labels)[0]) * len(logits)
+        wrong += float((logits.argmax(axis=1) != labels).sum())
+    return loss / len(split), wrong / len(split)

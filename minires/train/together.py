@@ -2,28 +2,82 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from minires.data import Dataset, per_pixel_mean, training_batch
+from minires.data import Dataset, training_batch
 from minires.ops import threads_to_share, use_threads
 from minires.optim import SGD
 from minires.runs.config import Config
-from minires.train.loop import Interrupted, initial_net, stop_requests, train
+from minires.train.loop import fitted_facts, initial_net, train
 from minires.train.progress import Progress
-from minires.train.step import train_step
+from minires.train.stopping import Interrupted, stop_requests
+from minires.train.task import get_task
 
 AT_ONCE = 2  # runs; each has its own activations in memory
 FORECAST_FROM = 50  # iterations of a net that are worth two steps of timing beforehand
 
+Job = tuple[Config, Path]
+Follow = Callable[[Path, Progress], None]
 
-def _train_together(
-    todo: Sequence[tuple[Config, Path]], data: Dataset, follow: Callable[[Path, Progress], None]
-) -> None:
-    """Train runs, AT_ONCE of them at a time, and follow them from the calling thread, to which Ctrl-C comes, too.
+
+class _Crew:
+    """Runs that train at a time and divide the kernel threads among them."""
+
+    def __init__(self, backend: str, data: Dataset, stop: threading.Event) -> None:
+        self.backend = backend
+        self.data = data
+        self.stop = stop
+        self.threads = threads_to_share(backend)
+        self.going: set[Path] = set()
+        self.news: SimpleQueue[tuple[Path, Progress | None]] = SimpleQueue()
+
+    @property
+    def at_once(self) -> int:
+        """How many runs may train at a time."""
+        return min(AT_ONCE, self.threads) or 1
+
+    def share_threads(self) -> None:
+        """Give the calling run its share of threads; one that is left alone takes all of them."""
+        use_threads(self.backend, self.threads // len(self.going))
+
+    def train(self, config: Config, folder: Path) -> None:
+        """Train one run, and report its progress to `news`; None once it has ended."""
+
+        def report(p: Progress) -> None:
+            self.share_threads()
+            self.news.put((folder, p))
+
+        try:
+            if not self.stop.is_set():
+                self.going.add(folder)
+                self.share_threads()
+                train(config, folder, self.data, report, self.stop)
+        except BaseException:
+            self.stop.set()
+            raise
+        finally:
+            self.going.discard(folder)
+            self.news.put((folder, None))
+
+    def follow(self, runs: int, follow: Follow) -> None:
+        """Pass progress on to `follow` until so many runs have ended."""
+        while runs:
+            folder, p = self.news.get()
+            if p:
+                follow(folder, p)
+            else:
+                runs -= 1
+
+
+def train_together(todo: Sequence[Job], data: Dataset, follow: Follow) -> None:
+    """Train runs, AT_ONCE of them at a time.
+
+    The calling thread follows them: it is the one that Ctrl-C reaches.
 
     Raises
     ------
@@ -34,40 +88,20 @@ def _train_together(
     """
     if not todo:
         return
-    backend = todo[0][0].backend
-    threads, going = threads_to_share(backend), set[Path]()
-    news: SimpleQueue[tuple[Path, Progress | None]] = SimpleQueue()
+    with stop_requests() as stop:
+        crew = _Crew(todo[0][0].backend, data, stop)
+        with ThreadPoolExecutor(crew.at_once) as pool:
+            try:
+                futures = [pool.submit(crew.train, *job) for job in todo]
+                crew.follow(len(todo), follow)
+            except BaseException:
+                stop.set()
+                raise
+            asked = stop.is_set()
+    _raise_errors(futures, asked)
 
-    def one(config: Config, folder: Path) -> None:
-        def report(p: Progress) -> None:
-            use_threads(backend, threads // len(going))  # one that is left alone takes all of them
-            news.put((folder, p))
 
-        try:
-            if not stop.is_set():
-                going.add(folder)
-                use_threads(backend, threads // len(going))
-                train(config, folder, data, report, stop)
-        except BaseException:
-            stop.set()
-            raise
-        finally:
-            going.discard(folder)
-            news.put((folder, None))
-
-    with stop_requests() as stop, ThreadPoolExecutor(min(AT_ONCE, threads) or 1) as pool:
-        try:
-            futures, left = [pool.submit(one, *job) for job in todo], len(todo)
-            while left:
-                folder, p = news.get()
-                if p:
-                    follow(folder, p)
-                else:
-                    left -= 1
-        except BaseException:
-            stop.set()
-            raise
-        asked = stop.is_set()
+def _raise_errors(futures: Sequence[Future], asked: bool) -> None:
     errors = [e for future in futures if (e := future.exception())]
     for e in errors:
         if not isinstance(e, Interrupted):
@@ -80,20 +114,26 @@ def _train_together(
 
 
 def forecast(configs: Sequence[Config], left: Sequence[int], data: Dataset) -> str:
-    """How long the iterations that are `left` of each run will take here, from two timed steps of each distinct net."""
-    first = {config.net: config for config, n in zip(configs, left, strict=True) if n > 0}
-    backend, threads = configs[0].backend, threads_to_share(configs[0].backend)
-    at_once = min(AT_ONCE, threads, sum(n > 0 for n in left)) or 1
+    """How long the remaining runs will take here, from two timed steps of each distinct net.
+
+    Parameters
+    ----------
+    configs : list of Config
+    left : list of int
+        Iterations that are left of each run.
+    data : Dataset
+    """
+    waiting = [(config, n) for config, n in zip(configs, left, strict=True) if n > 0]
+    first = {config.net: config for config, _ in waiting}
+    backend = configs[0].backend
+    threads = threads_to_share(backend)
+    at_once = min(AT_ONCE, threads, len(waiting)) or 1
     try:
         use_threads(backend, threads // at_once)
         step = {net: seconds_per_step(config, data) for net, config in first.items()}
     finally:
         use_threads(backend, threads)
-    total = sum(
-        n * step[config.net] * _with_evaluations(config)
-        for config, n in zip(configs, left, strict=True)
-        if n
-    )
+    total = sum(n * step[config.net] * _with_evaluations(config) for config, n in waiting)
     total /= at_once
     each = ", ".join(f"{net} {seconds:.2f}" for net, seconds in step.items())
     time_needed = f"{total / 60:.1f} minutes" if total < 5400 else f"{total / 3600:.1f} hours"
@@ -105,20 +145,25 @@ def forecast(configs: Sequence[Config], left: Sequence[int], data: Dataset) -> s
 
 
 def seconds_per_step(config: Config, data: Dataset) -> float:
-    """Seconds of the faster one of two training steps, batch and all; the first one has memory to fetch."""
-    net = initial_net(config)
-    optimizer, mean, seconds = SGD(net.parameters()), per_pixel_mean(data.train_images[:1]), []
-    for iteration in range(2):
+    """Seconds of the faster one of two training steps, batch and all."""
+    net = initial_net(config, fitted_facts(config.net, data))
+    task = get_task(config.task)
+    optimizer = SGD(net.parameters())
+    seconds = []
+    for iteration in range(2):  # the first one has memory to fetch
         start = time.perf_counter()
         batch = training_batch(
-            data, mean, config.seed, iteration, config.batch_size, augment=config.augment
+            data, config.seed, iteration, config.batch_size, augment=config.augment
         )
-        train_step(net, optimizer, *batch, lr=0.0)
+        task.step(net, optimizer, batch, 0.0)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 
 
 def _with_evaluations(config: Config) -> float:
-    """Cost of a run, its evaluations included, in units of its training; a forward pass is a third of a step."""
+    """Cost of a run with its evaluations, in units of its training.
+
+    A forward pass is a third of a step.
+    """
     images = (config.bn_images + 2 * config.eval_images) / 3
     return 1 + images / (config.batch_size * config.eval_every)

@@ -1,6 +1,7 @@
-"""The deeper net that cannot be worse: a trained plain net with identity layers added (section 1 of the paper).
+"""A deeper net that is no worse: a trained plain net with identity layers added (section 1).
 
-That such a net exists is the paper's argument that degradation is a matter of finding solutions, not of having them.
+That such a net exists is the paper's argument that degradation is a matter of finding solutions,
+not of having them.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from minires.errors import InputError
 from minires.layers.base import Array, layer_outputs
 from minires.layers.core import BatchNorm
 from minires.nets.network import Network
-from minires.nets.resnet import plain
+from minires.nets.registry import fit
+from minires.nets.resnet import build_cifar, plain_facts
 
 
 def deepen(net: Network, depth: int, x: Array | None = None) -> Network:
     """Plain net of `depth` layers that computes what `net` computes, in evaluation mode.
 
-    Each stage keeps its blocks, the one that strides and widens among them, and gets blocks of identity layers behind
-    them. What arrives there has been through a ReLU, so the ReLUs of the new blocks change nothing; their kernels are
-    1 in the centre from each channel to itself, and batch norm has gamma = sqrt(var + eps), beta = mean.
+    Each stage keeps its blocks and gets blocks of identity layers behind them. Their input has been
+    through a ReLU, so the ReLUs of the new blocks change nothing; their kernels are 1 in the centre
+    from each channel to itself, and batch norm has gamma = sqrt(var + eps), beta = mean.
 
     Parameters
     ----------
@@ -28,8 +30,9 @@ def deepen(net: Network, depth: int, x: Array | None = None) -> Network:
     depth : int
         6n + 2, not less than that of `net`.
     x : ndarray of shape (N, 32, 32, 3), optional
-        Images as the net sees them. With them, mean and var are those of the channels at each place, and the new layers
-        are identities in training too, as far as a batch has these statistics. Without them, mean 0 and var 1.
+        Prepared images. With them, mean and var are those of the channels at the end of each stage,
+        and the new layers are identities in training too, as far as a batch has these statistics.
+        Without them, mean 0 and var 1.
 
     Returns
     -------
@@ -40,27 +43,35 @@ def deepen(net: Network, depth: int, x: Array | None = None) -> Network:
     InputError
         If `net` is not plain, or deeper already.
     """
-    deeper = plain(depth)
-    have, want = (len(n.children["stage1"].children) for n in (net, deeper))
-    if net.facts.family != "plain" or want < have:
+    facts = plain_facts(depth)
+    if net.facts.family != "plain" or net.facts.depth > depth:
         raise InputError(
             f"expected a plain net of at most {depth} layers to deepen, got {net.title}"
         )
+    deeper = build_cifar(fit(facts, net.facts.input_shape, net.facts.classes), rng=0)
     outputs = layer_outputs(net, x) if x is not None else {}
-    state = deeper.state() | net.state()
+    last = f"block{(net.facts.depth - 2) // 6}"  # of each stage of `net`
+    known = net.state()
+    state = deeper.state() | known
     for name, layer in deeper.named_layers():
-        if not isinstance(layer, BatchNorm) or f"{name}.gamma" in net.state():
-            continue
-        stage, conv = name.split(".")[0], name.replace(".bn", ".conv")
-        C = len(layer.params["gamma"])
-        y = outputs.get(f"{stage}.block{have}")
-        mean, var = (
-            (np.zeros(C), np.ones(C))
-            if y is None
-            else (y.mean(axis=(0, 1, 2)), y.var(axis=(0, 1, 2)))
-        )
-        state[f"{conv}.w"] = np.zeros((3, 3, C, C))
-        state[f"{conv}.w"][1, 1] = np.eye(C)
-        state |= {f"{name}.running_mean": mean, f"{name}.running_var": var}
-        state |= {f"{name}.gamma": np.sqrt(var + layer.eps), f"{name}.beta": mean}
+        if isinstance(layer, BatchNorm) and f"{name}.gamma" not in known:
+            stage = name.split(".")[0]
+            mean, var = _statistics(outputs.get(f"{stage}.{last}"), len(layer.params["gamma"]))
+            state[f"{name.replace('.bn', '.conv')}.w"] = _centred_identity(len(mean))
+            state |= {f"{name}.running_mean": mean, f"{name}.running_var": var}
+            state |= {f"{name}.gamma": np.sqrt(var + layer.eps), f"{name}.beta": mean}
     return deeper.astype(str(state["fc.w"].dtype)).use(net.backend).load_state(state)
+
+
+def _statistics(y: Array | None, C: int) -> tuple[Array, Array]:
+    """Mean and variance of the channels of y; 0 and 1 if there is no y."""
+    if y is None:
+        return np.zeros(C), np.ones(C)
+    return y.mean(axis=(0, 1, 2)), y.var(axis=(0, 1, 2))
+
+
+def _centred_identity(C: int) -> Array:
+    """Filters (3, 3, C, C) that copy each channel."""
+    w = np.zeros((3, 3, C, C))
+    w[1, 1] = np.eye(C)
+    return w

@@ -1,14 +1,12 @@
-"""How kernels are compiled and where the machine code is kept: one place for the options and the reason of each.
+"""How kernels are compiled and where the machine code is kept.
 
-Numba compiles a kernel when it first meets its argument types, seconds each, so the result is stored on disk.
+Numba compiles a kernel when it first meets its argument types, which takes seconds, so the result
+is stored on disk.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -22,20 +20,21 @@ from llvmlite import binding
 from numba import njit
 from numba.core import config, event
 
-# LLVM may join a*b + c into one instruction and nothing else: sums keep their order, NaN and Inf stay visible
+# LLVM may join a*b + c into one instruction and nothing else: sums keep their order, and NaN and
+# Inf stay visible
 FLAGS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
 KERNELS: list[Any] = []  # every kernel of the package, in order of definition
 
 
 @cache
 def cache_folder() -> str:
-    """Where machine code is kept: per user, apart from the package (which may be read-only), keyed by the sources.
+    """Where machine code is kept: per user, outside the package (which may be read-only).
 
-    Numba looks at the file of a kernel only and would not see an edit in a helper of another file.
+    The name is a digest of the sources of all ops: Numba looks at the file of a kernel only and
+    would not see an edit of a helper in another file.
     """
-    digest = hashlib.sha256(
-        f"{numba.__version__} {config.CPU_NAME or binding.get_host_cpu_name()}".encode()
-    )
+    processor = config.CPU_NAME or binding.get_host_cpu_name()
+    digest = hashlib.sha256(f"{numba.__version__} {processor}".encode())
     for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())
     return str(Path(pooch.os_cache("minires")) / "numba" / digest.hexdigest()[:16])
@@ -44,13 +43,13 @@ def cache_folder() -> str:
 def kernel(function: Callable) -> Any:
     """Compile an entry point, which shares its work among threads by `prange` over *chunks*.
 
-    A chunk is a number of images or of values that depends on the arguments alone, never a share per thread, so any
-    number of threads gives the same bits. NUMBA_CACHE_DIR, if set, wins over `cache_folder`.
+    A chunk is a number of images or of values that depends on the arguments alone, never a share
+    per thread, so any number of threads gives the same bits. NUMBA_CACHE_DIR, if set, wins over
+    `cache_folder`.
     """
     chosen = config.CACHE_DIR
-    config.CACHE_DIR = (
-        chosen or cache_folder()
-    )  # read while a function is decorated; other packages see no change
+    # read while a function is decorated; other packages see no change
+    config.CACHE_DIR = chosen or cache_folder()
     try:
         compiled = njit(parallel=True, cache=True, **FLAGS)(function)
         _name_by_process(compiled)
@@ -63,20 +62,20 @@ def kernel(function: Callable) -> Any:
 
 
 def _name_by_process(compiled: Any) -> None:
-    """Let no other process choose the same name for a file of machine code.
+    """Make cache file names unique per process.
 
-    Numba numbers the files of a kernel by an index that it reads and writes without a lock. Two processes that compile
-    one kernel for float32 and float64 at once would choose one name, and the next one load the other's code.
+    Numba numbers the files of a kernel by an index that it reads and writes without a lock. Two
+    processes that compile one kernel for float32 and float64 at once would choose one name, and the
+    next one load the other's code.
     """
-    with suppress(AttributeError):  # a Numba that keeps its files otherwise
+    with suppress(AttributeError):  # a Numba that names its files in another way
         file = compiled._cache._cache_file
-        file._data_name_pattern = file._data_name_pattern.replace(
-            "{number", f"{token_hex(4)}-{{number"
-        )
+        pattern = file._data_name_pattern
+        file._data_name_pattern = pattern.replace("{number", f"{token_hex(4)}-{{number")
 
 
-def inner(function: Callable) -> Any:
-    """Compile a part of kernels: it melts into each place that calls it."""
+def inline(function: Callable) -> Any:
+    """Compile a helper that is inlined into every kernel that calls it."""
     return njit(forceinline=True, **FLAGS)(function)
 
 
@@ -91,42 +90,14 @@ class _Announce(event.Listener):
             self.report(function.__name__)
 
     def on_end(self, event: event.Event) -> None:
-        """Nothing to say."""
+        """Report nothing."""
 
 
 @contextmanager
 def announce(report: Callable[[str], None]) -> Iterator[None]:
-    """Call `report(name)` whenever a kernel is about to be compiled; one that comes from the disk is not reported."""
+    """Call `report(name)` for each kernel that is about to be compiled, not loaded from disk."""
     with event.install_listener("numba:compile", _Announce(report)):
         yield
-
-
-@contextmanager
-def compile_from_both_ends(code: str) -> Iterator[None]:
-    """Let another process run `code` from when the first kernel is compiled, to the end of the block.
-
-    Numba compiles in one thread at a time. `code` shall ask for the same kernels in the opposite order: what one of the
-    two compiles, the other loads from the disk.
-    """
-    helpers: list[subprocess.Popen] = []
-
-    def start(_: str) -> None:
-        if (
-            not helpers
-            and (os.cpu_count() or 1) > 1
-            and all(kernel.stats.cache_path for kernel in KERNELS)
-        ):
-            words = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path}; {code}"]
-            quiet = subprocess.DEVNULL
-            helpers.append(subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet))
-
-    try:
-        with announce(start):
-            yield
-    finally:
-        for helper in helpers:
-            helper.terminate()
-            helper.wait()
 
 
 def compilations() -> dict[str, int]:

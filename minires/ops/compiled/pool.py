@@ -1,4 +1,4 @@
-"""Max pooling, compiled: an image at a time, channels innermost, so that LLVM makes vectors of them by itself."""
+"""Max pooling: an image at a time, channels innermost, so that LLVM vectorises them by itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numba import prange
 
 from minires.ops import checks
 from minires.ops.compiled.jit import kernel
-from minires.ops.compiled.simd import contiguous
+from minires.ops.compiled.scratch import contiguous
 
 Array = np.ndarray
 Cache = tuple
@@ -15,20 +15,25 @@ Cache = tuple
 
 @kernel
 def _pool(x: Array, size: int, stride: int, pad: int, y: Array, winner: Array) -> None:
-    """Keep the largest of each window, the first of equals, and its place p*size + q; NaN is larger than any number."""
+    """Keep the largest of each window, the first of equals, and its index p*size + q in the window.
+
+    NaN is larger than any number.
+    """
     N, H, W, C = x.shape
     _, OH, OW, _ = y.shape
     for n in prange(N):
         for i in range(OH):
             for j in range(OW):
                 top, left = i * stride - pad, j * stride - pad
-                y[n, i, j], winner[n, i, j] = -np.inf, max(0, -top) * size + max(0, -left)
+                y[n, i, j] = -np.inf
+                winner[n, i, j] = max(0, -top) * size + max(0, -left)
                 for p in range(max(0, -top), min(size, H - top)):
                     for q in range(max(0, -left), min(size, W - left)):
                         for c in range(C):
                             value, best = x[n, top + p, left + q, c], y[n, i, j, c]
                             if value > best or (value != value and best == best):
-                                y[n, i, j, c], winner[n, i, j, c] = value, p * size + q
+                                y[n, i, j, c] = value
+                                winner[n, i, j, c] = p * size + q
 
 
 @kernel
@@ -45,16 +50,17 @@ def _scatter(dy: Array, winner: Array, size: int, stride: int, pad: int, dx: Arr
 
 
 def max_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple[Array, Cache]:
-    """Look at the pixels of each window in turn; the padding is not looked at."""
+    """Compare the pixels of each window in turn; the padding is never read."""
     shape = checks.max_pool(x, size, stride, pad)
     x = contiguous(x)
-    y, winner = np.empty(shape, x.dtype), np.empty(shape, np.int32)
+    y = np.empty(shape, x.dtype)
+    winner = np.empty(shape, np.int32)
     _pool(x, size, stride, pad, y, winner)
     return y, (winner, x.shape, size, stride, pad)
 
 
 def max_pool_backward(dy: Array, cache: Cache) -> Array:
-    """Windows that overlap add up; an image is one thread's, so no two write the same pixel."""
+    """Overlapping windows add up; one thread owns an image, so no two write the same pixel."""
     winner, shape, size, stride, pad = cache
     checks.same_shape("max_pool_backward", "dy", dy, winner.shape)
     dx = np.empty(shape, dy.dtype.newbyteorder("="))

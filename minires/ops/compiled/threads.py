@@ -1,4 +1,7 @@
-"""How the compiled backend's threads wait, and how its memory is kept."""
+"""How the compiled backend's threads wait, and how its memory is kept.
+
+Nothing here runs at import: `minires.ops` calls it when the compiled backend is first asked for.
+"""
 
 from __future__ import annotations
 
@@ -7,52 +10,58 @@ import os
 
 import numba
 
+# of GNU's OpenMP; waiting threads of others sleep at once
+WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}
+
+# parameters of glibc's mallopt
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+M_ARENA_MAX = -8
+
 
 def start_threads() -> None:
-    """Load Numba's threads so that they spin for a moment when they wait, then sleep, unless the user said otherwise.
+    """Start Numba's threads so that they spin briefly when they wait, then sleep.
 
-    A step has hundreds of parallel loops, and to wake a sleeping thread takes long in a virtual machine: measured on
-    two cores, a step of 64 images took 0.65 to 0.9 of its time with GOMP_SPINCOUNT=3000 instead of 0; one of 128
-    images, with 20,000, a tenth less again. But beside another busy program loops wait for a spinning thread to lose
-    its turn: 1.2 to 1.4 times the time with 3,000, and 1.5 to 2.2 times with 8,000 and more. GNU's own value is
-    300,000.
+    A step has hundreds of parallel loops, and waking a sleeping thread takes long in a virtual
+    machine; a thread that spins for long holds up other busy programs. See LOG.md. Variables of the
+    user win.
     """
-    ours = {
-        "OMP_WAIT_POLICY": "passive",
-        "GOMP_SPINCOUNT": "3000",
-    }  # of GNU's OpenMP; others sleep at once
-    if ours.keys() & os.environ.keys():
+    if WAITING.keys() & os.environ.keys():
         return
-    os.environ.update(ours)  # read once, when OpenMP is loaded; nobody else sees it
+    os.environ.update(WAITING)  # read once, when OpenMP is loaded; nobody else sees it
     try:
         numba.get_num_threads()
     finally:
-        for name in ours:
+        for name in WAITING:
             del os.environ[name]
 
 
 def threads_to_share() -> int:
-    """How many threads kernels use that are called from here; 0 if two Python threads may not call kernels at once."""
+    """How many threads kernels use that are called from here.
+
+    0 if two Python threads may not call kernels at once.
+    """
     threads = numba.get_num_threads()
-    return (
-        threads if numba.threading_layer() in ("omp", "tbb") else 0
-    )  # "workqueue" ends the process
+    safe = numba.threading_layer() in ("omp", "tbb")  # "workqueue" ends the process
+    return threads if safe else 0
 
 
 def keep_freed_memory() -> None:
-    """Ask the C library to keep what arrays free for the arrays of the next step, rather than return it to the system.
+    """Ask the C library to keep freed memory for the arrays of the next step.
 
-    Memory that is fetched anew is cleared page by page: measured about 8,000 page faults in a ResNet-20 step, 3-7 ms,
-    and none after this, at the same peak. One heap serves all threads: those that glibc makes for further threads give
-    back what is freed. Only glibc knows the call; MALLOC_* variables of the user win.
+    The system clears memory that it hands out page by page, which takes longer than many kernels;
+    see LOG.md. One heap serves all threads, because glibc's other heaps return what is freed. Only
+    glibc knows the call; MALLOC_* variables of the user win.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
-        # M_MMAP_THRESHOLD: below 1 GiB an array lies in the heap; glibc up to 2.34 takes 32 MiB at most
-        mallopt(ctypes.c_int(-3), ctypes.c_int(1 << 30)) or mallopt(
-            ctypes.c_int(-3), ctypes.c_int(1 << 25)
-        )
-        mallopt(
-            ctypes.c_int(-1), ctypes.c_int((1 << 31) - 1)
-        )  # M_TRIM_THRESHOLD: and the heap does not shrink
-        mallopt(ctypes.c_int(-8), ctypes.c_int(1))  # M_ARENA_MAX
+    if mallopt is None or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+
+    def choose(parameter: int, value: int) -> bool:
+        return bool(mallopt(ctypes.c_int(parameter), ctypes.c_int(value)))
+
+    # below 1 GiB an array lies in the heap; glibc up to 2.34 takes 32 MiB at most
+    if not choose(M_MMAP_THRESHOLD, 1 << 30):
+        choose(M_MMAP_THRESHOLD, 1 << 25)
+    choose(M_TRIM_THRESHOLD, (1 << 31) - 1)  # the heap does not shrink
+    choose(M_ARENA_MAX, 1)

@@ -1,12 +1,16 @@
-"""Compile every kernel beforehand."""
+"""Compile every kernel that the networks for CIFAR-10 need, before it is timed or watched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
-from minires.ops.compiled import conv
+from minires.ops.compiled import conv, jit
 from minires.ops.numba_ops import (
     Array,
     batchnorm_backward,
@@ -18,13 +22,27 @@ from minires.ops.numba_ops import (
     relu_forward,
 )
 
+BACKWARDS = "from minires.ops.compiled.warm_up import warm_up; warm_up(backwards=True)"
+
+
+def prepare(report: Callable[[str], None]) -> None:
+    """Compile or load every kernel; call `report(name)` for each one that is compiled."""
+    with jit.announce(report), compile_from_both_ends(BACKWARDS):
+        warm_up()
+
 
 def warm_up(dtype: str = "float32", backwards: bool = False) -> None:
     """Compile every kernel that the networks for CIFAR-10 need, or load it from the disk.
 
-    Kernels depend on the dtype and on how many registers the channels fill, on no other size, so small arrays will do.
-    `jit.announce` tells which kernels are compiled meanwhile. Two processes of which one goes `backwards` meet halfway:
-    those that take longest are at either end.
+    Kernels depend on the dtype and on how many registers the channels fill, on no other size, so
+    small arrays will do.
+
+    Parameters
+    ----------
+    dtype : str
+    backwards : bool
+        Take the kernels in the opposite order: two processes, one going backwards, meet in the
+        middle. The slowest kernels are at the ends.
     """
 
     def images(C: int) -> Array:
@@ -54,3 +72,29 @@ def warm_up(dtype: str = "float32", backwards: bool = False) -> None:
     calls += [(normalise, (16,)), (rectify, (16,)), (weigh_images, (32,)), (weigh_images, (16,))]
     for call, sizes in reversed(calls) if backwards else calls:
         call(*sizes)
+
+
+@contextmanager
+def compile_from_both_ends(code: str) -> Iterator[None]:
+    """Compile in two processes: a helper works through the kernels from the other end.
+
+    Numba compiles in one thread at a time. `code` asks for the same kernels in the opposite order:
+    what one process compiles, the other loads from the disk. The helper starts when the first
+    kernel is compiled, and is stopped at the end of the block.
+    """
+    helpers: list[subprocess.Popen] = []
+
+    def start(_: str) -> None:
+        on_disk = all(kernel.stats.cache_path for kernel in jit.KERNELS)
+        if not helpers and (os.cpu_count() or 1) > 1 and on_disk:
+            words = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path}; {code}"]
+            quiet = subprocess.DEVNULL
+            helpers.append(subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet))
+
+    try:
+        with jit.announce(start):
+            yield
+    finally:
+        for helper in helpers:
+            helper.terminate()
+            helper.wait()

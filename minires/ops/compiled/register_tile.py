@@ -1,0 +1,129 @@
+"""Register tiles as Numba values: small matrices that a loop adds outer products to.
+
+The sizes of a tile are the lengths of two constant tuples, see `simd`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, models, register_model
+
+from minires.ops.compiled.simd import (
+    Codegen,
+    Memory,
+    llvm_vector,
+    multiply_add,
+    register_of,
+    splat,
+    zero,
+)
+
+
+class Tile(types.Type):
+    """A matrix of `rows` x (`vectors` registers) that stays in registers."""
+
+    def __init__(self, dtype: types.Type, rows: int, vectors: int):
+        self.dtype = dtype
+        self.rows = rows
+        self.vectors = vectors
+        self.lanes = register_of(dtype).lanes
+        super().__init__(name=f"Tile({dtype}, {rows} x {vectors} x {self.lanes})")
+
+
+@register_model(Tile)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Tile):
+        registers = ir.ArrayType(llvm_vector(fe_type), fe_type.rows * fe_type.vectors)
+        super().__init__(dmm, fe_type, registers)
+
+
+@intrinsic
+def tile_zeros(
+    typingctx: Any, like: types.Array, rows: types.UniTuple, vectors: types.UniTuple
+) -> Codegen:
+    """A tile of len(rows) x len(vectors) registers of zeros, of the dtype of the array `like`."""
+    return Tile(like.dtype, rows.count, vectors.count)(like, rows, vectors), zero
+
+
+@intrinsic
+def tile_outer(
+    typingctx: Any,
+    tile: Tile,
+    x: types.Array,
+    i: types.Type,
+    stride: types.Type,
+    w: types.Array,
+    j: types.Type,
+) -> Codegen:
+    """Add an outer product: tile[r, :] + x[i + r*stride] * w[j : j + width of the tile]."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
+        total, x_array, i, stride, w_array, j = args
+        x_memory = Memory(context, builder, x, x_array)
+        w_memory = Memory(context, builder, w, w_array)
+        vector, index = llvm_vector(tile), j.type
+        w_row = [
+            w_memory.load(builder.add(j, index(v * tile.lanes)), vector)
+            for v in range(tile.vectors)
+        ]
+        for r in range(tile.rows):
+            position = builder.add(i, builder.mul(stride, index(r)))
+            x_value = splat(builder, x_memory.load(position, vector.element), vector)
+            for v in range(tile.vectors):
+                register = r * tile.vectors + v
+                old = builder.extract_value(total, register)
+                new = multiply_add(builder, x_value, w_row[v], old)
+                total = builder.insert_value(total, new, register)
+        return total
+
+    return tile(tile, x, types.intp, types.intp, w, types.intp), codegen
+
+
+def _positions(builder: ir.IRBuilder, tile: Tile, i: ir.Value, stride: ir.Value) -> list[ir.Value]:
+    """Positions i + r*stride + v*lanes of the registers of a tile in an array."""
+    return [
+        builder.add(builder.add(i, builder.mul(stride, stride.type(r))), i.type(v * tile.lanes))
+        for r, v in np.ndindex(tile.rows, tile.vectors)
+    ]
+
+
+@intrinsic
+def tile_load(
+    typingctx: Any,
+    y: types.Array,
+    i: types.Type,
+    stride: types.Type,
+    rows: types.UniTuple,
+    vectors: types.UniTuple,
+) -> Codegen:
+    """Read a tile whose row r begins at y[i + r*stride]."""
+    kind = Tile(y.dtype, rows.count, vectors.count)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
+        memory = Memory(context, builder, y, args[0])
+        tile = ir.Constant(context.get_value_type(kind), ir.Undefined)
+        for register, position in enumerate(_positions(builder, kind, args[1], args[2])):
+            value = memory.load(position, llvm_vector(kind))
+            tile = builder.insert_value(tile, value, register)
+        return tile
+
+    return kind(y, types.intp, types.intp, rows, vectors), codegen
+
+
+@intrinsic
+def tile_store(
+    typingctx: Any, tile: Tile, y: types.Array, i: types.Type, stride: types.Type
+) -> Codegen:
+    """Write a tile so that its row r begins at y[i + r*stride]."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
+        memory = Memory(context, builder, y, args[1])
+        for register, position in enumerate(_positions(builder, tile, args[2], args[3])):
+            memory.store(builder.extract_value(args[0], register), position)
+        return context.get_dummy_value()
+
+    return types.void(tile, y, types.intp, types.intp), codegen

@@ -1,0 +1,22 @@
+"""Geometry of windows and channel groups, shared by the backends."""
+
+from __future__ import annotations
+
+Pair = tuple[int, int]
+
+
+def pair(value: int | Pair) -> Pair:
+    """Return `value` for rows and for columns: an int stands for both."""
+    rows, columns = value if isinstance(value, (tuple, list)) else (value, value)
+    return int(rows), int(columns)
+
+
+def output_size(size: int, kernel: int, stride: int, pad: int) -> int:
+    """Return how many windows fit along one axis: (size + 2 pad - kernel) // stride + 1."""
+    return (size + 2 * pad - kernel) // stride + 1
+
+
+def channel_groups(C: int, K: int, groups: int) -> list[tuple[slice, slice]]:
+    """Return for each group its slice of the channels, and its slice of the filters."""
+    c, k = C // groups, K // groups
+    return [(slice(g * c, g * c + c), slice(g * k, g * k + k)) for g in range(groups)]

@@ -1,0 +1,163 @@
+"""The table of options: a hyper-parameter is declared once, as a field of `Config`.
+
+From the declaration are made: the field with its default, the options of the training commands,
+the recipe line, the names of groups of runs, and the command that repeats a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from minires.errors import InputError
+
+Values = Mapping[str, Any]
+UNSET = object()
+
+
+@dataclass(frozen=True)
+class Option:
+    """How one field of `Config` is typed and put into words.
+
+    Attributes
+    ----------
+    help : str
+        For --help. Without it the field is no option of the training commands.
+    flag : str
+        As typed, such as "--batch-size"; "--augment/--no-augment" for a choice of two.
+    switch : object
+        For a flag without a value: what the field is set to if the flag is given.
+    parse : callable or None
+        Makes the value from the text that was typed, where the field's type cannot.
+    typed : callable
+        `typed(value)` is the value as it is typed in a command.
+    words : callable or None
+        `words(value)` names the setting where runs differ by it; by default "name value".
+    line : callable or None
+        `line(value, config)` is its part of the recipe line, "" to say nothing; by default its
+        words where the value is not the default.
+    derived : callable or None
+        `derived(config)` is the value that the training commands choose by themselves.
+    choices : tuple of str
+        All allowed values, if these are few.
+    added : bool
+        Not recorded by version 0.1; runs of that version have the default.
+    """
+
+    help: str = ""
+    flag: str = ""
+    switch: Any = UNSET
+    parse: Callable[[str], Any] | None = None
+    typed: Callable[[Any], str] = str
+    words: Callable[[Any], str] | None = None
+    line: Callable[[Any, Values], str] | None = None
+    derived: Callable[[Values], Any] | None = None
+    choices: tuple[str, ...] = ()
+    added: bool = False
+
+
+def declare(default: Any = dataclasses.MISSING, **option: Any) -> Any:
+    """Declare a field of `Config` together with its `Option`."""
+    return dataclasses.field(default=default, metadata={"option": Option(**option)})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table: a field's name and default, with its option."""
+
+    name: str
+    default: Any
+    option: Option
+
+    @property
+    def flag(self) -> str:
+        """The flag, by default made of the name."""
+        return self.option.flag or f"--{self.name.replace('_', '-')}"
+
+    def expected(self, config: Values) -> Any:
+        """The value that this field has if nobody asks for another one."""
+        return self.option.derived(config) if self.option.derived else self.default
+
+    def words(self, value: Any) -> str:
+        """The setting in words, where runs differ by it."""
+        if self.option.words:
+            return self.option.words(value)
+        return f"{self.name.replace('_', ' ')} {value}"
+
+    def line(self, config: Values) -> str:
+        """Part of the recipe line, "" for nothing."""
+        value = config[self.name]
+        if self.option.line:
+            return self.option.line(value, config)
+        return "" if _same(value, self.expected(config)) else self.words(value)
+
+    def command(self, value: Any) -> list[str]:
+        """Words that give this value in a command."""
+        if self.option.switch is not UNSET:
+            return [self.flag] if value == self.option.switch else []
+        if isinstance(value, bool):
+            on, _, off = self.flag.partition("/")
+            return [on if value else off]
+        return [] if value is None else [self.flag, self.option.typed(value)]
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values are equal; in JSON a tuple is a list."""
+    plain = [list(v) if isinstance(v, tuple) else v for v in (a, b)]
+    return bool(plain[0] == plain[1])
+
+
+def table(config_class: type) -> dict[str, Entry]:
+    """Rows of the table by the names of the fields, in their order."""
+    rows = {}
+    for f in dataclasses.fields(config_class):
+        default = None if f.default is dataclasses.MISSING else f.default
+        rows[f.name] = Entry(f.name, default, f.metadata["option"])
+    return rows
+
+
+def settings_in_words(rows: Mapping[str, Entry], config: Values) -> dict[str, str]:
+    """Every setting that runs may differ by, in words; those with words of their own come first."""
+    names = [name for name in rows if name not in ("net", "dataset", "seed")]
+    names.sort(key=lambda name: rows[name].option.words is None)
+    return {name: rows[name].words(config[name]) for name in names}
+
+
+def recipe_line(rows: Mapping[str, Entry], config: Values) -> str:
+    """What is done in a run, in one line."""
+    parts = (row.line(config) for name, row in rows.items() if name not in ("net", "dataset"))
+    return ", ".join(filter(None, parts))
+
+
+def command_options(
+    rows: Mapping[str, Entry], config: Values, names: Iterable[str], changed: Iterable[str] = ()
+) -> str:
+    """Options that repeat a recipe, as they are typed.
+
+    Parameters
+    ----------
+    rows, config
+    names : list of str
+        Fields that are always given.
+    changed : list of str
+        Fields that are given only where they have another value than the commands choose.
+    """
+    given = [name for name in names]
+    given += [n for n in changed if not _same(config[n], rows[n].expected(config))]
+    return " ".join(word for name in given for word in rows[name].command(config[name]))
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """Read "1000,1500", or "none".
+
+    Raises
+    ------
+    InputError
+        If these are no numbers.
+    """
+    parts = [] if text.strip() == "none" else [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"expected numbers such as 1000,1500, or none, got {text!r}")
+    return tuple(map(int, parts))

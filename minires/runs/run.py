@@ -1,0 +1,134 @@
+"""A recorded run, read for figures, claims and reports, and the search for runs in folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minires.errors import InputError
+from minires.nets.network import Facts
+from minires.runs import metrics
+from minires.runs.metric import Metric
+from minires.runs.record import NAME, read_record
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says: recipe, network, data, provenance, and what was measured.
+
+    Attributes
+    ----------
+    folder : Path
+    config : dict
+        The recipe, see `Config`.
+    facts : Facts
+        Of the network.
+    metric : Metric
+        The task's main metric: what tables, figures and messages are about.
+    data, provenance : dict
+    continued : list of dict
+        By "iteration", from where on something other than `provenance` trained it.
+    train, evals, layers : list of dict
+        The lines of metrics.jsonl by kind.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    facts: Facts
+    metric: Metric
+    data: dict[str, Any]
+    provenance: dict[str, Any]
+    continued: list[dict[str, Any]]
+    train: list[dict[str, Any]]
+    evals: list[dict[str, Any]]
+    layers: list[dict[str, Any]]
+
+    @property
+    def net(self) -> str:
+        """The network's name, such as "plain20"."""
+        return self.facts.name
+
+    @property
+    def family(self) -> str:
+        """The network's family, such as "plain" or "resnet"."""
+        return self.facts.family
+
+    @property
+    def kind(self) -> str:
+        """The name without its depth: "plain", "resnet", "resnetB"."""
+        return self.facts.kind
+
+    @property
+    def depth(self) -> int:
+        """Weighted layers."""
+        return self.facts.depth
+
+    @property
+    def done(self) -> bool:
+        """Whether the last evaluation is that of the last iteration."""
+        return bool(self.evals) and self.evals[-1]["iteration"] == self.config["iterations"]
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run folder.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    record = read_record(folder)
+    lines = metrics.read(folder, record.metrics[0])
+    return Run(
+        folder,
+        record.config.to_json(),
+        record.facts,
+        record.metrics[0],
+        record.data,
+        record.provenance,
+        record.continued,
+        *([line for line in lines if line["kind"] == kind] for kind in metrics.KINDS),
+    )
+
+
+def run_folders(paths: Sequence[Path]) -> list[Path]:
+    """Folders of runs, begun or waiting, among these folders and one level below them.
+
+    Raises
+    ------
+    InputError
+        If one of these folders does not exist.
+    """
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise no_run(missing)
+    folders: dict[Path, Path] = {}
+    for path in paths:
+        own = (path / NAME).exists()
+        found = [path] if own else sorted(p.parent for p in path.glob(f"*/{NAME}"))
+        folders |= {folder.resolve(): folder for folder in found}  # given twice, it is one run
+    return list(folders.values())
+
+
+def trained_folders(paths: Sequence[Path]) -> list[Path]:
+    """Folders of runs that have weights; all run folders if none has, to be named in the error.
+
+    Raises
+    ------
+    InputError
+        If there is no run.
+    """
+    folders = run_folders(paths)
+    if not folders:
+        raise no_run(paths)
+    return [folder for folder in folders if any(folder.glob("*.safetensors"))] or folders
+
+
+def no_run(paths: Sequence[Path]) -> InputError:
+    """The error for folders without a run."""
+    names = ", ".join(map(str, paths))
+    return InputError(
+        f"no run in {names}: expected folders with config.json and metrics.jsonl; train one first"
+    )

@@ -1,0 +1,232 @@
+"""The state of a run between two iterations: what a checkpoint holds, and the next iteration."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from minires.data import Dataset, Rows, seeds, stream, training_batch
+from minires.errors import InputError
+from minires.layers.base import Array, layer_outputs
+from minires.layers.core import recompute_statistics
+from minires.nets.network import Network
+from minires.optim import SGD, step_schedule
+from minires.runs.config import Config
+from minires.runs.run_folder import RunFolder
+from minires.train.layerwise import by_layer
+from minires.train.progress import Progress
+from minires.train.stopping import DivergenceError
+from minires.train.task import get_task
+
+SMOOTHING = 0.02  # weight of the latest batch in the running training metric
+LINES = 1000  # training lines in metrics.jsonl: fewer than twice as many
+LAYER_STEPS = (1, 100)  # steps that are recorded layer by layer; the last one is, too
+CHECKPOINT_SECONDS = 30.0
+
+
+def evaluation_rows(config: Config, images: int) -> tuple[Array, Array]:
+    """Split the training images: rows for batch-norm statistics, and disjoint rows for errors.
+
+    Parameters
+    ----------
+    config : Config
+    images : int
+        How many training images there are.
+
+    Returns
+    -------
+    bn_rows : ndarray of shape (bn_images,)
+        Rows for recomputing batch-norm statistics.
+    eval_rows : ndarray of shape (eval_images,)
+        Rows for measuring the training error.
+    """
+    chosen = stream(config.seed, "evaluation", 0).permutation(images)
+    last = config.bn_images + config.eval_images
+    return chosen[: config.bn_images], chosen[config.bn_images : last]
+
+
+class TrainingRun:
+    """A run in progress.
+
+    Parameters
+    ----------
+    config : Config
+    folder : RunFolder
+        Claimed and locked.
+    data : Dataset
+    net : Network
+        As it was initialised.
+    """
+
+    def __init__(self, config: Config, folder: RunFolder, data: Dataset, net: Network) -> None:
+        self.config = config
+        self.folder = folder
+        self.net = net
+        self.data = data if config.subtract_mean else data.without_mean()
+        self.task = get_task(config.task)
+        self.metric = self.task.metrics[0]
+        self.optimizer = SGD(net.parameters(), config.momentum, config.weight_decay)
+        self.bn_rows, self.eval_rows = evaluation_rows(config, len(data.train))
+        self.iteration = 0
+        self.seconds = 0.0
+        self.saved_at = time.monotonic()
+        self.warm = config.warmup_lr is None
+        self.running = self.task.guess(data)  # main metric of training, a moving average
+        self.window = {"steps": 0.0}  # sums of metrics since the last training line
+
+    # ------------------------------------------------------------------------------ checkpoints
+
+    def arrays(self) -> dict[str, Array]:
+        """Everything a checkpoint must hold but the scalars."""
+        velocity = {f"velocity/{name}": v for name, v in self.optimizer.velocity.items()}
+        return {f"net/{name}": a for name, a in self.net.state().items()} | velocity
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        meta = {
+            "config": self.config.to_json(),
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "warm": self.warm,
+            "running_error": self.running,
+            "window": self.window,
+        }
+        self.folder.save(self.arrays(), meta)
+        self.saved_at = time.monotonic()
+
+    def restore(self) -> None:
+        """Continue from the latest checkpoint, if there is one."""
+        found = self.folder.restore(self.metric)
+        if found is None:
+            if self.folder.read().done:
+                self.iteration = self.config.iterations
+            return
+        arrays, meta = found
+        self._check(arrays, meta)
+        state = {k.removeprefix("net/"): a for k, a in arrays.items() if k.startswith("net/")}
+        self.net.load_state(state)
+        for name, v in self.optimizer.velocity.items():
+            v[...] = arrays[f"velocity/{name}"]
+        self.iteration = meta["iteration"]
+        self.seconds = meta["seconds"]
+        self.warm = meta["warm"]
+        self.running = meta["running_error"]
+        self.window = meta["window"]
+
+    def _check(self, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
+        theirs = meta.get("config", {}).get("net", "weights alone")
+        complete = all(f"velocity/{name}" in arrays for name in self.optimizer.velocity)
+        if theirs != self.config.net or not complete:
+            raise InputError(
+                f"{self.folder}: its checkpoint is of {theirs}, not {self.config.net}; restore it"
+            )
+
+    # -------------------------------------------------------------------------------- iterations
+
+    def step(self) -> Progress:
+        """Train on the next batch, then record, evaluate and save where it is time to."""
+        start = time.monotonic()
+        lr = self._learning_rate()
+        measured = self._train(lr)
+        self.iteration += 1
+        self._average(measured)
+        self.seconds += time.monotonic() - start
+        last = self.iteration == self.config.iterations
+        if last or self.iteration % max(1, self.config.iterations // LINES) == 0:
+            self._record_window(lr)
+        if last or self.iteration % self.config.eval_every == 0:
+            self._evaluate(lr)
+        if last or self.iteration in LAYER_STEPS:
+            self._record_layers()
+        if last or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+            self.save()
+        loss = measured["loss"]
+        iterations = self.config.iterations
+        return Progress(self.iteration, iterations, loss, self.running, lr, self.metric)
+
+    def _learning_rate(self) -> float:
+        config = self.config
+        if not self.warm and config.warmup_lr is not None:
+            return config.warmup_lr
+        return step_schedule(config.lr, config.milestones, self.iteration)
+
+    def _train(self, lr: float) -> dict[str, float]:
+        """Take one step; return the metrics of its batch."""
+        config = self.config
+        batch = training_batch(
+            self.data, config.seed, self.iteration, config.batch_size, augment=config.augment
+        )
+        self.net.reseed(seeds(config.seed, "layers", self.iteration))
+        try:
+            return self.task.step(self.net, self.optimizer, batch, lr)
+        except FloatingPointError:
+            raise DivergenceError(self._explain(batch[0], lr)) from None
+
+    def _average(self, measured: dict[str, float]) -> None:
+        """Update the running metric, the warm-up that depends on it, and the sums of the window."""
+        self.running += SMOOTHING * (measured[self.metric.name] - self.running)
+        if self.task.warm_below is not None:
+            self.warm = self.warm or self.running < self.task.warm_below
+        for name, value in measured.items():
+            self.window[name] = self.window.get(name, 0.0) + value
+        self.window["steps"] += 1
+
+    # ---------------------------------------------------------------------------------- metrics
+
+    def _record(self, kind: str, **values: Any) -> None:
+        line = {"kind": kind, "iteration": self.iteration, "seconds": round(self.seconds, 3)}
+        self.folder.append(line | values)
+
+    def _record_window(self, lr: float) -> None:
+        steps = self.window.pop("steps")
+        self._record("train", **{name: v / steps for name, v in self.window.items()}, lr=lr)
+        self.window = {"steps": 0}
+
+    def _record_layers(self) -> None:
+        record = by_layer(self.net)
+        if record["gradient_norm"]:
+            self._record("layers", **record)
+
+    def _evaluate(self, lr: float) -> None:
+        config, data = self.config, self.data
+        size = config.batch_size
+        if len(self.bn_rows):
+            rows = [self.bn_rows[i : i + size] for i in range(0, len(self.bn_rows), size)]
+            recompute_statistics(self.net, (data.prepare(data.train[r][0], None) for r in rows))
+        sets = {
+            "train": Rows(data.train, self.eval_rows),
+            "test": Rows(data.test, np.arange(config.eval_images)),
+        }
+        values = {}
+        for name, split in sets.items():
+            measured = self.task.evaluate(self.net, split, data.prepare, size)
+            values |= {f"{name}_{key}": value for key, value in measured.items()}
+        if not np.isfinite(list(values.values())).all():
+            images, _ = data.train[self.eval_rows[:size]]
+            raise DivergenceError(self._explain(data.prepare(images, None), lr))
+        self._record("eval", **values)
+
+    def _explain(self, x: Array, lr: float) -> str:
+        """Where the first value that is not finite appears, and what helps."""
+        begins = (
+            f"{self.config.net} diverged at iteration {self.iteration}: the loss is not finite. "
+        )
+        advice = self._advice(lr)
+        arrays = [("the images", x), *self.net.parameters().items()]
+        for name, a in arrays:
+            if not np.isfinite(a).all():
+                return f"{begins}First values that are not finite: {name}. {advice}"
+        for name, y in layer_outputs(self.net, x, train=True).items():
+            if not np.isfinite(y).all():
+                return f"{begins}First values that are not finite: the output of {name}. {advice}"
+        return f"{begins}All activations are finite, the loss itself overflowed. {advice}"
+
+    def _advice(self, lr: float) -> str:
+        advice = f"Lower the learning rate of the warm-up (it was {lr:g}; --warmup-lr)"
+        if self.warm:
+            advice = f"Lower the learning rate (it was {lr:g}; --lr), or warm up (--warmup-lr 0.01)"
+        if self.folder.load():
+            advice += f", and choose another --out: the checkpoint in {self.folder} is from before"
+        return advice
