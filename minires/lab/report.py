@@ -155,7 +155,7 @@ def _figure(figure: Any, text: str) -> str:
 
 
 def _rows(lines: Sequence[Sequence[str]], head: bool = False) -> str:
-    """Table in a box that scrolls; the first column is a heading, with `head` the first line too."""
+    """Table in a box that scrolls; the first column and, with `head`, the first line are heads."""
     made = []
     for i, (first, *rest) in enumerate(lines):
         tag = "th" if head and i == 0 else "td"
