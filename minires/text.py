@@ -1,4 +1,4 @@
-"""Tables in plain text, for the terminal."""
+"""Plain text for the terminal: tables and word forms."""
 
 from __future__ import annotations
 
@@ -15,3 +15,17 @@ def columns(lines: Sequence[Sequence[str]], left: int) -> str:
         )
         for line in lines
     )
+
+
+def plural(noun: str) -> str:
+    """Regular English plural: errors, losses, accuracies."""
+    if noun.endswith(("s", "x")):
+        return noun + "es"
+    if noun.endswith("y"):
+        return noun[:-1] + "ies"
+    return noun + "s"
+
+
+def sentence_case(words: str) -> str:
+    """The same words with the first letter in upper case."""
+    return words[:1].upper() + words[1:]

@@ -1,13 +1,20 @@
-"""The benchmark runs, counts what it says, and refuses what it does not know; no speed is asserted here."""
+"""The benchmark runs, counts correctly, and refuses what it does not know; no speed is asserted."""
 
+import importlib
 import json
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minires import InputError
-from minires.bench import nets, ops, workers
+from minires import InputError, plugins
+from minires.bench import against as checkouts
+from minires.bench import checkout_worker, nets, ops, workers
+from minires.layers.core import Conv2d, GlobalAvgPool, Linear
+from minires.nets import registry
 from minires.nets.audit import macs
+from minires.nets.network import Facts, Network
 from minires.nets.resnet import resnet
 
 
@@ -58,8 +65,8 @@ def test_an_unknown_net_is_refused_before_anything_starts(run_cli):
 
 def test_a_worker_that_cannot_start_says_why():
     with (
-        workers.worker(nets._net_steps, "resnet9", "numpy", 2) as pipe,
-        pytest.raises(InputError, match=r"6n \+ 2"),
+        workers.worker(nets._net_steps, Facts("x1", "x", 1), None, "numpy", 2) as pipe,
+        pytest.raises(InputError, match="not registered here"),
     ):
         workers.ask(pipe, "start")
 
@@ -119,3 +126,180 @@ def test_every_pass_of_every_op_is_timed_with_every_contender(run_cli, tmp_path)
         for rounds in times.values()
     )
     assert len(out.strip().splitlines()) == 2 + len(seconds)
+
+
+# ------------------------------------------------------------------------- users' own families
+
+
+def toy_network(facts, rng):
+    rng = np.random.default_rng(rng)
+    C = facts.input_shape[2]
+    return Network(
+        facts, conv=Conv2d(C, 4, 3, rng=rng), pool=GlobalAvgPool(), fc=Linear(4, 5, rng=rng)
+    )
+
+
+@pytest.fixture
+def toy_family():
+    """Register a family for images of 12x8 with one channel and five classes."""
+
+    def register(make):
+        facts = Facts("toy2", "toy", 2, input_shape=(12, 8, 1), classes=5)
+        registry.register("toy", lambda name: facts if name == "toy2" else None, make)
+
+    yield register
+    registry.unregister("toy")
+
+
+def test_any_family_is_timed_on_images_of_its_own_shape(toy_family):
+    toy_family(toy_network)
+    (timing,) = nets.bench(["toy2"], ["numpy"], 1, 2, lambda line: None)
+    assert {"Conv2d forward", "Linear backward"} <= timing.kinds.keys()
+    assert nets.table([timing], 1.0).splitlines()[1].startswith("toy2")
+
+
+def test_batches_have_the_shape_and_classes_of_the_network():
+    facts = Facts("toy2", "toy", 2, input_shape=(12, 8, 1), classes=5)
+    x, labels = nets.batch(facts, 64)
+    assert x.shape == (64, 12, 8, 1)
+    assert set(labels) == set(range(5))
+
+
+def test_a_family_that_no_other_process_can_build_is_refused(toy_family):
+    toy_family(lambda facts, rng: toy_network(facts, rng))
+    with pytest.raises(InputError, match="at the top level of a module"):
+        nets.bench(["toy2"], ["numpy"], 1, 2, lambda line: None)
+
+
+def test_workers_know_what_plugins_register(tmp_path, monkeypatch):
+    file = tmp_path / "small.py"
+    file.write_text(
+        "from minires.nets import registry\n"
+        "from minires.nets.resnet import build_cifar, plain_facts\n"
+        "registry.register('small', lambda name: plain_facts(8) if name == 'small8' else None,\n"
+        "                  lambda facts, rng: build_cifar(facts, rng))\n"
+    )
+    monkeypatch.setattr(plugins, "LOADED", [file])
+    with (
+        workers.worker(plugin_steps) as pipe,
+        pytest.raises(InputError, match="the plugin is loaded"),
+    ):
+        workers.ask(pipe, "start")
+
+
+def plugin_steps():
+    raise InputError("the plugin is loaded" if "small" in registry.FAMILIES else "it is not")
+
+
+# --------------------------------------------------------------------------- against a checkout
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def against(run_cli, folder, *words):
+    words = ("--nets", "resnet8", "--backend", "numpy", "--batch-size", 2, *words)
+    return run_cli("bench", "--against", folder, *words)
+
+
+def test_two_checkouts_are_timed_in_every_round(run_cli, tmp_path):
+    code, out, _ = against(run_cli, ROOT, "--rounds", 2, "--json", tmp_path / "a.json")
+    assert code == 0
+    assert str(ROOT) in out
+    lines = [line.split() for line in out.splitlines() if line.startswith("resnet8")]
+    assert [line[1] for line in lines] == ["train", "inference"]
+    record = json.loads((tmp_path / "a.json").read_text())
+    (found,) = record["comparisons"]
+    for side in ("this", "other"):
+        assert all(len(found[side][step]) == 2 for step in ("train", "inference"))
+        assert min(found[side]["train"] + found[side]["inference"]) > 0
+    assert record["rounds"] == 2
+    assert record["this"]["commit"] == record["other"]["commit"]
+
+
+def test_ratios_are_those_of_the_same_round_and_memory_is_this_over_other():
+    found = checkouts.Comparison("resnet8", peak_megabytes={"this": 50.0, "other": 100.0})
+    found.this = {"train": [0.1, 0.2, 0.1], "inference": [0.1, 0.1, 0.1]}
+    found.other = {"train": [0.1, 0.1, 0.3], "inference": [0.2, 0.2, 0.2]}
+    train, inference = (line.split() for line in checkouts.table([found]).splitlines()[1:])
+    assert train == ["resnet8", "train", "100.0", "100.0", "1.00", "0.50-3.00", "0.50"]
+    assert inference == ["resnet8", "inference", "100.0", "200.0", "2.00", "2.00-2.00"]
+
+
+def test_the_checkout_that_begins_changes_from_round_to_round(monkeypatch):
+    asked = []
+
+    class Worker:
+        def __init__(self, side, arguments):
+            self.side = side
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def seconds(self, step, repeats):
+            asked.append((self.side, step))
+            return 1.0
+
+        def megabytes(self):
+            return 1.0
+
+    monkeypatch.setattr(checkouts, "_worker", Worker)
+    sides = {"this": "this", "other": "other"}
+    checkouts._compare_net("resnet8", sides, {}, 2, lambda line: None)
+    trained = [side for side, step in asked if step == "train"]
+    assert trained == ["this", "other", "this", "other", "other", "this"]
+
+
+def test_a_folder_without_minires_is_refused(run_cli, tmp_path):
+    code, _, err = against(run_cli, tmp_path)
+    assert code == 2
+    assert f"expected a checkout of minires, got {tmp_path}" in err
+
+
+def test_a_network_that_the_other_checkout_does_not_know_is_named(run_cli, tmp_path):
+    package = tmp_path / "minires"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "optim.py").write_text("SGD = None\n")
+    (package / "resnet.py").write_text(
+        "def by_name(name, rng):\n    raise ValueError(f'unknown network {name!r}')\n"
+    )
+    code, _, err = against(run_cli, tmp_path)
+    assert code == 2
+    assert f"{tmp_path} (commit unknown): unknown network 'resnet8'" in err
+
+
+def test_the_worker_takes_networks_of_version_1_fused_if_it_can(monkeypatch):
+    def missing(name, real=importlib.import_module):
+        if name == "minires.nets.registry":
+            raise ModuleNotFoundError(name=name)
+        return old if name == "minires.resnet" else real(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    old = types.SimpleNamespace(by_name="by_name", fuse="fuse")
+    assert checkout_worker.network_tools() == ("by_name", "fuse")
+    old = types.SimpleNamespace(by_name="by_name")  # before fuse
+    by_name, fuse = checkout_worker.network_tools()
+    assert by_name == "by_name"
+    assert fuse("net") == "net"
+
+
+def test_a_process_that_ends_says_its_last_words(tmp_path):
+    package = tmp_path / "minires"
+    package.mkdir()
+    (package / "__init__.py").write_text("import os, sys\nprint('gone', file=sys.stderr)\n"
+                                         "sys.stderr.flush()\nos._exit(1)\n")  # fmt: skip
+    with pytest.raises(InputError, match="ended: gone"):
+        checkouts.compare(
+            checkouts.checkout(tmp_path), ["resnet8"], "numpy", 1, 2, lambda line: None
+        )
+
+
+def test_against_excludes_other_contenders_and_takes_one_backend(run_cli):
+    for words in (("--ops",), ("--peer", "torch"), ("--backend", "numpy,numba")):
+        code, _, err = against(run_cli, ROOT, *words)
+        assert code == 2
+        assert "--against" in err

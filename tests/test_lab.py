@@ -18,11 +18,11 @@ from PIL import Image
 import minires
 from minires import InputError, data, get_ops, plain, resnet
 from minires.data import per_pixel_mean, shapes10, training_batch
-from minires.lab import claims, config, degradation, live, plots, presets, report, tables
+from minires.lab import claims, degradation, live, plots, presets, report, tables
 from minires.lab.presets import TIERS
 from minires.lab.recorded import by_net, find_runs, noise
 from minires.lab.studies.deepen import deepen
-from minires.lab.studies.sensitivity import butterfly, growth
+from minires.lab.studies.sensitivity import growth, sensitivity
 from minires.layers.base import layer_outputs
 from minires.optim import SGD
 from minires.runs import checkpoint, files, provenance
@@ -306,16 +306,16 @@ def test_a_folder_given_twice_is_one_run(record):
     assert len(find_runs([folder, folder / "plain20-seed0", folder / ".." / "exp"])) == 1
 
 
-def test_the_butterfly_compares_the_plain_net_with_its_residual_twin(monkeypatch):
+def test_sensitivity_is_compared_between_the_plain_net_and_its_residual_twin(monkeypatch):
     for times, held in ((200, True), (50, False)):
         apart = {"plain": times * 1e-12, "resnet": 1e-12}
         ends = {
             f"{family}{depth}": end for family, end in apart.items() for depth in (8, 14, 20, 32)
         }
         monkeypatch.setattr(
-            claims, "butterfly", lambda net, ends=ends: np.geomspace(1e-14, ends[net], 11)
+            claims, "sensitivity", lambda net, ends=ends: np.geomspace(1e-14, ends[net], 11)
         )
-        assert claims._butterfly.__wrapped__().held is held
+        assert claims._sensitivity.__wrapped__().held is held
 
 
 def test_other_sizes_than_the_tiers_decide_nothing_but_show_their_numbers(record):
@@ -405,7 +405,7 @@ def test_groups_of_other_data_and_sizes_are_judged_apart(record):
 
 
 def test_computed_verdicts_are_kept_beside_the_runs(record, monkeypatch):
-    monkeypatch.setattr(claims, "_butterfly", lambda: claims.Verdict(True, "1e4 times"))
+    monkeypatch.setattr(claims, "_sensitivity", lambda: claims.Verdict(True, "1e4 times"))
     folder = record({"resnet20": 0.5})
     claims.judge(find_runs([folder]), compute=True)
     assert verdicts(folder)["vi"] == claims.Verdict(True, "1e4 times")
@@ -482,7 +482,7 @@ def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
             assert path.stat().st_size <= 2_000_000
 
 
-# --------------------------------------------------------------------------------------- construction and the butterfly
+# --------------------------------------------------------------------------------------- construction and sensitivity
 
 
 @pytest.mark.parametrize("with_images", [False, True])
@@ -513,7 +513,7 @@ def test_only_plain_nets_are_deepened_and_never_made_shallower():
 
 
 def test_a_rounding_error_grows_faster_in_the_plain_net():
-    apart = {net: butterfly(net, 6, batch_size=8) for net in ("plain20", "resnet20")}
+    apart = {net: sensitivity(net, 6, batch_size=8) for net in ("plain20", "resnet20")}
     assert (apart["resnet20"] > 0).all()
     assert apart["plain20"][-1] > 10 * apart["resnet20"][-1]
 
@@ -630,7 +630,7 @@ def test_git_is_not_asked_where_there_is_no_repository(monkeypatch, tmp_path):
     asked = types.SimpleNamespace(
         run=lambda *a, **k: pytest.fail("git was run")
     )  # platform runs uname by the real one
-    monkeypatch.setattr(config, "subprocess", asked)
+    monkeypatch.setattr(provenance, "subprocess", asked)
     assert provenance.provenance()["commit"] is None
 
 
@@ -933,7 +933,7 @@ def test_the_report_says_the_command_that_makes_its_runs_again(
     quick = ("--iterations", 2, "--batch-size", 2, "--eval-images", 8, "--quiet", "--out", "exp")
     run_cli("degradation", "--dataset", "shapes10", "--depths", "8", "--seeds", 2, *options, *quick)
     (command,) = report.commands(find_runs([Path("exp")]))
-    monkeypatch.setattr(degradation, "train", lambda *a: pytest.fail("it trained again"))
+    monkeypatch.setattr(together, "train", lambda *a: pytest.fail("it trained again"))
     assert command.startswith("minires degradation")
     assert run_cli(*command.split()[1:], "--out", "exp", "--quiet")[0] == 0
     assert run_cli("report", "exp")[0] == 0

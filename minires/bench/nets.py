@@ -1,13 +1,13 @@
-"""How fast is it? Training steps and inference of the same network, backend against backend and against PyTorch.
+"""Speed of training steps and inference: backend against backend, and against PyTorch.
 
-Each contender lives in a process of its own, has as many threads as the others, which wait for each other as its
-library lets them, and computes nothing while another is timed; rounds go in turn, so that a machine whose speed drifts
-is fair to all. Medians are quoted, with the extremes.
+Contenders run in separate processes with equal thread counts and each library's default waiting
+policy. They take turns, round by round, so that a machine whose speed drifts is fair to all. Tables
+show medians with the extremes.
 """
 
 from __future__ import annotations
 
-import time
+import pickle
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,9 +18,10 @@ import numpy as np
 
 from minires.bench.workers import Steps, ask, time_of, worker
 from minires.errors import InputError
-from minires.layers.base import Layer
+from minires.nets import registry
 from minires.nets.audit import macs
 from minires.nets.fuse import fuse
+from minires.nets.network import Facts, Network
 from minires.nets.registry import by_name
 from minires.ops import BACKENDS
 from minires.optim import SGD
@@ -31,11 +32,12 @@ PEERS = {
     "torch": ("torch channels_last", "torch contiguous"),
     "torch.compile": ("torch.compile channels_last",),
 }
+LARGEST = 32 * 32  # pixels of an image
 
 
 @dataclass
 class Timing:
-    """One contender at one network: seconds per step of each round, and what it cost to get there."""
+    """One contender at one network: seconds per step in each round, and the cost of starting."""
 
     net: str
     contender: str
@@ -81,7 +83,7 @@ def bench(
         Networks, and contenders as `contenders` names them.
     rounds, batch_size : int
     report : callable
-        Told what is going on.
+        Gets a line about each step of the work.
 
     Returns
     -------
@@ -90,30 +92,47 @@ def bench(
     Raises
     ------
     InputError
-        If there is no round, no second image, or no such network for 32x32 images.
+        As `timed_nets` does; if PyTorch is asked for and missing.
     """
-    titles = [by_name(net).title for net in nets]
-    if any(title.startswith("imagenet") for title in titles):
-        raise InputError(
-            f"expected networks for 32x32 images, got {', '.join(titles)}; ImageNet's are not timed"
-        )
+    chosen = timed_nets(nets, rounds, batch_size)
+    return [t for facts in chosen for t in _bench_net(facts, names, rounds, batch_size, report)]
+
+
+def timed_nets(nets: Sequence[str], rounds: int, batch_size: int) -> list[Facts]:
+    """Facts of the networks to time.
+
+    Raises
+    ------
+    InputError
+        If a network is unknown or is not for small images, or rounds or batch are too small.
+    """
+    found = [registry.facts(net) for net in nets]
+    for facts in found:
+        sides = facts.input_shape[:2]
+        if len(facts.input_shape) != 3 or np.prod(sides) > LARGEST:
+            shape = "x".join(map(str, sides))
+            raise InputError(
+                f"expected networks for images of at most 32x32, got {facts.name} for {shape}; "
+                "larger ones are not timed"
+            )
     if rounds < 1 or batch_size < 2:
         raise InputError(
             f"expected at least one round and a batch of two, got {rounds} and {batch_size}"
         )
-    return [
-        timing for net in titles for timing in _bench_net(net, names, rounds, batch_size, report)
-    ]
+    return found
 
 
 def _bench_net(
-    net: str, names: Sequence[str], rounds: int, batch_size: int, report: Callable[[str], None]
+    facts: Facts, names: Sequence[str], rounds: int, batch_size: int, report: Callable[[str], None]
 ) -> list[Timing]:
+    net = facts.name
     with ExitStack() as stack:
-        pipes, timings = {}, {}
+        pipes = {}
+        timings = {}
         for name in names:
             report(f"{net}, {name}: first step")
-            pipes[name] = stack.enter_context(worker(_net_steps, net, name, batch_size))
+            task = worker(_net_steps, facts, _maker(facts), name, batch_size)
+            pipes[name] = stack.enter_context(task)
             timings[name] = Timing(net, name, batch_size, ask(pipes[name], "start"))
         for i in range(rounds):
             for name in names:
@@ -126,24 +145,47 @@ def _bench_net(
     return list(timings.values())
 
 
-def _batch(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+def _maker(facts: Facts) -> registry.Make | None:
+    """Function that another process needs to build the network; None if it finds it by the name.
+
+    It finds the families of minires and of plugins.
+
+    Raises
+    ------
+    InputError
+        If another process cannot get the function of a user's family.
+    """
+    make = registry.FAMILIES[facts.family].make
+    if make.__module__.startswith("minires"):
+        return None
+    try:
+        pickle.dumps(make)
+    except (pickle.PicklingError, AttributeError) as e:
+        raise InputError(
+            f"the family {facts.family!r} cannot be built in another process ({e}); "
+            "define its `make` as a function at the top level of a module"
+        ) from e
+    return make
+
+
+def batch(facts: Facts, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random images (N, H, W, C) and labels (N,), the same at every call."""
     rng = np.random.default_rng(0)
-    return rng.standard_normal((batch_size, 32, 32, 3)).astype(np.float32), rng.integers(
-        0, 10, batch_size
-    )
+    images = rng.standard_normal((batch_size, *facts.input_shape)).astype(np.float32)
+    return images, rng.integers(0, facts.classes, batch_size)
 
 
-def _net_steps(net: str, name: str, batch_size: int) -> Steps:
-    return (
-        _torch_steps(net, name, batch_size)
-        if name.startswith("torch")
-        else _steps(net, name, batch_size)
-    )
+def _net_steps(facts: Facts, make: registry.Make | None, name: str, batch_size: int) -> Steps:
+    net = make(facts, 0) if make else registry.make(facts)
+    if name.startswith("torch"):
+        return _torch_steps(net, name, batch_size)
+    return _steps(net, name, batch_size)
 
 
-def _steps(name: str, backend: str, batch_size: int) -> Steps:
-    net = fuse(by_name(name).use(backend))
-    sgd, (x, labels) = SGD(net.parameters()), _batch(batch_size)
+def _steps(net: Network, backend: str, batch_size: int) -> Steps:
+    fuse(net.use(backend))
+    sgd = SGD(net.parameters())
+    x, labels = batch(net.facts, batch_size)
 
     def train() -> None:
         _, dlogits = net.ops.softmax_cross_entropy(net.forward(x, train=True), labels)
@@ -151,47 +193,32 @@ def _steps(name: str, backend: str, batch_size: int) -> Steps:
         sgd.step(net.gradients(), 0.01)
 
     def kinds() -> dict[str, float]:
+        """Seconds of a training step by kind of layer; containers are not counted."""
         spent: dict[str, float] = defaultdict(float)
-        for _, layer in net.named_layers():
-            if not layer.children:
-                _watch(layer, spent)
-        spent["whole step"] = time_of(train, 3) * 3
-        return {kind: seconds / 3 for kind, seconds in spent.items()}
+
+        def add(call: Any) -> None:
+            if not call.layer.children:
+                spent[f"{type(call.layer).__name__} {call.direction}"] += call.seconds
+
+        steps = 3
+        with net.watch(add):
+            spent["whole step"] = time_of(train, steps) * steps
+        return {kind: seconds / steps for kind, seconds in spent.items()}
 
     return {"train": train, "inference": lambda: net.forward(x), "kinds": kinds}
 
 
-def _watch(layer: Layer, spent: dict[str, float]) -> None:
-    """Add the time that one layer takes to the account of its kind."""
-
-    def timed(direction: str, call: Callable) -> Callable:
-        def run(*args: Any, **named: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return call(*args, **named)
-            finally:
-                spent[f"{type(layer).__name__} {direction}"] += time.perf_counter() - start
-
-        return run
-
-    vars(layer).update(
-        forward=timed("forward", layer.forward), backward=timed("backward", layer.backward)
-    )
-
-
-def _torch_steps(name: str, how: str, batch_size: int) -> Steps:
+def _torch_steps(net: Network, how: str, batch_size: int) -> Steps:
     from minires.exchange import torch_twin
     from minires.exchange.torch_twin import torch
 
-    net = by_name(name)
     layout = torch_twin.prepare(how)
     twin: Any = torch_twin.as_torch(net)
     twin.to(memory_format=layout)
     sgd = torch.optim.SGD(twin.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    images, numbers = _batch(batch_size)
-    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(
-        memory_format=layout
-    )
+    images, numbers = batch(net.facts, batch_size)
+    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    x = x.to(memory_format=layout)
     labels = torch.from_numpy(numbers)
     model: Any = torch.compile(twin) if "compile" in how else twin
 
@@ -209,27 +236,32 @@ def _torch_steps(name: str, how: str, batch_size: int) -> Steps:
     return {"train": train, "inference": inference}
 
 
-# ------------------------------------------------------------------------------------------------------------- tables
+# ----------------------------------------------------------------------------------------- tables
 
 
 def matrix_product_gflops() -> float:
-    """Best of twenty large float32 matrix products by NumPy's BLAS, in GFLOP/s: what this machine's units can do."""
-    a, b = np.ones((2, 1536, 1536), np.float32)
-    return float(2 * 1536**3 / min(time_of(lambda: a @ b, 1) for _ in range(20)) / 1e9)
+    """Best of twenty large float32 matrix products by NumPy's BLAS, in GFLOP/s.
+
+    It is about what this machine's arithmetic units can do.
+    """
+    side = 1536
+    a, b = np.ones((2, side, side), np.float32)
+    seconds = min(time_of(lambda: a @ b, 1) for _ in range(20))
+    return float(2 * side**3 / seconds / 1e9)
 
 
 def table(timings: Sequence[Timing], peak: float) -> str:
-    """Images a second (median, extremes), GFLOP/s and their share of `peak`, for training and inference.
+    """Images per second (median, extremes), GFLOP/s and their share of `peak`.
 
-    Operations are those of the formula; an algorithm that gets by with fewer shows more GFLOP/s than it does.
+    Operations are counted by the formula of the convolution; an algorithm that needs fewer shows
+    more GFLOP/s than it executes.
     """
     head = ["net", "contender", "train images/s", "range", "GFLOP/s", "of matmul"]
     head += ["inference images/s", "range", "first step s", "peak MB"]
     lines = [head]
     for t in timings:
-        flops = (
-            2 * macs(by_name(t.net)) * 3 / np.median(t.train) * t.batch_size / 1e9
-        )  # forward, dx and dw
+        passes = 3  # forward, dx and dw
+        flops = 2 * macs(by_name(t.net)) * passes / np.median(t.train) * t.batch_size / 1e9
         cells = [
             t.net,
             t.contender,
@@ -252,7 +284,7 @@ def _rate(seconds: Sequence[float], batch_size: int) -> tuple[str, str]:
 
 
 def kinds_table(timings: Sequence[Timing]) -> str:
-    """Where the time of a training step goes, by kind of layer, in milliseconds."""
+    """Milliseconds of a training step by kind of layer."""
     lines = [["net", "contender", "kind of layer", "ms", "share"]]
     for t in timings:
         whole = t.kinds.get("whole step", 0.0)

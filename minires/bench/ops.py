@@ -1,4 +1,4 @@
-"""How fast is one op? Each pass of those that fill a ResNet's step, at the sizes of its three stages, and PyTorch's.
+"""Speed of single ops: the passes that fill a ResNet's step, at its three sizes, and PyTorch's.
 
 PyTorch's passes are called one by one, as its own autograd calls them.
 """
@@ -25,18 +25,18 @@ CONTENDERS = ("numba", *PEERS["torch"])
 def bench(
     rounds: int, batch_size: int, report: Callable[[str], None]
 ) -> dict[str, dict[str, list[float]]]:
-    """Time each pass in turn with each contender.
+    """Time each pass with each contender in turn.
 
     Parameters
     ----------
     rounds, batch_size : int
     report : callable
-        Told what is going on.
+        Gets a line about each step of the work.
 
     Returns
     -------
     seconds : dict
-        seconds[pass][contender], one number a round.
+        seconds[pass][contender], one number per round.
 
     Raises
     ------
@@ -74,9 +74,8 @@ def _steps(name: str, batch_size: int) -> Steps:
     found: Steps = {}
     for C, H in STAGES:
         rng = np.random.default_rng(0)
-        x, dy = (
-            rng.standard_normal((batch_size, H, H, C), np.float32) for _ in range(2)
-        )  # apart, as in a network
+        x = rng.standard_normal((batch_size, H, H, C), np.float32)
+        dy = rng.standard_normal((batch_size, H, H, C), np.float32)
         w = rng.standard_normal((3, 3, C, C), np.float32)
         found |= {f"{kind} {C}@{H}x{H}": step for kind, step in make(name, x, w, dy).items()}
     return found
@@ -85,13 +84,15 @@ def _steps(name: str, batch_size: int) -> Steps:
 def _our_stage(backend: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> Steps:
     from minires.ops.compiled import conv
 
-    ops, gamma = get_ops(backend), np.ones(x.shape[3], np.float32)
+    ops = get_ops(backend)
+    gamma = np.ones(x.shape[3], np.float32)
     *_, normed = ops.batchnorm_forward(x, gamma, gamma, EPS)
     _, rectified = ops.relu_forward(x)
+    _, convolved = ops.conv2d_forward(x, w, 1, 1)
     return {
         "conv forward": lambda: ops.conv2d_forward(x, w, 1, 1),
         "conv dx": lambda: conv.backward_input(dy, x.shape, w, 1, 1),
-        "conv dw": lambda: conv.backward_weights(dy, x, w.shape, 1, 1),
+        "conv dw": lambda: ops.conv2d_backward(dy, convolved, input_gradient=False),
         "batch norm forward": lambda: ops.batchnorm_forward(x, gamma, gamma, EPS),
         "batch norm backward": lambda: ops.batchnorm_backward(dy, normed),
         "ReLU forward": lambda: ops.relu_forward(x),
@@ -103,61 +104,73 @@ def _torch_stage(how: str, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> Step
     from minires.exchange import torch_twin
     from minires.exchange.torch_twin import torch
 
-    layout, aten = torch_twin.prepare(how), torch.ops.aten
+    layout = torch_twin.prepare(how)
     torch.set_grad_enabled(False)
 
     def tensor(a: np.ndarray, *axes: int) -> Any:
-        return torch.from_numpy(np.ascontiguousarray(a.transpose(axes))).contiguous(
-            memory_format=layout
-        )
+        made = torch.from_numpy(np.ascontiguousarray(a.transpose(axes)))
+        return made.contiguous(memory_format=layout)
 
-    image, filters, gradient = tensor(x, 0, 3, 1, 2), tensor(w, 3, 2, 0, 1), tensor(dy, 0, 3, 1, 2)
-    gamma, beta, mean, var = torch.ones(4, x.shape[3])
-    _, batch_mean, inv_std = aten.native_batch_norm(image, gamma, beta, mean, var, True, 0.1, EPS)
-    rectified = torch.relu(image)
+    image = tensor(x, 0, 3, 1, 2)
+    filters = tensor(w, 3, 2, 0, 1)
+    gradient = tensor(dy, 0, 3, 1, 2)
+    return {
+        **_torch_convolution(torch, image, filters, gradient),
+        **_torch_batch_norm(torch, image, gradient),
+        **_torch_relu(torch, image, gradient),
+    }
+
+
+def _torch_convolution(torch: Any, image: Any, filters: Any, gradient: Any) -> Steps:
+    stride = padding = dilation = (1, 1)
 
     def backward(*wanted: bool) -> Any:
-        return aten.convolution_backward(
-            gradient,
-            image,
-            filters,
-            None,
-            (1, 1),
-            (1, 1),
-            (1, 1),
-            False,
-            (0, 0),
-            1,
-            (*wanted, False),
+        """Gradients of image, filters, bias as far as wanted, of a convolution with groups=1."""
+        layout = (stride, padding, dilation, False, (0, 0), 1)
+        return torch.ops.aten.convolution_backward(
+            gradient, image, filters, None, *layout, (*wanted, False)
         )
 
     return {
         "conv forward": lambda: torch.nn.functional.conv2d(image, filters, padding=1),
         "conv dx": lambda: backward(True, False),
         "conv dw": lambda: backward(False, True),
-        "batch norm forward": lambda: aten.native_batch_norm(
-            image, gamma, beta, mean, var, True, 0.1, EPS
-        ),
+    }
+
+
+def _torch_batch_norm(torch: Any, image: Any, gradient: Any) -> Steps:
+    aten = torch.ops.aten
+    gamma, beta, mean, var = torch.ones(4, image.shape[1])
+
+    def forward() -> Any:
+        return aten.native_batch_norm(image, gamma, beta, mean, var, True, 0.1, EPS)
+
+    _, batch_mean, inv_std = forward()
+    statistics = (mean, var, batch_mean, inv_std)
+    wanted = (True, True, True)
+    return {
+        "batch norm forward": forward,
         "batch norm backward": lambda: aten.native_batch_norm_backward(
-            gradient, image, gamma, mean, var, batch_mean, inv_std, True, EPS, (True, True, True)
+            gradient, image, gamma, *statistics, True, EPS, wanted
         ),
+    }
+
+
+def _torch_relu(torch: Any, image: Any, gradient: Any) -> Steps:
+    rectified = torch.relu(image)
+    return {
         "ReLU forward": lambda: torch.relu(image),
-        "ReLU backward": lambda: aten.threshold_backward(gradient, rectified, 0),
+        "ReLU backward": lambda: torch.ops.aten.threshold_backward(gradient, rectified, 0),
     }
 
 
 def table(seconds: dict[str, dict[str, list[float]]]) -> str:
-    """Median milliseconds of each pass with its range, and how many times as fast as the better PyTorch ours is."""
+    """Median milliseconds of each pass with its range, and our speed against the better PyTorch."""
     lines = [["pass", *(f"{c} ms" for c in CONTENDERS), "ours against the better PyTorch"]]
     for name, times in seconds.items():
-        medians = [float(np.median(times[c])) for c in CONTENDERS]
-        lines.append(
-            [
-                name,
-                *(_milliseconds(times[c]) for c in CONTENDERS),
-                f"{min(medians[1:]) / medians[0]:.2f}x",
-            ]
-        )
+        ours, *peers = (float(np.median(times[c])) for c in CONTENDERS)
+        cells = [_milliseconds(times[c]) for c in CONTENDERS]
+        lines.append([name, *cells, f"{min(peers) / ours:.2f}x"])
     return columns(lines, left=1)
 
 

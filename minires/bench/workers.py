@@ -1,31 +1,31 @@
-"""Processes that take steps when asked, and time them."""
+"""Processes that execute steps on request and time them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+from minires import plugins
 from minires.errors import InputError
 
 Steps = dict[str, Callable[[], Any]]
-ROUND_SECONDS = (
-    1.0  # a contender's turn takes about this long: each of its steps is repeated to fill its part
-)
-
-
-# ------------------------------------------------------------------------------------------------------------ workers
+# A contender's turn takes about this long: its steps are repeated to fill their shares.
+ROUND_SECONDS = 1.0
 
 
 @contextmanager
 def worker(make: Callable[..., Steps], *arguments: Any) -> Iterator[Any]:
-    """Start a process that makes its steps and answers questions; yields the pipe for `ask`."""
+    """Start a process that calls `make` and answers questions; yields the pipe for `ask`."""
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads that do not run
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+    process = context.Process(
+        target=_serve, args=(theirs, plugins.LOADED, make, arguments), daemon=True
+    )
     process.start()
     theirs.close()
     try:
@@ -37,9 +37,22 @@ def worker(make: Callable[..., Steps], *arguments: Any) -> Iterator[Any]:
 
 
 def ask(pipe: Any, question: str) -> Any:
-    """Put a question to a worker: "start" (seconds of the first step), a step's name (seconds), "kinds", "memory"."""
+    """Ask a worker, and return its answer.
+
+    Parameters
+    ----------
+    pipe : Connection
+        From `worker`.
+    question : str
+        "start" (seconds of the first step), the name of a step (seconds), "kinds" or "memory".
+
+    Raises
+    ------
+    InputError
+        If the worker could not begin, or ended.
+    """
     try:
-        with suppress(BrokenPipeError):  # it could not begin: why, it has sent before
+        with suppress(BrokenPipeError):  # if it could not begin, it has sent the reason
             pipe.send(question)
         answer = pipe.recv()
     except (EOFError, ConnectionResetError):
@@ -51,29 +64,24 @@ def ask(pipe: Any, question: str) -> Any:
     return answer
 
 
-def _serve(pipe: Any, make: Callable[..., Steps], arguments: tuple) -> None:
-    """Answer questions until the other side hangs up."""
+def _serve(pipe: Any, files: Sequence[Path], make: Callable[..., Steps], arguments: tuple) -> None:
+    """Load the user's plugins, then answer questions until the other side hangs up."""
     try:
+        for file in files:
+            plugins.load(file)
         steps = make(*arguments)
-        timed = [name for name in steps if name != "kinds"]
         repeats: dict[str, int] = {}
         while True:
             question = pipe.recv()
             if question == "start":
-                answer: Any = time_of(steps[timed[0]], 1)
-                for name in timed:
-                    steps[name]()  # the first one of each is slower
-                    repeats[name] = max(
-                        1, round(ROUND_SECONDS / len(timed) / time_of(steps[name], 1))
-                    )
+                answer: Any = _start(steps, repeats)
             elif question == "memory":
                 answer = peak_megabytes()
             elif question == "kinds":
                 answer = steps["kinds"]() if "kinds" in steps else {}
             else:
-                steps[
-                    question
-                ]()  # not counted: it may pay for threads and caches of the contender before
+                # not counted: it may pay for threads and caches of the contender before
+                steps[question]()
                 answer = time_of(steps[question], repeats[question])
             pipe.send(answer)
     except EOFError:
@@ -82,8 +90,19 @@ def _serve(pipe: Any, make: Callable[..., Steps], arguments: tuple) -> None:
         pipe.send(str(e))
 
 
+def _start(steps: Steps, repeats: dict[str, int]) -> float:
+    """Fill in how often each step is repeated in a round; return the seconds of the first step."""
+    timed = [name for name in steps if name != "kinds"]
+    seconds = time_of(steps[timed[0]], 1)
+    for name in timed:
+        steps[name]()  # the first call of each is slower
+        share = ROUND_SECONDS / len(timed)
+        repeats[name] = max(1, round(share / time_of(steps[name], 1)))
+    return seconds
+
+
 def time_of(step: Callable[[], Any], repeats: int) -> float:
-    """Seconds of one of `repeats` steps."""
+    """Mean seconds of a step over `repeats` of them."""
     start = time.perf_counter()
     for _ in range(repeats):
         step()
@@ -91,17 +110,15 @@ def time_of(step: Callable[[], Any], repeats: int) -> float:
 
 
 def peak_megabytes() -> float:
-    """Largest memory this process has held; 0 where the system does not tell."""
+    """Largest memory that this process has held; 0 where the system does not tell."""
     if sys.platform == "win32":
         return 0.0
-    if (
-        sys.platform == "linux"
-    ):  # where getrusage begins with the largest memory of the process that started this one
+    if sys.platform == "linux":
+        # getrusage would include the process that started this one
         with open("/proc/self/status", encoding="utf-8") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / (
-                1 << 10
-            )  # kB
+            peak = next(line for line in status if line.startswith("VmHWM:"))
+        return int(peak.split()[1]) / (1 << 10)  # kB
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes on a Mac
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes on a Mac

@@ -22,7 +22,7 @@ from minires.cli.options import (
 )
 from minires.errors import InputError
 from minires.lab import claims, degradation, plots, presets, report, tables
-from minires.lab.recorded import begun, find_runs, settled
+from minires.lab.recorded import all_done, begun, find_runs
 from minires.nets.registry import facts
 from minires.runs import files
 from minires.runs.config import in_words
@@ -155,7 +155,7 @@ def plot(
     figure = out or Path(f"{kind}.png")
     plots.check_format(figure)
     try:
-        while watch and not settled(folders):
+        while watch and not all_done(folders):
             if runs := plots.drawable(kind, begun(folders)):
                 plots.save(plots.FIGURES[kind](runs), figure)
                 say(f"drawn {time.strftime('%H:%M:%S')}: {figure}")

@@ -23,16 +23,16 @@ def live(
     seeds: int = 1,
     seconds: float = 3.0,
 ) -> list[Path]:
-    """Train as `degradation.run` does, and show the curves as they grow, in the cell that calls this.
+    """Train as `degradation.run` does, and show the growing curves in the calling cell.
 
-    Stop it with the notebook's interrupt button; the same call goes on from there.
+    Stop it with the notebook's interrupt button; call it again to resume.
 
     Parameters
     ----------
     nets, base, out, data, seeds
         As in `degradation.run`; `presets.base_config` makes a recipe.
     seconds : float
-        Between two drawings, at least.
+        At least this long between two drawings.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def live(
 
 
 def _canvas(out: Path) -> Callable[[], None]:
-    """Make a place in the cell's output; return the function that draws the runs of `out` there anew."""
+    """Reserve a place in the cell's output; return the function that redraws the runs of `out`."""
     try:
         from IPython.display import Image, display
     except ImportError:

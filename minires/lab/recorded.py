@@ -1,20 +1,24 @@
-"""Run folders in, records out: what figures, claims and reports are made from. Nothing here knows a network."""
+"""Recorded runs: find them, group them by network, and read their final values.
+
+Nothing here builds a network, so any recorded run can be read anywhere.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from minires.errors import InputError
+from minires.runs.metric import Metric
 from minires.runs.run import Run, no_run, read_run, run_folders
 
 
 def begun(paths: Sequence[Path]) -> list[Run]:
-    """Runs in these folders, or one level below them, with something to draw; maybe none."""
+    """Runs in these folders, or one level below, that have something to draw; maybe none."""
     runs = [run for run in map(read_run, run_folders(paths)) if run.train]
     return sorted(runs, key=lambda r: (r.family, r.depth, r.net, r.config["seed"]))
 
@@ -32,19 +36,39 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
         waiting = run_folders(paths)
         if waiting:
             raise InputError(
-                f"nothing was measured yet in {waiting[0]}: its metrics.jsonl is missing or has no lines"
+                f"nothing was measured yet in {waiting[0]}: "
+                "its metrics.jsonl is missing or has no lines"
             )
         raise no_run(paths)
     return runs
 
 
-def settled(paths: Sequence[Path]) -> bool:
-    """Whether every run that was begun or waits in these folders has come to its end."""
+def all_done(paths: Sequence[Path]) -> bool:
+    """Whether every run in these folders is finished."""
     return all(read_run(folder).done for folder in run_folders(paths))
 
 
+def metric_of(runs: Sequence[Run]) -> Metric:
+    """The metric that all of these runs measure.
+
+    Raises
+    ------
+    InputError
+        If they measure different ones.
+    """
+    first = runs[0]
+    for run in runs:
+        if run.metric != first.metric:
+            raise InputError(
+                f"expected runs with the same metric, got {first.metric.name} "
+                f"({first.folder.name}) and {run.metric.name} ({run.folder.name}); "
+                "give runs of one task"
+            )
+    return first.metric
+
+
 def recipe(run: Run) -> dict[str, str]:
-    """What runs that differ by their seeds alone have in common, in words, by the name of the setting."""
+    """Settings of a run in words, by name; runs that differ only in their seeds share them."""
     words = {
         "iterations": "{} iterations",
         "batch_size": "batch {}",
@@ -60,38 +84,59 @@ def recipe(run: Run) -> dict[str, str]:
 
 
 def by_net(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that differ by their seeds alone together, by the name of the network, seeds as they come.
+    """Group runs that differ only in their seeds, by the name of the network.
 
-    Where a network was trained by several recipes, its name says by which, in as few words as tell them apart:
-    "plain20, 280 iterations".
+    Where a network was trained by several recipes, the fewest settings that tell them apart follow
+    its name: "plain20, 280 iterations".
     """
     groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.net, *recipe(run).values()].append(run)
+    recipes: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for group in groups.values():
+        recipes[group[0].net].append(recipe(group[0]))
     named = {}
-    for key, group in groups.items():
-        own = [other for other in groups if other[0] == key[0]]
-        parts = (
-            parts
-            for few in range(len(key))
-            for parts in itertools.combinations(range(1, len(key)), few)
-        )
-        told = next(
-            p for p in parts if len({tuple(other[i] for i in p) for other in own}) == len(own)
-        )
-        named[", ".join([key[0], *(key[i] for i in told)])] = group
+    for group in groups.values():
+        net, own = group[0].net, recipe(group[0])
+        settings = distinguishing(recipes[net])
+        named[", ".join([net, *(own[name] for name in settings)])] = group
     return named
 
 
+def distinguishing(recipes: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """Names of the fewest settings whose values differ between any two of these recipes."""
+    names = dict.fromkeys(name for recipe in recipes for name in recipe)
+    differing = [name for name in names if len({recipe.get(name) for recipe in recipes}) > 1]
+    for count in range(len(differing)):
+        for chosen in itertools.combinations(differing, count):
+            values = {tuple(recipe.get(name) for name in chosen) for recipe in recipes}
+            if len(values) == len(recipes):
+                return chosen
+    return tuple(differing)
+
+
 def final(runs: Sequence[Run], which: str) -> np.ndarray:
-    """Error in percent at the last evaluation, one for each run that has one; `which` is "train" or "test"."""
-    return np.array([100 * run.evals[-1][f"{which}_error"] for run in runs if run.evals])
+    """The metric at the last evaluation, in its unit, of each run that has one.
+
+    Parameters
+    ----------
+    runs : list of Run
+    which : {"train", "test"}
+    """
+    return np.array(
+        [
+            run.metric.scale * run.evals[-1][f"{which}_{run.metric.name}"]
+            for run in runs
+            if run.evals
+        ]
+    )
 
 
 def noise(*finals: tuple[Sequence[Run], str], times: float = 2) -> float:
-    """Twice the sampling error, in points, of a sum or difference of mean final errors: binomial in the images seen.
+    """Twice the sampling error of a sum or difference of mean final fractions, in their unit.
 
-    Every seed has training images of its own; the test images are the same for all, and count once.
+    It is binomial in the number of images. Each seed has training images of its own; the test
+    images are the same for all seeds and count once.
 
     Parameters
     ----------
@@ -99,10 +144,20 @@ def noise(*finals: tuple[Sequence[Run], str], times: float = 2) -> float:
         As for `final`.
     times : float
         Another multiple of the sampling error than two.
+
+    Raises
+    ------
+    InputError
+        If the metric is not a fraction of images, so that its sampling error is unknown.
     """
+    metric = metric_of([run for runs, _ in finals for run in runs])
+    if not metric.fraction:
+        raise InputError(
+            f"the sampling error of {metric.name} is unknown: it is not a fraction of images"
+        )
     variance = 0.0
     for runs, which in finals:
-        p = float(final(runs, which).mean()) / 100
+        p = float(final(runs, which).mean()) / metric.scale
         images = [run.config["eval_images"] for run in runs if run.evals]
         variance += p * (1 - p) / (max(images) if which == "test" else sum(images))
-    return 100 * times * variance**0.5
+    return metric.scale * times * variance**0.5

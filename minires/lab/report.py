@@ -1,4 +1,4 @@
-"""One page that needs nothing else: figures, tables, claims and provenance of recorded runs, as HTML."""
+"""Report on recorded runs: one HTML page with figures, tables, claims and provenance."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ from html import escape
 from string import Template
 from typing import Any
 
-from minires.lab import plots, tables
+from minires.lab import plots, tables, wording
 from minires.lab.presets import tier_name
-from minires.lab.recorded import by_net
+from minires.lab.recorded import by_net, metric_of
 from minires.runs.run import Run
+from minires.text import plural, sentence_case
 
 PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" \
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>$title</title>
 <style>
 :root { color-scheme: light dark; --line: #8886; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: auto; padding: 1rem; overflow-wrap: anywhere; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: auto; padding: 1rem; \
+overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; line-height: 1.25; }
 figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; background: white; border-radius: 6px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; \
+border-bottom: 1px solid var(--line); }
 pre { overflow-x: auto; padding: .7rem; border: 1px solid var(--line); border-radius: 6px; }
 .held { color: light-dark(#0a6b2d, #6fd68f); }
 .not { color: light-dark(#b00020, #ff8a8a); font-weight: bold; }
@@ -39,10 +43,11 @@ small { opacity: .8; }
 <h1>$title</h1>
 <p>$summary</p>
 $figures
-<h2>Errors at the end</h2>
-$errors
+<h2>$metric at the end</h2>
+$table
 <h2>Claims</h2>
-<p>Registered in the program, which checks them. Of the runs in its repository, lessons/runs/README.md says what had
+<p>Registered in the program, which checks them. Of the runs in its repository, \
+lessons/runs/README.md says what had
 been seen before.</p>
 $claims
 <h2>Repeat it</h2>
@@ -63,7 +68,12 @@ def page(runs: Sequence[Run], verdicts: Mapping[str, Sequence[tuple[Any, Any]]])
     ----------
     runs : list of Run
     verdicts : dict of str to list of (Claim, Verdict)
-        As `claims.judge` gives them.
+        As `claims.judge` returns them.
+
+    Raises
+    ------
+    InputError
+        If the runs measure different metrics.
     """
     data = ", ".join(dict.fromkeys(run.data["name"] for run in runs))
     few, many = (bound(len(group) for group in by_net(runs).values()) for bound in (min, max))
@@ -73,7 +83,8 @@ def page(runs: Sequence[Run], verdicts: Mapping[str, Sequence[tuple[Any, Any]]])
         title=escape(tables.message(runs)),
         summary=escape(f"{nets} on {data}, {seeds} seed{'s' if many > 1 else ''} each."),
         figures="\n".join(_figures(runs)),
-        errors=_rows(tables.table_lines(runs), head=True),
+        metric=escape(sentence_case(plural(metric_of(runs).name))),
+        table=_rows(tables.table_lines(runs), head=True),
         claims="\n".join(_claims(title, rows) for title, rows in verdicts.items()),
         commands=escape("\n".join(commands(runs))),
         config=_rows(_settings([run.config for run in runs])),
@@ -91,7 +102,10 @@ def commands(runs: Sequence[Run]) -> list[str]:
             f"--tier {size}" if size else f"{_recipe(c)} --{'' if c['augment'] else 'no-'}augment"
         )
         data = "cifar10" if run.data["name"].startswith("CIFAR-10") else run.data["name"]
-        rest = f"--batch-size {c['batch_size']} --eval-images {c['eval_images']} --eval-every {c['eval_every']}"
+        rest = (
+            f"--batch-size {c['batch_size']} --eval-images {c['eval_images']} "
+            f"--eval-every {c['eval_every']}"
+        )
         moving = "" if c["bn_images"] else " --moving-average"
         recipes.setdefault(
             (length, f"{rest}{moving} --dataset {data} --backend {c['backend']}"), []
@@ -105,9 +119,8 @@ def commands(runs: Sequence[Run]) -> list[str]:
             ).append(net)
         for seeds, names in nets.items():
             if seeds == tuple(range(len(seeds))):
-                made.append(
-                    f"minires degradation {length} --nets {','.join(names)} --seeds {len(seeds)} {rest}"
-                )
+                several = f"--nets {','.join(names)} --seeds {len(seeds)}"
+                made.append(f"minires degradation {length} {several} {rest}")
                 continue
             for c in (
                 run.config for run in members if run.net in names
@@ -129,7 +142,8 @@ def _figures(runs: Sequence[Run]) -> list[str]:
     """Each kind of figure that the runs have something for."""
     wanted = {"errors": tables.message(runs)}
     if len({run.depth for run in plots.drawable("depth", runs)}) > 1:
-        wanted["depth"] = f"Error against depth. {tables.message(runs)}"
+        against = wording.title(metric_of(runs), "against depth")
+        wanted["depth"] = f"{against}. {tables.message(runs)}"
     if plots.drawable("layers", runs):
         wanted["layers"] = "Gradient norms and responses by layer"
     return [_figure(plots.FIGURES[kind](runs), text) for kind, text in wanted.items()]
@@ -141,7 +155,7 @@ def _figure(figure: Any, text: str) -> str:
 
 
 def _rows(lines: Sequence[Sequence[str]], head: bool = False) -> str:
-    """Table in a box that scrolls by itself; the first column is set as heading, and with `head` the first line."""
+    """Table in a box that scrolls; the first column and, with `head`, the first line are heads."""
     made = []
     for i, (first, *rest) in enumerate(lines):
         tag = "th" if head and i == 0 else "td"
@@ -153,7 +167,8 @@ def _rows(lines: Sequence[Sequence[str]], head: bool = False) -> str:
 def _claims(title: str, rows: Sequence[tuple[Any, Any]]) -> str:
     kinds = {True: "held", False: "not", None: ""}
     made = "".join(
-        f'<tr><th>{escape(claim.key)}</th><td class="{kinds[verdict.held]}">{escape(str(verdict))}</td>'
+        f"<tr><th>{escape(claim.key)}</th>"
+        f'<td class="{kinds[verdict.held]}">{escape(str(verdict))}</td>'
         f"<td>{escape(claim.sentence)}<br><small>{escape(verdict.numbers)}</small></td></tr>"
         for claim, verdict in rows
     )
@@ -161,13 +176,13 @@ def _claims(title: str, rows: Sequence[tuple[Any, Any]]) -> str:
 
 
 def _settings(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Name and value of each entry; values that differ between records one after the other."""
+    """Name and value of each entry; values that differ between records are all listed."""
     names = dict.fromkeys(name for record in records for name in record)
     return [[name, " / ".join(dict.fromkeys(str(r.get(name)) for r in records))] for name in names]
 
 
 def _origins(runs: Sequence[Run]) -> list[list[str]]:
-    """A column for each machine, commit and data that trained some of the runs, headed by these runs."""
+    """Head and rows: a column for each origin (machine, commit, data), headed by its runs."""
     columns: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for run in runs:
         origin = _flat(_origin(run))
@@ -183,7 +198,7 @@ def _origins(runs: Sequence[Run]) -> list[list[str]]:
 
 
 def _origin(run: Run) -> dict[str, Any]:
-    """What trained a run on which data, and what went on with it later."""
+    """Provenance and data of a run, and the provenance of later parts."""
     later = {f"from iteration {part['iteration']} on": part["provenance"] for part in run.continued}
     return run.provenance | {"data": run.data} | later
 
@@ -192,9 +207,8 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     """Entries of nested dicts by dotted name."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        flat |= (
-            {f"{name}.{k}": v for k, v in _flat(value).items()}
-            if isinstance(value, Mapping)
-            else {name: value}
-        )
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": v for key, v in _flat(value).items()}
+        else:
+            flat[name] = value
     return flat

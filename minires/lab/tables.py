@@ -2,80 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from minires.lab.recorded import by_net, final, noise, recipe
+from minires.lab import wording
+from minires.lab.families import family_styles
+from minires.lab.recorded import by_net, final, metric_of, noise
 from minires.runs.run import Run
-from minires.text import columns
-
-FAMILIES = {
-    "plain": "Reds",
-    "resnet": "Blues",
-}  # the colours of the paper's figures 1 and 6, kept across the lessons
+from minires.text import columns, plural, sentence_case
 
 
 def layers_message(runs: Sequence[Run]) -> str:
-    """What the figure by layers shows, in numbers: mean responses, and how far gradients of one step are apart."""
-    means = [(run.net, np.mean(list(run.layers[-1]["response_std"].values()))) for run in runs]
-    parts = ", ".join(f"{net} {mean:.2f}" for net, mean in means)
-    norms = [line["gradient_norm"].values() for run in runs for line in run.layers]
-    if min(map(min, norms)) == 0:
-        return f"Mean response {parts}; some layers get no gradient at all"
-    span = max(max(n) / min(n) for n in norms)
-    return f"Mean response {parts}; in a step, the largest gradient is at most {span:.3g} times the smallest"
-
-
-def _common(group: Sequence[Run], lines: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Iterations that all runs of a group have reached, and `key` there in percent: (steps,), (runs, steps)."""
-    tables = [{m["iteration"]: 100 * m[key] for m in getattr(run, lines)} for run in group]
-    shared = sorted(set.intersection(*(set(t) for t in tables)))
-    return np.array(shared), np.array([[t[i] for i in shared] for t in tables]).reshape(
-        len(group), len(shared)
-    )
-
-
-BY_ITERATION = "Error by iteration"
-
-
-def message(runs: Sequence[Run]) -> str:
-    """What the figure shows, in one sentence with its numbers, or that the differences are within the noise."""
-    groups = by_net([run for run in runs if run.evals])
-    sizes = {
-        (r["data"], r["sha256"], r["iterations"], r["batch_size"], r["lr"])
-        for r in map(recipe, runs)
-    }
-    if len(sizes) > 1 or any(title != group[0].net for title, group in groups.items()):
-        return "Errors of several recipes"
-    if not all(run.done for group in groups.values() for run in group):
-        return "Errors of runs still in progress"
-    depths = {
-        f: sorted((g[0].depth, net) for net, g in groups.items() if g[0].family == f)
-        for f in FAMILIES
-    }
-    pairs = [
-        (found[-1][1], found[0][1])
-        for found in depths.values()
-        if len({depth for depth, _ in found}) > 1
+    """What the figure by layers shows: mean responses, and the range of one step's gradients."""
+    means = [
+        f"{run.net} {np.mean(list(run.layers[-1]['response_std'].values())):.2f}"
+        for run in runs
+        if run.layers[-1]["response_std"]
     ]
-    twins = [(r, p) for d, p in depths["plain"] for e, r in depths["resnet"] if d == e]
-    parts = [_compare(groups[a], groups[b]) for a, b in pairs + twins[-1:]]
-    return "Training error: " + "; ".join(parts) if parts else BY_ITERATION
+    responses = [f"Mean response {', '.join(means)}"] if means else []
+    norms = [line["gradient_norm"].values() for run in runs for line in run.layers]
+    gradients = "some layers get no gradient at all"
+    if min(map(min, norms)) > 0:
+        span = max(max(n) / min(n) for n in norms)
+        gradients = f"in a step, the largest gradient is at most {span:.3g} times the smallest"
+    return sentence_case("; ".join([*responses, gradients]))
+
+
+def common(group: Sequence[Run], lines: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Iterations that all runs of a group have reached, and a metric there.
+
+    Parameters
+    ----------
+    group : list of Run
+    lines : {"train", "evals"}
+    key : str
+        Such as "error" or "test_error".
+
+    Returns
+    -------
+    iterations : ndarray of shape (steps,)
+    values : ndarray of shape (runs, steps)
+        In the unit of the metric.
+    """
+    tables = [
+        {line["iteration"]: run.metric.scale * line[key] for line in getattr(run, lines)}
+        for run in group
+    ]
+    shared = sorted(set.intersection(*(set(t) for t in tables)))
+    values = np.array([[t[i] for i in shared] for t in tables])
+    return np.array(shared), values.reshape(len(group), len(shared))
+
+
+def message(runs: Sequence[Run], axis: str = "iteration") -> str:
+    """What a figure shows, in one sentence with its numbers.
+
+    Networks whose difference is within the noise of sampling images are called alike. If there is
+    nothing to compare, the sentence names the metric and the `axis` that it is drawn against.
+    """
+    metric = metric_of(runs)
+    groups = by_net([run for run in runs if run.evals])
+    sizes = {_size(run) for run in runs}
+    if len(sizes) > 1 or any(title != group[0].net for title, group in groups.items()):
+        return wording.title_of_many(metric, "of several recipes")
+    if not all(run.done for group in groups.values() for run in group):
+        return wording.title_of_many(metric, "of runs still in progress")
+    parts = [_compare(groups[a], groups[b]) for a, b in _pairs(groups)]
+    if not parts:
+        return wording.title(metric, f"by {axis}")
+    return f"Training {metric.name}: {'; '.join(parts)}"
+
+
+def _size(run: Run) -> tuple:
+    """What runs that are compared have in common."""
+    settings = ("iterations", "batch_size", "lr")
+    return run.data["name"], run.data["sha256"], *(run.config[name] for name in settings)
+
+
+def _pairs(groups: Mapping[str, Sequence[Run]]) -> list[tuple[str, str]]:
+    """Names of the networks that `message` compares.
+
+    In each family the deepest with the shallowest; then each family with the first one, at the
+    largest depth that both have.
+    """
+    families = family_styles([group[0] for group in groups.values()])
+    depths = {
+        family: sorted(
+            (group[0].depth, net) for net, group in groups.items() if group[0].family == family
+        )
+        for family in families
+    }
+    deep = [(nets[-1][1], nets[0][1]) for nets in depths.values() if nets[-1][0] > nets[0][0]]
+    first, *others = depths.values() if depths else [[]]
+    twins = []
+    for nets in others:
+        same = [(net, other) for d, other in first for e, net in nets if d == e]
+        twins += same[-1:]
+    return deep + twins
 
 
 def _compare(a: Sequence[Run], b: Sequence[Run]) -> str:
-    """Difference of two nets' final training errors, against the noise of sampling images."""
-    gap, unsure = (
-        final(a, "train").mean() - final(b, "train").mean(),
-        noise((a, "train"), (b, "train")),
-    )
+    """Difference of two networks' final training metrics, against its noise where it is known."""
+    metric = a[0].metric
+    gap = final(a, "train").mean() - final(b, "train").mean()
+    unsure = noise((a, "train"), (b, "train")) if metric.fraction else 0.0
     if abs(gap) <= unsure:
-        return f"{a[0].net} and {b[0].net} alike (within {unsure:.1f} points of noise)"
-    return f"{a[0].net} {abs(gap):.1f} points {'above' if gap > 0 else 'below'} {b[0].net}"
+        within = f" (within {wording.difference(metric, unsure)} of noise)"
+        return f"{a[0].net} and {b[0].net} alike{within if metric.fraction else ''}"
+    side = "above" if gap > 0 else "below"
+    return f"{a[0].net} {wording.difference(metric, abs(gap))} {side} {b[0].net}"
 
 
-def _caption(runs: Sequence[Run]) -> str:
+def caption(runs: Sequence[Run]) -> str:
+    """Data and recipe of these runs in one line; values that differ are all named."""
+
     def each(key: str) -> str:
         return " / ".join(dict.fromkeys(str(r.config[key]) for r in runs))
 
@@ -85,9 +125,11 @@ def _caption(runs: Sequence[Run]) -> str:
     return f"{data}, {each('iterations')} iterations, batch {each('batch_size')}, {rate}"
 
 
-def _how(runs: Sequence[Run]) -> str:
+def evaluation_note(runs: Sequence[Run]) -> str:
+    """How the metric was measured, and which line style shows which images."""
     images = " / ".join(dict.fromkeys(str(run.config["eval_images"]) for run in runs))
-    return f"errors in evaluation mode on {images} images (train dashed, test solid)"
+    values = plural(metric_of(runs).name)
+    return f"{values} in evaluation mode on {images} images (train dashed, test solid)"
 
 
 def table(runs: Sequence[Run]) -> str:
@@ -96,25 +138,33 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def table_lines(runs: Sequence[Run]) -> list[list[str]]:
-    """Errors where all seeds of a network have arrived, a line for each: mean and range; minutes are those of steps."""
-    lines = [["net", "seeds", "iterations", "train error %", "test error %", "training minutes"]]
+    """Head, and a line for each network: the metric at the last iteration that all seeds reached.
+
+    Cells show the mean over the seeds and its range; minutes are those of training steps.
+    """
+    metric = metric_of(runs)
+    heads = [wording.column_head(metric, which) for which in ("train", "test")]
+    lines = [["net", "seeds", "iterations", *heads, "training minutes"]]
     for net, group in by_net([run for run in runs if run.evals]).items():
-        cells = []
-        for which in ("train", "test"):
-            reached, errors = _common(group, "evals", f"{which}_error")
-            if len(reached):
-                e = errors[:, -1]
-                cells.append(
-                    f"{e.mean():.1f}" + (f" ({e.min():.1f} to {e.max():.1f})" if len(e) > 1 else "")
-                )
-        if len(reached):  # damaged lines may leave seeds without an evaluation in common
-            seconds = [
-                line["seconds"]
-                for run in group
-                for line in run.evals
-                if line["iteration"] == reached[-1]
-            ]
-            lines.append(
-                [net, str(len(group)), str(reached[-1]), *cells, f"{np.mean(seconds) / 60:.1f}"]
-            )
+        line = _table_line(net, group)
+        if line:
+            lines.append(line)
     return lines
+
+
+def _table_line(net: str, group: Sequence[Run]) -> list[str]:
+    """Cells of one network; none if damaged lines leave its seeds no evaluation in common."""
+    metric = group[0].metric
+    cells = []
+    for which in ("train", "test"):
+        reached, values = common(group, "evals", f"{which}_{metric.name}")
+        if not len(reached):
+            return []
+        end = values[:, -1]
+        least, mean, most = (wording.number(metric, v) for v in (end.min(), end.mean(), end.max()))
+        cells.append(f"{mean} ({least} to {most})" if len(end) > 1 else mean)
+    seconds = [
+        line["seconds"] for run in group for line in run.evals if line["iteration"] == reached[-1]
+    ]
+    minutes = f"{np.mean(seconds) / 60:.1f}"
+    return [net, str(len(group)), str(reached[-1]), *cells, minutes]

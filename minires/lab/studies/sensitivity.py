@@ -1,4 +1,7 @@
-"""How far a rounding error comes: two copies of a net, one weight apart by 1e-14, trained on the same batches."""
+"""Sensitivity to a tiny difference: how fast a rounding error grows in training.
+
+Two copies of a net, one weight of which differs by 1e-14, are trained on the same batches.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ from minires.ops import default_backend
 from minires.optim import SGD
 from minires.train.step import train_step
 
-LINEAR = 1e-3  # beyond this relative distance two copies are simply different nets, and drift apart no faster
+# Beyond this relative distance the copies are different nets, and the distance stops growing.
+LINEAR = 1e-3
 
 
-def butterfly(
+def sensitivity(
     net: str,
     steps: int = 10,
     *,
@@ -32,28 +36,34 @@ def butterfly(
     steps : int
     difference : float
         The first weight of the second copy is larger by this fraction.
-    batch_size, lr, seed : int, float, int
-        Both copies see the same new images of shapes10 at every step.
+    batch_size : int
+    lr : float
+    seed : int
+        Of the weights, and of the images: new ones of shapes10 at every step, the same for both.
 
     Returns
     -------
     distances : ndarray of shape (steps,)
         ||w - w'|| / ||w|| over all parameters.
     """
+    # The purpose "butterfly" selects the random stream, and with it the bits of the images.
     images, labels = shapes10.images(steps * batch_size, stream(seed, "butterfly", 0))
     x = normalise(images, per_pixel_mean(images)).astype(np.float64)
     copies = [by_name(net, rng=seed).astype("float64").use(default_backend()) for _ in range(2)]
-    copies[1].parameters()["conv.w"][0, 0, 0, 0] *= 1 + difference
-    optimizers, distances = [SGD(copy.parameters()) for copy in copies], []
+    first = next(iter(copies[1].parameters().values()))
+    first.flat[0] *= 1 + difference
+    optimizers = [SGD(copy.parameters()) for copy in copies]
+    distances = []
     for i in range(0, len(x), batch_size):
+        batch = slice(i, i + batch_size)
         for copy, optimizer in zip(copies, optimizers, strict=True):
-            train_step(copy, optimizer, x[i : i + batch_size], labels[i : i + batch_size], lr)
+            train_step(copy, optimizer, x[batch], labels[batch], lr)
         a, b = (np.concatenate([w.ravel() for w in copy.parameters().values()]) for copy in copies)
         distances.append(np.linalg.norm(a - b) / np.linalg.norm(a))
     return np.array(distances)
 
 
 def growth(distances: Array) -> float:
-    """Factor by which the distance grows at each step, on average, as long as it is below `LINEAR`."""
+    """Mean factor by which the distance grows at each step while it is below `LINEAR`."""
     last = max(1, int((distances <= LINEAR).cumprod().sum()) - 1)
     return float((distances[last] / distances[0]) ** (1 / last))

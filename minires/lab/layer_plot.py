@@ -1,0 +1,117 @@
+"""Gradients and responses layer by layer, as in the paper's figure 7."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from minires.errors import InputError
+from minires.lab.families import family_styles
+from minires.lab.figure import STYLE, finish, shades
+from minires.lab.recorded import by_net
+from minires.lab.tables import caption, layers_message
+from minires.runs.run import Run
+
+
+def layers(runs: Sequence[Run]) -> Figure:
+    """Gradient norm by layer at each recorded step; below, the standard deviation of responses.
+
+    A response is the output of batch norm, before ReLU or addition; networks without batch norm
+    have none. One seed, the first, of each network; convolutions of shortcuts are left out.
+
+    Raises
+    ------
+    InputError
+        If the runs have no record by layer.
+    """
+    recorded = by_net([run for run in runs if run.layers])
+    if not recorded:
+        raise InputError(
+            "these runs were recorded without gradients and responses by layer; train them again"
+        )
+    named = {title: group[0] for title, group in recorded.items()}
+    shown = list(named.values())
+    steps = sorted({line["iteration"] for run in shown for line in run.layers})
+    with_responses = any(run.layers[-1]["response_std"] for run in shown)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 7.2 if with_responses else 4.2), layout="constrained")
+        gradients, responses = _panels(figure, len(steps), with_responses)
+        for title, run in named.items():
+            style = _line_style(title, run, shown)
+            for line in run.layers:
+                axes = gradients[steps.index(line["iteration"])]
+                _draw(axes, run, line["gradient_norm"], style)
+            for axes, largest_first in zip(responses, (False, True), strict=False):
+                _draw(axes, run, run.layers[-1]["response_std"], style, largest_first)
+        _label_gradients(gradients, steps)
+        if responses:
+            _label_responses(responses, shown)
+        panels = [*gradients, *responses]
+        for axes in panels:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        panels[-1].legend(fontsize=9, framealpha=0.8, ncols=2)
+        note = "; responses: after batch norm, before ReLU" if with_responses else ""
+        finish(figure, layers_message(shown), f"{caption(shown)}; one seed{note}")
+    return figure
+
+
+def _panels(figure: Figure, steps: int, with_responses: bool) -> tuple[list[Axes], list[Axes]]:
+    """Axes for the gradients of each step, and below them two for the responses."""
+    grid = figure.add_gridspec(2 if with_responses else 1, 2 * steps)
+    gradients: list[Axes] = []
+    for i in range(steps):
+        above = grid[0, 2 * i : 2 * i + 2]
+        gradients.append(figure.add_subplot(above, sharey=gradients[0] if i else None))
+    if not with_responses:
+        return gradients, []
+    by_layer = figure.add_subplot(grid[1, :steps])
+    by_size = figure.add_subplot(grid[1, steps:], sharey=by_layer)
+    return gradients, [by_layer, by_size]
+
+
+def _line_style(title: str, run: Run, shown: Sequence[Run]) -> dict[str, Any]:
+    """Keywords of `Axes.plot`: darker and wider with depth."""
+    style = family_styles(shown)[run.family]
+    family = [other for other in shown if other.family == run.family]
+    place = family.index(run)
+    return {
+        "label": title,
+        "color": shades(style, len(family))[place],
+        "lw": 1 + 0.6 * place,
+        "marker": "o" if style.marked else "",
+        "ms": 3,
+    }
+
+
+def _draw(
+    axes: Axes, run: Run, values: Mapping[str, float], style: Any, largest_first: bool = False
+) -> None:
+    y = [value for name, value in values.items() if ".shortcut" not in name]
+    axes.plot(range(1, len(y) + 1), sorted(y, reverse=True) if largest_first else y, **style)
+
+
+def _label_gradients(panels: Sequence[Axes], steps: Sequence[int]) -> None:
+    for axes, step in zip(panels, steps, strict=True):
+        title = f"gradients, step {step:,}"
+        axes.set(title=title, xlabel="layer, from the input", yscale="log")
+        axes.grid(axis="y", alpha=0.25)
+    panels[0].set_ylabel("gradient norm")
+
+
+def _label_responses(panels: Sequence[Axes], shown: Sequence[Run]) -> None:
+    by_layer, by_size = panels
+    by_layer.set(title="the last responses recorded, by layer", xlabel="layer, from the input")
+    by_size.set(title="the same, sorted by magnitude", xlabel="layer, largest response first")
+    by_layer.set_ylabel("standard deviation")
+    ends = [std for run in shown for std in run.layers[-1]["response_std"].values()]
+    for axes in panels:
+        axes.grid(axis="y", alpha=0.25)
+        if max(ends) > 10 * min(ends):
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(0, 1.05 * max(ends))
