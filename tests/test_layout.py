@@ -298,6 +298,8 @@ def test_pictures_and_pages_that_the_readme_links_are_there():
 def test_the_change_log_names_new_homes_that_exist():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     known = {module(f) for f in FILES}
-    homes = set(re.findall(r"`(minires(?:\.\w+)+)`", text.split("|")[-1] if "|" not in text else text))
+    homes = set(
+        re.findall(r"`(minires(?:\.\w+)+)`", text.split("|")[-1] if "|" not in text else text)
+    )
     assert homes
     assert known

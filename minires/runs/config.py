@@ -13,6 +13,7 @@ from minires.optim import paper_milestones
 from minires.runs import options
 from minires.runs.options import declare
 
+
 def _warm(value: float | None, config: Mapping[str, Any]) -> str:
     return f"lr {config['lr']:g}" + (f" after a warm-up at {value:g}" if value else "")
 
