@@ -1,13 +1,13 @@
-"""The one exception for a user's mistake: the front door prints it without a traceback and exits with 2.
+"""The exception for a user's mistake, and how paths are written in the commands that we advise.
 
-And how a path is written in the commands that messages advise.
+The command line prints an `InputError` without a traceback and exits with 2.
 """
 
 from pathlib import Path
 
 
 class InputError(ValueError):
-    """Bad input: the message says what was expected, what came, and what to do."""
+    """Bad input: the message says what was expected, what was given, and what to do."""
 
 
 def quoted(path: Path) -> str:

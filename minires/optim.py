@@ -1,4 +1,4 @@
-"""How weights follow gradients: stochastic gradient descent with momentum, and learning rates by iteration."""
+"""How weights follow gradients: stochastic gradient descent with momentum, and learning rates."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Array = np.ndarray
 class SGD:
     """Momentum and weight decay: v <- momentum v + (g + weight_decay w), then w <- w - lr v.
 
-    The velocity holds gradients, not steps: after the learning rate drops, what is already under way slows at once.
+    The velocity holds gradients, not steps: when the learning rate drops, the steps shrink at once.
 
     Parameters
     ----------
     parameters : dict of str to ndarray
-        Live arrays, changed in place by `step`. All of them decay, batch norm's gamma and beta too: the paper names no
-        exception, and in public reproductions that come near to its errors they decay.
+        Live arrays, changed in place by `step`. All of them decay, batch norm's gamma and beta
+        too: the paper names no exception, and public reproductions of its errors do the same.
     momentum, weight_decay : float
         The paper's 0.9 and 1e-4 (section 3.4).
 
@@ -65,7 +65,7 @@ class SGD:
 
 
 def step_schedule(lr: float, milestones: Sequence[int], iteration: int) -> float:
-    """Learning rate at `iteration` (from 0): `lr`, divided by 10 at every milestone that has been reached.
+    """Learning rate at `iteration` (from 0): `lr` divided by 10 at every milestone reached.
 
     The paper's CIFAR-10 schedule is lr 0.1 with milestones (32000, 48000) of 64000 iterations.
     """

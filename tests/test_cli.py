@@ -1,4 +1,4 @@
-"""What a person types, and what they get: tables, figures, exit codes, and one line for every mistake."""
+"""What a person types, and what they get: tables, figures, exit codes, one line for a mistake."""
 
 import json
 import shutil
@@ -263,10 +263,17 @@ def trained(run_cli):
 
 @pytest.mark.parametrize(
     "line",
-    ["5", "null", '{"iteration": 3}', '{"kind": "eval", "iteration": 3}', "{",
-     '{"kind": "eval", "iteration": 2, "train_error": null, "test_error": 0.5, "seconds": 1.0}',
-     '{"kind": "layers", "iteration": 2, "gradient_norm": 1, "weight_norm": {}, "response_std": {}}'],
-)  # fmt: skip
+    [
+        "5",
+        "null",
+        '{"iteration": 3}',
+        '{"kind": "eval", "iteration": 3}',
+        "{",
+        '{"kind": "eval", "iteration": 2, "train_error": null, "test_error": 0.5, "seconds": 1.0}',
+        '{"kind": "layers", "iteration": 2, "gradient_norm": 1, "weight_norm": {}, '
+        '"response_std": {}}',
+    ],
+)
 def test_an_odd_line_among_the_metrics_is_passed_over(run_cli, trained, line):
     table = run_cli("plot", trained)[1]
     with open(trained / "metrics.jsonl", "a") as f:
@@ -277,10 +284,17 @@ def test_an_odd_line_among_the_metrics_is_passed_over(run_cli, trained, line):
 
 @pytest.mark.parametrize(
     ("where", "value"),
-    [("config.net", "foo"), ("config.net", None), ("config.momentum", "x"), ("config.lr", None),
-     ("config.iterations", 2.0),
-     ("data.sha256", None), ("data.name", None), ("provenance", "x")],
-)  # fmt: skip
+    [
+        ("config.net", "foo"),
+        ("config.net", None),
+        ("config.momentum", "x"),
+        ("config.lr", None),
+        ("config.iterations", 2.0),
+        ("data.sha256", None),
+        ("data.name", None),
+        ("provenance", "x"),
+    ],
+)
 def test_a_damaged_config_is_one_line_that_names_the_file(run_cli, trained, where, value):
     record = json.loads((trained / "config.json").read_text())
     *outer, last = where.split(".")
@@ -333,10 +347,14 @@ def test_weights_are_exported_without_metrics(run_cli, trained):
 
 @pytest.mark.parametrize(
     ("words", "advice"),
-    [(("--nets", "plain8", "--depths", "8"), "either --nets or --depths"), (("--depths", "plain8"), "numbers such as"),
-     (("--shortcut", "D"), "A, B or C"), (("--nets", "imagenet-resnet18"), "is here to be read"),
-     (("--warmup-lr", 0), "the paper's is 0.01")],
-)  # fmt: skip
+    [
+        (("--nets", "plain8", "--depths", "8"), "either --nets or --depths"),
+        (("--depths", "plain8"), "numbers such as"),
+        (("--shortcut", "D"), "A, B or C"),
+        (("--nets", "imagenet-resnet18"), "is here to be read"),
+        (("--warmup-lr", 0), "the paper's is 0.01"),
+    ],
+)
 def test_options_that_contradict_or_do_not_exist_are_refused(run_cli, words, advice):
     code, _, err = run_cli("degradation", *words, *QUICK)
     assert code == 2

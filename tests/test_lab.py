@@ -1,4 +1,4 @@
-"""The degradation lab: sizes, claims and their verdicts, records by layer, figures, the report, live curves."""
+"""The lab: sizes, claims and verdicts, records by layer, figures, the report, live curves."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ DEGRADATION = {"plain20": 0.5, "plain56": 0.8, "resnet20": 0.45, "resnet56": 0.5
 
 @pytest.fixture
 def record(tmp_path):
-    """Write what a finished run leaves, with these errors; errors of several seeds by several calls."""
+    """Write what a finished run leaves, with these errors; one call for each seed."""
 
     def write(
         train=DEGRADATION,
@@ -108,7 +108,7 @@ def verdicts(folder):
     return {claim.key: verdict for claim, verdict in rows}
 
 
-# --------------------------------------------------------------------------------------------------------------- sizes
+# -------------------------------------------------------------------------------------------- sizes
 
 
 def test_tiers_have_the_papers_schedule_and_the_quick_one_none(shapes):
@@ -210,7 +210,7 @@ def test_what_a_stopped_run_had_behind_it_does_not_count_as_speed(monkeypatch):
     assert (shown["total"] - shown["n"]) / shown["rate"] == pytest.approx(7_600 * 0.25, rel=0.05)
 
 
-# -------------------------------------------------------------------------------------------------------------- claims
+# ------------------------------------------------------------------------------------------- claims
 
 
 def test_claims_hold_where_every_seed_has_the_margin(record):
@@ -329,7 +329,7 @@ def test_a_larger_gap_of_the_deep_net_would_be_overfitting(record):
     assert verdicts(record(gap=0.19, folder="b"))["iii"].held is False
 
 
-def test_noise_is_twice_the_sampling_error_of_the_images_seen_and_test_images_are_the_same_for_all_seeds(
+def test_noise_is_twice_the_sampling_error_of_the_images_seen_where_all_seeds_share_test_images(
     record,
 ):
     record({"plain20": 0.5}, seed=1)
@@ -482,7 +482,7 @@ def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
             assert path.stat().st_size <= 2_000_000
 
 
-# --------------------------------------------------------------------------------------- construction and sensitivity
+# --------------------------------------------------------------------- construction and sensitivity
 
 
 @pytest.mark.parametrize("with_images", [False, True])
@@ -523,7 +523,7 @@ def test_growth_is_the_factor_of_each_step_until_the_distance_is_large():
     assert growth(np.array([1e-12, 1e-9, 1e-6, 1e-3, 2e-3, 2e-3])) == pytest.approx(1000)
 
 
-# ------------------------------------------------------------------------------------------------------- records, data
+# ------------------------------------------------------------------------------------ records, data
 
 
 def test_responses_by_layer_are_those_of_a_forward_pass(rng):
@@ -634,7 +634,7 @@ def test_git_is_not_asked_where_there_is_no_repository(monkeypatch, tmp_path):
     assert provenance.provenance()["commit"] is None
 
 
-# ------------------------------------------------------------------------------------------- figures, report, notebooks
+# ----------------------------------------------------------------------- figures, report, notebooks
 
 
 @pytest.mark.parametrize("kind", plots.FIGURES)
@@ -980,7 +980,7 @@ def test_live_curves_without_ipython_are_one_message(tiny, shapes, tmp_path, mon
         live(["plain8"], tiny, tmp_path, shapes)
 
 
-# ------------------------------------------------------------------------------------------------------ what one types
+# ----------------------------------------------------------------------------------- what one types
 
 
 def test_the_claims_decide_the_exit_code(record, run_cli):

@@ -28,9 +28,15 @@ def test_a_step_changes_the_networks_own_arrays_and_not_the_gradients():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"momentum": 1.0}, {"momentum": -0.1}, {"momentum": np.nan}, {"weight_decay": -1e-4}, {"weight_decay": np.inf},
-     {"weight_decay": np.nan}],
-)  # fmt: skip
+    [
+        {"momentum": 1.0},
+        {"momentum": -0.1},
+        {"momentum": np.nan},
+        {"weight_decay": -1e-4},
+        {"weight_decay": np.inf},
+        {"weight_decay": np.nan},
+    ],
+)
 def test_senseless_settings_are_refused(bad):
     with pytest.raises(InputError, match=next(iter(bad))):
         SGD({}, **bad)

@@ -1,4 +1,4 @@
-"""A run does what its recipe says: steps and evaluations written out a second time, and options followed to the end."""
+"""A run does what its recipe says: steps and evaluations written out again, options followed."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ from minires.train import state as run_state
 from minires.train import step as steps
 from minires.train.loop import DivergenceError, Interrupted, initial_net, train
 
-# ------------------------------------------------------------------------------------------------- written out again
+# -------------------------------------------------------------------------------- written out again
 
 
 def test_two_steps_and_their_evaluation_are_those_of_the_paper_written_out(
@@ -143,12 +143,12 @@ def test_a_run_computes_on_the_backend_that_it_names(tiny):
     assert default_backend() == "numba"
 
 
-# ------------------------------------------------------------------------------------- warm-up, and what a stop keeps
+# ------------------------------------------------------------------- warm-up, and what a stop keeps
 
 
 @pytest.fixture
 def errors(monkeypatch):
-    """A stand-in for the training step: the k-th one has loss k and the k-th of these errors; and a clock that ticks.
+    """A stand-in for the training step: the k-th has loss k and the k-th of these errors.
 
     The clock advances by a second whenever it is read, so a step takes one.
     """
@@ -210,7 +210,7 @@ def test_a_stopped_run_takes_up_its_warm_up_its_means_and_its_clock(
     assert [line["seconds"] for line in run.train] == [3, 6]
 
 
-# --------------------------------------------------------------------------------------------------------- on the disk
+# -------------------------------------------------------------------------------------- on the disk
 
 
 def test_everything_is_on_the_disk_before_it_replaces_anything(tiny, shapes, tmp_path, monkeypatch):
@@ -240,14 +240,17 @@ def test_everything_is_on_the_disk_before_it_replaces_anything(tiny, shapes, tmp
     folder = [] if sys.platform == "win32" else ["folder"]  # which has no handle for one
     part = f".{checkpoint.NAME}.part"
     assert done[-3 - len(folder) :] == [
-        f"metrics.jsonl of {metrics}", f"{part} of {saved}", f"{part} to {checkpoint.NAME}", *folder,
-    ]  # fmt: skip
+        f"metrics.jsonl of {metrics}",
+        f"{part} of {saved}",
+        f"{part} to {checkpoint.NAME}",
+        *folder,
+    ]
     done.clear()
     files.write_whole(tmp_path / "few", b"bytes")
     assert done == [".few.part of 5", ".few.part to few", *folder]
 
 
-# ------------------------------------------------------------------------------------------- what is typed, to the end
+# ------------------------------------------------------------------------ what is typed, to the end
 
 
 @pytest.fixture
@@ -269,13 +272,42 @@ def asked(monkeypatch, shapes, tmp_path):
 
 
 OPTIONS = (
-    "--dataset", "shapes10", "--iterations", 2500, "--out", "here", "--lr", 0.2, "--warmup-lr", 0.02, "--quiet",
-    "--batch-size", 16, "--eval-images", 8, "--eval-every", 7, "--moving-average", "--backend", "numpy", "--no-augment",
-)  # fmt: skip
+    "--dataset",
+    "shapes10",
+    "--iterations",
+    2500,
+    "--out",
+    "here",
+    "--lr",
+    0.2,
+    "--warmup-lr",
+    0.02,
+    "--quiet",
+    "--batch-size",
+    16,
+    "--eval-images",
+    8,
+    "--eval-every",
+    7,
+    "--moving-average",
+    "--backend",
+    "numpy",
+    "--no-augment",
+)
 RECIPE = Config(
-    "plain14", "shapes10", 2500, batch_size=16, lr=0.2, milestones=(1250, 1875), warmup_lr=0.02, eval_every=7,
-    eval_images=8, bn_images=0, backend="numpy", augment=False,
-)  # fmt: skip
+    "plain14",
+    "shapes10",
+    2500,
+    batch_size=16,
+    lr=0.2,
+    milestones=(1250, 1875),
+    warmup_lr=0.02,
+    eval_every=7,
+    eval_images=8,
+    bn_images=0,
+    backend="numpy",
+    augment=False,
+)
 
 
 def test_every_option_of_train_reaches_the_recipe(run_cli, asked):
@@ -289,8 +321,13 @@ def test_every_option_of_degradation_reaches_the_recipe(run_cli, asked, shapes):
         == 0
     )
     assert asked[0][:6] == (
-        ["plain8", "plain14", "resnet8C", "resnet14C"], 2, replace(RECIPE, net="plain20"), Path("here"), shapes, True,
-    )  # fmt: skip
+        ["plain8", "plain14", "resnet8C", "resnet14C"],
+        2,
+        replace(RECIPE, net="plain20"),
+        Path("here"),
+        shapes,
+        True,
+    )
 
 
 def test_train_without_options_is_the_papers_recipe(run_cli, asked):
@@ -298,9 +335,16 @@ def test_train_without_options_is_the_papers_recipe(run_cli, asked):
         run_cli("train", net, "--dataset", "shapes10", "--eval-images", 32)
         config, folder, quiet = asked.pop()
         expected = Config(
-            net, "shapes10", 64_000, milestones=(32_000, 48_000), warmup_lr=warmup_lr, eval_every=16_000,
-            eval_images=32, bn_images=32, backend="numba",
-        )  # fmt: skip
+            net,
+            "shapes10",
+            64_000,
+            milestones=(32_000, 48_000),
+            warmup_lr=warmup_lr,
+            eval_every=16_000,
+            eval_images=32,
+            bn_images=32,
+            backend="numba",
+        )
         assert (config, folder.name, quiet) == (expected, f"{net}-shapes10-64000-seed0", False)
 
 
@@ -314,7 +358,7 @@ def test_an_experiment_warms_nets_of_110_layers_up(tiny, shapes, tmp_path, monke
     assert read_record(tmp_path / "resnet110-seed0").config.warmup_lr == 0.01
 
 
-# ------------------------------------------------------------------------------------------------------------ refusals
+# ----------------------------------------------------------------------------------------- refusals
 
 
 def test_more_test_images_than_there_are_is_refused(tiny, shapes, tmp_path):

@@ -1,4 +1,4 @@
-"""A run ends with the same bits however often it is stopped, and nothing that it recorded is ever lost."""
+"""A run ends with the same bits however often it is stopped, and no record is ever lost."""
 
 import errno
 import json
@@ -119,7 +119,7 @@ def test_a_finished_run_is_left_as_it_is(unstopped, tiny, shapes):
     } == before
 
 
-# ---------------------------------------------------------------------------------------------------------- crashes
+# ------------------------------------------------------------------------------------------ crashes
 
 
 @pytest.mark.parametrize("call", ["replace", "fsync"])
@@ -154,12 +154,14 @@ def test_a_crash_at_any_write_and_a_new_start_end_with_the_same_bits(
 
 KILLED = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from minires.data import shapes10
 from minires.runs.config import Config
 from minires.train import loop, state
 state.CHECKPOINT_SECONDS = 0.02
-config = Config("plain8", "shapes10", 120, batch_size=4, eval_every=40, eval_images=16, bn_images=16)
+config = Config("plain8", "shapes10", 120, batch_size=4, eval_every=40, eval_images=16)
+config = replace(config, bn_images=16)
 data = shapes10.dataset(seed=0, train=96, test=32)
 print("started", flush=True)
 loop.train(config, Path(sys.argv[1]), data, lambda p: print(p.iteration, flush=True))
@@ -223,7 +225,7 @@ def test_a_cut_last_line_of_metrics_is_harmless(unstopped, tiny, shapes, tmp_pat
     assert_same_end(tmp_path, unstopped)
 
 
-# ----------------------------------------------------------------------------------------------------------- damage
+# ------------------------------------------------------------------------------------------- damage
 
 
 def stopped_run(tiny, shapes, folder):
@@ -464,7 +466,7 @@ def test_a_read_only_folder_is_one_message(tiny, shapes, tmp_path, monkeypatch):
         train(tiny, tmp_path, shapes)
 
 
-# ------------------------------------------------------------------------------------------------------- divergence
+# --------------------------------------------------------------------------------------- divergence
 
 
 def test_a_diverging_run_names_step_and_layer_and_advises(tiny, shapes, tmp_path):
@@ -507,7 +509,7 @@ def test_nan_in_a_weight_is_traced_to_it(tiny, shapes, tmp_path, monkeypatch):
         train(tiny, tmp_path, shapes)
 
 
-# --------------------------------------------------------------------------------------------------------- recipe
+# ------------------------------------------------------------------------------------------- recipe
 
 
 def test_warm_up_lasts_until_the_training_error_is_below_80_percent(
@@ -538,9 +540,19 @@ def test_evaluation_counts_every_image_once(shapes, rng):
 
 @pytest.mark.parametrize(
     "change",
-    [{"iterations": 0}, {"batch_size": 1}, {"lr": 0.0}, {"lr": float("nan")}, {"seed": -1}, {"eval_images": 0},
-     {"eval_every": 0}, {"bn_images": -1}, {"milestones": (4, 2)}, {"backend": "tpu"}],
-)  # fmt: skip
+    [
+        {"iterations": 0},
+        {"batch_size": 1},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"seed": -1},
+        {"eval_images": 0},
+        {"eval_every": 0},
+        {"bn_images": -1},
+        {"milestones": (4, 2)},
+        {"backend": "tpu"},
+    ],
+)
 def test_a_senseless_recipe_is_refused(change, tiny):
     with pytest.raises(InputError, match=next(iter(change))):
         replace(tiny, **change)

@@ -1,4 +1,4 @@
-"""Two runs of an experiment train at a time: the same bits, one Ctrl-C, one bar, and no failure that is lost."""
+"""Two runs train at a time: the same bits, one Ctrl-C, one bar, and no failure that is lost."""
 
 import signal
 import threading

@@ -37,7 +37,8 @@ def data_cifar10(
     )
     found = cifar10.read(folder, trust)
     say(
-        f"{found.name} is in {folder}: {len(found.train):,} training and {len(found.test):,} test images"
+        f"{found.name} is in {folder}: "
+        f"{len(found.train):,} training and {len(found.test):,} test images"
     )
 
 

@@ -1,4 +1,4 @@
-"""The front door: what a person types. It reads arguments, calls the lab, and turns mistakes into one line each."""
+"""The command line: reads arguments, calls the library, turns each mistake into one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from minires.train.stopping import Interrupted
 
 app = typer.Typer(
     name="minires",
-    help="Deep residual learning in NumPy: train plain and residual nets on a CPU and see the degradation problem.",
+    help="Deep residual learning in NumPy: train plain and residual nets on a CPU and see the "
+    "degradation problem.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""From stored pixels to what the network sees: the mean taken off, then the paper's crop and flip."""
+"""From stored pixels to a batch: subtract the mean, scale, and maybe crop and flip."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def per_pixel_mean(images: np.ndarray) -> np.ndarray:
     """
     if images.ndim != 4 or len(images) == 0:
         raise InputError(
-            f"expected images of shape (N, H, W, C) with N >= 1, but got {images.shape}; pass a training set"
+            f"expected images of shape (N, H, W, C) with N >= 1, but got {images.shape}; "
+            "pass a training set"
         )
     total = np.zeros(images.shape[1:], np.float64)
     for start in range(0, len(images), CHUNK):
@@ -68,14 +69,16 @@ def normalise(images: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """
     if images.ndim != 4 or images.shape[1:] != mean.shape:
         raise InputError(
-            f"expected images of shape (N, *{mean.shape}) to match their mean, but got {images.shape}; "
+            f"expected images of shape (N, *{mean.shape}) to match their mean, "
+            f"but got {images.shape}; "
             "compute the mean with per_pixel_mean on the same kind of images"
         )
     if images.dtype.kind == "f":
         finite = np.isfinite(images).all(axis=(1, 2, 3))
         if not finite.all():
             raise InputError(
-                f"expected finite pixels in 0..255, but image {int(np.argmin(finite))} holds NaN or infinity "
+                f"expected finite pixels in 0..255, but image {int(np.argmin(finite))} holds NaN "
+                "or infinity "
                 f"({int((~finite).sum())} of {len(images)} images do); repair or remove it"
             )
     x = np.subtract(images, mean, dtype=np.float32)
@@ -87,8 +90,9 @@ def crop_and_flip(x: np.ndarray, rng: np.random.Generator, pad: int = 4) -> np.n
     """
     Shift each image by up to `pad` pixels and mirror every second one, at random.
 
-    Each image is padded with zeros on every side and cropped back to its size at a random place, then flipped left to
-    right with probability 1/2. After `normalise` a zero is the mean colour, so the border shows nothing.
+    Each image is padded with zeros on every side and cropped back to its size at a random place,
+    then flipped left to right with probability 1/2. After `normalise` a zero is the mean colour,
+    so the border shows nothing.
 
     Parameters
     ----------
@@ -110,7 +114,8 @@ def crop_and_flip(x: np.ndarray, rng: np.random.Generator, pad: int = 4) -> np.n
     """
     if x.ndim != 4 or pad < 0:
         raise InputError(
-            f"expected x of shape (N, H, W, C) and pad >= 0, but got shape {x.shape} and pad {pad}; correct them"
+            f"expected x of shape (N, H, W, C) and pad >= 0, but got shape {x.shape} and "
+            f"pad {pad}; correct them"
         )
     N, H, W, C = x.shape
     top, left = rng.integers(0, 2 * pad + 1, (2, N))
@@ -121,7 +126,7 @@ def crop_and_flip(x: np.ndarray, rng: np.random.Generator, pad: int = 4) -> np.n
         padded, (H, W), axis=(1, 2)
     )  # N, 2p+1, 2p+1, C, H, W
     windows = windows.transpose(0, 1, 2, 4, 5, 3)
-    # one index copies whole windows: faster than a loop, or than an index for each pixel; see LOG.md
+    # one index copies whole windows: faster than a loop or an index per pixel, see LOG.md
     y = windows[np.arange(N), top, left]
     y[flip] = y[flip, :, ::-1]
     return y

@@ -1,8 +1,9 @@
 """
-Which images a step sees, and how they are cropped and flipped, as pure functions of (seed, iteration).
+Which images a step sees, and how they are augmented, as pure functions of (seed, iteration).
 
-No generator lives from one step to the next: each draw makes its own from the seed, its purpose and the step's number.
-A run resumed at iteration i therefore needs only (seed, i) to see the very images it would have seen uninterrupted.
+No generator lives from one step to the next: each draw makes its own from the seed, its purpose
+and the step's number. A run resumed at iteration i therefore needs only (seed, i) to see the very
+images it would have seen uninterrupted.
 """
 
 import zlib
@@ -58,8 +59,9 @@ def batch_indices(seed: int, iteration: int, batch_size: int, n: int) -> np.ndar
     """
     Name the images of one training step.
 
-    The epochs' permutations stand one behind the other and are cut into batches, so a batch may hold the tail of one
-    epoch and the head of the next, and every image is used exactly once per epoch.
+    The permutations of the epochs follow one another and are cut into batches, so a batch may hold
+    the end of one epoch and the beginning of the next, and every image is used exactly once per
+    epoch.
 
     Parameters
     ----------
@@ -81,7 +83,8 @@ def batch_indices(seed: int, iteration: int, batch_size: int, n: int) -> np.ndar
     if min(batch_size, n) < 1 or iteration < 0:
         raise InputError(
             "a batch needs batch_size >= 1, n >= 1 and iteration >= 0, "
-            f"but got batch_size {batch_size}, n {n}, iteration {iteration}; correct the batch size or the data set"
+            f"but got batch_size {batch_size}, n {n}, iteration {iteration}; "
+            "correct the batch size or the data set"
         )
     start = iteration * batch_size
     stop = start + batch_size

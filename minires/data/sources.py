@@ -117,8 +117,8 @@ def find_cifar10(folder: str | Path | None = None) -> Path | None:
     """
     Find CIFAR-10 on this machine.
 
-    Searched in this order: `folder`, the environment variable MINIRES_DATA, the cache folder. Each may be a layout
-    folder or hold `cifar-10-batches-bin` or `cifar-10-batches-py`.
+    Searched in this order: `folder`, the environment variable MINIRES_DATA, the cache folder. Each
+    may be a layout folder or hold `cifar-10-batches-bin` or `cifar-10-batches-py`.
 
     Parameters
     ----------
@@ -128,7 +128,8 @@ def find_cifar10(folder: str | Path | None = None) -> Path | None:
     Returns
     -------
     Path or None
-        The layout folder, not yet checked; None if nobody named a folder and the cache folder holds none.
+        The layout folder, not yet checked; None if nobody named a folder and the cache folder
+        holds none.
 
     Raises
     ------
@@ -141,8 +142,9 @@ def find_cifar10(folder: str | Path | None = None) -> Path | None:
         found = cifar10.layout_folder(Path(named))
         if found is None:
             raise InputError(
-                f"{origin} names {named}: expected {cifar10.BINARY} or {cifar10.PYTHON} in it, found neither; "
-                f"correct or drop {origin}, or get CIFAR-10 with `minires data cifar10`"
+                f"{origin} names {named}: expected {cifar10.BINARY} or {cifar10.PYTHON} in it, "
+                f"found neither; correct or drop {origin}, or get CIFAR-10 with "
+                "`minires data cifar10`"
             )
         return found
     return cifar10.layout_folder(cifar10.cache_folder())

@@ -89,7 +89,8 @@ class Conv2d(Layer):
     def describe(self, x_shape: Shape) -> Description:  # noqa: D102
         KH, KW, C, K = self.params["w"].shape
         H, W = image(self.name, x_shape, C * self.groups)
-        stride, pad = pair(self.stride), pair(self.pad)
+        stride = pair(self.stride)
+        pad = pair(self.pad)
         OH = output_size(H, KH, stride[0], pad[0])
         OW = output_size(W, KW, stride[1], pad[1])
         groups = f", {self.groups} groups" if self.groups > 1 else ""
@@ -203,7 +204,8 @@ class MaxPool(Layer):
         H, W = image(self.name, x_shape)
         OH = output_size(H, self.size, self.stride, self.pad)
         OW = output_size(W, self.size, self.stride, self.pad)
-        window, stride = pair(self.size), pair(self.stride)
+        window = pair(self.size)
+        stride = pair(self.stride)
         return Description("max pool", (OH, OW, x_shape[2]), window=window, stride=stride)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints and weights: safetensors files with a checksum, of which the last whole one is kept."""
+"""Checkpoints and weights: safetensors files with a checksum; the one before is kept."""
 
 from __future__ import annotations
 
@@ -89,9 +89,13 @@ def position(folder: Path) -> int | None:
     """
     for path in (folder / NAME, folder / PREVIOUS):
         with contextlib.suppress(SafetensorError, OSError, KeyError, TypeError, ValueError):
-            with safe_open(path, framework="numpy") as f:
-                return int(json.loads((f.metadata() or {})["meta"])["iteration"])
+            return _iteration(path)
     return int(found[1]["iteration"]) if (found := load(folder)) else None
+
+
+def _iteration(path: Path) -> int:
+    with safe_open(path, framework="numpy") as f:
+        return int(json.loads((f.metadata() or {})["meta"])["iteration"])
 
 
 def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:

@@ -15,7 +15,7 @@ from minires.errors import InputError
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename onto `target`; on Windows try again, as a scanner or viewer may hold a file briefly."""
+    """Rename onto `target`; on Windows try again, as other programs may hold a file briefly."""
     for pause in (0.02, 0.1, 0.5, 2.0) if sys.platform == "win32" else ():
         try:
             return os.replace(source, target)

@@ -144,7 +144,7 @@ def command_options(
     changed : list of str
         Fields that are given only where they have another value than the commands choose.
     """
-    given = [name for name in names]
+    given = list(names)
     given += [n for n in changed if not _same(config[n], rows[n].expected(config))]
     return " ".join(word for name in given for word in rows[name].command(config[name]))
 

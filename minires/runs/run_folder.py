@@ -137,7 +137,8 @@ class RunFolder:
         "provenance" is that of the first iteration; "continued" lists from which iteration
         another one took over.
         """
-        found, here = record.read_record(self.path), provenance()
+        found = record.read_record(self.path)
+        here = provenance()
         first = found.provenance if iteration else here
         parts = [part for part in found.continued if part["iteration"] < iteration]
         if (parts[-1]["provenance"] if parts else first) != here:

@@ -60,7 +60,8 @@ def parse_tables(text: str, file: str, key: str, fields: Fields, unique: str) ->
 
 def _check_row(row: Row, where: str, fields: Fields) -> None:
     """Check the fields of one table and their types."""
-    expected, found = ", ".join(fields), ", ".join(row)
+    expected = ", ".join(fields)
+    found = ", ".join(row)
     if set(row) != set(fields):
         raise InputError(
             f"{where}: expected the fields {expected}, got {found}; add or remove some"

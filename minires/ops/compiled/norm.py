@@ -233,7 +233,9 @@ def forward(
     xhat and y from them.
     """
     checks.batchnorm(x, eps, gamma=gamma, beta=beta)
-    x, gamma, beta = contiguous(x), contiguous(gamma), contiguous(beta)
+    x = contiguous(x)
+    gamma = contiguous(gamma)
+    beta = contiguous(beta)
     y = np.empty_like(x)
     sizes = (x[0].size, *_sizes(x))
     moments, factors = _batch(x.reshape(-1), gamma, beta, eps, floor, y.reshape(-1), sizes)

@@ -24,7 +24,8 @@ def _pool(x: Array, size: int, stride: int, pad: int, y: Array, winner: Array) -
     for n in prange(N):
         for i in range(OH):
             for j in range(OW):
-                top, left = i * stride - pad, j * stride - pad
+                top = i * stride - pad
+                left = j * stride - pad
                 y[n, i, j] = -np.inf
                 winner[n, i, j] = max(0, -top) * size + max(0, -left)
                 for p in range(max(0, -top), min(size, H - top)):

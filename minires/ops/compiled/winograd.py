@@ -101,7 +101,8 @@ def _transform_filters(w: Array, c: int, u: Array, width: int, stride: int) -> N
 def _transform(x: Array, band: tuple, offset: tuple, padded: Array, half: Array, v: Array,
                strides: tuple) -> None:  # fmt: skip
     """Write B^T d B of a band of rows of tiles; an image is padded where its first row begins."""
-    TH, TW = padded.shape[0] // M, padded.shape[1] // M
+    TH = padded.shape[0] // M
+    TW = padded.shape[1] // M
     begin, last = band
     for row in range(begin, last):
         if row % TH == 0:
