@@ -79,9 +79,9 @@ def release(monkeypatch, bug, module):
     monkeypatch.setattr(
         attrgetter(owner)(home(bug.where)) if owner else home(bug.where), name, replacement
     )
-    for tests in (test_gradients, test_networks, test_ops, test_optim):
-        for held in [key for key, value in vars(tests).items() if value is original]:
-            monkeypatch.setattr(tests, held, replacement)
+    for holder in (NUMPY, test_gradients, test_networks, test_ops, test_optim):
+        for held in [key for key, value in vars(holder).items() if value is original]:
+            monkeypatch.setattr(holder, held, replacement)
 
 
 def run(monkeypatch, test, *arguments):

@@ -438,7 +438,8 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
         If a label is out of range.
     """
     checks.labels(logits, labels)
-    N, rows = len(logits), np.arange(len(logits))
+    N = len(logits)
+    rows = np.arange(N)
     z = logits - logits.real.max(axis=1, keepdims=True)  # exp cannot overflow
     exp = np.exp(z)
     total = exp.sum(axis=1, keepdims=True)

@@ -115,7 +115,8 @@ def _backward_rows(sums: Array, mean: Array, factors: Array, M: int) -> tuple:
     rows = np.empty((2, len(mean)), mean.dtype)
     gradients = np.empty_like(factors)
     for c in range(len(mean)):
-        scale, inv_std = factors[0, c], factors[1, c]
+        scale = factors[0, c]
+        inv_std = factors[1, c]
         dbeta = totals[0, c]
         dgamma = totals[1, c] * inv_std
         gradients[0, c] = dgamma
@@ -233,7 +234,9 @@ def forward(
     xhat and y from them.
     """
     checks.batchnorm(x, eps, gamma=gamma, beta=beta)
-    x, gamma, beta = contiguous(x), contiguous(gamma), contiguous(beta)
+    x = contiguous(x)
+    gamma = contiguous(gamma)
+    beta = contiguous(beta)
     y = np.empty_like(x)
     sizes = (x[0].size, *_sizes(x))
     moments, factors = _batch(x.reshape(-1), gamma, beta, eps, floor, y.reshape(-1), sizes)

@@ -24,13 +24,15 @@ def _pool(x: Array, size: int, stride: int, pad: int, y: Array, winner: Array) -
     for n in prange(N):
         for i in range(OH):
             for j in range(OW):
-                top, left = i * stride - pad, j * stride - pad
+                top = i * stride - pad
+                left = j * stride - pad
                 y[n, i, j] = -np.inf
                 winner[n, i, j] = max(0, -top) * size + max(0, -left)
                 for p in range(max(0, -top), min(size, H - top)):
                     for q in range(max(0, -left), min(size, W - left)):
                         for c in range(C):
-                            value, best = x[n, top + p, left + q, c], y[n, i, j, c]
+                            value = x[n, top + p, left + q, c]
+                            best = y[n, i, j, c]
                             if value > best or (value != value and best == best):
                                 y[n, i, j, c] = value
                                 winner[n, i, j, c] = p * size + q

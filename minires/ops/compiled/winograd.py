@@ -101,7 +101,8 @@ def _transform_filters(w: Array, c: int, u: Array, width: int, stride: int) -> N
 def _transform(x: Array, band: tuple, offset: tuple, padded: Array, half: Array, v: Array,
                strides: tuple) -> None:  # fmt: skip
     """Write B^T d B of a band of rows of tiles; an image is padded where its first row begins."""
-    TH, TW = padded.shape[0] // M, padded.shape[1] // M
+    TH = padded.shape[0] // M
+    TW = padded.shape[1] // M
     begin, last = band
     for row in range(begin, last):
         if row % TH == 0:
@@ -252,7 +253,8 @@ def correlate(x: Array, w: Array, y: Array, offset: Pair) -> None:
 
 def correlate_weights(x: Array, dy: Array, offset: Pair) -> Array:
     """Return the gradient of 3x3 filters, the same on any number of threads."""
-    C, K = x.shape[3], dy.shape[3]
+    C = x.shape[3]
+    K = dy.shape[3]
     dw = np.empty((3, 3, C, K), x.dtype)
     du = np.empty((min(len(x), WEIGHT_CHUNKS), PRODUCTS, C, K), x.dtype)
     _weigh(x, dy, dw, du, offset, _tile(K, x.dtype))

@@ -91,7 +91,8 @@ def _write_pixels(y: Array, i: int, count: int, values: tuple) -> None:
 def filter_points(w: Array, c: int, k: int, u: Array, first: int, stride: int) -> None:
     """Write G g G^T of a register of filters k, channel c, to `u`."""
     _, _, C, K = w.shape
-    g, line = c * K + k, 3 * C * K
+    g = c * K + k
+    line = 3 * C * K
     g0 = filters(*_read3(w, g, line))
     g1 = filters(*_read3(w, g + C * K, line))
     g2 = filters(*_read3(w, g + 2 * C * K, line))
@@ -199,7 +200,8 @@ def filter_gradient(m: Array, k: int, dw: Array, c: int) -> None:
     m3 = filters_gradient(*_read6(m, k + 3 * K, SIDE * K))
     m4 = filters_gradient(*_read6(m, k + 4 * K, SIDE * K))
     m5 = filters_gradient(*_read6(m, k + 5 * K, SIDE * K))
-    dg, stride = c * K + k, C * K
+    dg = c * K + k
+    stride = C * K
     _write3(dw, dg, stride, filters_gradient(m0[0], m1[0], m2[0], m3[0], m4[0], m5[0]))
     dg += 3 * stride
     _write3(dw, dg, stride, filters_gradient(m0[1], m1[1], m2[1], m3[1], m4[1], m5[1]))

@@ -10,9 +10,12 @@ from minires.ops.compiled.simd import Vector
 
 # The points: 0, P, -P, Q, -Q and infinity. These round least of those tried, see LOG.md.
 P, Q = 5 / 8, 3 / 2
-PP, QQ = P * P, Q * Q
+PP = P * P
+QQ = Q * Q
 # for each finite point, 1 / product of its distances to the other four: Lagrange interpolation
-AT_0, AT_P, AT_Q = 1 / (PP * QQ), 1 / (2 * PP * (PP - QQ)), 1 / (2 * QQ * (QQ - PP))
+AT_0 = 1 / (PP * QQ)
+AT_P = 1 / (2 * PP * (PP - QQ))
+AT_Q = 1 / (2 * QQ * (QQ - PP))
 
 
 @inline
