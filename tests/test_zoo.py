@@ -80,9 +80,9 @@ def release(monkeypatch, bug, module):
     original = attrgetter(bug.function)(reference)
     replacement = attrgetter(bug.function)(module)
     monkeypatch.setattr(attrgetter(owner)(reference) if owner else reference, name, replacement)
-    for tests in (test_gradients, test_networks, test_ops, test_optim):
-        for held in [key for key, value in vars(tests).items() if value is original]:
-            monkeypatch.setattr(tests, held, replacement)
+    for holder in (NUMPY, test_gradients, test_networks, test_ops, test_optim):
+        for held in [key for key, value in vars(holder).items() if value is original]:
+            monkeypatch.setattr(holder, held, replacement)
 
 
 def run(monkeypatch, test, *arguments):

@@ -115,7 +115,8 @@ def conv2d(
 def _groups(x: np.ndarray, w: np.ndarray, groups: int) -> None:
     """Channels and filters can be divided among the groups, and each filter sees one group."""
     _integer("conv2d", "groups", groups, 1)
-    C, seen, K = x.shape[3], w.shape[2], w.shape[3]
+    C = x.shape[3]
+    seen, K = w.shape[2:]
     if groups == 1 and C != seen:
         raise InputError(
             f"conv2d: x has {C} channels, shape {x.shape} as (N, H, W, C), "

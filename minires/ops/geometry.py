@@ -18,6 +18,6 @@ def output_size(size: int, kernel: int, stride: int, pad: int) -> int:
 
 def channel_groups(C: int, K: int, groups: int) -> list[tuple[slice, slice]]:
     """Return for each group its slice of the channels, and its slice of the filters."""
-    c = C // groups
-    k = K // groups
+    c = C // groups  # channels in a group
+    k = K // groups  # filters in a group
     return [(slice(g * c, g * c + c), slice(g * k, g * k + k)) for g in range(groups)]

@@ -439,7 +439,7 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
     """
     checks.labels(logits, labels)
     N = len(logits)
-    rows = np.arange(len(logits))
+    rows = np.arange(N)
     z = logits - logits.real.max(axis=1, keepdims=True)  # exp cannot overflow
     exp = np.exp(z)
     total = exp.sum(axis=1, keepdims=True)

@@ -37,7 +37,8 @@ def _tile(most: int, K: int, dtype: np.dtype, sizes: Pair) -> tuple[int, tuple]:
     rows, vectors = sizes
     registers = -(-K // lane_count(dtype))
     if registers % vectors:
-        rows, vectors = rows * vectors, 1
+        rows *= vectors
+        vectors = 1
     return registers * lane_count(dtype), ((0,) * (rows if rows <= most else 1), (0,) * vectors)
 
 
@@ -206,7 +207,8 @@ def backward_input(
     dx = np.empty(shape, dy.dtype)
     for row in range(min(SH, shape[1])):
         for col in range(min(SW, shape[2])):
-            p = (row + PH) % SH  # (p, q): the first weight that these pixels meet
+            # the first weights that these pixels meet
+            p = (row + PH) % SH
             q = (col + PW) % SW
             flipped = w[p::SH, q::SW][::-1, ::-1].swapaxes(2, 3)  # (.., .., K, C)
             if flipped.size:

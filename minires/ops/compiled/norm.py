@@ -115,7 +115,8 @@ def _backward_rows(sums: Array, mean: Array, factors: Array, M: int) -> tuple:
     rows = np.empty((2, len(mean)), mean.dtype)
     gradients = np.empty_like(factors)
     for c in range(len(mean)):
-        scale, inv_std = factors[0, c], factors[1, c]
+        scale = factors[0, c]
+        inv_std = factors[1, c]
         dbeta = totals[0, c]
         dgamma = totals[1, c] * inv_std
         gradients[0, c] = dgamma

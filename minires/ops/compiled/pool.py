@@ -31,7 +31,8 @@ def _pool(x: Array, size: int, stride: int, pad: int, y: Array, winner: Array) -
                 for p in range(max(0, -top), min(size, H - top)):
                     for q in range(max(0, -left), min(size, W - left)):
                         for c in range(C):
-                            value, best = x[n, top + p, left + q, c], y[n, i, j, c]
+                            value = x[n, top + p, left + q, c]
+                            best = y[n, i, j, c]
                             if value > best or (value != value and best == best):
                                 y[n, i, j, c] = value
                                 winner[n, i, j, c] = p * size + q

@@ -65,7 +65,8 @@ def tile_outer(
         total, x_array, i, stride, w_array, j = args
         x_memory = Memory(context, builder, x, x_array)
         w_memory = Memory(context, builder, w, w_array)
-        vector, index = llvm_vector(tile), j.type
+        vector = llvm_vector(tile)
+        index = j.type
         w_row = [
             w_memory.load(builder.add(j, index(v * tile.lanes)), vector)
             for v in range(tile.vectors)

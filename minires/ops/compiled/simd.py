@@ -212,9 +212,9 @@ def copy(
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
         source = Memory(context, builder, x, args[0])
         target = Memory(context, builder, y, args[2])
-        first = source.address(args[1])
+        begin = source.address(args[1])
         to = target.address(args[3])
-        cgutils.raw_memcpy(builder, to, first, args[4], source.itemsize)
+        cgutils.raw_memcpy(builder, to, begin, args[4], source.itemsize)
         return context.get_dummy_value()
 
     return types.void(x, types.intp, y, types.intp, types.intp), codegen

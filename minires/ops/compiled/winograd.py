@@ -253,7 +253,8 @@ def correlate(x: Array, w: Array, y: Array, offset: Pair) -> None:
 
 def correlate_weights(x: Array, dy: Array, offset: Pair) -> Array:
     """Return the gradient of 3x3 filters, the same on any number of threads."""
-    C, K = x.shape[3], dy.shape[3]
+    C = x.shape[3]
+    K = dy.shape[3]
     dw = np.empty((3, 3, C, K), x.dtype)
     du = np.empty((min(len(x), WEIGHT_CHUNKS), PRODUCTS, C, K), x.dtype)
     _weigh(x, dy, dw, du, offset, _tile(K, x.dtype))
