@@ -56,7 +56,7 @@ def _cross(u: Plane, v: Plane) -> Plane:
 
 
 def _star(u: Plane, v: Plane) -> Plane:
-    """A five-pointed star: inside four or more of its edge lines, so the second largest distance."""
+    """A five-pointed star: inside four or more of its edge lines, the second largest distance."""
     first = _edge(u, v, 0, 0.36)
     second = np.full_like(first, -np.inf)
     for k in range(1, 5):

@@ -73,7 +73,8 @@ def copy_of(where: str, source: str | None = None) -> ModuleType:
     InputError
         If the function is written in another module, which imports alone bring into this one.
     """
-    module, function = reference_module(where), where.partition(":")[2]
+    module = reference_module(where)
+    function = where.partition(":")[2]
     text = inspect.getsource(module)
     if source is not None:
         original = inspect.getsource(attrgetter(function)(module))

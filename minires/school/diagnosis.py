@@ -39,5 +39,6 @@ def _output(run: Run, module: ModuleType, case: Case, output: str) -> Any:
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, type) or isinstance(b, type) or a is None or b is None:
         return a is b
-    one, other = as_numbers(a), as_numbers(b)
+    one = as_numbers(a)
+    other = as_numbers(b)
     return one is not None and other is not None and bool(close(one, other).all())

@@ -117,7 +117,8 @@ def cache_line(chosen: Exercise) -> str:
 def _cache_notes(chosen: Exercise) -> list[str]:
     """Lines of the forward that computed the contents of the cache; its arguments need none."""
     forward = getattr(reference_module(chosen.where), chosen.name.replace("_backward", "_forward"))
-    tree, lines = _tree(forward), inspect.getsource(forward).splitlines()
+    tree = _tree(forward)
+    lines = inspect.getsource(forward).splitlines()
     computed = {
         ast.unparse(n.targets[0]): " ".join(map(str.strip, lines[n.lineno - 1 : n.end_lineno]))
         for n in tree.body
