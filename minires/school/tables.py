@@ -60,12 +60,9 @@ def parse_tables(text: str, file: str, key: str, fields: Fields, unique: str) ->
 
 def _check_row(row: Row, where: str, fields: Fields) -> None:
     """Check the fields of one table and their types."""
-    expected = ", ".join(fields)
-    found = ", ".join(row)
     if set(row) != set(fields):
-        raise InputError(
-            f"{where}: expected the fields {expected}, got {found}; add or remove some"
-        )
+        expected = ", ".join(fields)
+        raise InputError(f"{where}: expected the fields {expected}, got {', '.join(row)}")
     for name, kind in fields.items():
         value = row[name]
         texts = value if kind is list else [value]
