@@ -72,7 +72,8 @@ def _worse(a: Sequence[Run], b: Sequence[Run], which: str) -> float:
 def _above(group: Group, upper: str, lower: str) -> Verdict:
     """`upper` must be worse in training than `lower` by the preset's margin, seed by seed."""
     metric = group.metric
-    a, b = group.finished(upper), group.finished(lower)
+    a = group.finished(upper)
+    b = group.finished(lower)
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         return Verdict(None, f"needs finished runs of {upper} and {lower} with the same seed")
