@@ -31,7 +31,6 @@ from style import HUES, MUTED, PLAIN, RESIDUAL, claims, say, show, source, table
 from weak import weak_checks
 
 from minires import get_ops, gradcheck
-from minires.gradcheck_report import GradientError
 from minires.ops import numpy_ops
 
 ops = get_ops("numpy")
@@ -205,7 +204,7 @@ say(f"""
 # This is the library's answer to the surprise. Before it believes any comparison it asks whether the numeric gradient is distinguishable from 0 at all.
 
 # %%
-source(gradcheck._Check._refuse_vacuous)
+source(gradcheck.Check.refuse_vacuous)
 
 
 # %%
@@ -213,7 +212,7 @@ def complaint(*args, **kwargs):
     """What the checker has to object to."""
     try:
         gradcheck.check_op(*args, **kwargs)
-    except GradientError as error:
+    except gradcheck.GradientError as error:
         return error
     raise AssertionError("the checker has no objection")
 
@@ -367,7 +366,7 @@ show(
 # Such an error looks like a mistake of the backward pass and is none. The library's checker compares the slopes from the left and from the right: a curvature halves with the step, a kink stays. It first tries smaller steps to get off the kink, and when none helps it says so instead of passing or failing.
 
 # %%
-source(gradcheck._Check._derivative)
+source(gradcheck.Check.derivative)
 
 # %%
 gradcheck.check_op(
@@ -451,14 +450,14 @@ def verdicts(forward, backward):
     try:
         gradcheck.check_op(forward_16, backward_16, *inputs)
         ours = 0.0
-    except GradientError:
+    except gradcheck.GradientError:
         ours = 1.0
     # the largest error for all checks but one random index, which fails on some share of all indices
     return [ones > 1e-6, (careful > 1e-6).mean(), careful.max() > 1e-2, single > 1e-6, ours]
 
 
 def word(share):
-    return {0.0: "passes", 1.0: "caught"}.get(float(share), f"caught {share:.0%} of times")
+    return {0.0: "passes", 1.0: "caught"}.get(float(share), f"caught {share:.0%} of the time")
 
 
 found = {name: verdicts(*pair) for name, pair in mistakes.items()}

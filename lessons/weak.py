@@ -1,8 +1,8 @@
-"""Test every bug of the zoo with weakened gradient checks, and list the bugs that each check misses.
+"""Bugs that the usual gradient checks miss: every bug of the zoo against checks with one weakness.
 
 The usual check takes a central difference for each element and asks for a small
-||analytic - numeric||, relative to ||analytic|| + ||numeric|| if that is above 1. It has no guards
-and no random directions. `minires.gradcheck`, in the last column, has both.
+||analytic - numeric||, relative to ||analytic|| + ||numeric|| where that is above 1. It has no
+guards and no random directions; `minires.gradcheck`, in the last column, has both.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from minires.gradcheck import check_op
-from minires.gradcheck_report import GradientError
-from minires.school.bugs import home
+from minires.gradcheck import GradientError, check_op
+from minires.school.bugs import reference_module
 from minires.school.zoo import ZOO
 
-Pass = tuple[
-    Callable[..., Any], Callable[..., Any], tuple[Any, ...]
-]  # forward, backward, arguments
+# forward, backward, arguments
+Pass = tuple[Callable[..., Any], Callable[..., Any], tuple[Any, ...]]
 
 USUAL: dict[str, Any] = {
     "rtol": 1e-5,
@@ -40,7 +38,7 @@ WEAK: dict[str, dict[str, Any]] = {
 
 
 def passes(module: ModuleType, function: str, images: int, rng: np.random.Generator) -> list[Pass]:
-    """Pairs of forward and backward that use `function`, from the reference or from a copy with a bug."""
+    """Pairs of forward and backward that use `function`, of the reference or of a planted copy."""
     x = rng.standard_normal((images, 4, 5, 2))
     if module.__name__.endswith("nets.resnet"):
         return [_block(module, x, rng)]
@@ -85,7 +83,7 @@ def _block(module: ModuleType, x: np.ndarray, rng: np.random.Generator) -> Pass:
 
 
 def usual_check(way: Pass, rng: np.random.Generator, **corners: Any) -> bool:
-    """Whether the usual check accepts every gradient: central differences, element by element."""
+    """Whether the usual check, element by element, finds every gradient right."""
     how = USUAL | corners
     forward, backward, arguments = way
     held = [a.astype(how["dtype"]) if isinstance(a, np.ndarray) else a for a in arguments]
@@ -115,7 +113,7 @@ def usual_check(way: Pass, rng: np.random.Generator, **corners: Any) -> bool:
 
 
 def our_check(way: Pass, rng: np.random.Generator) -> bool:
-    """Whether `minires.gradcheck` accepts every gradient."""
+    """Whether `minires.gradcheck` vouches for every gradient."""
     try:
         check_op(way[0], way[1], *way[2], rng=rng)
     except GradientError:
@@ -124,23 +122,23 @@ def our_check(way: Pass, rng: np.random.Generator) -> bool:
 
 
 def weak_checks() -> dict[str, dict[str, bool]]:
-    """Run every check on every bug that makes a backward disagree with its forward.
+    """Try every check on every bug that makes a backward disagree with its forward.
 
     Returns
     -------
     table : dict of str to dict of str to bool
-        For the reference, then for each bug: which checks found something wrong.
+        For each bug, and before them for the reference, which check found something wrong.
     """
     functions = {
         bug.where: bug.function
         for bug in ZOO
         if bug.where.partition(":")[0] in ("ops.numpy_ops", "nets.resnet")
     }
-    right = [_caught(home(where), function) for where, function in functions.items()]
+    right = [_caught(reference_module(where), function) for where, function in functions.items()]
     table = {"the reference": {check: any(row[check] for row in right) for check in right[0]}}
     for bug in ZOO:
         row = _caught(bug.plant(), bug.function) if bug.where in functions else {}
-        if any(row.values()):  # other bugs change both passes alike, or no gradient
+        if any(row.values()):  # the others are wrong in both passes alike, or not in a gradient
             table[bug.name] = row
     return table
 

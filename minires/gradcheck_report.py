@@ -1,4 +1,4 @@
-"""What a gradient check says: a table where gradients agree, an error where they do not."""
+"""The result of a gradient check: a table if the gradients agree, an error if they do not."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from typing import Literal
 import numpy as np
 
 Method = Literal["central", "complex"]
+COLUMNS = [
+    "gradient",
+    "shape",
+    "elements checked",
+    "worst at",
+    "analytic",
+    "numeric",
+    "relative error",
+]
 
 
 class GradientError(AssertionError):
@@ -17,7 +26,8 @@ class GradientError(AssertionError):
     Attributes
     ----------
     kind : str
-        "wrong", "shape", "nonfinite", "changed" (an input was changed), "vacuous", "kink" or "uncovered".
+        "wrong", "shape", "nonfinite", "changed" (an input was changed), "vacuous", "kink" or
+        "uncovered".
     op, argument : str
     index : tuple of int or None
     analytic, numeric : float or None
@@ -40,7 +50,7 @@ class GradientError(AssertionError):
 
 @dataclass(frozen=True)
 class Row:
-    """Worst element of one argument; errors are relative to the largest gradient of the argument."""
+    """Worst element of one argument; its error is relative to the argument's largest gradient."""
 
     argument: str
     shape: tuple[int, ...]
@@ -53,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What was checked and how well it agreed, a row for each argument."""
+    """A passed check: how well the gradients agreed, with a row for each argument."""
 
     op: str
     method: Method
@@ -65,29 +75,7 @@ class Report:
         return max(row.error for row in self.rows)
 
     def _table(self) -> list[list[str]]:
-        table = [
-            [
-                "gradient",
-                "shape",
-                "elements checked",
-                "worst at",
-                "analytic",
-                "numeric",
-                "relative error",
-            ]
-        ]
-        for r in self.rows:
-            values = [f"{r.analytic:.6g}", f"{r.numeric:.6g}", f"{r.error:.1e}"]
-            table.append(
-                [
-                    f"d{r.argument}",
-                    str(r.shape),
-                    f"{r.checked} of {np.prod(r.shape)}",
-                    str(r.index),
-                    *values,
-                ]
-            )
-        return table
+        return [COLUMNS, *map(_cells, self.rows)]
 
     def __repr__(self) -> str:
         table = self._table()
@@ -103,7 +91,19 @@ class Report:
             return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
 
         head, *body = self._table()
-        return (
-            f"<table><caption>{html.escape(self.op)}: backward agrees with {self.method} differences</caption>"
-            f"{row('th', head)}{''.join(row('td', cells) for cells in body)}</table>"
-        )
+        title = f"{html.escape(self.op)}: backward agrees with {self.method} differences"
+        rows = [row("th", head), *(row("td", cells) for cells in body)]
+        return f"<table><caption>{title}</caption>{''.join(rows)}</table>"
+
+
+def _cells(row: Row) -> list[str]:
+    """Texts of one row of the table."""
+    return [
+        f"d{row.argument}",
+        str(row.shape),
+        f"{row.checked} of {np.prod(row.shape)}",
+        str(row.index),
+        f"{row.analytic:.6g}",
+        f"{row.numeric:.6g}",
+        f"{row.error:.1e}",
+    ]

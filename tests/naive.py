@@ -1,4 +1,4 @@
-"""Slow oracles: the definition of each op as loops, in float64, written without a look at the library."""
+"""Slow oracles: each op as loops, in float64, written independently of the library."""
 
 import itertools
 import math
@@ -15,26 +15,38 @@ def size(H, K, stride, pad):
     return (H + 2 * pad - K) // stride + 1
 
 
-def conv2d(x, w, stride, pad):
-    (N, H, W, C), (KH, KW, _, K) = x.shape, w.shape
-    y = np.zeros((N, size(H, KH, stride, pad), size(W, KW, stride, pad), K))
+def rows_and_columns(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def channel(k, c, w, groups):
+    """The channel of x that weight c of filter k sees: filters of one group see the same ones."""
+    group = k // (w.shape[3] // groups)
+    return group * w.shape[2] + c
+
+
+def conv2d(x, w, stride, pad, groups=1):
+    (N, H, W, _), (KH, KW, C, K) = x.shape, w.shape
+    (SH, SW), (PH, PW) = rows_and_columns(stride), rows_and_columns(pad)
+    y = np.zeros((N, size(H, KH, SH, PH), size(W, KW, SW, PW), K))
     for n, i, j, k in np.ndindex(y.shape):
         for p, q, c in itertools.product(range(KH), range(KW), range(C)):
-            y[n, i, j, k] += (
-                padded(x, n, i * stride + p - pad, j * stride + q - pad, c) * w[p, q, c, k]
-            )
+            seen = channel(k, c, w, groups)
+            y[n, i, j, k] += padded(x, n, i * SH + p - PH, j * SW + q - PW, seen) * w[p, q, c, k]
     return y
 
 
-def conv2d_gradients(x, w, dy, stride, pad):
-    (_, H, W, C), (KH, KW, _, _) = x.shape, w.shape
+def conv2d_gradients(x, w, dy, stride, pad, groups=1):
+    (_, H, W, _), (KH, KW, C, _) = x.shape, w.shape
+    (SH, SW), (PH, PW) = rows_and_columns(stride), rows_and_columns(pad)
     dx, dw = np.zeros(x.shape), np.zeros(w.shape)
     for n, i, j, k in np.ndindex(dy.shape):
         for p, q, c in itertools.product(range(KH), range(KW), range(C)):
-            r, s = i * stride + p - pad, j * stride + q - pad
+            r, s = i * SH + p - PH, j * SW + q - PW
             if 0 <= r < H and 0 <= s < W:
-                dx[n, r, s, c] += w[p, q, c, k] * dy[n, i, j, k]
-                dw[p, q, c, k] += x[n, r, s, c] * dy[n, i, j, k]
+                seen = channel(k, c, w, groups)
+                dx[n, r, s, seen] += w[p, q, c, k] * dy[n, i, j, k]
+                dw[p, q, c, k] += x[n, r, s, seen] * dy[n, i, j, k]
     return dx, dw
 
 

@@ -1,4 +1,7 @@
-"""Random problems for the property tests: shapes from hypothesis, values from a seeded generator; and tolerances."""
+"""Random problems for the property tests, and tolerances.
+
+Shapes come from hypothesis, values from a seeded generator.
+"""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -9,8 +12,8 @@ DTYPES = ("float32", "float64")
 def close(actual, expected, terms, scale=None):
     """Assert agreement to the rounding of a sum of `terms` products in the dtype of `actual`.
 
-    A sum of n terms in any order is off by at most (n - 1) eps sum|terms|; `scale` bounds one term, by default the
-    largest value expected. The factor 4 covers the handful of operations around the sum.
+    A sum of n terms in any order is off by at most (n - 1) eps sum|terms|; `scale` bounds one term,
+    by default the largest value expected. The factor 4 covers the few operations around the sum.
     """
     assert actual.shape == expected.shape
     eps = np.finfo(actual.dtype).eps
@@ -26,7 +29,10 @@ def rngs():
 
 @st.composite
 def windows(draw, largest=9, kernel=4, touching=False):
-    """H, W, KH, KW, stride, pad of a window that fits; with `touching`, every window sees at least one real pixel."""
+    """H, W, KH, KW, stride, pad of a window that fits.
+
+    With `touching`, every window sees at least one real pixel.
+    """
     KH, KW = draw(st.integers(1, kernel)), draw(st.integers(1, kernel))
     stride, pad = draw(st.integers(1, 3)), draw(st.integers(0, min(KH, KW) - 1 if touching else 3))
     H, W = (draw(st.integers(max(1, K - 2 * pad), largest)) for K in (KH, KW))
@@ -35,7 +41,10 @@ def windows(draw, largest=9, kernel=4, touching=False):
 
 @st.composite
 def convolutions(draw, dtypes=DTYPES, channels=5, touching=False):
-    """x, w, stride, pad, rng: non-square images and kernels, remainder columns, sometimes a strided view as input."""
+    """x, w, stride, pad, rng: non-square images and kernels, remainder columns.
+
+    The input is sometimes a strided view.
+    """
     H, W, KH, KW, stride, pad = draw(windows(touching=touching))
     N, C, K = (
         draw(st.integers(1, 3)),
@@ -50,6 +59,27 @@ def convolutions(draw, dtypes=DTYPES, channels=5, touching=False):
     if draw(st.booleans()):
         x = np.repeat(x, 2, axis=2)[:, :, ::2]
     return x, w, stride, pad, rng
+
+
+def pairs(least, most):
+    """An int, or a pair of them for rows and columns."""
+    numbers = st.integers(least, most)
+    return st.one_of(numbers, st.tuples(numbers, numbers))
+
+
+@st.composite
+def grouped_convolutions(draw, dtypes=DTYPES, touching=False):
+    """x, w, options, rng: groups, strides and pads that differ by axis, odd shapes."""
+    KH, KW, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    stride = draw(pairs(1, 3))
+    pad = draw(pairs(0, min(KH, KW) - 1 if touching else 3))
+    PH, PW = pad if isinstance(pad, tuple) else (pad, pad)
+    H, W = (draw(st.integers(max(1, k - 2 * p), 7)) for k, p in ((KH, PH), (KW, PW)))
+    N, C, K = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    rng, dtype = draw(rngs()), draw(st.sampled_from(dtypes))
+    x = rng.standard_normal((N, H, W, C * groups)).astype(dtype)
+    w = rng.standard_normal((KH, KW, C, K * groups)).astype(dtype)
+    return x, w, {"stride": stride, "pad": pad, "groups": groups}, rng
 
 
 @st.composite

@@ -51,7 +51,7 @@ def python_file(pixels, labels, head=b""):
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
-    """One folder of each layout with the same content; tests read them and copy what they change."""
+    """A folder of each layout with the same content; tests read them and copy what they change."""
     root = tmp_path_factory.mktemp("cifar10")
     for name in (cifar10.BINARY, cifar10.PYTHON):
         (root / name).mkdir()

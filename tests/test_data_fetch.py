@@ -20,7 +20,7 @@ SCRIPTS = Path(__file__).parents[1] / "data_scripts"
 
 @pytest.fixture(autouse=True)
 def small_and_alone(monkeypatch, tmp_path):
-    """Twenty records a file keep these tests fast; neither the machine's cache, environment nor proxies reach them."""
+    """Make files short, and keep the machine's cache, environment and proxies out of the tests."""
     monkeypatch.setattr(cifar10, "RECORDS", 20)
     monkeypatch.setattr(cifar10, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.delenv("MINIRES_DATA", raising=False)
@@ -210,7 +210,7 @@ class Mirror(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def mirrors(tarball, monkeypatch):
-    """A web server on this machine, for the length of one test; tests fill its `answers` and name it in MIRRORS."""
+    """A local web server for one test; tests fill its `answers` and name it in MIRRORS."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
         good = tarball.read_bytes()
         server.asked = []
@@ -299,7 +299,7 @@ def test_a_whole_data_set_is_kept_and_a_damaged_one_replaced(mirrors, tarball):
     check_installed(cifar10_install.download(progress=False))
 
 
-# --------------------------------------------------------------------------------------------------------- the scripts
+# ------------------------------------------------------------------------------------- the scripts
 
 
 @pytest.fixture

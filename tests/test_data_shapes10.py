@@ -60,7 +60,7 @@ def test_same_seed_same_bits_other_seed_other_bits():
 
 
 def coarse(images):
-    """Pixels averaged 2 by 2: fewer weights, so a linear classifier generalises better from few images."""
+    """Average 2 by 2 pixels: with fewer weights, a linear classifier generalises better."""
     return images.reshape(-1, 16, 2, 16, 2, 3).mean((2, 4)).reshape(len(images), -1) / 255 - 0.5
 
 

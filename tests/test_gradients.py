@@ -1,10 +1,13 @@
-"""Every backward pass is the transpose of its forward's derivative, on every backend."""
+"""Every backward pass is the transpose of its forward's derivative.
+
+Random cotangents, float64, every backend.
+"""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import convolutions, images, pools, rngs
+from strategies import convolutions, grouped_convolutions, images, pools, rngs
 
 from minires import get_ops, plain, resnet
 from minires.gradcheck import check_layer, check_op
@@ -41,6 +44,12 @@ def test_convolution(ops, problem):
     check_op(
         ops.conv2d_forward, ops.conv2d_backward, x, w, stride=stride, pad=pad, rng=rng, elements=16
     )
+
+
+@given(problem=grouped_convolutions(F64, touching=True))
+def test_convolution_in_groups_and_with_pairs(ops, problem):
+    x, w, options, rng = problem
+    check_op(ops.conv2d_forward, ops.conv2d_backward, x, w, **options, rng=rng, elements=16)
 
 
 @given(problem=images(F64, least=4))
@@ -96,6 +105,9 @@ def test_smooth_ops_agree_with_the_complex_step_to_rounding(rng):
     gamma, beta = rng.standard_normal((2, 2))
     reports = [
         check_op(ops.conv2d_forward, ops.conv2d_backward, x, w, 2, 1, method="complex"),
+        check_op(
+            ops.conv2d_forward, ops.conv2d_backward, x, w[:, :, :1], (1, 2), 1, 2, method="complex"
+        ),
         check_op(
             ops.batchnorm_forward, ops.batchnorm_backward, x, gamma, beta, EPS, method="complex"
         ),

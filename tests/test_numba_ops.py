@@ -1,4 +1,4 @@
-"""The compiled ops are the NumPy ops: same names, same numbers, on any number of threads and any width of registers."""
+"""The compiled ops are the NumPy ops: same names, same numbers, for any threads and registers."""
 
 import contextlib
 import hashlib
@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import grouped_convolutions
 
 import minires
 from minires.errors import InputError
-from minires.ops import get_fused, get_ops
-from minires.ops.compiled import jit, threads, tuning, winograd
+from minires.ops import get_ops
+from minires.ops.compiled import jit, threads, tuning, warm_up, winograd
 
 compiled, plain = get_ops("numba"), get_ops("numpy")
 dtypes = st.sampled_from(["float32", "float64"])
@@ -30,7 +31,7 @@ channels = st.one_of(st.integers(1, 20), st.sampled_from([32, 48]))
 
 
 def assert_close(ours, theirs, terms, scale):
-    """Rounding errors of a sum grow like the square root of the number of its terms, each of the size of `scale`."""
+    """Rounding errors of a sum grow like the square root of its terms, each of size `scale`."""
     assert ours.dtype == theirs.dtype
     assert ours.shape == theirs.shape
     tolerance = 8 * math.sqrt(terms) * np.finfo(ours.dtype).eps * scale
@@ -38,9 +39,10 @@ def assert_close(ours, theirs, terms, scale):
 
 
 def products(y, w, stride):
-    """How many products a gradient of the weights w adds up: one for each pixel of y, or of the tiles that cover it.
+    """How many products a gradient of the weights w adds up.
 
-    Winograd's filtering transforms whole tiles, and what lies in them beyond the image is zero but for rounding.
+    One for each pixel of y, or of the tiles that cover it: Winograd's filtering transforms whole
+    tiles, which are zero beyond the image but for rounding.
     """
     if not winograd.suits(w.shape[:2], stride, w.shape[2:], w.dtype):
         return y[..., 0].size
@@ -73,8 +75,8 @@ def test_both_backends_have_the_same_names_and_signatures():
         assert str(inspect.signature(ours[name])) == str(inspect.signature(function)), name
 
 
-@given(seeds, dtypes, sizes, sizes, sizes, channels, channels, st.integers(1, 4), st.integers(1, 4), st.integers(1, 3),
-       st.integers(0, 3))  # fmt: skip
+@given(seeds, dtypes, sizes, sizes, sizes, channels, channels, st.integers(1, 4),
+       st.integers(1, 4), st.integers(1, 3), st.integers(0, 3))  # fmt: skip
 def test_convolution_equals_numpy_for_any_shape_stride_and_pad(
     seed, dtype, N, H, W, C, K, KH, KW, stride, pad
 ):
@@ -94,12 +96,30 @@ def test_convolution_equals_numpy_for_any_shape_stride_and_pad(
     assert_close(dw, dw_plain, products(y, w, stride), size_of(dy, x))
 
 
+@given(grouped_convolutions())
+def test_convolution_in_groups_and_with_pairs_equals_numpy(problem):
+    x, w, options, rng = problem
+    (y, cache), (y_plain, cache_plain) = (
+        ops.conv2d_forward(x, w, **options) for ops in (compiled, plain)
+    )
+    assert_close(y, y_plain, w[..., 0].size, size_of(x, w))
+    dy = normal(rng, y.shape, x.dtype)
+    (dx, dw), (dx_plain, dw_plain) = (
+        compiled.conv2d_backward(dy, cache),
+        plain.conv2d_backward(dy, cache_plain),
+    )
+    assert_close(dx, dx_plain, w[:, :, 0].size, size_of(dy, w))
+    assert_close(dw, dw_plain, y[..., 0].size, size_of(dy, x))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("shape", "filters", "stride", "pad"),
-    [((2, 30, 26, 3), (7, 7, 16), 2, 3), ((18, 8, 8, 64), (3, 3, 64), 1, 1), ((3, 14, 14, 24), (1, 1, 40), 2, 0),
+    [((2, 30, 26, 3), (7, 7, 16), 2, 3), ((18, 8, 8, 64), (3, 3, 64), 1, 1),
+     ((3, 14, 14, 24), (1, 1, 40), 2, 0),
      ((2, 5, 6, 4), (2, 2, 3), 5, 2), ((1, 6, 5, 2), (1, 2, 2), 1, 4),
-     ((1, 20, 1, 16), (1, 1, 16), 10, 2), ((1, 4, 4, 3), (3, 1, 5), 8, 2)],
+     ((1, 20, 1, 16), (1, 1, 16), 10, 2), ((1, 4, 4, 3), (3, 1, 5), 8, 2),
+     ((2, 9, 8, 16), (3, 3, 16), (1, 2), (2, 0)), ((2, 9, 1, 4), (5, 1, 6), (3, 1), (2, 0))],
 )  # fmt: skip
 def test_convolution_equals_numpy_for_stems_projections_and_odd_geometry(
     dtype, shape, filters, stride, pad
@@ -120,8 +140,9 @@ def test_convolution_equals_numpy_for_stems_projections_and_odd_geometry(
     assert_close(dw, dw_plain, products(y, w, stride), size_of(dy, x))
 
 
-@given(seeds, dtypes, st.integers(1, 9), st.integers(1, 13), st.integers(1, 13), st.sampled_from([16, 32, 48, 80]),
-       st.sampled_from([16, 32, 48]), st.integers(0, 3))  # fmt: skip
+@given(seeds, dtypes, st.integers(1, 9), st.integers(1, 13), st.integers(1, 13),
+       st.sampled_from([16, 32, 48, 80]), st.sampled_from([16, 32, 48]),
+       st.integers(0, 3))  # fmt: skip
 def test_convolution_by_winograd_equals_numpy(seed, dtype, N, H, W, C, K, pad):
     H, W = max(H, 3 - 2 * pad), max(W, 3 - 2 * pad)
     rng = np.random.default_rng(seed)
@@ -164,8 +185,8 @@ def test_batchnorm_equals_numpy(seed, dtype, axes, N, H, C):
     *theirs, cache_plain = plain.batchnorm_forward(x, gamma, beta, eps)
     inv_std = 1 / np.sqrt(theirs[2] + eps)
     condition = (1 + size_of(x, inv_std)) ** 2  # how much a rounding error of x grows in xhat
-    for a, b, scale in zip(ours, theirs, (size_of(gamma) * condition + size_of(beta), size_of(x), size_of(x, x)),
-                           strict=True):  # fmt: skip
+    scales = (size_of(gamma) * condition + size_of(beta), size_of(x), size_of(x, x))
+    for a, b, scale in zip(ours, theirs, scales, strict=True):
         assert_close(a, b, M, scale)
     backward = size_of(dy) * condition
     ours, theirs = compiled.batchnorm_backward(dy, cache), plain.batchnorm_backward(dy, cache_plain)
@@ -246,13 +267,15 @@ def test_what_gains_nothing_from_compiling_is_numpys():
 
 
 def calls(rng, dtype):
-    """One call of every op that a kernel computes: name, arguments of the forward, and gradients its backward takes."""
+    """One call of every op that a kernel computes: name, arguments of the forward."""
     x, w = normal(rng, (5, 9, 7, 16), dtype), normal(rng, (3, 3, 16, 16), dtype)
     narrow, odd = normal(rng, (5, 9, 7, 3), dtype), normal(rng, (3, 3, 3, 5), dtype)
     gamma, beta = normal(rng, 16, dtype), normal(rng, 16, dtype)
     return [
         ("conv2d", (x, w, 1, 1)), ("conv2d", (x, w, 2, 1)), ("conv2d", (narrow, odd, 2, 0)),
-        ("batchnorm", (x, gamma, beta, 1e-5)), ("relu", (x,)), ("max_pool", (x, 3, 2, 1)),
+        ("conv2d", (x, w[:, :, :8].copy(), (1, 2), (0, 1), 2)),
+        ("batchnorm", (x, gamma, beta, 1e-5)), ("batchnorm_relu", (x, gamma, beta, 1e-5)),
+        ("relu", (x,)), ("max_pool", (x, 3, 2, 1)),
     ]  # fmt: skip
 
 
@@ -310,8 +333,10 @@ def test_results_do_not_depend_on_how_inputs_lie_in_memory():
 def test_both_backends_refuse_the_same_arguments_in_the_same_words():
     x, w = np.ones((2, 4, 4, 3), np.float32), np.ones((3, 3, 5, 2), np.float32)
     wrong = [
-        ("conv2d_forward", (x, w)), ("conv2d_forward", (x, w[:, :, :3], 0)), ("conv2d_forward", (x[:0], w[:, :, :3])),
-        ("batchnorm_forward", (x, x[0, 0, 0, :2], x[0, 0, 0], 1e-5)), ("relu_forward", (x.astype(int),)),
+        ("conv2d_forward", (x, w)), ("conv2d_forward", (x, w[:, :, :3], 0)),
+        ("conv2d_forward", (x[:0], w[:, :, :3])), ("conv2d_forward", (x, w[:, :, :3], 1, 0, 2)),
+        ("batchnorm_forward", (x, x[0, 0, 0, :2], x[0, 0, 0], 1e-5)),
+        ("relu_forward", (x.astype(int),)),
         ("batchnorm_inference", (x, *[x[0, 0, 0]] * 4, -1.0)),
     ]  # fmt: skip
     for name, arguments in wrong:
@@ -335,15 +360,17 @@ def test_complex_numbers_go_to_numpy():
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_nan_of_a_channel_takes_the_same_gradients_along_in_both_backends(fused):
+@pytest.mark.parametrize("op", ["batchnorm", "batchnorm_relu"])
+def test_nan_of_a_channel_takes_the_same_gradients_along_in_both_backends(op):
     x, dy = normal(np.random.default_rng(0), (2, 2, 4, 4, 5), "float32")
     x[1, 2, 0, 2] = np.nan
     came = []
     for backend in ("numba", "numpy"):
-        ops = (get_fused if fused else get_ops)(backend)
-        *forward, cache = ops.batchnorm_forward(x, np.ones(5, x.dtype), np.ones(5, x.dtype), 1e-5)
-        came.append((*forward, *ops.batchnorm_backward(dy, cache)))
+        forward, backward = (
+            getattr(get_ops(backend), f"{op}_{way}") for way in ("forward", "backward")
+        )
+        *results, cache = forward(x, np.ones(5, x.dtype), np.ones(5, x.dtype), 1e-5)
+        came.append((*results, *backward(dy, cache)))
     for ours, theirs in zip(*came, strict=True):
         assert_close(ours, theirs, terms=x[..., 0].size, scale=np.nanmax(abs(theirs)))
 
@@ -361,14 +388,14 @@ def test_nan_stays_visible():
     assert np.isnan(compiled.conv2d_forward(wide, w)[0]).all()
 
 
-# ------------------------------------------------------------------------------------------------------ other processes
+# ---------------------------------------------------------------------------------- other processes
 
 
 def report():
     """What a process of its own prints: a digest of every result, and what it compiled."""
-    compiled.warm_up()
+    warm_up.warm_up()
     before = jit.compilations()
-    compiled.warm_up(backwards=True)
+    warm_up.warm_up(backwards=True)
     net, images = minires.resnet(8, rng=0).use("numba"), np.ones((3, 32, 32, 3), np.float32)
     logits = net.forward(images, train=True)
     net.backward(compiled.softmax_cross_entropy(logits, np.arange(3))[1])
@@ -464,27 +491,26 @@ def test_one_other_process_helps_from_the_first_kernel_that_is_compiled_to_the_l
         yield
 
     monkeypatch.setattr(jit, "announce", announce)
-    monkeypatch.setattr(jit.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(warm_up.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(
-        jit.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1]
+        warm_up.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1]
     )
-    with jit.compile_from_both_ends("import threading; threading.Event().wait()"):
+    with warm_up.compile_from_both_ends("import threading; threading.Event().wait()"):
         finished += [process.poll() is not None for process in started]
     assert finished == [False] * bool(kernels)
     assert all(process.poll() is not None for process in started)
 
 
 def test_the_helper_finds_the_package_as_this_process_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(jit.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(warm_up.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(jit, "announce", lambda report: contextlib.nullcontext(report("_filter")))
-    monkeypatch.setattr(
-        jit.subprocess.Popen, "terminate", lambda process: None
-    )  # let it come to its end
+    # let it run to its end
+    monkeypatch.setattr(warm_up.subprocess.Popen, "terminate", lambda process: None)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "only_here.py").write_text(
         "from pathlib import Path\nPath(__file__).with_name('seen').touch()\n"
     )
-    with jit.compile_from_both_ends("import only_here"):
+    with warm_up.compile_from_both_ends("import only_here"):
         pass
     assert (tmp_path / "seen").exists()
 
@@ -492,7 +518,9 @@ def test_the_helper_finds_the_package_as_this_process_does(tmp_path, monkeypatch
 def test_threads_are_told_how_to_wait_unless_the_user_said_it(monkeypatch):
     names, seen = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"), []
     monkeypatch.setattr(
-        jit.numba, "get_num_threads", lambda: seen.append([os.environ.get(name) for name in names])
+        threads.numba,
+        "get_num_threads",
+        lambda: seen.append([os.environ.get(name) for name in names]),
     )
     for name in names:
         monkeypatch.delenv(name, raising=False)
@@ -504,6 +532,64 @@ def test_threads_are_told_how_to_wait_unless_the_user_said_it(monkeypatch):
             users.setenv(name, "1")
             threads.start_threads()
     assert not seen
+
+
+SETTINGS = """
+import ctypes, json, os
+import numba
+
+seen, start = [], numba.get_num_threads
+
+class Library:
+    def __init__(self, name):
+        self.mallopt = lambda parameter, value: seen.append("malloc") or 1
+
+def get_num_threads():
+    seen.append(os.environ.get("GOMP_SPINCOUNT"))
+    return start()
+
+ctypes.CDLL, numba.get_num_threads = Library, get_num_threads
+before = dict(os.environ)
+import minires.ops.numba_ops, minires.ops.compiled.warm_up
+imported = list(seen)
+launched = numba.np.ufunc.parallel._is_initialized
+from minires.ops import get_ops
+get_ops("numpy")
+plain = list(seen)
+get_ops("numba")
+asked = list(seen)
+get_ops("numba")
+print(json.dumps([imported, launched, plain, asked, seen, dict(os.environ) == before]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="malloc is set up where there is glibc")
+def test_importing_the_compiled_ops_changes_nothing_and_asking_for_them_sets_up_the_process():
+    users = ("MALLOC_", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(users)}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", SETTINGS],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    imported, launched, plain, asked, in_the_end, environment_stays = json.loads(done.stdout)
+    assert not imported
+    assert not launched
+    assert not plain
+    assert asked[0] == "3000"  # threads start before any memory is asked for
+    assert asked.count("malloc") == 3
+    assert in_the_end == asked  # once
+    assert environment_stays
+
+
+def test_no_kernel_takes_more_than_eight_arguments():
+    assert jit.KERNELS
+    for kernel in jit.KERNELS:
+        assert len(inspect.signature(kernel.py_func).parameters) <= 8, kernel.py_func.__name__
 
 
 if __name__ == "__main__":

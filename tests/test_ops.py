@@ -1,16 +1,19 @@
 """Every op, on every backend, against loops that spell out its definition."""
 
+import importlib
 import inspect
+from types import ModuleType
 
 import naive
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import DTYPES, close, convolutions, images, pools, rngs
+from strategies import DTYPES, close, convolutions, grouped_convolutions, images, pools, rngs
 
 from minires import InputError, get_ops
-from minires.ops import BACKENDS
+from minires import ops as package
+from minires.ops import BACKENDS, numpy_fused, numpy_ops, register
 
 EPS = 1e-5
 
@@ -32,6 +35,71 @@ def test_convolution_equals_loops(ops, problem):
     expected_dx, expected_dw = naive.conv2d_gradients(x, w, dy, stride, pad)
     close(dx, expected_dx, w[:, :, 0].size, np.abs(dy).max() * np.abs(w).max())
     close(dw, expected_dw, dy[..., 0].size, np.abs(dy).max() * np.abs(x).max())
+
+
+@given(problem=grouped_convolutions())
+def test_convolution_in_groups_and_with_pairs_equals_loops(ops, problem):
+    x, w, options, rng = problem
+    y, cache = ops.conv2d_forward(x, w, **options)
+    assert y.dtype == x.dtype
+    close(y, naive.conv2d(x, w, **options), w[..., 0].size, np.abs(x).max() * np.abs(w).max())
+    dy = rng.standard_normal(y.shape).astype(x.dtype)
+    dx, dw = ops.conv2d_backward(dy, cache)
+    expected_dx, expected_dw = naive.conv2d_gradients(x, w, dy, **options)
+    close(dx, expected_dx, w[:, :, 0].size, np.abs(dy).max() * np.abs(w).max())
+    close(dw, expected_dw, dy[..., 0].size, np.abs(dy).max() * np.abs(x).max())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_each_group_is_a_convolution_of_its_own(ops, rng, dtype):
+    """On channels that fill registers, which Winograd's tiles filter."""
+    x = rng.standard_normal((2, 7, 6, 32)).astype(dtype)
+    w = rng.standard_normal((3, 3, 16, 48)).astype(dtype)
+    y, cache = ops.conv2d_forward(x, w, 1, 1, groups=2)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    dx, dw = ops.conv2d_backward(dy, cache)
+    for c, k in ((slice(16), slice(24)), (slice(16, 32), slice(24, 48))):
+        alone, alone_cache = ops.conv2d_forward(x[..., c], w[..., k], 1, 1)
+        close(y[..., k], alone, 9 * 16)
+        alone_dx, alone_dw = ops.conv2d_backward(dy[..., k], alone_cache)
+        close(dx[..., c], alone_dx, 9 * 24)
+        close(dw[..., k], alone_dw, dy[..., 0].size)
+
+
+def test_a_pair_of_equal_numbers_is_the_number_to_the_last_bit(ops, rng):
+    x, w = rng.standard_normal((2, 9, 8, 3)), rng.standard_normal((3, 3, 3, 5))
+    y, cache = ops.conv2d_forward(x, w, 2, 1)
+    same, same_cache = ops.conv2d_forward(x, w, (2, 2), [1, 1])
+    np.testing.assert_array_equal(same, y)
+    for a, b in zip(ops.conv2d_backward(y, cache), ops.conv2d_backward(y, same_cache), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("stride", "pad", "size"), [(1, 1, 3), (2, 0, 3), ((2, 1), (3, 2), 7)])
+def test_without_the_input_gradient_the_same_dw_comes_alone(ops, rng, stride, pad, size):
+    x, w = rng.standard_normal((5, 9, 9, 3)), rng.standard_normal((size, size, 3, 20))
+    y, cache = ops.conv2d_forward(x, w, stride, pad)
+    dy = rng.standard_normal(y.shape)
+    nothing, dw = ops.conv2d_backward(dy, cache, input_gradient=False)
+    assert nothing is None
+    np.testing.assert_array_equal(dw, ops.conv2d_backward(dy, cache)[1])
+    with pytest.raises(InputError, match="dy"):
+        ops.conv2d_backward(dy[:1], cache, input_gradient=False)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_the_input_gradient_it_is_not_computed(backend, rng, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the input gradient is computed")
+
+    compiled_conv = importlib.import_module("minires.ops.compiled.conv")
+    monkeypatch.setattr(numpy_ops, "col2im", refuse)
+    monkeypatch.setattr(compiled_conv, "backward_input", refuse)
+    ops = get_ops(backend)
+    y, cache = ops.conv2d_forward(np.ones((2, 5, 5, 3)), np.ones((3, 3, 3, 4)))
+    ops.conv2d_backward(y, cache, input_gradient=False)
+    with pytest.raises(AssertionError, match="is computed"):
+        ops.conv2d_backward(y, cache)
 
 
 @given(problem=pools())
@@ -169,13 +237,15 @@ def test_cross_entropy_equals_loops_and_never_overflows(ops, rng, dtype, N, K, s
 
 
 def calls(ops, rng, dtype="float64"):
-    """One call of every op pair: name, forward, its arrays, its other arguments, backward or None."""
+    """One call of every op pair: name, forward, arrays, other arguments, backward or None."""
     x = rng.standard_normal((2, 5, 6, 3)).astype(dtype)
     w, c = (
         rng.standard_normal((3, 3, 3, 4)).astype(dtype),
         rng.standard_normal((4, 3)).astype(dtype),
     )
     yield "conv2d", ops.conv2d_forward, (x, w), (2, 1), ops.conv2d_backward
+    grouped = np.concatenate([x, x[..., :1]], axis=3), w[:, :, :2].copy()
+    yield "conv2d in groups", ops.conv2d_forward, grouped, ((2, 1), (0, 1), 2), ops.conv2d_backward
     yield "conv2d 1x1", ops.conv2d_forward, (x, w[:1, :1].copy()), (), ops.conv2d_backward
     yield "batchnorm", ops.batchnorm_forward, (x, c[0], c[1]), (EPS,), ops.batchnorm_backward
     yield (
@@ -261,6 +331,31 @@ BAD = {
     "other channels": (lambda o: o.conv2d_forward(X, W[:, :, :2]), "3 channels"),
     "a large kernel": (lambda o: o.conv2d_forward(X[:, :2], W), "does not fit"),
     "stride 0": (lambda o: o.conv2d_forward(X, W, 0), "stride must be an integer of at least 1"),
+    "groups that are too many": (
+        lambda o: o.conv2d_forward(X, W, groups=2),
+        "3 channels and 4 filters must both be divisible by groups, got groups=2; "
+        "choose a common divisor, such as 1",
+    ),
+    "no group": (
+        lambda o: o.conv2d_forward(X, W, groups=0),
+        "groups must be an integer of at least 1, got 0",
+    ),
+    "filters that see all groups": (
+        lambda o: o.conv2d_forward(X, W[..., :3], groups=3),
+        "in 3 groups of 1, shape (2, 5, 6, 3) as (N, H, W, C), but the filters expect 3",
+    ),
+    "three strides": (
+        lambda o: o.conv2d_forward(X, W, (1, 2, 3)),
+        "or a pair of them (rows, columns), got (1, 2, 3); write stride=2 or stride=(2, 1)",
+    ),
+    "a negative pad of columns": (
+        lambda o: o.conv2d_forward(X, W, 1, (0, -1)),
+        "pad must be an integer of at least 0, or a pair of them (rows, columns), got (0, -1)",
+    ),
+    "a wide kernel": (
+        lambda o: o.conv2d_forward(X[:, :, :1], W, 1, (1, 0)),
+        "a 3x3 window does not fit into 5x1 with pad (1, 0)",
+    ),
     "a fractional pad": (lambda o: o.conv2d_forward(X, W, 1, 0.5), "pad must be an integer"),
     "gamma of other length": (
         lambda o: o.batchnorm_forward(X, C3[:2], C3, EPS),
@@ -307,7 +402,7 @@ def test_bad_arguments_are_named(ops, case):
 
 
 CONTRACT = """
-conv2d_forward(x, w, stride=1, pad=0) conv2d_backward(dy, cache)
+conv2d_forward(x, w, stride=1, pad=0, groups=1) conv2d_backward(dy, cache, input_gradient=True)
 batchnorm_forward(x, gamma, beta, eps) batchnorm_backward(dy, cache)
 batchnorm_inference(x, gamma, beta, mean, var, eps)
 relu_forward(x) relu_backward(dy, cache)
@@ -315,6 +410,8 @@ max_pool_forward(x, size, stride, pad=0) max_pool_backward(dy, cache)
 global_avg_pool_forward(x) global_avg_pool_backward(dy, cache)
 linear_forward(x, w, b) linear_backward(dy, cache)
 softmax_cross_entropy(logits, labels)
+batchnorm_relu_forward(x, gamma, beta, eps) batchnorm_relu_backward(dy, cache)
+batchnorm_relu_inference(x, gamma, beta, mean, var, eps)
 """
 
 
@@ -338,9 +435,73 @@ def test_backends_have_the_same_public_functions():
         return {signature(f) for f in found.values() if f.__module__.startswith("minires.ops")}
 
     names = {backend: public(get_ops(backend)) for backend in BACKENDS}
-    assert all(names["numpy"] <= found for found in names.values())
+    assert names["numpy"] == names["numba"]
+
+
+def test_the_numpy_backend_is_the_pages_that_are_read():
+    ops = get_ops("numpy")
+    assert ops.conv2d_forward is numpy_ops.conv2d_forward
+    assert ops.im2col is numpy_ops.im2col
+    assert ops.batchnorm_relu_forward is numpy_fused.batchnorm_relu_forward
 
 
 def test_an_unknown_backend_is_refused():
     with pytest.raises(InputError, match="backend must be one of"):
         get_ops("cuda")
+
+
+# ------------------------------------------------------------------------------------- ops of users
+
+
+def double(x):
+    return 2 * x
+
+
+def double_compiled(x):
+    return x + x
+
+
+@pytest.fixture
+def no_pages_left(monkeypatch):
+    monkeypatch.setattr(package, "_registered", {})
+    yield
+    get_ops.cache_clear()
+
+
+@pytest.mark.usefixtures("no_pages_left")
+def test_an_op_of_a_user_joins_both_backends_beside_those_of_the_package():
+    register("toy", {"double": double, "halve": abs}, {"double": double_compiled})
+    assert get_ops("numpy").double is double
+    assert get_ops("numba").double is double_compiled
+    assert get_ops("numpy").halve is get_ops("numba").halve is abs
+    assert get_ops("numpy").conv2d_forward is numpy_ops.conv2d_forward
+
+
+@pytest.mark.usefixtures("no_pages_left")
+def test_a_module_of_a_user_gives_the_public_functions_that_it_defines():
+    module = ModuleType("toy_ops")
+    exec("from math import sin\ndef double(x): return 2 * x\ndef _hidden(x): pass", vars(module))
+    register("toy", module)
+    for backend in BACKENDS:
+        assert get_ops(backend).double is module.double
+        assert not hasattr(get_ops(backend), "sin")
+        assert not hasattr(get_ops(backend), "_hidden")
+
+
+@pytest.mark.usefixtures("no_pages_left")
+def test_a_page_may_be_registered_again_but_takes_no_name_of_another_page():
+    register("toy", {"double": double})
+    register("toy", {"double": double_compiled})
+    assert get_ops("numpy").double is double_compiled
+    refused = {
+        "page 'ops' has relu_forward; choose other names": ("mine", {"relu_forward": double}),
+        "page 'toy' has double; choose other names": ("mine", {"double": double}),
+        "page 'fused' belongs to minires": ("fused", {"triple": double}),
+    }
+    for words, arguments in refused.items():
+        with pytest.raises(InputError) as e:
+            register(*arguments)
+        assert words in str(e.value)
+    with pytest.raises(InputError, match="no NumPy op for the compiled triple"):
+        register("mine", {"double3": double}, {"triple": double})
+    assert not hasattr(get_ops("numpy"), "double3")

@@ -6,10 +6,13 @@ import os
 import numpy as np
 import pytest
 from hypothesis import given
-from strategies import convolutions, images, pools
+from strategies import convolutions, grouped_convolutions, images, pools
 
-from minires import get_ops, plain, resnet
+from minires import InputError, get_ops, plain, resnet
+from minires.layers import Conv2d, GlobalAvgPool, Layer, Linear, MaxPool, ReLU
 from minires.layers.base import layer_outputs
+from minires.nets.fuse import fuse
+from minires.nets.network import Facts, Network
 from minires.ops import BACKENDS
 from minires.optim import SGD
 
@@ -61,6 +64,22 @@ def test_convolution(ops, problem):
     dy = rng.standard_normal(y.shape)
     tx, tw = tensor(x, True), filters(w)
     ty = F.conv2d(tx, tw, stride=stride, padding=pad)
+    ty.backward(tensor(dy))
+    dx, dw = ops.conv2d_backward(dy, cache)
+    agree(y, array(ty))
+    agree(dx, array(tx.grad))
+    agree(dw, tw.grad.numpy().transpose(2, 3, 1, 0))
+
+
+@given(problem=grouped_convolutions(("float64",), touching=True))
+def test_convolution_in_groups_and_with_pairs(ops, problem):
+    x, w, options, rng = problem
+    y, cache = ops.conv2d_forward(x, w, **options)
+    dy = rng.standard_normal(y.shape)
+    tx, tw = tensor(x, True), filters(w)
+    ty = F.conv2d(
+        tx, tw, stride=options["stride"], padding=options["pad"], groups=options["groups"]
+    )
     ty.backward(tensor(dy))
     dx, dw = ops.conv2d_backward(dy, cache)
     agree(y, array(ty))
@@ -155,7 +174,10 @@ def signs(net, x):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_float32_gradients_are_exact_to_the_rounding_of_their_sums(backend):
-    """Norm by norm against PyTorch in float64, on a batch where no ReLU changes sides by rounding (that moves 1 %)."""
+    """Norm by norm against PyTorch in float64, on a batch where no ReLU changes sides by rounding.
+
+    That would move gradients by 1 %.
+    """
     double, single = resnet(20).astype("float64"), resnet(20).use(backend)
     for seed in range(20):
         x, labels = batch(16, seed)
@@ -204,5 +226,104 @@ def test_twenty_steps_of_resnet20_agree(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_few_tiny_steps_of_plain20_agree(backend):
-    """Plain nets amplify a rounding error a million-fold within a few steps: few and tiny ones are all one may ask."""
+    """Plain nets amplify a rounding error a million-fold within a few steps: take tiny ones."""
     assert trajectory(plain(20).astype("float64").use(backend), 5, 1e-4) < 1e-9
+
+
+# --------------------------------------------------------------------- networks of other layers
+
+
+def agree_as_networks(net, x, labels):
+    """Loss and every gradient are those of the twin, to rounding in float64."""
+    twin = torch_twin.as_torch(net)
+    theirs_loss = torch_loss(twin, x, labels)
+    loss, ours = gradients(net, x, labels)
+    assert abs(loss - theirs_loss) <= TIGHT * abs(theirs_loss)
+    theirs = torch_twin.gradients(net, twin)
+    assert list(theirs) == list(net.parameters())
+    for name, expected in theirs.items():
+        agree(ours[name], expected)
+
+
+def network(conv, **layers):
+    facts = Facts("toy", "toy", 2, (12, 10, 3), 10)
+    head = {"pool": GlobalAvgPool(), "fc": Linear(conv.params["w"].shape[3], 10, rng=1)}
+    return Network(facts, conv=conv, **layers, **head).astype("float64")
+
+
+CONVOLUTIONS = {
+    "pairs": lambda: Conv2d(3, 6, (1, 5), (2, 1), (0, 2), rng=0),
+    "groups": lambda: Conv2d(3, 6, 3, 2, 1, groups=3, rng=0),
+    "bias": lambda: Conv2d(3, 6, 3, pad=1, bias=True, rng=0),
+    "all": lambda: Conv2d(3, 6, (3, 2), (1, 2), (1, 0), groups=3, bias=True, rng=0),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_the_twin_knows_every_kind_of_convolution(name, rng):
+    conv = CONVOLUTIONS[name]()
+    for key, parameter in conv.params.items():
+        if key == "b":
+            parameter += rng.standard_normal(parameter.shape).astype("float32")
+    net = network(conv, relu=ReLU(), maxpool=MaxPool(3, 2, 1))
+    agree_as_networks(net, rng.standard_normal((4, 12, 10, 3)), rng.integers(0, 10, 4))
+
+
+@pytest.mark.parametrize("make", [lambda: plain(14), lambda: resnet(8, "B")])
+def test_the_twin_of_a_fused_network_is_that_of_the_network(make):
+    net = fuse(make()).astype("float64")
+    x, labels = batch(4, side=16)
+    agree_as_networks(net, x, labels)
+    a, b = (torch_twin.as_torch(n) for n in (net, make().astype("float64")))
+    for ours, theirs in zip(a.parameters(), b.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    with torch.no_grad():
+        assert torch.equal(a(tensor(x)), b(tensor(x)))
+
+
+class Scale(Layer):
+    """A layer that this library does not have: y = w * x."""
+
+    def __init__(self, C):
+        super().__init__()
+        self.params = {"w": np.linspace(1, 2, C)}
+
+    def forward(self, x, train=False):
+        self._keep((x,), train)
+        return x * self.params["w"]
+
+    def backward(self, dy):
+        (x,) = self._pop()
+        self.grads["w"] = (dy * x).sum(axis=(0, 1, 2))
+        return dy * self.params["w"]
+
+
+class DoubleScale(Scale):
+    """A subclass is written like its base."""
+
+
+class TorchScale(torch.nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.from_numpy(layer.params["w"].copy()))
+
+    def forward(self, x):
+        return x * self.weight[:, None, None]
+
+
+@pytest.mark.parametrize("layer_class", [Scale, DoubleScale])
+def test_an_unknown_layer_is_refused_by_its_class_until_it_is_registered(
+    layer_class, monkeypatch, rng
+):
+    monkeypatch.setattr(torch_twin, "MODULES", dict(torch_twin.MODULES))
+    net = network(Conv2d(3, 6, rng=0), scale=layer_class(6), relu=ReLU())
+    with pytest.raises(InputError, match=rf"layer {layer_class.__name__};.*register"):
+        torch_twin.as_torch(net)
+    torch_twin.register(Scale, TorchScale)
+    agree_as_networks(net, rng.standard_normal((4, 12, 10, 3)), rng.integers(0, 10, 4))
+
+
+@pytest.mark.parametrize("layer_class", [Layer, int])
+def test_no_rule_is_registered_for_all_layers_or_for_none(layer_class):
+    with pytest.raises(InputError, match="derived from Layer"):
+        torch_twin.register(layer_class, lambda layer: None)

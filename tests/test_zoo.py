@@ -1,4 +1,4 @@
-"""Every bug of the zoo is killed by a test of this suite that the reference passes; the usual checks miss many."""
+"""Every bug of the zoo is killed by a test that the reference passes; usual checks miss many."""
 
 import sys
 from operator import attrgetter
@@ -13,8 +13,9 @@ from hypothesis import Phase, settings
 from weak import weak_checks
 
 from minires import InputError, get_ops
-from minires.school.bugs import Bug, copy_of, home, swap
-from minires.school.zoo import ZOO
+from minires.school.bugs import Bug, copy_of, reference_module, replace_function
+from minires.school.tables import parse_tables
+from minires.school.zoo import FIELDS, ZOO
 
 NUMPY = get_ops("numpy")
 CONVOLUTION = (test_ops.test_convolution_equals_loops, NUMPY)
@@ -24,7 +25,7 @@ LOSS = (test_ops.test_cross_entropy_equals_loops_and_never_overflows, NUMPY)
 BLOCK = (test_gradients.test_layer, "residual block A", "numpy", "rng")
 STEPS = (test_optim.test_three_steps_by_hand,)
 
-# a test of the suite and its arguments, for every bug of a function unless the bug has one of its own
+# a test and its arguments, for every bug of a function unless the bug has one of its own
 KILLER = {
     "im2col": CONVOLUTION,
     "col2im": CONVOLUTION,
@@ -73,19 +74,19 @@ KILLER = {
 
 
 def release(monkeypatch, bug, module):
-    """Put the function of a copied module into the library itself, and wherever a test holds it, for one test."""
+    """Replace a function in the library, and wherever a test module holds it, for one test."""
     owner, _, name = bug.function.rpartition(".")
-    original, replacement = (attrgetter(bug.function)(m) for m in (home(bug.where), module))
-    monkeypatch.setattr(
-        attrgetter(owner)(home(bug.where)) if owner else home(bug.where), name, replacement
-    )
+    reference = reference_module(bug.where)
+    original = attrgetter(bug.function)(reference)
+    replacement = attrgetter(bug.function)(module)
+    monkeypatch.setattr(attrgetter(owner)(reference) if owner else reference, name, replacement)
     for tests in (test_gradients, test_networks, test_ops, test_optim):
         for held in [key for key, value in vars(tests).items() if value is original]:
             monkeypatch.setattr(tests, held, replacement)
 
 
 def run(monkeypatch, test, *arguments):
-    """Run a test of the suite; one of a property at the same examples each time, and without shrinking."""
+    """Run a test of the suite; a property at the same examples each time, without shrinking."""
     if hasattr(test, "hypothesis"):
         quick = settings(
             max_examples=50, derandomize=True, deadline=None, database=None, phases=[Phase.generate]
@@ -107,11 +108,13 @@ def test_every_bug_is_killed_by_a_test_that_the_reference_passes(bug, monkeypatc
 
 
 def test_planting_leaves_the_library_alone():
-    before = {bug.where: attrgetter(bug.function)(home(bug.where)) for bug in ZOO}
-    modules = dict(sys.modules)
+    def functions():
+        return {bug.where: attrgetter(bug.function)(reference_module(bug.where)) for bug in ZOO}
+
+    before, modules = functions(), dict(sys.modules)
     for bug in ZOO:
         bug.plant()
-    assert {bug.where: attrgetter(bug.function)(home(bug.where)) for bug in ZOO} == before
+    assert functions() == before
     assert {name: m for name, m in sys.modules.items() if name.startswith("minires")} == {
         name: m for name, m in modules.items() if name.startswith("minires")
     }
@@ -122,6 +125,39 @@ def test_a_bug_whose_line_is_gone_is_refused_not_disarmed():
         Bug("gone", "ops.numpy_ops:relu_backward", "no such piece", "", "", "").plant()
     with pytest.raises(InputError, match="the reference has changed"):
         Bug("twice", "ops.numpy_ops:relu_backward", "dy", "x", "", "").plant()
+
+
+def test_a_bug_of_a_function_that_its_module_only_imports_is_refused_not_disarmed():
+    with pytest.raises(InputError, match="name the module that defines it"):
+        Bug("elsewhere", "layers.core:Layer._keep", "if train:", "if True:", "", "").plant()
+
+
+RIGHT = {"name": "a", "where": "b:c", "old": "d", "new": "e", "says": "f", "hint": "g"}
+
+
+def toml(*rows, key="bug"):
+    lines = (f"[[{key}]]\n" + "".join(f"{k} = {v!r}\n" for k, v in row.items()) for row in rows)
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[bug]", "zoo.toml: expected TOML"),
+        ("", r"expected \[\[bug\]\] tables only, got none"),
+        ("bug = [1]", "tables only, got bug"),
+        (toml(RIGHT, key="ant"), "tables only, got ant"),
+        (toml(RIGHT, {"name": "b"}), r"\[\[bug\]\] number 2: expected the fields name, where, old"),
+        (toml(RIGHT | {"more": "x"}), "got name, where, old, new, says, hint, more"),
+        (toml(RIGHT | {"old": 3}), "old must be a string, got 3"),
+        (toml(RIGHT | {"where": "relu_backward"}), "where must be 'module:function'"),
+        (toml(RIGHT, RIGHT), "number 2: name 'a' is taken"),
+    ],
+)
+def test_a_zoo_with_a_mistake_in_it_is_refused_with_the_place(text, message):
+    assert parse_tables(toml(RIGHT), "zoo.toml", "bug", FIELDS, unique="name") == [RIGHT]
+    with pytest.raises(InputError, match=message):
+        parse_tables(text, "zoo.toml", "bug", FIELDS, unique="name")
 
 
 def test_names_are_unique_and_each_bug_is_one_line():
@@ -135,7 +171,7 @@ def test_names_are_unique_and_each_bug_is_one_line():
 def test_a_function_put_into_a_copy_is_the_one_the_copy_uses():
     where = "ops.numpy_ops:im2col"
     copied = copy_of(where)
-    swap(copied, "im2col", lambda x, KH, KW, stride, pad: np.ones((1, 1, 1, 1, 1, 1)))
+    replace_function(copied, "im2col", lambda x, KH, KW, stride, pad: np.ones((1, 1, 1, 1, 1, 1)))
     x = np.full((1, 1, 1, 1), 5.0)
     assert copied.conv2d_forward(x, x)[0] == 5
     assert NUMPY.conv2d_forward(x, x)[0] == 25

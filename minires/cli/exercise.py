@@ -11,6 +11,7 @@ import typer
 
 from minires.errors import quoted
 from minires.school import exercises
+from minires.school.hunt import choose_bug, hidden_bug_file
 
 app = typer.Typer(
     help="Write an op yourself, or find a bug.", no_args_is_help=True, rich_markup_mode=None
@@ -19,7 +20,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_exercises() -> None:
-    """Say what there is to write."""
+    """List the exercises."""
     for chosen in exercises.EXERCISES.values():
         typer.echo(f"{chosen.name:26}{chosen.summary}")
 
@@ -29,7 +30,7 @@ def start(
     name: Annotated[str, typer.Argument(help="As in: minires exercise list.")],
     folder: Annotated[Path, typer.Argument(help="Folder for NAME.py.")] = Path(),
 ) -> None:
-    """Write NAME.py: signature, what it should do, hints.
+    """Write NAME.py: the signature, a description and hints.
 
     Example: minires exercise start conv2d_backward
     """
@@ -42,7 +43,9 @@ def check(
     file: Annotated[Path, typer.Argument(help="A file with a solution.")],
     json_output: Annotated[bool, typer.Option("--json", help="For grade books.")] = False,
 ) -> None:
-    """Find the smallest case in which a solution is wrong, and say which bug explains it; exit code 1 if there is one.
+    """Find the smallest case in which a solution is wrong, and the bug that explains it.
+
+    The exit code is 1 if there is such a case.
 
     Example: minires exercise check conv2d_backward.py
     """
@@ -61,15 +64,18 @@ def hunt(
     folder: Annotated[Path, typer.Option("--into", help="Folder for the file.")] = Path(),
     reveal: Annotated[bool, typer.Option("--reveal", help="Say which bug it is.")] = False,
 ) -> None:
-    """Write a whole op with one wrong line in it, to be found with the gradient checker.
+    """Write a file in which one line is wrong, to be found with the gradient checker.
 
     Example: minires exercise hunt batchnorm_backward --seed 2
     """
-    chosen, bug = exercises.quarry(name, seed)
+    chosen, bug = choose_bug(name, seed)
     if reveal:
         typer.echo(
-            f"{chosen.name}, {bug.name}: right, but {bug.says}.\n  right: {bug.old}\n  wrong: {bug.new}"
+            f"{chosen.name}, {bug.name}: right, but {bug.says}.\n"
+            f"  right: {bug.old}\n"
+            f"  wrong: {bug.new}"
         )
         return
-    file = exercises.write(exercises.hidden(chosen, bug), folder / f"hunt_{chosen.name}_{seed}.py")
-    typer.echo(f"One line of {file} is wrong; its first lines say how to look. Stuck? {bug.hint}")
+    text = hidden_bug_file(chosen, bug)
+    file = exercises.write(text, folder / f"hunt_{chosen.name}_{seed}.py")
+    typer.echo(f"One line of {file} is wrong; its top says how to find it. Stuck? {bug.hint}")

@@ -1,8 +1,9 @@
 """
-CIFAR-10 from the two official layouts on disk, from their tarballs, or from a mirror; all of it checked before use.
+Read CIFAR-10 from either of its official layouts on disk, and check it before use.
 
-Whatever is installed is read, checked and written anew in the binary layout under a temporary name, then renamed: a
-folder with the final name is whole, and no pickle is kept.
+An installed copy is always in the binary layout: `cifar10_install` reads and checks the data,
+writes it under a temporary name, then renames it. So a folder with the final name is complete, and
+no pickle is kept.
 """
 
 from __future__ import annotations
@@ -27,13 +28,9 @@ RECORDS = 10_000  # per file
 PIXELS = 3 * 32 * 32
 BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
 FILES = {BINARY: tuple(f"{stem}.bin" for stem in STEMS), PYTHON: STEMS}
-SEAL = "official.sha256"  # the hash of the content, left by `install` beside what came from official bytes
-EXTRAS = (
-    "batches.meta.txt",
-    "batches.meta",
-    "readme.html",
-    SEAL,
-)  # not needed, or not believed in a tarball
+SEAL = "official.sha256"  # hash of the content; `install` writes it if the source was official
+# not needed, or not trusted in a tarball
+EXTRAS = ("batches.meta.txt", "batches.meta", "readme.html", SEAL)
 PYTHON_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -50,7 +47,7 @@ AGAIN = "get it again with `minires data cifar10`, or `minires data cifar10 --fr
 
 
 def cache_folder() -> Path:
-    """Name the folder that downloads go to and that is searched last."""
+    """Return the folder for downloads; it is searched last."""
     return Path(pooch.os_cache("minires"))
 
 
@@ -59,7 +56,10 @@ def _refusal(where: Path, expected: str, found: object, advice: str = AGAIN) -> 
 
 
 def layout_folder(folder: Path) -> Path | None:
-    """Find the layout folder that `folder` is or holds; one official file counts as found, `read` checks the rest."""
+    """Find the layout folder that `folder` is or holds.
+
+    A folder with one official file counts; `read` checks the others.
+    """
     for place in (folder, folder / BINARY, folder / PYTHON):
         if _layout(place):
             return place
@@ -74,15 +74,16 @@ def _layout(folder: Path) -> str | None:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Rebuilds dicts, lists, strings and arrays; a pickle that names anything else is refused before it can act."""
+    """Unpickles dicts, lists, strings and arrays; refuses anything else before it can act."""
 
     def __init__(self, file: io.BytesIO, path: Path):
         super().__init__(file, encoding="bytes")
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
+        reconstruct: Any = np.empty(0).__reduce__()[0]
         allowed: dict[tuple[str, str], Callable] = {
-            ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],  # type: ignore[dict-item]
+            ("numpy.core.multiarray", "_reconstruct"): reconstruct,
             ("numpy", "ndarray"): np.ndarray,
             ("numpy", "dtype"): np.dtype,
         }
@@ -99,11 +100,13 @@ def _python_file(path: Path, trust: bool) -> tuple[np.ndarray, np.ndarray]:
     content = path.read_bytes()
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if not trust and md5 != PYTHON_MD5[path.name]:
-        advice = f"{AGAIN}, or, if you know where it comes from, `minires data cifar10 --from {path.parent} --trust`"
+        command = f"`minires data cifar10 --from {path.parent} --trust`"
+        advice = f"{AGAIN}, or, if you know where it comes from, {command}"
         raise _refusal(path, f"MD5 {PYTHON_MD5[path.name]} of the official file", md5, advice)
     try:
         batch = _Unpickler(io.BytesIO(content), path).load()
-        pixels, labels = batch[b"data"], np.array(batch[b"labels"])
+        pixels = batch[b"data"]
+        labels = np.array(batch[b"labels"])
         found = f"{pixels.dtype} {pixels.shape} and {labels.dtype} {labels.shape}"
     except InputError:
         raise
@@ -122,7 +125,8 @@ def _python_file(path: Path, trust: bool) -> tuple[np.ndarray, np.ndarray]:
 def _binary_file(path: Path, trust: bool) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (10000, 3072) and labels (10000,) of one file of the binary layout."""
     record = 1 + PIXELS
-    size, expected = path.stat().st_size, RECORDS * record
+    size = path.stat().st_size
+    expected = RECORDS * record
     if size != expected:
         side = f"it ends in record {size // record}" if size < expected else "it goes on after that"
         raise _refusal(
@@ -141,18 +145,21 @@ def read(folder: Path, trust: bool = False) -> Dataset:
     folder : Path
         The layout folder itself.
     trust : bool
-        Read files of the python layout that are not the official bytes; even then, nothing but NumPy arrays is rebuilt.
+        Also read files of the python layout that are not the official bytes; even then, only NumPy
+        arrays are unpickled.
 
     Returns
     -------
     Dataset
-        50,000 training and 10,000 test images. It is named "CIFAR-10" only if the bytes are known to be the official
-        ones, by the hashes of the python layout or because `install` took them from official bytes; else it is a copy.
+        50,000 training and 10,000 test images. It is named "CIFAR-10" only if the bytes are known
+        to be official, by the hashes of the python layout or because `install` took them from
+        official bytes; all others are named as copies.
 
     Raises
     ------
     InputError
-        If a file is missing, short, long, not official (python layout) or holds a label outside 0..9.
+        If a file is missing, too short or long, not official (python layout) or holds a label
+        outside 0..9.
     """
     folder = Path(folder)
     layout = _layout(folder)
@@ -162,9 +169,11 @@ def read(folder: Path, trust: bool = False) -> Dataset:
         )
     load_file = _binary_file if layout == BINARY else _python_file
     N = len(STEMS) * RECORDS
-    images, labels = np.empty((N, 32, 32, 3), np.uint8), np.empty(N, np.int64)
+    images = np.empty((N, 32, 32, 3), np.uint8)
+    labels = np.empty(N, np.int64)
     for i, name in enumerate(FILES[layout]):
-        path, part = folder / name, slice(i * RECORDS, (i + 1) * RECORDS)
+        path = folder / name
+        part = slice(i * RECORDS, (i + 1) * RECORDS)
         if not path.is_file():
             raise _refusal(path, f"the files {', '.join(FILES[layout])}", "this one missing")
         try:
@@ -190,7 +199,7 @@ def read(folder: Path, trust: bool = False) -> Dataset:
 
 
 def write(dataset: Dataset, folder: Path) -> None:
-    """Write `dataset`, of CIFAR-10's size, into `folder` in the binary layout; `read` gives it back."""
+    """Write a dataset of CIFAR-10's size in the binary layout, for `read`."""
     folder.mkdir(parents=True, exist_ok=True)
     (train_images, train_labels), (test_images, test_labels) = dataset.train[:], dataset.test[:]
     images = np.concatenate([train_images, test_images])

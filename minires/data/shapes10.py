@@ -1,9 +1,10 @@
 """
 Ten shapes, drawn by arithmetic: a data set that needs no download and never runs out.
 
-Colour and brightness carry no label, position, size and angle vary, strokes of the shape's own colour lie behind it and
-one more in front, so a network has to see form. Only sums, products, quotients, square roots and comparisons touch a
-pixel, operations that every machine rounds alike: every machine draws the same bits.
+A network has to see form: colour and brightness say nothing about the label; position, size and
+angle vary; strokes in the shape's own colour lie behind it, and one more stroke lies in front.
+Every machine draws the same bits: pixels are made only by sums, products, quotients, square roots
+and comparisons, which every machine rounds alike.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from minires.data.dataset import ArraySplit, Dataset
 from minires.errors import InputError
 
 SIZE = 32
-CHUNK = 64  # images drawn at once: a plane of 64 x 32 x 32 float32 is 256 kB and stays in a core's cache
+CHUNK = 64  # images drawn at once: a plane of 64 x 32 x 32 float32 fits into a core's cache
 
 Plane = np.ndarray  # float32, (n, 32, 32)
 
@@ -31,7 +32,7 @@ def _box(u: Plane, v: Plane, half_u: float, half_v: float) -> Plane:
 
 
 def _edge(u: Plane, v: Plane, degrees: float, distance: float) -> Plane:
-    """Distance to the line whose outward normal points to `degrees`; negative on the side of the origin."""
+    """Distance to the line with its normal at `degrees`; negative on the side of the origin."""
     a = np.deg2rad(degrees)
     return np.float32(np.cos(a)) * u + np.float32(np.sin(a)) * v - np.float32(distance)
 
@@ -55,7 +56,7 @@ def _cross(u: Plane, v: Plane) -> Plane:
 
 
 def _star(u: Plane, v: Plane) -> Plane:
-    """Inside a five-pointed star are the points inside at least four of its edge lines: the second largest distance."""
+    """A five-pointed star: inside four or more of its edge lines, so the second largest distance."""
     first = _edge(u, v, 0, 0.36)
     second = np.full_like(first, -np.inf)
     for k in range(1, 5):
@@ -77,13 +78,15 @@ def _arrow(u: Plane, v: Plane) -> Plane:
 def _heart(u: Plane, v: Plane) -> Plane:
     """A square that stands on its tip and a half disc on each upper edge."""
     s = np.float32(0.5**0.5)
-    p, q = s * (u + v), s * (u - v)
+    p = s * (u + v)
+    q = s * (u - v)
     h = np.float32(0.5)
     lobes = np.minimum(_circle(p - h, q, 0.5), _circle(p, q - h, 0.5))
     return np.minimum(_box(p, q, 0.5, 0.5), lobes)
 
 
-# name -> signed distance in the shape's own frame, u upwards, where it about fills the unit disc; negative inside
+# name -> signed distance, negative inside; in the shape's own frame it about fills the unit disc
+# and u points up
 SHAPES: dict[str, Callable[[Plane, Plane], Plane]] = {
     "disc": partial(_circle, radius=0.85),
     "ring": _ring,
@@ -106,13 +109,16 @@ def _uniform(rng: np.random.Generator, low: float, high: float, *shape: int) -> 
 def _turn(
     rng: np.random.Generator, n: int, degrees: float | np.ndarray = 180
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine (n, 1, 1) of random angles; taken in float64 so that rounding hides the machine's last bit."""
+    """Cosine and sine (n, 1, 1) of random angles.
+
+    Computed in float64, so that rounding to float32 hides differences between machines.
+    """
     angle = np.deg2rad(degrees) * (2 * rng.random((n, 1, 1)) - 1)
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
 def _cover(distance: Plane) -> Plane:
-    """Share of each pixel that lies inside, from the distance in pixels: this is the anti-aliasing."""
+    """Share of each pixel that lies inside, from the distance in pixels: anti-aliasing."""
     cover = np.float32(0.5) - distance
     return np.clip(cover, 0, 1, out=cover)
 
@@ -124,7 +130,10 @@ def _contrast(
     high: float,
     darker: float | np.ndarray,
 ) -> np.ndarray:
-    """Another colour (3, n, 1, 1): `low` to `high` lighter, or `darker` by a probability, if 0..255 leaves room."""
+    """Another colour (3, n, 1, 1) at a distance of `low` to `high`, within 0..255.
+
+    `darker` is the probability that it is darker, not lighter.
+    """
     step = _uniform(rng, low, high, *colour.shape)
     step *= np.where(rng.random(colour.shape[1:]) < darker, np.float32(-1), np.float32(1))
     there = colour + step
@@ -141,7 +150,7 @@ def _paint(canvas: np.ndarray, cover: Plane, colour: np.ndarray) -> None:
 def _background(
     rng: np.random.Generator, x: Plane, y: Plane, colour: np.ndarray, hard: np.ndarray
 ) -> np.ndarray:
-    """A colour gradient and stripes (a triangle wave) of random direction, period and strength: (3, n, 32, 32)."""
+    """Draw a colour gradient and stripes (a triangle wave), both random: (3, n, 32, 32)."""
     n = colour.shape[1]
     cos, sin = _turn(rng, n)
     slope = hard * _uniform(rng, -50 / SIZE, 50 / SIZE, 3, n, 1, 1)
@@ -159,7 +168,7 @@ def _background(
 
 
 def _stroke(rng: np.random.Generator, x: Plane, y: Plane, length: float) -> Plane:
-    """Cover of a straight stroke with round ends about the origin of `x` (n, 1, 32), `y` (n, 32, 1)."""
+    """Cover of a stroke with round ends, about the origin of x (n, 1, 32), y (n, 32, 1)."""
     n = len(x)
     cos, sin = _turn(rng, n)
     along = abs(cos * x + sin * y) - _uniform(rng, 0.3 * length, length, n, 1, 1)
@@ -169,10 +178,15 @@ def _stroke(rng: np.random.Generator, x: Plane, y: Plane, length: float) -> Plan
 
 
 def _draw(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One chunk. An image is as hard as its number from 0 to 1 says: clutter, noise and tilt grow, contrast fades."""
-    labels, hard = rng.integers(0, len(CLASSES), n), _uniform(rng, 0, 1, n, 1, 1)
+    """Draw one chunk.
+
+    Each image has a difficulty from 0 to 1: clutter, noise and tilt grow with it, contrast fades.
+    """
+    labels = rng.integers(0, len(CLASSES), n)
+    hard = _uniform(rng, 0, 1, n, 1, 1)
     axis = np.arange(SIZE, dtype=np.float32) - np.float32((SIZE - 1) / 2)
-    x, y = axis[None, None, :], axis[None, :, None]
+    x = axis[None, None, :]
+    y = axis[None, :, None]
     ground = _uniform(rng, 30, 150, 3, n, 1, 1)
     ink = ground + (1 - 0.8 * hard) * (_contrast(rng, ground, 30, 105, darker=hard / 2) - ground)
     canvas = _background(rng, x, y, ground, hard)
@@ -186,7 +200,8 @@ def _draw(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
     cos, sin = _turn(rng, n, degrees=40 * hard)
     stretch = _uniform(rng, 0.85, 1.18, n, 1, 1)
-    dx, dy = x - cx, y - cy
+    dx = x - cx
+    dy = y - cy
     u = (sin * dx - cos * dy) * (1 / (radius * stretch))  # up in the picture is -y
     v = (cos * dx + sin * dy) * (stretch / radius)
     cover = np.empty((n, SIZE, SIZE), np.float32)
@@ -215,7 +230,7 @@ def images(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     n : int
         How many, 1 or more.
     rng : numpy.random.Generator
-        The source of every choice; the same state draws the same bits.
+        Source of all random numbers; the same state draws the same bits.
 
     Returns
     -------
@@ -230,9 +245,11 @@ def images(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """
     if n < 1:
         raise InputError(
-            f"shapes10 draws 1 image or more, but was asked for {n}; ask for a positive number of images"
+            f"shapes10 draws 1 image or more, but was asked for {n}; "
+            "ask for a positive number of images"
         )
-    x, labels = np.empty((n, SIZE, SIZE, 3), np.uint8), np.empty(n, np.int64)
+    x = np.empty((n, SIZE, SIZE, 3), np.uint8)
+    labels = np.empty(n, np.int64)
     for start in range(0, n, CHUNK):
         part = slice(start, min(n, start + CHUNK))
         x[part], labels[part] = _draw(part.stop - part.start, rng)
@@ -243,8 +260,8 @@ def dataset(seed: int = 0, train: int = 20_000, test: int = 2_000, fresh: bool =
     """
     Draw a fixed training and test set; the two never share a random number.
 
-    With `fresh`, training sees new images at every step instead of the fixed ones. No image is seen twice then, and
-    training error is test error: whatever goes wrong is not overfitting.
+    With `fresh`, training sees new images at every step instead of the fixed ones. Then no image is
+    seen twice, and training error is test error: whatever goes wrong is not overfitting.
 
     Parameters
     ----------
@@ -298,10 +315,12 @@ def sheet(rows: int = 8, seed: int = 0) -> np.ndarray:
         raise InputError(
             f"a contact sheet has 1 row or more, but was asked for {rows}; ask for more rows"
         )
-    x, labels = images(rows * 20, rng := stream(seed, "shapes10 sheet", 0))
+    rng = stream(seed, "shapes10 sheet", 0)
+    x, labels = images(rows * 20, rng)
     while np.bincount(labels, minlength=len(CLASSES)).min() < rows:
         more, more_labels = images(rows * 20, rng)
-        x, labels = np.concatenate([x, more]), np.concatenate([labels, more_labels])
+        x = np.concatenate([x, more])
+        labels = np.concatenate([labels, more_labels])
     step = SIZE + 2
     page = np.full((rows * step + 2, len(CLASSES) * step + 2, 3), 255, np.uint8)
     for column in range(len(CLASSES)):

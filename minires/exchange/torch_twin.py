@@ -125,10 +125,11 @@ def _tensor(a: Array) -> Any:
 def _conv(layer: Conv2d) -> Any:
     KH, KW, C, K = layer.params["w"].shape
     groups = layer.groups
-    bias = "b" in layer.params
-    conv = nn.Conv2d(C * groups, K, (KH, KW), layer.stride, layer.pad, groups=groups, bias=bias)
+    conv = nn.Conv2d(
+        C * groups, K, (KH, KW), layer.stride, layer.pad, groups=groups, bias="b" in layer.params
+    )
     conv.weight.data = _tensor(layer.params["w"])
-    if bias:
+    if conv.bias is not None:
         conv.bias.data = _tensor(layer.params["b"])
     return conv
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from minires.errors import InputError
+from minires.runs.config import OPTIONS
 from minires.runs.metric import Metric
+from minires.runs.options import settings_in_words
 from minires.runs.run import Run, no_run, read_run, run_folders
 
 
@@ -69,17 +71,7 @@ def metric_of(runs: Sequence[Run]) -> Metric:
 
 def recipe(run: Run) -> dict[str, str]:
     """Settings of a run in words, by name; runs that differ only in their seeds share them."""
-    words = {
-        "iterations": "{} iterations",
-        "batch_size": "batch {}",
-        "lr": "lr {}",
-        "warmup_lr": "warm-up {}" if run.config["warmup_lr"] else "no warm-up",
-        "augment": "crops and flips" if run.config["augment"] else "no crops and flips",
-        "bn_images": "recomputed statistics" if run.config["bn_images"] else "moving averages",
-    }
-    others = (name for name in run.config if name not in (*words, "net", "dataset", "seed"))
-    words |= {name: f"{name.replace('_', ' ')} {{}}" for name in others}
-    settings = {name: text.format(run.config[name]) for name, text in words.items()}
+    settings = settings_in_words(OPTIONS, run.config)
     return {"data": run.data["name"]} | settings | {"sha256": f"images {run.data['sha256'][:12]}"}
 
 

@@ -9,7 +9,7 @@ from string import Template
 from typing import Any
 
 from minires.lab import plots, tables, wording
-from minires.lab.presets import tier_name
+from minires.lab.commands import commands
 from minires.lab.recorded import by_net, metric_of
 from minires.runs.run import Run
 from minires.text import plural, sentence_case
@@ -90,52 +90,6 @@ def page(runs: Sequence[Run], verdicts: Mapping[str, Sequence[tuple[Any, Any]]])
         config=_rows(_settings([run.config for run in runs])),
         provenance=_rows(_origins(runs), head=True),
     )
-
-
-def commands(runs: Sequence[Run]) -> list[str]:
-    """Commands that train these runs again, one for each recipe and data set."""
-    recipes: dict[tuple, list[Run]] = {}
-    for run in runs:
-        c = run.config
-        size = tier_name(run)
-        length = (
-            f"--tier {size}" if size else f"{_recipe(c)} --{'' if c['augment'] else 'no-'}augment"
-        )
-        data = "cifar10" if run.data["name"].startswith("CIFAR-10") else run.data["name"]
-        rest = (
-            f"--batch-size {c['batch_size']} --eval-images {c['eval_images']} "
-            f"--eval-every {c['eval_every']}"
-        )
-        moving = "" if c["bn_images"] else " --moving-average"
-        recipes.setdefault(
-            (length, f"{rest}{moving} --dataset {data} --backend {c['backend']}"), []
-        ).append(run)
-    made = []
-    for (length, rest), members in recipes.items():
-        nets: dict[tuple[int, ...], list[str]] = {}  # by their seeds
-        for net in dict.fromkeys(run.net for run in members):
-            nets.setdefault(
-                tuple(sorted({run.config["seed"] for run in members if run.net == net})), []
-            ).append(net)
-        for seeds, names in nets.items():
-            if seeds == tuple(range(len(seeds))):
-                several = f"--nets {','.join(names)} --seeds {len(seeds)}"
-                made.append(f"minires degradation {length} {several} {rest}")
-                continue
-            for c in (
-                run.config for run in members if run.net in names
-            ):  # an experiment has seeds 0 .. K-1
-                plain = "" if c["augment"] else " --no-augment"
-                made.append(
-                    f"minires train {c['net']} --seed {c['seed']} {_recipe(c)}{plain} {rest}"
-                )
-    return made
-
-
-def _recipe(config: Mapping[str, Any]) -> str:
-    """Options that both training commands have for length and learning rate."""
-    warm = f" --warmup-lr {config['warmup_lr']}" if config["warmup_lr"] else ""
-    return f"--iterations {config['iterations']} --lr {config['lr']}{warm}"
 
 
 def _figures(runs: Sequence[Run]) -> list[str]:

@@ -127,7 +127,7 @@ def numbered(family: str, describe: Callable[..., Facts], variants: str = "") ->
 
 
 def fit(facts: Facts, input_shape: tuple[int, ...], classes: int) -> Facts:
-    """Facts of the same network for other data: images of `input_shape`, so many `classes`."""
+    """Facts of the same network for other data: images of `input_shape` in `classes` classes."""
     return replace(facts, input_shape=tuple(input_shape), classes=classes)
 
 

@@ -94,6 +94,12 @@ def register(
     get_ops.cache_clear()
 
 
+def unregister(page: str) -> None:
+    """Take registered ops out again."""
+    _registered.pop(page, None)
+    get_ops.cache_clear()
+
+
 def _refuse_taken(page: str, names: Functions) -> None:
     """Refuse a page of this package, and the name of an op of another page."""
     if page in PAGES:

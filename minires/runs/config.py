@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from minires.errors import InputError
+from minires.nets.initialise import HOW as INITS
 from minires.ops import BACKENDS
 from minires.optim import paper_milestones
 from minires.runs import options
 from minires.runs.options import declare
-
-INITS = ("he", "normal")
 
 
 def _warm(value: float | None, config: Mapping[str, Any]) -> str:

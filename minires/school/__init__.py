@@ -1,4 +1,4 @@
-"""For students and teachers: exercises that find your bug, and the zoo they know it from."""
+"""For students and teachers: exercises, a grader that names the bug, and a zoo of bugs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["check"]
 
 
 def check(function: Callable[..., Any], name: str | None = None) -> Report:
-    """Grade a function that solves an exercise, see `minires.school.grading.check`; for notebooks."""
+    """Grade a function that solves an exercise, see `minires.school.grading.check`."""
     from minires.school import grading  # hypothesis takes a moment to import
 
     return grading.check(function, name)

@@ -1,6 +1,6 @@
-"""A bug is one wrong line: a piece of the reference's source, and what stands there instead; so nothing is copied.
+"""A bug is one wrong line: a piece of the reference's source, and what the bug has in its place.
 
-If the reference changes and the piece is no longer there exactly once, planting fails: no bug is disarmed in silence.
+Planting fails unless the piece stands in the reference exactly once: no bug is lost unnoticed.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class Bug:
 
     def source(self) -> str:
         """Source of the function with the bug in it."""
-        source = inspect.getsource(attrgetter(self.function)(home(self.where)))
+        source = inspect.getsource(attrgetter(self.function)(reference_module(self.where)))
         times = source.count(self.old)
         if times != 1:
             raise InputError(
-                f"bug {self.name}: expected {self.old!r} once in {self.where}, found it {times} times; "
-                "the reference has changed, so change the bug with it"
+                f"bug {self.name}: expected {self.old!r} once in {self.where}, "
+                f"found it {times} times; the reference has changed, so change the bug with it"
             )
         return source.replace(self.old, self.new)
 
@@ -60,23 +60,35 @@ class Bug:
         return copy_of(self.where, self.source())
 
 
-def home(where: str) -> ModuleType:
+def reference_module(where: str) -> ModuleType:
     """Return the module of minires that "module:function" names."""
     return importlib.import_module(f"minires.{where.partition(':')[0]}")
 
 
 def copy_of(where: str, source: str | None = None) -> ModuleType:
-    """Execute a module's source anew, with `source` in place of the function that `where` names."""
-    module, function = home(where), where.partition(":")[2]
+    """Execute a copy of a module, with `source` in place of the function that `where` names.
+
+    Raises
+    ------
+    InputError
+        If the function is written in another module, which imports alone bring into this one.
+    """
+    module, function = reference_module(where), where.partition(":")[2]
     text = inspect.getsource(module)
     if source is not None:
-        text = text.replace(inspect.getsource(attrgetter(function)(module)), source)
+        original = inspect.getsource(attrgetter(function)(module))
+        if original not in text:
+            raise InputError(
+                f"expected the source of {function} in {module.__name__}, which only imports it; "
+                "name the module that defines it"
+            )
+        text = text.replace(original, source)
     copy = ModuleType(module.__name__)
     exec(compile(text, f"<copy of {module.__name__}>", "exec"), vars(copy))
     return copy
 
 
-def swap(module: ModuleType, function: str, replacement: Any) -> None:
-    """Put `replacement` in the place of a function or method of a module that `copy_of` made."""
+def replace_function(module: ModuleType, function: str, replacement: Any) -> None:
+    """Replace a function or method of a module that `copy_of` made."""
     owner, _, name = function.rpartition(".")
     setattr(attrgetter(owner)(module) if owner else module, name, replacement)

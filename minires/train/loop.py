@@ -21,6 +21,7 @@ from minires.data import Dataset, option, stream
 from minires.errors import InputError, quoted
 from minires.nets import registry
 from minires.nets.fuse import fuse
+from minires.nets.initialise import initialise
 from minires.nets.network import Facts, Network
 from minires.runs.config import Config
 from minires.runs.run_folder import RunFolder
@@ -50,6 +51,7 @@ def initial_net(config: Config, facts: Facts | None = None) -> Network:
     """
     facts = facts or registry.facts(config.net)
     net = registry.make(facts, rng=stream(config.seed, "weights", 0))
+    initialise(net, config.init, stream(config.seed, "weights", 0))
     return fuse(net.use(config.backend))
 
 

@@ -1,0 +1,70 @@
+"""The commands that train recorded runs again, made from the table of options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from minires.data import key
+from minires.errors import quoted
+from minires.lab.presets import PAPERS, tier_name
+from minires.runs.config import OPTIONS
+from minires.runs.options import command_options
+from minires.runs.run import Run
+
+LENGTH = ("iterations", "lr", "warmup_lr")
+ALWAYS = ("batch_size", "eval_images", "eval_every", "bn_images")
+CHANGED = tuple(name for name in PAPERS if name != "task")
+
+
+def commands(runs: Sequence[Run]) -> list[str]:
+    """Commands that train these runs again, one for each recipe and data set."""
+    recipes: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        recipes.setdefault((_program(run), _length(run, "degradation"), _rest(run)), []).append(run)
+    made = []
+    for (program, length, rest), members in recipes.items():
+        for seeds, names in _by_seeds(members).items():
+            if seeds == tuple(range(len(seeds))):  # an experiment has seeds 0 .. K-1
+                several = f"--nets {','.join(names)} --seeds {len(seeds)}"
+                made.append(f"{program} degradation {length} {several} {rest}")
+                continue
+            for run in members:
+                if run.net in names:
+                    one = f"train {run.net} --seed {run.config['seed']} {_length(run, 'train')}"
+                    made.append(f"{program} {one} {rest}")
+    return made
+
+
+def _program(run: Run) -> str:
+    """The command line, with the users' files that the run was trained with."""
+    files = (f"--plugin {quoted(Path(name))}" for name in run.provenance.get("plugins", []))
+    return " ".join(["minires", *files])
+
+
+def _length(run: Run, command: str) -> str:
+    """Options for length and learning rate: a tier, or all of them."""
+    tier = tier_name(run)
+    if tier and command == "degradation":
+        return f"--tier {tier}"
+    if command == "degradation":
+        return command_options(OPTIONS, run.config, (*LENGTH, "augment"), CHANGED)
+    return command_options(OPTIONS, run.config, LENGTH, ("augment", *CHANGED))
+
+
+def _rest(run: Run) -> str:
+    """Options that every command needs."""
+    sizes = command_options(OPTIONS, run.config, ALWAYS)
+    data = key(run.data["name"])
+    task = command_options(OPTIONS, run.config, (), ("task",))
+    backend = command_options(OPTIONS, run.config, ("backend",))
+    return " ".join(filter(None, [sizes, f"--dataset {data}", task, backend]))
+
+
+def _by_seeds(runs: Sequence[Run]) -> dict[tuple[int, ...], list[str]]:
+    """Names of the nets, by the seeds that they were trained with."""
+    nets: dict[tuple[int, ...], list[str]] = {}
+    for net in dict.fromkeys(run.net for run in runs):
+        seeds = tuple(sorted({run.config["seed"] for run in runs if run.net == net}))
+        nets.setdefault(seeds, []).append(net)
+    return nets
