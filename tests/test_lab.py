@@ -1,4 +1,4 @@
-"""The lab: sizes, claims and verdicts, records by layer, figures, the report, live curves."""
+"""The degradation lab: sizes, claims and verdicts, records by layer, figures, the report."""
 
 import itertools
 import json
@@ -17,17 +17,18 @@ from PIL import Image
 
 import minires
 from minires import InputError, data, get_ops, plain, resnet
-from minires.data import per_pixel_mean, shapes10, training_batch
+from minires.data import shapes10, training_batch
 from minires.lab import claims, degradation, live, plots, presets, report, tables
 from minires.lab.presets import TIERS
 from minires.lab.recorded import by_net, find_runs, noise
 from minires.lab.studies.deepen import deepen
 from minires.lab.studies.sensitivity import growth, sensitivity
 from minires.layers.base import layer_outputs
+from minires.nets.registry import facts
 from minires.optim import SGD
 from minires.runs import checkpoint, files, provenance
 from minires.runs.config import Config
-from minires.train import loop, together
+from minires.train import state, together
 from minires.train.layerwise import by_layer
 from minires.train.loop import initial_net, train
 from minires.train.progress import Progress, bar, follower
@@ -40,7 +41,7 @@ DEGRADATION = {"plain20": 0.5, "plain56": 0.8, "resnet20": 0.45, "resnet56": 0.5
 
 @pytest.fixture
 def record(tmp_path):
-    """Write what a finished run leaves, with these errors; one call for each seed."""
+    """Write the folder of a finished run with these errors; call it again for other seeds."""
 
     def write(
         train=DEGRADATION,
@@ -103,6 +104,11 @@ def record(tmp_path):
     return write
 
 
+def tier_of(config):
+    run = types.SimpleNamespace(config=config.to_json(), depth=facts(config.net).depth)
+    return presets.tier_name(run)
+
+
 def verdicts(folder):
     (rows,) = claims.judge(find_runs([folder])).values()
     return {claim.key: verdict for claim, verdict in rows}
@@ -118,9 +124,9 @@ def test_tiers_have_the_papers_schedule_and_the_quick_one_none(shapes):
     assert configs["lesson"].milestones == (1_000, 1_500)
     assert configs["quarter"].milestones == (8_000, 12_000)
     assert configs["paper"].milestones == (32_000, 48_000)
-    assert all(presets.tier_name(c.to_json()) == name for name, c in configs.items())
-    assert presets.tier_name(replace(configs["quick"], lr=0.1).to_json()) is None
-    assert presets.tier_name(replace(configs["quick"], augment=True).to_json()) is None
+    assert all(tier_of(c) == name for name, c in configs.items())
+    assert tier_of(replace(configs["quick"], lr=0.1)) is None
+    assert tier_of(replace(configs["quick"], augment=True)) is None
     assert presets.base_config(shapes, "quick", augment=True).augment
     for change in (
         {"milestones": (500,)},
@@ -128,18 +134,18 @@ def test_tiers_have_the_papers_schedule_and_the_quick_one_none(shapes):
         {"weight_decay": 0.0},
         {"augment": False},
     ):
-        assert presets.tier_name(replace(configs["lesson"], **change).to_json()) is None
+        assert tier_of(replace(configs["lesson"], **change)) is None
 
 
 def test_the_lesson_tier_warms_up_every_net_and_the_others_those_of_110_layers(shapes):
     lesson, quarter = (presets.base_config(shapes, tier) for tier in ("lesson", "quarter"))
     for net, warmup_lr in (("plain56", None), ("resnet110", 0.01), ("plain1202", 0.01)):
         for base, expected in ((lesson, 0.01), (quarter, warmup_lr)):
-            config = presets.recipe(replace(base, net=net))
+            config = presets.recipe(replace(base, net=net), facts(net))
             assert config.warmup_lr == expected
-            assert TIERS[presets.tier_name(config.to_json())].iterations == config.iterations
-    assert presets.tier_name(replace(lesson, warmup_lr=None).to_json()) is None
-    assert presets.tier_name(replace(quarter, warmup_lr=0.01).to_json()) is None
+            assert TIERS[tier_of(config)].iterations == config.iterations
+    assert tier_of(replace(lesson, warmup_lr=None)) is None
+    assert tier_of(replace(quarter, warmup_lr=0.01)) is None
     assert presets.base_config(shapes, "lesson", lr=0.05).warmup_lr is None
 
 
@@ -170,7 +176,7 @@ def test_a_folder_of_another_run_is_refused_before_anything_is_trained(tiny, sha
 def test_the_time_it_takes_is_said_before_and_counts_only_what_is_left(
     tiny, shapes, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(together, "FORECAST_FROM", 1)
+    monkeypatch.setattr(degradation, "FORECAST_FROM", 1)
     monkeypatch.setattr(together, "seconds_per_step", lambda config, data: 60.0)
     said = []
     degradation.run(
@@ -329,7 +335,7 @@ def test_a_larger_gap_of_the_deep_net_would_be_overfitting(record):
     assert verdicts(record(gap=0.19, folder="b"))["iii"].held is False
 
 
-def test_noise_is_twice_the_sampling_error_of_the_images_seen_where_all_seeds_share_test_images(
+def test_noise_is_twice_the_sampling_error_and_test_images_are_shared_by_all_seeds(
     record,
 ):
     record({"plain20": 0.5}, seed=1)
@@ -437,9 +443,8 @@ def test_the_solution_exists_by_construction(tiny, shapes, tmp_path, monkeypatch
         assert "logits apart by" in verdict.numbers
         for path in folder.glob("checkpoint*"):  # the second time, weights alone must do
             path.unlink()
-    monkeypatch.setattr(
-        data.shapes10, "dataset", lambda **_: replace(shapes, test_labels=shapes.test_labels[::-1])
-    )
+    other = data.ArraySplit(shapes.test.images, shapes.test.labels[::-1])
+    monkeypatch.setattr(data.shapes10, "dataset", lambda **_: replace(shapes, test=other))
     with pytest.raises(InputError, match="other images"):
         claims._construction(group)
 
@@ -463,7 +468,7 @@ def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
         for title, rows in claims.judge(runs).items():
             refuted = {claim.key for claim, verdict in rows if verdict.held is False}
             assert not refuted, title
-            tiers = {presets.tier_name(run.config) for run in runs}
+            tiers = {presets.tier_name(run) for run in runs}
             assert tiers == {
                 None if folder.name.startswith("cold-start") else folder.name.split("-")[0]
             }
@@ -560,8 +565,8 @@ def test_a_net_is_recorded_by_its_title(tiny, shapes, tmp_path):
 def test_the_gradient_of_a_direction_belongs_to_the_weights_before_the_step(tiny, shapes, tmp_path):
     config = replace(tiny, lr=10.0, iterations=1, eval_every=1)
     (run,) = find_runs([train(config, tmp_path, shapes)])
-    net, mean = initial_net(config), per_pixel_mean(shapes.train_images)
-    batch = training_batch(shapes, mean, config.seed, 0, config.batch_size, augment=config.augment)
+    net = initial_net(config)
+    batch = training_batch(shapes, config.seed, 0, config.batch_size, augment=config.augment)
     train_step(net, SGD(net.parameters()), *batch, lr=0.0)
     still = by_layer(net)
     expected = {name: g * still["weight_norm"][name] for name, g in still["gradient_norm"].items()}
@@ -571,8 +576,7 @@ def test_the_gradient_of_a_direction_belongs_to_the_weights_before_the_step(tiny
 
 def test_fresh_images_are_a_function_of_seed_and_step(tmp_path, tiny):
     fresh = shapes10.dataset(train=96, test=32, fresh=True)
-    mean = np.zeros((32, 32, 3), np.float32)
-    first, again, other = (training_batch(fresh, mean, 0, i, 8)[0] for i in (3, 3, 4))
+    first, again, other = (training_batch(fresh, 0, i, 8)[0] for i in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     config = replace(tiny, net="plain8", dataset=fresh.name)
@@ -968,7 +972,7 @@ def test_live_curves_are_drawn_while_they_train(tiny, shapes, tmp_path, monkeypa
 def test_live_curves_wait_for_the_first_line(tiny, shapes, tmp_path, monkeypatch):
     shown = []
     fake_ipython(monkeypatch, shown)
-    monkeypatch.setattr(loop, "LINES", 2)  # a line for three iterations
+    monkeypatch.setattr(state, "LINES", 2)  # a line for three iterations
     live(["plain8"], tiny, tmp_path, shapes, seconds=0.0)
     assert len(shown) == 5
 

@@ -7,7 +7,7 @@ show medians with the extremes.
 
 from __future__ import annotations
 
-import pickle
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -158,13 +158,12 @@ def _maker(facts: Facts) -> registry.Make | None:
     make = registry.FAMILIES[facts.family].make
     if make.__module__.startswith("minires"):
         return None
-    try:
-        pickle.dumps(make)
-    except (pickle.PicklingError, AttributeError) as e:
+    importable = getattr(sys.modules.get(make.__module__), getattr(make, "__name__", ""), None)
+    if importable is not make:
         raise InputError(
-            f"the family {facts.family!r} cannot be built in another process ({e}); "
+            f"the family {facts.family!r} cannot be built in another process; "
             "define its `make` as a function at the top level of a module"
-        ) from e
+        )
     return make
 
 

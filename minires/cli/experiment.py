@@ -116,9 +116,9 @@ def claims_command(
     """Check what the program claims of an experiment; exit code 1 if a claim does not hold.
 
     Claims (i) to (iv) are read from recorded runs: deeper is worse, shortcuts mend it, it is
-    neither overfitting nor vanishing gradients. With --all, (v) the deeper net as good as the
-    shallow one is constructed, and (vi) the growth of a rounding error is measured; their
-    verdicts are kept beside the runs.
+    neither overfitting nor vanishing gradients. With --all, (v) a deeper net as good as the
+    shallow one is constructed, and (vi) the growth of a rounding error is measured; their verdicts
+    are kept beside the runs.
 
     Example: minires claims runs/degradation-shapes10-280 --all
     """
@@ -174,9 +174,7 @@ def report_command(
         Path | None, typer.Option(help="File [default: report.html in the first folder].")
     ] = None,
 ) -> None:
-    """Write figures, tables, claims and provenance of recorded runs to one HTML page.
-
-    The page needs no other file.
+    """Report on recorded runs: one HTML page with figures, tables, claims and provenance.
 
     Example: minires report runs/degradation-shapes10-280
     """

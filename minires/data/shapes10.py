@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from minires.data.batches import stream
-from minires.data.dataset import Dataset
+from minires.data.dataset import ArraySplit, Dataset
 from minires.errors import InputError
 
 SIZE = 32
@@ -56,7 +56,7 @@ def _cross(u: Plane, v: Plane) -> Plane:
 
 
 def _star(u: Plane, v: Plane) -> Plane:
-    """A five-pointed star: inside four or more of its edge lines, the second largest distance."""
+    """A star: inside four or more of its edge lines, so the second largest distance."""
     first = _edge(u, v, 0, 0.36)
     second = np.full_like(first, -np.inf)
     for k in range(1, 5):
@@ -284,12 +284,11 @@ def dataset(seed: int = 0, train: int = 20_000, test: int = 2_000, fresh: bool =
     train_images, train_labels = images(train, stream(seed, "shapes10 train", 0))
     test_images, test_labels = images(test, stream(seed, "shapes10 test", 0))
     source = f"shapes10, seed {seed}, {train} training and {test} test images"
-    arrays = train_images, train_labels, test_images, test_labels
+    splits = ArraySplit(train_images, train_labels), ArraySplit(test_images, test_labels)
     if fresh:
-        return Dataset(
-            "shapes10-fresh", *arrays, CLASSES, f"{source}, new images at every step", images
-        )
-    return Dataset("shapes10", *arrays, CLASSES, source)
+        source += ", new images at every step"
+        return Dataset("shapes10-fresh", *splits, CLASSES, source, fresh=images)
+    return Dataset("shapes10", *splits, CLASSES, source)
 
 
 def sheet(rows: int = 8, seed: int = 0) -> np.ndarray:
