@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,7 +39,7 @@ def before_all(
         plugins.load(path)
 
 
-for name, command in {
+commands: dict[str, Callable[..., Any]] = {
     "degradation": experiment.degradation_command,
     "claims": experiment.claims_command,
     "train": training.train_command,
@@ -48,7 +49,8 @@ for name, command in {
     "export": training.export,
     "info": inspect.info,
     "bench": inspect.bench,
-}.items():
+}
+for name, command in commands.items():
     app.command(name)(command)
 app.callback()(before_all)
 app.add_typer(data.data_app, name="data")

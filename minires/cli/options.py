@@ -82,8 +82,9 @@ def _parameter(row: Entry, default: Any, shown: str | None) -> inspect.Parameter
     elif shown or "default" in row.option.help:  # the help itself says what is chosen
         default = None
         option["show_default"] = shown or False
-    optional = kind if default is not None else kind | None
-    annotation = Annotated[optional, typer.Option(row.flag, **option)]
+    if default is None:
+        kind = kind | None
+    annotation = Annotated[kind, typer.Option(row.flag, **option)]
     keyword = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(row.name, keyword, default=default, annotation=annotation)
 

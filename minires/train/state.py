@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.data import Dataset, Rows, seeds, stream, training_batch
+from minires.data import Dataset, Rows, Split, seeds, stream, training_batch
 from minires.errors import InputError
 from minires.layers.base import Array, layer_outputs
 from minires.layers.core import recompute_statistics
@@ -195,11 +195,11 @@ class TrainingRun:
         if len(self.bn_rows):
             rows = [self.bn_rows[i : i + size] for i in range(0, len(self.bn_rows), size)]
             recompute_statistics(self.net, (data.prepare(data.train[r][0], None) for r in rows))
-        sets = {
+        sets: dict[str, Split] = {
             "train": Rows(data.train, self.eval_rows),
             "test": Rows(data.test, np.arange(config.eval_images)),
         }
-        values = {}
+        values: dict[str, float] = {}
         for name, split in sets.items():
             measured = self.task.evaluate(self.net, split, data.prepare, size)
             values |= {f"{name}_{key}": value for key, value in measured.items()}

@@ -55,8 +55,8 @@ class Task(Protocol):
 class Classification:
     """Cross-entropy over classes, measured by the error: the fraction of wrong answers."""
 
-    metrics = (ERROR,)
-    warm_below = 0.8  # section 4.2: warm up until the training error is below 80 %
+    metrics: tuple[Metric, ...] = (ERROR,)
+    warm_below: float | None = 0.8  # section 4.2: warm up until the training error is below 80 %
 
     def guess(self, data: Dataset) -> float:
         """Error of a network that guesses."""

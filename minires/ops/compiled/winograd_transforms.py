@@ -9,7 +9,8 @@ from minires.ops.compiled.jit import inline
 from minires.ops.compiled.simd import Vector
 
 # The points: 0, P, -P, Q, -Q and infinity. These round least of those tried, see LOG.md.
-P, Q = 5 / 8, 3 / 2
+P = 5 / 8
+Q = 3 / 2
 PP = P * P
 QQ = Q * Q
 # for each finite point, 1 / product of its distances to the other four: Lagrange interpolation
