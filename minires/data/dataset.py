@@ -38,8 +38,8 @@ class ArraySplit:
         Class indices (N,), int64, for classification.
     """
 
-    images: Array
-    labels: Array
+    images: Array = field(repr=False)
+    labels: Array = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
