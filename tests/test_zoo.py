@@ -12,12 +12,13 @@ import test_optim
 from hypothesis import Phase, settings
 from weak import weak_checks
 
-from minires import InputError, get_ops
+from minires import InputError
+from minires.ops import numpy_ops
 from minires.school.bugs import Bug, copy_of, reference_module, replace_function
 from minires.school.tables import parse_tables
 from minires.school.zoo import FIELDS, ZOO
 
-NUMPY = get_ops("numpy")
+NUMPY = numpy_ops  # the module that bugs are planted in
 CONVOLUTION = (test_ops.test_convolution_equals_loops, NUMPY)
 NORM = (test_ops.test_batch_norm_equals_loops, NUMPY)
 POOL = (test_ops.test_max_pool_equals_loops, NUMPY)
