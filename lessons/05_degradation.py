@@ -44,7 +44,7 @@ from style import (
 )
 
 from minires import get_ops, plain
-from minires.data import load, normalise, per_pixel_mean, shapes10
+from minires.data import ArraySplit, load, normalise, per_pixel_mean, shapes10
 from minires.lab import live, plots, tables
 from minires.lab.claims import LEARNED, direction_gradients
 from minires.lab.presets import TIERS, base_config, tier_name
@@ -86,7 +86,7 @@ say(f"""
     On the pictures it is *trained* on, plain-20 errs on {train_error["plain20"]:.1f} % and plain-56 on **{train_error["plain56"]:.1f} %**; on new ones {test_error["plain20"]:.1f} and {test_error["plain56"]:.1f} %.
     With shortcuts, 56 layers come to {train_error["resnet56"]:.1f} % in training: {train_error["plain56"] - train_error["resnet56"]:.0f} points less, with not one parameter more.
 """)
-margin = TIERS[tier_name(config)].margin  # points, as registered in the code
+margin = TIERS[tier_name(runs[0])].margin  # points, as registered in the code
 assert train_error["plain56"] > train_error["plain20"] + margin
 assert train_error["resnet56"] < train_error["plain56"] - margin
 
@@ -430,17 +430,18 @@ assert pull["plain20"] < pull["plain56"] < pull["plain110"]
 
 # %%
 about = normalise(pictures[-1500:-1000], mean)  # pictures for statistics
+unseen = ArraySplit(pictures[-1000:], labels[-1000:])
 
 
 def settle(net):
     """Recompute batch norm's statistics and return the error on 1,000 new pictures, in percent."""
     recompute_statistics(net, np.split(about, 5))
-    return 100 * evaluate(net, pictures[-1000:], labels[-1000:], mean, 100)[1]
+    return 100 * evaluate(net, unseen, lambda images, _: normalise(images, mean), 100)[1]
 
 
 at_start = settle(usual[8])
 built = {lr: deepen(usual[8], 20, about) for lr in (0.1, RATE)}
-built_error = 100 * evaluate(built[RATE], pictures[-1000:], labels[-1000:], mean, 100)[1]
+built_error = 100 * evaluate(built[RATE], unseen, lambda images, _: normalise(images, mean), 100)[1]
 assert abs(built_error - at_start) <= 0.2
 say(
     f"On 1,000 new pictures plain-8 errs on {at_start:.1f} %, and the plain-20 made of it on {built_error:.1f} %."

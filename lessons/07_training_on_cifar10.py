@@ -58,12 +58,12 @@ from minires.lab.presets import TIERS, base_config, recipe
 from minires.lab.recorded import by_net, final
 from minires.layers import recompute_statistics
 from minires.nets.audit import macs
-from minires.nets.registry import by_name
+from minires.nets.registry import by_name, facts
 from minires.ops import default_backend, prepare
 from minires.optim import SGD, step_schedule
-from minires.runs.run_folder import read_run
-from minires.train.loop import WARMUP_ERROR
+from minires.runs.run import read_run
 from minires.train.step import train_step
+from minires.train.task import get_task
 
 prepare(default_backend(), lambda kernel: None)  # compile what is needed, once
 full_size, labels = shapes10.images(6120, np.random.default_rng(7))
@@ -219,8 +219,9 @@ assert (base.milestones, base.momentum, base.weight_decay, base.batch_size) == (
     1e-4,
     128,
 )
-deep = recipe(base_config(few, "paper", net="resnet110"))
-assert (deep.warmup_lr, base.warmup_lr, WARMUP_ERROR) == (0.01, None, 0.8)
+deep = recipe(base_config(few, "paper", net="resnet110"), facts("resnet110"))
+assert (deep.warmup_lr, base.warmup_lr) == (0.01, None)
+assert get_task("classification").warm_below == 0.8  # the error that ends a warm-up
 w = resnet(20, rng=0).parameters()["stage2.block2.body.conv1.w"]
 assert abs(w.std() / np.sqrt(2 / (3 * 3 * 32)) - 1) < 0.05
 

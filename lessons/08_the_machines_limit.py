@@ -37,7 +37,7 @@ from style import LOOPS, NUMBA, NUMPY, claims, say, seconds, show, source, table
 from minires import get_ops, resnet
 from minires.bench.nets import matrix_product_gflops
 from minires.ops import prepare
-from minires.ops.compiled import conv, simd, tuning
+from minires.ops.compiled import conv, register_tile, simd, tuning
 
 ops, compiled = get_ops("numpy"), get_ops("numba")
 prepare("numba", lambda kernel: None)  # compiles the kernels, or finds them on the disk
@@ -160,7 +160,7 @@ for p in range(3):
 assert np.allclose(tile, expected[0, i, j : j + rows], rtol=1e-4, atol=1e-4)
 
 tile_rows, vectors = tuning.PIXEL_TILE
-width = vectors * simd.lanes(np.float32)
+width = vectors * simd.lane_count(np.float32)
 table(
     ["tile", "loads", "multiplications", "multiplications per load"],
     [
@@ -199,7 +199,7 @@ source(conv._filter_pixels)
 # `tile_outer` is where the vectors are. It is not Python that runs, but Python that *writes instructions* for LLVM, the compiler below Numba: load a row of filters, spread one pixel over a vector, multiply and add.
 
 # %%
-source(simd.tile_outer)
+source(register_tile.tile_outer)
 
 # %% [markdown]
 # Why not leave that to the compiler? Because the compiler has to prove that writing a result does not change an input, cannot, and gives up. Told what the registers hold, it need not prove anything.

@@ -114,7 +114,7 @@ def recorded(data: str) -> list[Run]:
     found: dict[str, list[Run]] = defaultdict(list)
     for run in find_runs(sorted(RECORDS.iterdir())):
         if run.done and key(run.data["name"]) == data and run.net in FOUR:
-            found[tier_name(run.config) or ""].append(run)
+            found[tier_name(run) or ""].append(run)
     return found[[tier for tier in TIERS if len(by_net(found[tier])) == len(FOUR)][-1]]
 
 

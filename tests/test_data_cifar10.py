@@ -90,15 +90,15 @@ def nothing_around(monkeypatch, tmp_path):
 
 def test_binary_layout_reads_labels_and_planes_into_nhwc(originals):
     read = cifar10.read(originals / cifar10.BINARY)
-    assert read.train_images.shape == (50_000, 32, 32, 3)
-    assert read.test_images.shape == (10_000, 32, 32, 3)
-    assert read.train_labels.dtype == np.int64
-    np.testing.assert_array_equal(read.test_labels, some_labels(5))
+    assert read.train.images.shape == (50_000, 32, 32, 3)
+    assert read.test.images.shape == (10_000, 32, 32, 3)
+    assert read.train.labels.dtype == np.int64
+    np.testing.assert_array_equal(read.test.labels, some_labels(5))
     i, record, (row, column, channel) = 3, 17 * 3, (9, 31, 2)
-    pixel = read.train_images[i * 10_000 + record, row, column, channel]
+    pixel = read.train.images[i * 10_000 + record, row, column, channel]
     assert pixel == some_pixels(i)[record, channel * 1024 + row * 32 + column]
     np.testing.assert_array_equal(
-        read.test_images[85].transpose(2, 0, 1).ravel(), some_pixels(5)[85]
+        read.test.images[85].transpose(2, 0, 1).ravel(), some_pixels(5)[85]
     )
     assert read.classes[9] == "truck"
     assert read.source == str(originals / cifar10.BINARY)
@@ -126,7 +126,7 @@ def test_python_files_with_the_published_hash_need_no_trust(originals, monkeypat
         cifar10, "PYTHON_MD5", {s: cifar10.hashlib.md5(f).hexdigest() for s, f in files.items()}
     )
     np.testing.assert_array_equal(
-        cifar10.read(originals / cifar10.PYTHON).test_labels, some_labels(5)
+        cifar10.read(originals / cifar10.PYTHON).test.labels, some_labels(5)
     )
 
 

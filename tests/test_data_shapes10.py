@@ -7,7 +7,7 @@ import pytest
 from minires import data
 from minires.data import shapes10, stream
 from minires.errors import InputError
-from minires.runs.config import read_record
+from minires.runs.record import read_record
 
 PINNED = [
     (0, "34d58947de6cee324cf76789db6e7bea519ad9c03a2d37e41c95bb4efb36ea22"),
@@ -37,7 +37,7 @@ def test_labels_are_uniform():
 
 def test_training_and_test_sets_share_no_image():
     data = shapes10.dataset(seed=1, train=300, test=200)
-    every = np.concatenate([data.train_images, data.test_images]).reshape(500, -1)
+    every = np.concatenate([data.train.images, data.test.images]).reshape(500, -1)
     assert len(np.unique(every, axis=0)) == 500
     assert data.source == "shapes10, seed 1, 300 training and 200 test images"
     assert data.classes == shapes10.CLASSES
@@ -45,7 +45,7 @@ def test_training_and_test_sets_share_no_image():
 
 def test_the_whole_set_is_the_one_that_runs_were_recorded_on():
     folder = Path(__file__).parents[1] / "lessons" / "runs" / "quick-shapes10" / "plain20-seed0"
-    assert data.load("shapes10").sha256 == read_record(folder)["data"]["sha256"]
+    assert data.load("shapes10").sha256 == read_record(folder).data["sha256"]
 
 
 def test_fresh_images_are_asked_for_by_name(monkeypatch):
@@ -66,9 +66,9 @@ def coarse(images):
 
 def test_a_linear_classifier_errs_on_two_images_of_five_or_more():
     data = shapes10.dataset(seed=0, train=6_000, test=1_000)
-    x, targets = coarse(data.train_images), np.eye(10)[data.train_labels] - 0.1
+    x, targets = coarse(data.train.images), np.eye(10)[data.train.labels] - 0.1
     w = np.linalg.solve(x.T @ x + 100 * np.eye(x.shape[1]), x.T @ targets)  # ridge regression
-    assert np.mean(np.argmax(coarse(data.test_images) @ w, axis=1) == data.test_labels) < 0.6
+    assert np.mean(np.argmax(coarse(data.test.images) @ w, axis=1) == data.test.labels) < 0.6
 
 
 def test_classes_hold_different_shapes_of_equal_brightness():

@@ -1,6 +1,7 @@
 """The layout holds: who may import whom, how long files and functions may be, who opens what."""
 
 import ast
+import importlib
 import io
 import itertools
 import re
@@ -303,11 +304,28 @@ def test_pictures_and_pages_that_the_readme_links_are_there():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_the_change_log_names_new_homes_that_exist():
+def moved_names():
+    """Rows of the change log's table: names and their new module."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    known = {module(f) for f in FILES}
-    homes = set(
-        re.findall(r"`(minires(?:\.\w+)+)`", text.split("|")[-1] if "|" not in text else text)
-    )
-    assert homes
-    assert known
+    for row in re.findall(r"^\| (`minires.*) \|$", text, re.M):
+        _, names, new = (cell.strip() for cell in row.split(" | "))
+        home = re.match(r"`(minires[\w.]*)`", new)
+        if home and "removed" not in new:
+            renamed = re.findall(r", as `(\w+)`", new)
+            yield home[1], renamed or re.findall(r"`(\w+)`", names)
+
+
+def test_the_change_log_names_new_homes_that_exist():
+    rows = list(moved_names())
+    assert len(rows) > 30
+    for home, names in rows:
+        found = importlib.import_module(home)
+        assert [name for name in names if not hasattr(found, name)] == [], home
+
+
+def test_dates_and_measurements_stand_in_the_log_not_in_the_code():
+    dated = re.compile(r"\b20\d\d-[01]\d-[0-3]\d\b|\d+(\.\d+)? (ms|times as fast)\b")
+    for path in FILES:
+        assert not dated.findall(path.read_text(encoding="utf-8")), path
+    log = (ROOT / "LOG.md").read_text(encoding="utf-8")
+    assert len(set(re.findall(r"\b20\d\d-[01]\d-[0-3]\d\b", log))) > 3

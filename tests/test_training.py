@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from minires import InputError, resnet
 from minires.data import ArraySplit
 from minires.optim import SGD
 from minires.runs import checkpoint, files
-from minires.runs import metrics as measured
+from minires.runs import metrics_file as measured
 from minires.runs import run_folder as run_folders
 from minires.runs.config import Config
+from minires.runs.run import read_run
 from minires.runs.run_folder import RunFolder
 from minires.train import loop, state, step
 from minires.train.loop import DivergenceError, train
@@ -565,3 +567,60 @@ def test_more_evaluation_images_than_there_are_is_refused(tiny, shapes, tmp_path
 
 def test_a_config_survives_json(tiny):
     assert Config.from_json(json.loads(json.dumps(tiny.to_json()))) == tiny
+
+
+# --------------------------------------------------------------------------- folders of version 0.1
+
+
+def as_version_1_wrote_it(folder):
+    """Make a run folder look as version 0.1 left it: no facts, no metrics, fewer settings."""
+    record = json.loads((folder / "config.json").read_text())
+    del record["network"], record["metrics"]
+    for name in ("init", "subtract_mean", "task"):
+        del record["config"][name]
+    (folder / "config.json").write_text(json.dumps(record))
+    for path in folder.glob("checkpoint*"):
+        arrays, meta = checkpoint.read(path)
+        for name in ("init", "subtract_mean", "task"):
+            del meta["config"][name]
+        meta["window"] = {"loss": 0.0, "error": 0.0, "steps": 0} | meta["window"]
+        checkpoint.save(folder, arrays, meta)
+
+
+def test_a_run_that_version_1_began_is_resumed_to_the_same_bits(
+    unstopped, tiny, shapes, tmp_path, saves_always
+):
+    stopped_run(tiny, shapes, tmp_path)
+    (tmp_path / checkpoint.PREVIOUS).unlink()
+    as_version_1_wrote_it(tmp_path)
+    train(tiny, tmp_path, shapes)
+    (arrays, meta), (expected, expected_meta) = final_state(tmp_path), final_state(unstopped)
+    assert {k: a.tobytes() for k, a in arrays.items()} == {
+        k: a.tobytes() for k, a in expected.items()
+    }
+    assert meta["running_error"] == expected_meta["running_error"]
+    assert metrics(tmp_path) == metrics(unstopped)
+
+
+def test_the_facts_of_a_run_of_version_1_are_derived_from_its_name(unstopped, tmp_path):
+    shutil.copytree(unstopped, tmp_path / "old")
+    as_version_1_wrote_it(tmp_path / "old")
+    assert read_run(tmp_path / "old").facts == read_run(unstopped).facts
+    assert read_run(tmp_path / "old").config == read_run(unstopped).config
+    assert read_run(tmp_path / "old").metric.name == "error"
+
+
+def test_the_position_of_a_run_is_read_without_hashing_its_checkpoint(unstopped, monkeypatch):
+    monkeypatch.setattr(
+        checkpoint.hashlib, "sha256", lambda *_: pytest.fail("the checkpoint was hashed")
+    )
+    assert RunFolder(unstopped).position() == 6
+
+
+def test_the_position_is_that_of_the_previous_checkpoint_if_the_latest_is_cut(
+    tiny, shapes, tmp_path, saves_always
+):
+    path = stopped_run(tiny, shapes, tmp_path)
+    assert RunFolder(tmp_path).position() == 4
+    path.write_bytes(path.read_bytes()[:100])
+    assert RunFolder(tmp_path).position() == 3

@@ -85,9 +85,7 @@ class Layer:
     def backward(self, dy: Array) -> Any:
         """Return dx for the last training input and assign the gradients of the parameters.
 
-        Each backward consumes the cache of one forward. A first convolution that computes no
-        gradient of the images returns None, and so does a network that begins with one: see
-        `Conv2d.input_gradient`.
+        Each backward consumes the cache of one forward.
 
         Raises
         ------
@@ -307,6 +305,7 @@ class Sequential(Layer):
         return x
 
     def backward(self, dy: Array) -> Any:  # noqa: D102
+        # a first convolution without `input_gradient` returns None, and so does its sequence
         for layer in reversed(self.children.values()):
             dy = layer.backward(dy)
         return dy

@@ -9,7 +9,7 @@ from typing import Any
 
 from minires.errors import InputError
 from minires.nets.network import Facts
-from minires.runs import metrics
+from minires.runs import metrics_file
 from minires.runs.metric import Metric
 from minires.runs.record import NAME, read_record
 
@@ -80,7 +80,7 @@ def read_run(folder: Path) -> Run:
         If it is none.
     """
     record = read_record(folder)
-    lines = metrics.read(folder, record.metrics[0])
+    lines = metrics_file.read(folder, record.metrics[0])
     return Run(
         folder,
         record.config.to_json(),
@@ -89,7 +89,7 @@ def read_run(folder: Path) -> Run:
         record.data,
         record.provenance,
         record.continued,
-        *([line for line in lines if line["kind"] == kind] for kind in metrics.KINDS),
+        *([line for line in lines if line["kind"] == kind] for kind in metrics_file.KINDS),
     )
 
 

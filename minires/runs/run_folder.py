@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from minires.errors import InputError
 from minires.nets.network import Facts
-from minires.runs import checkpoint, files, metrics, record
+from minires.runs import checkpoint, files, metrics_file, record
 from minires.runs.config import Config
 from minires.runs.metric import Metric
 from minires.runs.provenance import provenance
@@ -159,11 +159,11 @@ class RunFolder:
 
     def append(self, values: Mapping[str, Any]) -> None:
         """Append one line to the metrics."""
-        metrics.append(self.path, values)
+        metrics_file.append(self.path, values)
 
     def save(self, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
         """Write a checkpoint; metrics are on the disk before it, never behind it."""
-        metrics.sync(self.path)
+        metrics_file.sync(self.path)
         checkpoint.save(self.path, arrays, meta)
 
     def restore(self, metric: Metric) -> tuple[dict[str, Array], dict[str, Any]] | None:
@@ -177,7 +177,7 @@ class RunFolder:
         if found is None and self.read().done:
             return None
         kept = found[1]["iteration"] if found else 0
-        metrics.truncate(self.path, kept, metric, keep_copy=not found)
+        metrics_file.truncate(self.path, kept, metric, keep_copy=not found)
         return found
 
     def load(self) -> tuple[dict[str, Array], dict[str, Any]] | None:
