@@ -1,11 +1,14 @@
 """What a person types, and what they get: tables, figures, exit codes, one line for a mistake."""
 
+import ast
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from minires.cli import options
 from minires.cli import train as train_commands
 from minires.runs import checkpoint
 from minires.runs.run_folder import RunFolder
-from minires.train import together
+from minires.train import step, together
 
 QUICK = ("--iterations", 2, "--batch-size", 2, "--eval-images", 8, "--quiet")
 
@@ -385,3 +388,22 @@ def test_commands_that_are_printed_quote_a_folder_with_a_space(run_cli):
         'minires exercise check "my dir'
         in run_cli("exercise", "start", "relu_forward", "my dir")[1]
     )
+
+
+def python_in_the_readme():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    return "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
+
+
+def python_in_the_page_of_the_step():
+    program = step.__doc__.split("without run folders:")[1]
+    return textwrap.dedent(program)
+
+
+@pytest.mark.parametrize("program", [python_in_the_readme, python_in_the_page_of_the_step])
+def test_the_programs_that_we_show_run_as_they_stand(program, capsys):
+    text = program().replace("range(100)", "range(2)").replace("resnet(20", "resnet(8")
+    exec(compile(text, "shown", "exec"), {})
+    loss, error = ast.literal_eval(capsys.readouterr().out.splitlines()[-1])
+    assert loss > 0
+    assert 0 <= error <= 1
