@@ -275,7 +275,16 @@ def trained(run_cli):
         '{"kind": "eval", "iteration": 2, "train_error": null, "test_error": 0.5, "seconds": 1.0}',
         '{"kind": "layers", "iteration": 2, "gradient_norm": 1, "weight_norm": {}, '
         '"response_std": {}}',
+        '{"kind": "layers", "iteration": 2, "gradient_norm": {"conv": "x"}, "weight_norm": {}, '
+        '"response_std": {}}',
+        "[" * 100_000,
+        '{"kind": "train", "iteration": 1, "error": %s, "lr": 1, "seconds": 1}' % ("9" * 6000),
+        '{"kind": "train", "iteration": 1, "error": %s, "lr": 1, "seconds": 1}' % ("9" * 400),
+        '{"kind": "train", "iteration": true, "error": 0.5, "lr": 1, "seconds": 1}',
+        '{"kind": ["train"], "iteration": 1, "error": 0.5, "lr": 1, "seconds": 1}',
+        '{"kind": "train", "iteration": 1, "error": "0.5", "lr": 1, "seconds": 1}',
     ],
+    ids=lambda line: line[:40],
 )
 def test_an_odd_line_among_the_metrics_is_passed_over(run_cli, trained, line):
     table = run_cli("plot", trained)[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 from collections.abc import Mapping
@@ -43,16 +42,35 @@ def read(folder: Path, metric: Metric = ERROR) -> list[dict[str, Any]]:
         raise InputError(
             f"{path} cannot be read: {e.strerror or e}; it should be the file of a run's metrics"
         ) from e
-    lines = []
-    for line in text.splitlines():
-        with contextlib.suppress(json.JSONDecodeError, TypeError, KeyError):
-            found = json.loads(line)
-            kind = dict if found["kind"] == "layers" else (int, float)
-            keys = _required(found["kind"], metric)
-            whole = all(isinstance(found[key], kind) for key in keys)
-            if whole and isinstance(found["iteration"], int):
-                lines.append(found)
-    return lines
+    return [line for line in map(_parse, text.splitlines()) if _is_whole(line, metric)]
+
+
+def _parse(line: str) -> Any:
+    """What a line says; None if it is no JSON, nested too deeply, or holds a number too long."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_whole(line: Any, metric: Metric) -> bool:
+    """Whether a line is a measurement of this task: of a known kind, with all of its numbers."""
+    if not isinstance(line, dict) or line.get("kind") not in KINDS:
+        return False
+    if not _is_number(line.get("iteration")) or not isinstance(line["iteration"], int):
+        return False
+    values = [line.get(key) for key in _required(line["kind"], metric)]
+    if line["kind"] != "layers":
+        return all(map(_is_number, values))
+    by_layer = [value.values() for value in values if isinstance(value, dict)]
+    return len(by_layer) == len(values) and all(map(_is_number, itertools.chain(*by_layer)))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether this is a number that float64 can hold; NaN is one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return isinstance(value, float) or abs(value) < 2**63
 
 
 def append(folder: Path, values: Mapping[str, Any]) -> None:

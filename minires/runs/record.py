@@ -74,7 +74,7 @@ def read_record(folder: Path) -> Record:
         ) from None
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from e
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, RecursionError) as e:
         raise InputError(
             f"{path} is damaged ({type(e).__name__}: {e}); restore it or choose another folder"
         ) from e
