@@ -56,7 +56,17 @@ def test_facts_survive_json():
 
 @pytest.mark.parametrize(
     "change",
-    [{"depth": "20"}, {"classes": None}, {"input_shape": [32, "32", 3]}, {"more": 1}, {"name": 5}],
+    [
+        {"depth": "20"},
+        {"depth": True},
+        {"depth": 0},
+        {"classes": None},
+        {"classes": -1},
+        {"input_shape": [32, "32", 3]},
+        {"input_shape": []},
+        {"more": 1},
+        {"name": 5},
+    ],
 )
 def test_facts_of_other_types_are_refused(change):
     with pytest.raises(InputError, match=next(iter(change))):

@@ -58,16 +58,23 @@ class Facts:
         InputError
             If a fact is missing, unknown, or of another type.
         """
-        types = {"depth": int, "classes": int, "input_shape": list}
         names = {f.name for f in fields(cls)}
-        wrong = sorted(names ^ set(values)) or [
-            name for name in names if not isinstance(values[name], types.get(name, str))
-        ]
-        if wrong or not all(isinstance(side, int) for side in values["input_shape"]):
+        wrong = sorted(names ^ set(values)) or [n for n in names if not _is_fact(n, values[n])]
+        if wrong:
             raise InputError(
-                f"the facts of a network must be {sorted(names)}; wrong: {wrong or 'input_shape'}"
+                f"the facts of a network must be {sorted(names)}, with sizes of at least 1; "
+                f"wrong: {sorted(wrong)}"
             )
         return cls(**{**values, "input_shape": tuple(values["input_shape"])})
+
+
+def _is_fact(name: str, value: Any) -> bool:
+    """Whether a JSON value can be the fact of that name: a size of at least 1, or a text."""
+    if name == "input_shape":
+        return isinstance(value, list) and bool(value) and all(_is_fact("side", v) for v in value)
+    if name in ("depth", "classes", "side"):
+        return type(value) is int and 1 <= value < 2**31
+    return isinstance(value, str)
 
 
 class Network(Sequential):

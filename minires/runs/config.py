@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
@@ -133,13 +134,20 @@ class Config:
     def __post_init__(self) -> None:
         self._check_integers()
         self._check_numbers()
-        rising = zip(self.milestones, self.milestones[1:], strict=False)
-        if any(a >= b for a, b in rising):
-            raise InputError(f"milestones must rise, got {self.milestones}")
+        self._check_milestones()
         for name, allowed in (("backend", BACKENDS), ("init", INITS)):
             value = getattr(self, name)
             if value not in allowed:  # a record is read where its backend is not installed, too
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+    def _check_milestones(self) -> None:
+        if not all(type(m) is int and 0 <= m <= self.iterations for m in self.milestones):
+            raise InputError(
+                f"milestones must be integers from 0 to the {self.iterations} iterations, "
+                f"got {self.milestones}"
+            )
+        if any(a >= b for a, b in itertools.pairwise(self.milestones)):
+            raise InputError(f"milestones must rise, got {self.milestones}")
 
     def _check_integers(self) -> None:
         least = {"iterations": 1, "batch_size": 2, "seed": 0}

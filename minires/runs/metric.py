@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -38,7 +39,15 @@ class Metric:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of `to_json`; a TypeError if the values are others."""
-        return cls(**values)
+        metric = cls(**values)
+        flags = (metric.lower_is_better, metric.fraction)
+        texts = (metric.name, metric.unit)
+        whole = all(isinstance(v, bool) for v in flags) and all(isinstance(v, str) for v in texts)
+        if not whole or not metric.name:
+            raise TypeError(f"{dict(values)} is no metric")
+        if isinstance(metric.scale, bool) or not 0 < metric.scale < math.inf:
+            raise TypeError(f"the scale of the metric {metric.name} is {metric.scale}")
+        return metric
 
 
 ERROR = Metric("error", "%", 100.0, fraction=True)

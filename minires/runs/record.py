@@ -84,22 +84,36 @@ def _parse(found: Mapping[str, Any]) -> Record:
     config = Config.from_json(found["config"])
     if not isinstance(config.net, str):
         raise TypeError(f"net is {config.net}")
-    network = found.get("network")
-    metrics = tuple(Metric.from_json(metric) for metric in found.get("metrics", []))
+    # version 0.1 recorded neither facts nor metrics
+    known = {"network": None, "metrics": [ERROR.to_json()]} | dict(found)
+    metrics = tuple(map(Metric.from_json, known["metrics"]))
+    network = known["network"]
+    facts = registry.facts(config.net) if network is None else Facts.from_json(network)
+    if not metrics:
+        raise TypeError("it names no metric")
     record = Record(
         config,
-        Facts.from_json(network) if network else registry.facts(config.net),
-        metrics or (ERROR,),
+        facts,
+        metrics,
         dict(found["data"]),
         dict(found.get("provenance", {})),
         [_continuation(part) for part in found.get("continued", [])],
     )
-    if record.facts.name != config.net:
-        raise TypeError(f"net is {config.net}, and the network's facts are of {record.facts.name}")
+    _check_facts(record.facts, config.net)
     for name in ("name", "sha256"):
         if not isinstance(record.data[name], str):
             raise TypeError(f"{name} of the data is {record.data[name]}")
     return record
+
+
+def _check_facts(facts: Facts, net: str) -> None:
+    """Refuse facts of another network than the recipe's; of users' families only the name."""
+    if facts.name != net:
+        raise TypeError(f"net is {net}, and the network's facts are of {facts.name}")
+    if facts.family in registry.FAMILIES:
+        known = registry.facts(net)
+        if (known.family, known.depth, known.variant) != (facts.family, facts.depth, facts.variant):
+            raise TypeError(f"the network's facts are not those of {net}")
 
 
 def _continuation(part: Mapping[str, Any]) -> dict[str, Any]:
