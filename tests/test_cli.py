@@ -299,6 +299,7 @@ def test_an_odd_line_among_the_metrics_is_passed_over(run_cli, trained, line):
     [
         ("config.net", "foo"),
         ("config.milestones", "x"),
+        ("config.task", ["a"]),
         ("config.milestones", [2.5]),
         ("network.depth", 7),
         ("network.family", "plain"),

@@ -135,6 +135,9 @@ class Config:
         self._check_integers()
         self._check_numbers()
         self._check_milestones()
+        for name in ("net", "dataset", "task"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"{name} must be a name, got {getattr(self, name)!r}")
         for name, allowed in (("backend", BACKENDS), ("init", INITS)):
             value = getattr(self, name)
             if value not in allowed:  # a record is read where its backend is not installed, too

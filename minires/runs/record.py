@@ -82,8 +82,6 @@ def read_record(folder: Path) -> Record:
 
 def _parse(found: Mapping[str, Any]) -> Record:
     config = Config.from_json(found["config"])
-    if not isinstance(config.net, str):
-        raise TypeError(f"net is {config.net}")
     # version 0.1 recorded neither facts nor metrics
     known = {"network": None, "metrics": [ERROR.to_json()]} | dict(found)
     metrics = tuple(map(Metric.from_json, known["metrics"]))
