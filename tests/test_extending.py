@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ import toys
 
 from minires import InputError, data, gradcheck, ops
 from minires.bench import nets as bench_nets
-from minires.lab import plots, report, tables
+from minires.lab import plots, presets, report, tables
 from minires.lab.recorded import find_runs
 from minires.nets import audit, registry
 from minires.runs import checkpoint
 from minires.train import task
+from minires.train.loop import train
 
 HERE = Path(__file__).parent
 FILE = HERE / "toys.py"
@@ -268,3 +270,16 @@ def test_options_of_a_task_without_warm_up_are_refused(tmp_path):
     )
     assert done.returncode == 2
     assert "no warm-up" in done.stderr
+
+
+def test_a_deep_net_gets_no_warm_up_from_a_task_without_one(tiny):
+    config = replace(tiny, net="resnet110", task="regression")
+    assert presets.recipe(config, registry.facts("resnet110")).warmup_lr is None
+    config = replace(config, task="classification")
+    assert presets.recipe(config, registry.facts("resnet110")).warmup_lr == 0.01
+
+
+def test_classification_of_data_without_classes_is_refused(tiny, tmp_path):
+    nameless = replace(toys.bars(), classes=())
+    with pytest.raises(InputError, match="names of the classes"):
+        train(replace(tiny, net="pocket-tiny", dataset="bars"), tmp_path, nameless)

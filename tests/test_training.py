@@ -21,7 +21,7 @@ from minires.runs import run_folder as run_folders
 from minires.runs.config import Config
 from minires.runs.run import read_run
 from minires.runs.run_folder import RunFolder
-from minires.train import loop, state, step
+from minires.train import loop, state, step, task
 from minires.train.loop import DivergenceError, train
 from minires.train.step import evaluate, train_step
 
@@ -624,3 +624,35 @@ def test_the_position_is_that_of_the_previous_checkpoint_if_the_latest_is_cut(
     assert RunFolder(tmp_path).position() == 4
     path.write_bytes(path.read_bytes()[:100])
     assert RunFolder(tmp_path).position() == 3
+
+
+def test_a_checkpoint_of_the_same_net_and_another_recipe_is_refused(
+    tiny, shapes, tmp_path, saves_always
+):
+    theirs = stopped_run(replace(tiny, seed=1), shapes, tmp_path / "theirs")
+    mine = stopped_run(tiny, shapes, tmp_path / "mine")
+    mine.write_bytes(theirs.read_bytes())
+    with pytest.raises(InputError, match=r"another run \(seed 1, not 0"):
+        train(tiny, mine.parent, shapes)
+
+
+def test_a_run_whose_task_measures_something_else_now_is_refused_and_kept(
+    tiny, shapes, tmp_path, monkeypatch
+):
+    train(tiny, tmp_path, shapes)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    renamed = replace(task.ERROR, name="mistakes")
+    monkeypatch.setattr(task.Classification, "metrics", (renamed,))
+    with pytest.raises(InputError, match="measured error"):
+        train(tiny, tmp_path, shapes)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_damaged_metrics_are_kept_beside_what_is_left_of_them(unstopped, tiny, shapes, tmp_path):
+    shutil.copytree(unstopped, tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    damaged = b"rubbish\nand more\n" + path.read_bytes()
+    path.write_bytes(damaged)
+    train(tiny, tmp_path / "run", shapes)
+    assert (tmp_path / "run" / "metrics.previous.jsonl").read_bytes() == damaged
+    assert metrics(tmp_path / "run") == metrics(unstopped)

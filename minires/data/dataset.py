@@ -24,7 +24,7 @@ class Split(Protocol):
         """Return the number of examples."""
 
     def __getitem__(self, rows: Any) -> tuple[Array, Array]:
-        """Return the stored images and the targets of these rows, an array of integers."""
+        """Return the stored images and the targets of the rows that an integer array names."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class Dataset:
         "CIFAR-10", "CIFAR-10 (JPEG copy)", "shapes10", ...: what figures and records call it.
     train, test : Split
     classes : tuple of str
-        Names of the classes that labels count; empty where targets are no classes.
+        Names of the classes, which labels number from 0. If targets are no classes, it is empty,
+        and a network has as many outputs as its own facts say.
     source : str
         The folder it was read from, or the seed and sizes it was drawn with.
     prepare : callable

@@ -14,6 +14,7 @@ from minires.nets.network import Facts
 from minires.optim import paper_milestones, paper_warmup
 from minires.runs.config import OPTIONS, Config
 from minires.runs.run import Run
+from minires.train.task import get_task
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def base_config(
 
 
 def recipe(config: Config, facts: Facts) -> Config:
-    """Add the paper's warm-up where it had one.
+    """Add the paper's warm-up where it had one, if the task knows warm-ups.
 
     Raises
     ------
@@ -144,4 +145,6 @@ def recipe(config: Config, facts: Facts) -> Config:
             f"{facts.name} is here to be read (minires info {facts.name}); "
             "train a net such as resnet20"
         )
+    if get_task(config.task).warm_below is None:
+        return config
     return replace(config, warmup_lr=config.warmup_lr or paper_warmup(facts.depth, config.lr))

@@ -117,7 +117,7 @@ def numbered(family: str, describe: Callable[..., Facts], variants: str = "") ->
         The letters that may follow the depth.
     """
     letter = f"([{variants}]?)" if variants else "()"
-    pattern = re.compile(rf"{re.escape(family)}-?(\d+){letter}")
+    pattern = re.compile(rf"{re.escape(family)}-?([0-9]+){letter}")
 
     def parse(name: str) -> Facts | None:
         match = pattern.fullmatch(name)

@@ -80,7 +80,7 @@ def make_folder(folder: Path) -> None:
 
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:
-    """Append one JSON line; a crash can only cut the last one, which `read_lines` passes over."""
+    """Append one JSON line; a crash can only cut the last one, which the reader passes over."""
     with writing(path), open(path, "a", encoding="utf-8", newline="\n") as f:
         f.write(json.dumps(values) + "\n")
 

@@ -86,14 +86,18 @@ def sync(folder: Path) -> None:
 def truncate(folder: Path, iteration: int, metric: Metric, keep_copy: bool) -> None:
     """Drop the lines after `iteration`, which will be measured again.
 
-    With `keep_copy`, for a run whose checkpoint is gone, the file as it was is kept beside it.
+    The file as it was is kept beside it if it has damaged lines other than the last one, which a
+    crash may cut, and with `keep_copy`, for a run whose checkpoint is gone.
     """
     path = folder / NAME
     if not path.exists():
         return
-    if keep_copy and path.stat().st_size:
+    before = path.read_bytes()
+    whole = read(folder, metric)
+    damaged = len(before.decode("utf-8", "replace").splitlines()) > len(whole) + 1
+    if (keep_copy and before) or damaged:
         names = (f"metrics.previous{number or ''}.jsonl" for number in itertools.count())
         copy = next(path for path in map(folder.joinpath, names) if not path.exists())
-        files.write_whole(copy, path.read_bytes())
-    kept = [line for line in read(folder, metric) if line["iteration"] <= iteration]
+        files.write_whole(copy, before)
+    kept = [line for line in whole if line["iteration"] <= iteration]
     files.write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())

@@ -35,7 +35,7 @@ class RunFolder:
     Parameters
     ----------
     path : Path
-        Made if it is not there.
+        `locked` makes it if it is not there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -117,6 +117,12 @@ class RunFolder:
             self._write(wanted)
         elif not same:
             self._refuse(found, config, data)
+        elif found.metrics != tuple(task_metrics):
+            measured = ", ".join(metric.name for metric in found.metrics)
+            raise InputError(
+                f"{self} holds a run that measured {measured}, and the task {config.task!r} "
+                "measures something else now; choose another --out"
+            )
 
     def _refuse(self, found: Record, config: Config, data: Mapping[str, Any]) -> None:
         """Say in which settings the run that is here differs, or that its data are others."""

@@ -122,6 +122,14 @@ class TrainingRun:
             raise InputError(
                 f"{self.folder}: its checkpoint is of {theirs}, not {self.config.net}; restore it"
             )
+        saved = meta["config"]
+        here = self.config.to_json()
+        differing = [f"{k} {saved[k]}, not {v}" for k, v in here.items() if saved.get(k, v) != v]
+        if differing:
+            raise InputError(
+                f"{self.folder}: its checkpoint is of another run ({'; '.join(differing)}); "
+                "restore it"
+            )
 
     # -------------------------------------------------------------------------------- iterations
 

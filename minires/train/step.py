@@ -43,7 +43,7 @@ def train_step(
     Raises
     ------
     FloatingPointError
-        If the loss is not finite; nothing is changed then.
+        If the loss is not finite; no weight is changed then.
     """
     logits = net.forward(x, train=True)  # (N, classes)
     loss, dlogits = net.ops.softmax_cross_entropy(logits, labels)

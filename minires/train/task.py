@@ -1,7 +1,7 @@
 """A task stands between the training loop and the loss: what is learned, and what is measured.
 
-The loop, checkpoints, records and figures know a task by its metrics only. Classification is the
-task of the paper; `register` adds others.
+The loop, checkpoints, records and figures know a task by what `Task` says of it, and know no loss.
+Classification is the task of the paper; `register` adds others.
 """
 
 from __future__ import annotations
@@ -59,7 +59,18 @@ class Classification:
     warm_below: float | None = 0.8  # section 4.2: warm up until the training error is below 80 %
 
     def guess(self, data: Dataset) -> float:
-        """Error of a network that guesses."""
+        """Error of a network that guesses.
+
+        Raises
+        ------
+        InputError
+            If the data name no classes.
+        """
+        if not data.classes:
+            raise InputError(
+                f"classification needs the names of the classes, {data.name} has none; "
+                "give Dataset(..., classes=...), or choose another --task"
+            )
         return 1 - 1 / len(data.classes)
 
     def step(
