@@ -58,9 +58,9 @@ class SGD:
     def _check(self, gradients: Mapping[str, Array]) -> None:
         for name, w in self.parameters.items():
             if name not in gradients or gradients[name].shape != w.shape:
-                came = gradients[name].shape if name in gradients else "none; call backward before"
+                got = gradients[name].shape if name in gradients else "none; call backward before"
                 raise InputError(
-                    f"step: expected a gradient of shape {w.shape} for {name}, got {came}"
+                    f"step: expected a gradient of shape {w.shape} for {name}, got {got}"
                 )
 
 

@@ -61,8 +61,8 @@ def degradation_command(
     """Train plain and residual nets side by side, draw their errors, and check the claims.
 
     All tiers but the quick one crop and flip, and divide the learning rate by 10 at half and at
-    three quarters of the way; the lesson tier warms up before. The same command goes on where it
-    was stopped, and only draws what is finished. Claims read from the runs are printed; one that
+    three quarters of the way; the lesson tier warms up before. If you stop it, run it
+    again to resume; what is finished is only drawn. Claims read from the runs are printed; one that
     does not hold makes the exit code 1. Claims that take computing: minires claims.
 
     Example: minires degradation --tier lesson --seeds 3
@@ -142,7 +142,7 @@ def plot(
         Path | None, typer.Option(help="File; .png, .svg or .pdf [default: KIND.png].")
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Draw anew every 5 seconds until the runs are done.")
+        bool, typer.Option("--watch", help="Draw again every 5 seconds until the runs are done.")
     ] = False,
 ) -> None:
     """Draw recorded runs and print their table.

@@ -74,7 +74,7 @@ def training_options(shown: Mapping[str, str], **defaults: Any) -> Callable[[Cal
 
 
 def _parameter(row: Entry, default: Any, shown: str | None) -> inspect.Parameter:
-    """How typer is told of one row of the table."""
+    """One row of the table as a parameter that typer understands."""
     option: dict[str, Any] = {"help": row.option.help}
     kind: Any = str if row.option.parse else get_type_hints(Config)[row.name]
     if row.option.switch is not UNSET:

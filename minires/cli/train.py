@@ -44,7 +44,7 @@ def train_command(
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train one net by the paper's recipe; the same command goes on where it was stopped.
+    """Train one net by the paper's recipe; if you stop it, run it again to resume.
 
     From 2,000 iterations on, the learning rate is divided by 10 at half and at three quarters of
     the way.

@@ -102,7 +102,7 @@ def conv2d_forward(
     w : ndarray of shape (KH, KW, C, K), same dtype
     stride, pad : int, or (rows, columns)
     groups : int
-        Channels and filters are divided into so many groups, and filters see the channels of their
+        Channels and filters are divided into this many groups; filters see the channels of their
         own group only: w has the shape (KH, KW, C / groups, K).
 
     Returns

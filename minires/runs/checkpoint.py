@@ -67,7 +67,7 @@ def load(folder: Path) -> tuple[dict[str, Array], dict[str, Any]] | None:
     if damage:
         raise InputError(
             "; ".join(damage)
-            + f". Move {folder} away to train anew; its metrics.jsonl is still readable"
+            + f". Move {folder} away to start again; its metrics.jsonl is still readable"
         )
     return None
 

@@ -118,7 +118,7 @@ def _how_to_go_on(run: TrainingRun, folder: Path, data: Dataset) -> str:
     where = f"{quoted(folder)}{option(data)}"
     return (
         f"stopped and saved at iteration {run.iteration} of {run.config.iterations} in {folder}; "
-        f"the same command goes on from there, and so does: {plugins.command()} resume {where}"
+        f"run it again to resume, or: {plugins.command()} resume {where}"
     )
 
 

@@ -65,7 +65,7 @@ class _Crew:
             self.news.put((folder, None))
 
     def follow(self, runs: int, follow: Follow) -> None:
-        """Pass progress on to `follow` until so many runs have ended."""
+        """Pass progress on to `follow` until `runs` runs have ended."""
         while runs:
             folder, p = self.news.get()
             if p:
@@ -108,8 +108,7 @@ def _raise_errors(futures: Sequence[Future], asked: bool) -> None:
             raise e
     if asked:
         raise Interrupted(
-            "\n".join(map(str, errors))
-            or "stopped between two runs; the same command goes on from there"
+            "\n".join(map(str, errors)) or "stopped between two runs; run it again to resume"
         )
 
 
@@ -140,7 +139,7 @@ def forecast(configs: Sequence[Config], left: Sequence[int], data: Dataset) -> s
     together = ", two nets at a time" if at_once > 1 else ""
     return (
         f"This will take about {time_needed} here (seconds a step{together}: {each}). "
-        "Stop it with Ctrl-C at any time; the same command goes on from there."
+        "Stop it with Ctrl-C at any time; run it again to resume."
     )
 
 
