@@ -631,9 +631,11 @@ def test_a_checkpoint_of_the_same_net_and_another_recipe_is_refused(
 ):
     theirs = stopped_run(replace(tiny, seed=1), shapes, tmp_path / "theirs")
     mine = stopped_run(tiny, shapes, tmp_path / "mine")
-    mine.write_bytes(theirs.read_bytes())
+    mine.write_bytes((theirs.parent / checkpoint.PREVIOUS).read_bytes())  # of iteration 3
+    before = (mine.parent / "metrics.jsonl").read_bytes()
     with pytest.raises(InputError, match=r"another run \(seed 1, not 0"):
         train(tiny, mine.parent, shapes)
+    assert (mine.parent / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_run_whose_task_measures_something_else_now_is_refused_and_kept(

@@ -172,19 +172,12 @@ class RunFolder:
         metrics_file.sync(self.path)
         checkpoint.save(self.path, arrays, meta)
 
-    def restore(self, metric: Metric) -> tuple[dict[str, Array], dict[str, Any]] | None:
-        """Return the latest whole checkpoint, None if there is none.
+    def drop_newer(self, iteration: int, metric: Metric, keep_copy: bool) -> None:
+        """Drop metrics after `iteration`: they will be measured again.
 
-        Metrics that are newer than the checkpoint are dropped: they will be measured again.
-        Those of a run whose checkpoint is gone are kept in another file, and those of a finished
-        run stay as they are.
+        With `keep_copy`, for a run whose checkpoint is gone, they are kept in another file.
         """
-        found = self.load()
-        if found is None and self.read().done:
-            return None
-        kept = found[1]["iteration"] if found else 0
-        metrics_file.truncate(self.path, kept, metric, keep_copy=not found)
-        return found
+        metrics_file.truncate(self.path, iteration, metric, keep_copy)
 
     def load(self) -> tuple[dict[str, Array], dict[str, Any]] | None:
         """Return the latest whole checkpoint, None if there is none."""

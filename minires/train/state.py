@@ -98,13 +98,16 @@ class TrainingRun:
 
     def restore(self) -> None:
         """Continue from the latest checkpoint, if there is one."""
-        found = self.folder.restore(self.metric)
-        if found is None:
-            if self.folder.read().done:
-                self.iteration = self.config.iterations
+        found = self.folder.load()
+        if found is None and self.folder.read().done:
+            self.iteration = self.config.iterations
             return
-        arrays, meta = found
-        self._check(arrays, meta)
+        if found:
+            self._check(*found)  # before anything is dropped
+            self._continue_from(*found)
+        self.folder.drop_newer(self.iteration, self.metric, keep_copy=not found)
+
+    def _continue_from(self, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
         state = {k.removeprefix("net/"): a for k, a in arrays.items() if k.startswith("net/")}
         self.net.load_state(state)
         for name, v in self.optimizer.velocity.items():
