@@ -67,7 +67,7 @@ PAPERS = ("momentum", "weight_decay", "milestones", "init", "subtract_mean", "ta
 def tier_name(run: Run) -> str | None:
     """Tier that a run belongs to, if any: its size and all of its recipe."""
     config = run.config
-    if any(tuple_or(config[name]) != tuple_or(OPTIONS[name].expected(config)) for name in PAPERS):
+    if not all(OPTIONS[name].is_usual(config) for name in PAPERS):
         return None
     names = ("iterations", "lr", "batch_size", "augment")
     for name, tier in TIERS.items():
@@ -76,11 +76,6 @@ def tier_name(run: Run) -> str | None:
         if same and config["warmup_lr"] == warmup_lr:
             return name
     return None
-
-
-def tuple_or(value: Any) -> Any:
-    """A list as a tuple: JSON knows no tuples."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def base_config(

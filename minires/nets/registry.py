@@ -134,18 +134,18 @@ def fit(facts: Facts, input_shape: tuple[int, ...], classes: int) -> Facts:
 register(
     "plain",
     numbered("plain", resnet.plain_facts),
-    lambda facts, rng: resnet.build_cifar(facts, rng),
+    resnet.build_cifar,
     "plainN with N = 6n + 2 (plain20)",
 )
 register(
     "resnet",
     numbered("resnet", resnet.resnet_facts, "ABC"),
-    lambda facts, rng: resnet.build_cifar(facts, rng),
+    resnet.build_cifar,
     "resnetN or resnetNB with N = 6n + 2 (resnet56, resnet20B)",
 )
 register(
     "imagenet-resnet",
     numbered("imagenet-resnet", resnet.imagenet_facts, "ABC"),
-    lambda facts, rng: resnet.build_imagenet(facts, rng),
+    resnet.build_imagenet,
     f"imagenet-resnetN with N in {', '.join(map(str, resnet.IMAGENET_BLOCKS))}",
 )

@@ -35,8 +35,9 @@ class Config:
     milestones : tuple of int
         See `minires.optim.paper_milestones`.
     warmup_lr : float or None
-        Learning rate until the running training error is below that of the task, 80 % for
-        classification; milestones do not lower it. The paper's is 0.01 from 110 layers on.
+        Learning rate at the start. It ends when the running main metric of training is below
+        the task's `warm_below`: 80 % error for classification. Milestones do not lower it. The
+        paper's is 0.01 from 110 layers on.
     momentum, weight_decay : float
     init : {"he", "normal"}
         Initial weights: He's (arXiv 1502.01852), or N(0, 0.01^2), see `minires.nets.initialise`.
@@ -161,8 +162,8 @@ class Config:
                 raise InputError(f"{name} must be an integer of at least {bound}, got {value!r}")
 
     def _check_numbers(self) -> None:
-        names = ["lr", "momentum", "weight_decay", *(["warmup_lr"] if self.warmup_lr else [])]
-        if self.warmup_lr is not None and "warmup_lr" not in names:
+        names = ["lr", "momentum", "weight_decay"]
+        if self.warmup_lr is not None:
             names.append("warmup_lr")
         for name in names:
             if not isinstance(getattr(self, name), (int, float)):

@@ -30,7 +30,7 @@ class Option:
     switch : object
         For a flag without a value: what the field is set to if the flag is given.
     parse : callable or None
-        Makes the value from the text that was typed, where the field's type cannot.
+        Makes the value from the typed text, for a field whose type does not say how.
     typed : callable
         `typed(value)` is the value as it is typed in a command.
     words : callable or None
@@ -80,6 +80,12 @@ class Entry:
         """The value that this field has if nobody asks for another one."""
         return self.option.derived(config) if self.option.derived else self.default
 
+    def is_usual(self, config: Values) -> bool:
+        """Whether the field has the value that it has if nobody asks for another one."""
+        values = (config[self.name], self.expected(config))
+        value, expected = (list(v) if isinstance(v, tuple) else v for v in values)  # as in JSON
+        return bool(value == expected)
+
     def words(self, value: Any) -> str:
         """The setting in words, where runs differ by it."""
         if self.option.words:
@@ -91,7 +97,7 @@ class Entry:
         value = config[self.name]
         if self.option.line:
             return self.option.line(value, config)
-        return "" if _same(value, self.expected(config)) else self.words(value)
+        return "" if self.is_usual(config) else self.words(value)
 
     def command(self, value: Any) -> list[str]:
         """Words that give this value in a command."""
@@ -101,12 +107,6 @@ class Entry:
             on, _, off = self.flag.partition("/")
             return [on if value else off]
         return [] if value is None else [self.flag, self.option.typed(value)]
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether two values are equal; in JSON a tuple is a list."""
-    plain = [list(v) if isinstance(v, tuple) else v for v in (a, b)]
-    return bool(plain[0] == plain[1])
 
 
 def table(config_class: type) -> dict[str, Entry]:
@@ -145,7 +145,7 @@ def command_options(
         Fields that are given only where they have another value than the commands choose.
     """
     given = list(names)
-    given += [n for n in changed if not _same(config[n], rows[n].expected(config))]
+    given += [name for name in changed if not rows[name].is_usual(config)]
     return " ".join(word for name in given for word in rows[name].command(config[name]))
 
 

@@ -74,7 +74,7 @@ class TrainingRun:
         self.saved_at = time.monotonic()
         self.warm = config.warmup_lr is None
         self.running = self.task.guess(data)  # main metric of training, a moving average
-        self.window = {"steps": 0.0}  # sums of metrics since the last training line
+        self.window: dict[str, float] = {"steps": 0}  # sums of metrics since the last training line
 
     # ------------------------------------------------------------------------------ checkpoints
 
