@@ -67,6 +67,17 @@ def same_shape(op: str, name: str, a: np.ndarray, shape: Shape) -> None:
         raise InputError(f"{op}: {name} must have shape {shape}, got {a.shape}")
 
 
+def gradient(op: str, dy: np.ndarray, y: np.ndarray | Shape) -> None:
+    """`dy` has the shape of `y`."""
+    same_shape(op, "dy", dy, y.shape if isinstance(y, np.ndarray) else y)
+
+
+def global_avg_pool(x: np.ndarray) -> None:
+    """`x` is (N, H, W, C)."""
+    arrays("global_avg_pool", SMOOTH, x=x)
+    rank("global_avg_pool", "x", x, "N, H, W, C")
+
+
 def _integer(op: str, name: str, value: object, least: int) -> None:
     if not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"{op}: {name} must be an integer of at least {least}, got {value!r}")

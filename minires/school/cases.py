@@ -194,10 +194,12 @@ def schedule_cases(draw: Any) -> Case:
 
 
 def returned(function: Callable[..., Any]) -> list[str]:
-    """Names of what a function returns, as its docstring says."""
-    section = re.search(r"Returns\n-+\n(.*?)(\n\n|$)", inspect.getdoc(function) or "", re.S)
-    names = re.findall(r"^(\w.*?) :", section[1], re.M) if section else ["the result"]
-    return [name for line in names for name in line.split(", ")]
+    """Names of what a function returns: those behind the arrow of its docstring's contract."""
+    contract = re.search(r"-> (.*)", inspect.getdoc(function) or "")
+    if contract is None:
+        return ["the result"]
+    without_shapes = re.sub(r"\(.*?\)", "", contract[1])
+    return re.findall(r"\w+", without_shapes)
 
 
 def run_function(name: str) -> Run:

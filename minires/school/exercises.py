@@ -95,14 +95,13 @@ def _tree(function: Any) -> ast.FunctionDef:
 def _doc(chosen: Exercise) -> str:
     """Docstring of the reference; for a method, first that of its class.
 
-    Errors and `OPTIONS` are left out, and numbers are integers, never pairs.
+    Errors and `OPTIONS` are left out.
     """
     owner = chosen.function.rpartition(".")[0]
     docs = [inspect.getdoc(getattr(reference_module(chosen.where), owner))] if owner else []
     text = "\n\n".join(doc for doc in [*docs, inspect.getdoc(chosen.reference)] if doc)
     text = re.sub(r"\n\nRaises\n-+\n.*?(?=\n\n|$)", "", text, flags=re.S)
-    text = re.sub(rf"\n({'|'.join(OPTIONS)}) : .*(\n +.*)*", "", text)
-    return text.replace("int, or (rows, columns)", "int")
+    return re.sub(rf"\n({'|'.join(OPTIONS)}) : .*(\n +.*)*", "", text)
 
 
 def _signature(chosen: Exercise) -> str:
