@@ -181,7 +181,7 @@ source(ops.im2col, ops.conv2d_forward)
 #
 # - `sliding_window_view` makes all windows *without copying a number*: it returns a view of the image in which the steps in memory repeat. Only `ascontiguousarray` copies.
 # - Images are stored as (N, H, W, C), channels last. So the product, of shape (windows, filters), **is** the next image as it lies in memory. With channels first it would have to be turned around.
-# - `_chunks`: the matrix is never made for the whole batch. Why not? See the experiment.
+# - `parts` cuts the batch into parts: the matrix is never made for the whole batch. Why not? See the experiment.
 
 # %%
 x = rng.standard_normal((2, 7, 6, 5))

@@ -52,7 +52,7 @@ def broken(function, old, new):
     return namespace[function.__name__]
 
 
-formula = "gamma * inv_std * (dy - dbeta / M - xhat * (dgamma / M))"
+formula = "gamma * inv_std * (direct + through_mean + through_var)"
 backward_of_zeros = broken(ops.batchnorm_backward, formula, "0 * dy")
 
 
@@ -387,14 +387,14 @@ mistakes = {
     "batch norm: dx is 0": (norm, backward_of_zeros),
     "batch norm: no path through the variance": (
         norm,
-        broken(ops.batchnorm_backward, " - xhat * (dgamma / M))", ")"),
+        broken(ops.batchnorm_backward, " + through_var", ""),
     ),
     "batch norm: M - 1 instead of M": (
         norm,
         broken(
             ops.batchnorm_backward,
-            "dbeta / M - xhat * (dgamma / M)",
-            "dbeta / (M - 1) - xhat * (dgamma / (M - 1))",
+            "M = dy.size // dy.shape[-1]",
+            "M = dy.size // dy.shape[-1] - 1",
         ),
     ),
     "ReLU: the mask of dy, not of x": (
@@ -407,7 +407,7 @@ mistakes = {
     ),
     "loss: not divided by N": (
         ops.softmax_cross_entropy,
-        broken(ops.softmax_cross_entropy, "dlogits / N", "dlogits"),
+        broken(ops.softmax_cross_entropy, "dlogits / len(logits)", "dlogits"),
     ),
 }
 labels = rng.integers(0, 5, 16)

@@ -153,7 +153,7 @@ for step_by_step, formula in zip(nine_steps(x, gamma, beta, 1e-5, dy), closed, s
     assert np.allclose(step_by_step, formula, rtol=1e-11, atol=1e-12)
 
 # %% [markdown]
-# The nine steps and the closed form agree on random input. The closed form is what remains when $d\sigma$ and $d\mu$ are put in and the sums are collected: two means instead of nine arrays.
+# The nine steps and the closed form agree on random input. The closed form is what remains when $d\sigma$ and $d\mu$ are put in and the sums are collected: two means instead of nine arrays. The library writes it as three terms, one for each path from $x$ to the loss.
 
 # %% [markdown]
 # ## The code

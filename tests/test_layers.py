@@ -391,6 +391,25 @@ def test_watch_leaves_nothing_behind():
     assert len(outer) == 2 * len(inner)
 
 
+def test_two_watches_may_stop_in_any_order(rng):
+    net, first, second = resnet(8), [], []
+    x = rng.standard_normal((1, 4, 4, 3)).astype(np.float32)
+    one, two = net.watch(first.append), net.watch(second.append)
+    one.__enter__()
+    two.__enter__()
+    net.forward(x)
+    one.__exit__(None, None, None)
+    seen = len(first)
+    assert seen == len(second)
+    assert seen > 0
+    net.forward(x)
+    two.__exit__(None, None, None)
+    net.forward(x)
+    assert len(first) == seen
+    assert len(second) == 2 * seen
+    assert all("forward" not in vars(layer) for _, layer in net.named_layers())
+
+
 def test_watch_leaves_nothing_behind_after_a_mistake():
     net = resnet(8)
 

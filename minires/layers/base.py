@@ -43,6 +43,10 @@ class Call:
     seconds: float
 
 
+Callback = Callable[[Call], object]
+DIRECTIONS = ("forward", "backward")
+
+
 class Layer:
     """One step of a network: `forward(x, train)` returns y, `backward(dy)` returns dx.
 
@@ -72,6 +76,8 @@ class Layer:
         self.name = type(self).__name__
         self.seeds: np.random.SeedSequence | None = None
         self._cache: tuple | None = None
+        self._watchers: list[tuple[str, Callback]] = []
+        self._unwatched: dict[str, Callable[..., Any]] = {}  # methods replaced on the instance
 
     @property
     def ops(self) -> ModuleType:
@@ -244,8 +250,10 @@ class Layer:
         return self
 
     @contextmanager
-    def watch(self, callback: Callable[[Call], object]) -> Iterator[Self]:
+    def watch(self, callback: Callback) -> Iterator[Self]:
         """Report every forward and backward of the layers below this one to `callback`.
+
+        Several may watch at a time, and stop in any order.
 
         Parameters
         ----------
@@ -257,30 +265,33 @@ class Layer:
         >>> with net.watch(lambda call: print(call.name, call.direction, call.seconds)):
         ...     net.forward(x)
         """
-        replaced = []
+        below = [(layer, (name, callback)) for name, layer in self.named_layers() if name]
+        for layer, watcher in below:
+            if not layer._watchers:
+                layer._unwatched = {k: vars(layer)[k] for k in DIRECTIONS if k in vars(layer)}
+                vars(layer).update({k: _reporting(layer, k) for k in DIRECTIONS})
+            layer._watchers.append(watcher)
         try:
-            for name, layer in self.named_layers():
-                for direction in ("forward", "backward") if name else ():
-                    replaced.append((vars(layer), direction, vars(layer).get(direction)))
-                    vars(layer)[direction] = _reported(name, layer, direction, callback)
             yield self
         finally:
-            for attributes, direction, before in reversed(replaced):
-                del attributes[direction]
-                if before is not None:
-                    attributes[direction] = before
+            for layer, watcher in below:
+                layer._watchers.remove(watcher)
+                if not layer._watchers:
+                    for direction in DIRECTIONS:
+                        del vars(layer)[direction]
+                    vars(layer).update(layer._unwatched)
 
 
-def _reported(
-    name: str, layer: Layer, direction: Any, callback: Callable[[Call], object]
-) -> Callable[..., Any]:
-    """Make a method of one layer that reports what the present one returns."""
+def _reporting(layer: Layer, direction: Any) -> Callable[..., Any]:
+    """Make a method of one layer that reports to all of its watchers what it returns."""
     method = getattr(layer, direction)
 
     def call(*args: Any, **named: Any) -> Any:
         start = time.perf_counter()
         value = method(*args, **named)
-        callback(Call(name, layer, direction, value, time.perf_counter() - start))
+        seconds = time.perf_counter() - start
+        for name, callback in tuple(layer._watchers):
+            callback(Call(name, layer, direction, value, seconds))
         return value
 
     return call
