@@ -294,13 +294,13 @@ def test_without_input_gradient_a_convolution_returns_none_and_the_same_dw(backe
 
 
 def dropout_net():
-    return Sequential(first=Dropout(), inner=Sequential(second=Dropout()))
+    return Sequential(first=Dropout(), nested=Sequential(second=Dropout()))
 
 
 def masks(net, x):
     """Return the output of each dropout layer for the same input."""
     parts = dict(net.named_layers())
-    return [parts[name].forward(x, train=True) for name in ("first", "inner.second")]
+    return [parts[name].forward(x, train=True) for name in ("first", "nested.second")]
 
 
 def test_masks_stay_until_reseed_and_differ_between_layers():
@@ -380,15 +380,15 @@ def unpatched(net):
 
 def test_watch_leaves_nothing_behind():
     net, x = resnet(8), np.zeros((2, 8, 8, 3), "float32")
-    outer, inner = [], []
+    outer, nested = [], []
     with net.watch(outer.append):
-        with net.watch(inner.append):
+        with net.watch(nested.append):
             net.forward(x)
         net.forward(x)
     assert unpatched(net)
-    assert len(outer) == 2 * len(inner) > 0
+    assert len(outer) == 2 * len(nested) > 0
     net.forward(x)
-    assert len(outer) == 2 * len(inner)
+    assert len(outer) == 2 * len(nested)
 
 
 def test_watch_leaves_nothing_behind_after_a_mistake():
