@@ -30,7 +30,7 @@ from minires.ops import BACKENDS
 
 
 class Scale(Layer):
-    """y = w * x, of which the library knows nothing: not even what it does to an image."""
+    """y = w * x, a layer that the library does not know, without `describe`."""
 
     def __init__(self, C):
         super().__init__()
@@ -47,7 +47,7 @@ class Scale(Layer):
 
 
 class DescribedScale(Scale):
-    """The same layer, with what it does to an image."""
+    """The same layer, with `describe`."""
 
     def describe(self, x_shape):
         return Description("scale", x_shape, macs=int(np.prod(x_shape)))
@@ -71,7 +71,7 @@ class Dropout(Layer):
 
 
 def network(**layers):
-    """Return a network for images of 8x8 that no paper contains."""
+    """Return a network for 8x8 images that is in no paper."""
     return Network(Facts("toy", "toy", 2, (8, 8, 3), 5), **layers)
 
 

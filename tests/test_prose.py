@@ -61,7 +61,11 @@ IDIOMS = [
     (r"\b[Tt]ak(?:es?|ing) over what\b", "load, in place", "Take over~ what `state` returned"),
     (r"\b[Ss]urprise at\b", "mean cross-entropy of", "Surprise~ at the true labels"),
     (rf"\bcame\b(?! (?:{WHERE})\b)", "got", "expected a folder, ca~me a file"),
-    (r"\berr(?:s|ed)? on\b", "its training error is ...", "it errs~ on 29.9 % of its images"),
+    (
+        r"\berr(?:s|ed)\b|\berr on\b",
+        "its training error is ..., has a higher error than ...",
+        "it err~s on 29.9 % of its images",
+    ),
     (
         r"\b(?:go(?:es)?|went) on where\b|\bwhere (?:it|they) (?:was|were) stopped\b",
         "run it again to resume",
