@@ -53,7 +53,7 @@ IDIOMS = [
         "Leave complex numbers, which only a numerical check of gradients sends,~ to the NumPy op",
     ),
     (
-        r"\b[Ll]et no (?:\w+ )?(?:one|process|thread|file|run)\b",
+        r"\b[Ll]et (?:no|other|another) (?:\w+ )?(?:one|process|processes|threads?|files?|runs?)\b",
         "the effect: make names unique per process",
         "Let no~ other process choose the same name for a file of~ machine code",
     ),
