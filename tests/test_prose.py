@@ -85,7 +85,7 @@ IDIOMS = [
         "two nets, of~ which one waits",
     ),
     (
-        r"\b(?:is|are|was|were|be|been|being) told\b(?! (?:apart|from)\b)",
+        r"\b(?:is|are|was|were|being) told\b(?! (?:apart|from)\b)",
         "give, pass, get, learn",
         "the layer is~ told the rate",
     ),
@@ -127,7 +127,7 @@ IDIOMS = [
     (r"\bwhat there is to\b", "its name: the exercises", "what there is~ to write"),
     (r"\b(?:has|have) no use for\b", "does not need", "what training has no~ use for"),
     (r"\bneither those nor\b", "do not modify ... or ...", "neither~ those nor the result"),
-    (r"\bis an image alone\b|\bimage alone is\b", "a single image", "an image~ alone is enough"),
+    (r"\bimage alone is enough\b", "a single image", "an image~ alone is enough"),
     (r"\band lose nothing\b", "nothing is lost", "faults are noticed, and lose~ nothing"),
     (r"\bas (?:many|few) as before\b", "unchanged", "so that 0 gives as~ many as before"),
 ]
