@@ -1,4 +1,4 @@
-"""Slow oracles: each op as loops, in float64, written independently of the library."""
+"""Slow reference ops: loops in float64, written independently of the library."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ def rows_and_columns(value):
 
 
 def channel(k, c, w, groups):
-    """The channel of x that weight c of filter k sees: filters of one group see the same ones."""
+    """Channel of x that weight c of filter k multiplies; a group's filters share its channels."""
     group = k // (w.shape[3] // groups)
     return group * w.shape[2] + c
 
@@ -85,7 +85,7 @@ def batchnorm(x, gamma, beta, eps):
 
 
 def batchnorm_gradients(x, gamma, dy, eps):
-    """Along the computational graph, step by step, as a student would on paper."""
+    """Follow the computational graph backwards, step by step, as on paper."""
     C = x.shape[-1]
     dx, dgamma, dbeta = np.zeros(x.shape), np.zeros(C), np.zeros(C)
     for c in range(C):

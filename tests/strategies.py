@@ -29,7 +29,7 @@ def rngs():
 
 @st.composite
 def windows(draw, largest=9, kernel=4, touching=False):
-    """H, W, KH, KW, stride, pad of a window that fits.
+    """Sizes H, W, KH, KW, stride and pad for a window that fits into the image.
 
     With `touching`, every window sees at least one real pixel.
     """

@@ -30,7 +30,7 @@ from minires.ops import BACKENDS
 
 
 class Scale(Layer):
-    """y = w * x, of which the library knows nothing: not even what it does to an image."""
+    """y = w * x, a layer that the library does not know, without `describe`."""
 
     def __init__(self, C):
         super().__init__()
@@ -47,7 +47,7 @@ class Scale(Layer):
 
 
 class DescribedScale(Scale):
-    """The same layer, with what it does to an image."""
+    """The same layer, with `describe`."""
 
     def describe(self, x_shape):
         return Description("scale", x_shape, macs=int(np.prod(x_shape)))
@@ -71,7 +71,7 @@ class Dropout(Layer):
 
 
 def network(**layers):
-    """Return a network for images of 8x8 that no paper contains."""
+    """Return a network for 8x8 images that is in no paper."""
     return Network(Facts("toy", "toy", 2, (8, 8, 3), 5), **layers)
 
 
@@ -294,13 +294,13 @@ def test_without_input_gradient_a_convolution_returns_none_and_the_same_dw(backe
 
 
 def dropout_net():
-    return Sequential(first=Dropout(), inner=Sequential(second=Dropout()))
+    return Sequential(first=Dropout(), nested=Sequential(second=Dropout()))
 
 
 def masks(net, x):
     """Return the output of each dropout layer for the same input."""
     parts = dict(net.named_layers())
-    return [parts[name].forward(x, train=True) for name in ("first", "inner.second")]
+    return [parts[name].forward(x, train=True) for name in ("first", "nested.second")]
 
 
 def test_masks_stay_until_reseed_and_differ_between_layers():
@@ -380,15 +380,15 @@ def unpatched(net):
 
 def test_watch_leaves_nothing_behind():
     net, x = resnet(8), np.zeros((2, 8, 8, 3), "float32")
-    outer, inner = [], []
+    outer, nested = [], []
     with net.watch(outer.append):
-        with net.watch(inner.append):
+        with net.watch(nested.append):
             net.forward(x)
         net.forward(x)
     assert unpatched(net)
-    assert len(outer) == 2 * len(inner) > 0
+    assert len(outer) == 2 * len(nested) > 0
     net.forward(x)
-    assert len(outer) == 2 * len(inner)
+    assert len(outer) == 2 * len(nested)
 
 
 def test_two_watches_may_stop_in_any_order(rng):

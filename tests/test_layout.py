@@ -5,9 +5,12 @@ import io
 import itertools
 import re
 import tokenize
+import tomllib
 from pathlib import Path
 
 import pytest
+
+import minires
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "minires").rglob("*.py"))
@@ -292,6 +295,23 @@ def test_the_readme_opens_its_quick_start_with_two_commands():
         "pip install -e . && minires degradation",
         'pip install -e ".[test]" && pytest',
     ]
+
+
+def test_the_readme_is_short():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree_of_files = max(re.findall(r"```\w*\n.*?```", readme, re.S), key=len)
+    assert len(readme.split(tree_of_files)[0].split()) <= 1100
+    program = re.search(r"```python\n(.*?)```", readme, re.S)[1]
+    assert len([line for line in program.splitlines() if line.strip()]) <= 10
+
+
+def test_the_citation_names_this_version_and_the_authors_of_the_licence():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f'version: "{minires.__version__}"' in citation
+    assert f"license: {project['license']}" in citation
+    authors = re.search(r"\(c\) \d+ (.+)", (ROOT / "LICENSE").read_text(encoding="utf-8"))[1]
+    assert f'- name: "{authors}"' in citation
 
 
 def test_pictures_and_pages_that_the_readme_links_are_there():

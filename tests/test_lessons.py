@@ -115,7 +115,8 @@ def test_no_lesson_holds_a_path_or_a_secret_of_a_machine(path):
 
 @each_lesson
 def test_a_lesson_speaks_plainly(path):
-    assert not re.findall(r"\b(?:simply|just|obviously|trivial|of course)\b", prose(path), re.I)
+    words = ("simply", "just", "obviously", "trivial", "of course")
+    assert not re.findall(rf"\b(?:{'|'.join(words)})\b", prose(path), re.I)
 
 
 @each_lesson
@@ -170,11 +171,13 @@ def test_links_of_the_lessons_lead_somewhere():
         for target, anchor in re.findall(r"\]\(([^)#:\s]*)(#[^)\s]+)?\)", text):
             file = page.parent / target if target else page
             assert file.exists(), f"{page.name}: {target}"
+            if not anchor:
+                continue
             headings = re.findall(
                 r"^#+ (.+)$", prose(file) if file in LESSONS else file.read_text("utf-8"), re.M
             )
             slugs = {"#" + re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
-            assert not anchor or anchor in slugs, f"{page.name}: {target}{anchor}"
+            assert anchor in slugs, f"{page.name}: {target}{anchor}"
 
 
 @pytest.mark.lessons

@@ -186,7 +186,7 @@ def test_state_is_a_copy_and_load_state_restores_the_function(rng):
     state, before = net.state(), net.forward(x)
     assert not any(np.shares_memory(state[k], p) for k, p in net.parameters().items())
     kept = {name: value.copy() for name, value in state.items()}
-    net.forward(x + 1, train=True)  # moves them on, but not in the copy
+    net.forward(x + 1, train=True)  # updates them, but not in the copy
     assert all(np.array_equal(kept[k], v) for k, v in state.items())
     other = resnet(8, rng=2)
     live = other.parameters()

@@ -1,4 +1,4 @@
-"""Two runs train at a time: the same bits, one Ctrl-C, one bar, and no failure that is lost."""
+"""Two runs train at a time: the same bits, one Ctrl-C, one bar, and no failure is lost."""
 
 import signal
 import threading
@@ -34,7 +34,7 @@ def test_two_nets_train_at_a_time_and_end_with_the_bits_that_they_have_alone(
 
 @pytest.fixture
 def given(monkeypatch):
-    """Numbers of threads that runs were given, of the four that there are to share."""
+    """Record the number of threads of each run; there are four threads to share."""
     threads = []
     monkeypatch.setattr(together, "threads_to_share", lambda backend: 4)
     monkeypatch.setattr(together, "use_threads", lambda backend, number: threads.append(number))
@@ -47,7 +47,7 @@ def test_the_longest_runs_are_paired_first_and_share_the_threads(
     barrier, met = threading.Barrier(2), []
 
     def stand_in(config, *_):
-        barrier.wait(timeout=60)  # comes to its end only if two are called at a time
+        barrier.wait(timeout=60)  # returns only if two threads call it at the same time
         met.append(config.net)
 
     monkeypatch.setattr(together, "train", stand_in)
