@@ -209,7 +209,7 @@ source(gradcheck.Check.refuse_vacuous)
 
 # %%
 def complaint(*args, **kwargs):
-    """What the checker has to object to."""
+    """Return the error that the checker raises."""
     try:
         gradcheck.check_op(*args, **kwargs)
     except gradcheck.GradientError as error:
@@ -438,7 +438,7 @@ def case(forward, backward, N):
 
 # %%
 def verdicts(forward, backward):
-    """What each check says of one backward pass."""
+    """The verdict of each check on one backward pass."""
     forward_16, backward_16, inputs = case(forward, backward, 16)
     y = np.asarray(forward_16(*inputs)[0])
     careful = np.concatenate(
@@ -496,8 +496,7 @@ through = {
     c: sum(not row[c] for row in zoo.values()) - 1 for c in checks
 }  # the reference should pass
 say(
-    "Of these "
-    + f"{len(zoo) - 1} mistakes, "
+    f"There are {len(zoo) - 1} mistakes: "
     + "; ".join(f"*{c}* lets **{n}** through" for c, n in through.items())
     + "."
 )

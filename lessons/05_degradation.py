@@ -83,7 +83,7 @@ rate = f"{config['lr']:g}" + (
 epochs = config["iterations"] * config["batch_size"] / 50_000
 say(f"""
     {where}, {config["iterations"]:,} steps of {config["batch_size"]} pictures ({epochs:.1f} passes over 50,000), learning rate {rate}, {f"mean of {seeds} seeds" if seeds > 1 else "one seed"}.
-    On the pictures it is *trained* on, plain-20 errs on {train_error["plain20"]:.1f} % and plain-56 on **{train_error["plain56"]:.1f} %**; on new ones {test_error["plain20"]:.1f} and {test_error["plain56"]:.1f} %.
+    Training error: plain-20 {train_error["plain20"]:.1f} %, plain-56 **{train_error["plain56"]:.1f} %**. Test error: {test_error["plain20"]:.1f} and {test_error["plain56"]:.1f} %.
     With shortcuts, 56 layers come to {train_error["resnet56"]:.1f} % in training: {train_error["plain56"] - train_error["resnet56"]:.0f} points less, with not one parameter more.
 """)
 margin = TIERS[tier_name(runs[0])].margin  # points, as registered in the code
@@ -93,7 +93,7 @@ assert train_error["resnet56"] < train_error["plain56"] - margin
 # %% [markdown]
 # Why should that not be so? Because plain-56 *contains* plain-20. Let 36 of its layers pass on what they get, and the rest do what plain-20 does. Whatever plain-20 can do, plain-56 can do. And yet training does not find it.
 #
-# The record is from another day. The next cell trains the four anew, with curves that grow as you watch: set `RERUN` to `True`. `"lesson"` means 2,000 steps and takes about three quarters of an hour on two cores, `"quick"` 280 and some minutes.
+# The record is from another day. The next cell trains the four again, with curves that grow as you watch: set `RERUN` to `True`. `"lesson"` means 2,000 steps and takes about three quarters of an hour on two cores, `"quick"` 280 and some minutes.
 
 # %%
 RERUN = False
@@ -197,7 +197,7 @@ say(f"""
 # %% [markdown]
 # ## The experiment: pictures that are never seen twice
 #
-# There is a still stronger test. Draw **new pictures at every step**, from the program that draws shapes10. No picture comes back, so nothing can be learned by heart; each batch is a test before it is a lesson. If a deeper net is worse here, overfitting cannot be the reason, and neither can a network "too big for its data": the data have no end.
+# There is a still stronger test. Draw **new pictures at every step**, from the program that draws shapes10. No picture comes back, so the net cannot memorise any; each batch is a test before it is a lesson. If a deeper net is worse here, overfitting cannot be the reason, and neither can a network "too big for its data": the data have no end.
 #
 # To be quick we take pictures of half size (16x16), batches of 64, learning rate 0.025, and nets of 8, 14 and 20 layers. This cell takes about 20 seconds.
 
@@ -278,7 +278,7 @@ shown = {net: nets[net][0] for net in ("plain20", "plain56", "resnet56")}
 
 
 def shares(run):
-    """What each convolution gets, of what the last one gets, from the input on, by step."""
+    """Share of the last convolution's gradient that each convolution gets, by step."""
     by_step = {step: np.array(list(got.values())) for step, got in direction_gradients(run).items()}
     return {step: got / got[-1] for step, got in by_step.items()}
 
@@ -347,7 +347,7 @@ say(f"""
     At the first step nothing vanishes in plain-56: the first layers get up to **{largest:,.0f} times** what the last one gets ({by_layer["resnet56"][steps[0]].max():.1f} times in ResNet-56). Lesson 6 measures how fast it grows.
     Such a step is no small change: it takes the first layer's weights from length {before:.1f} to {after:.0f}, so their initial values hardly matter any more.
     After that, the least that any layer gets is {least["plain56"]:.1%} of what the last one gets (at {place:.0%} of the way from the input to the loss): the loss still depends on the direction of every layer's weights.
-    But do the first layers *learn*? A step turns weights by an angle of about $\\eta\\,\\lVert dw \\rVert / \\lVert w \\rVert$, and momentum has carried those of the first layer to length {long:.0f}. At step {steps[1]} it turns by {turned["plain56"][0]:.2%} of what the last layer turns by, at step {steps[-1]:,} by {turned["plain56"][-1]:.1%} (ResNet-56: {turned["resnet56"][0]:.0%} and {turned["resnet56"][-1]:.0%}). What holds it is the length that the explosion left, not a gradient that vanishes. Whether plain-56 errs more for that reason, the record does not say.
+    But do the first layers *learn*? A step turns weights by an angle of about $\\eta\\,\\lVert dw \\rVert / \\lVert w \\rVert$, and momentum has carried those of the first layer to length {long:.0f}. At step {steps[1]} it turns by {turned["plain56"][0]:.2%} of what the last layer turns by, at step {steps[-1]:,} by {turned["plain56"][-1]:.1%} (ResNet-56: {turned["resnet56"][0]:.0%} and {turned["resnet56"][-1]:.0%}). What holds it is the length that the explosion left, not a gradient that vanishes. Whether plain-56 has the higher error for that reason, the record does not say.
 """)
 assert largest > 50
 assert after > 2 * before
@@ -360,7 +360,7 @@ assert max(turned["plain56"]) < 0.1 < min(turned["resnet56"])
 # %% [markdown]
 # ## The experiment: 110 layers
 #
-# How far does it go? Of plain-110, figure 6 of the paper says only that its error is "higher than 60 % and not displayed". Here it is displayed, beside ResNet-110, with 2,000 steps for each. The rate is 0.01 until the running error of the training batches is below 80 %, then 0.1: the paper needed that for 110 layers. Before you look: how long will each of the two take to get there?
+# How far does it go? Figure 6 of the paper says only that the error of plain-110 is "higher than 60 % and not displayed". Here it is displayed, beside ResNet-110, with 2,000 steps for each. The rate is 0.01 until the running error of the training batches is below 80 %, then 0.1: the paper needed that for 110 layers. Before you look: how long will each of the two take to get there?
 
 # %%
 tall = find_runs([RECORDS / "lesson-cifar10", RECORDS / "lesson-110"])
@@ -411,7 +411,7 @@ by_depth = " to ".join(
 )
 say(f"""
     ResNet-110 is below 80 % before step {begins(first_seed["resnet110"])} and ends at {end["resnet110"]:.1f} %: in so short a run behind ResNet-56 with its {end["resnet56"]:.1f} %, and ahead of plain-56 with its {end["plain56"]:.1f} %.
-    **Plain-110 does not get there in {first_seed["plain110"].config["iterations"]:,} steps.** It errs on {end["plain110"]:.1f} % of pictures that it was trained on, where guessing errs on 90 %. It has as many weights as ResNet-110, and saw the same pictures in the same order.
+    **Plain-110 does not get there in {first_seed["plain110"].config["iterations"]:,} steps.** Its training error is {end["plain110"]:.1f} %; guessing gives 90 %. It has as many weights as ResNet-110, and saw the same pictures in the same order.
 
     The table says how it begins. The gradient's explosion at the first step grows with depth in plain nets (from {by_depth} times the last layer's) and hardly in residual ones. (Gradients and lengths are those of seed 0.) With 110 layers this one step, at a tenth of the full rate, makes the weights of the first layer {times:,.0f} times as long, and momentum carries them $1/(1 - {momentum:g}) = {1 / (1 - momentum):.0f}$ times as far: their length is {late:,.0f} at the end. Only their direction counts, and a step $\\eta\\,dw$ turns them by an angle of about $\\eta\\,\\lVert dw \\rVert / \\lVert w \\rVert = \\eta\\,\\lVert dw \\rVert \\lVert w \\rVert / \\lVert w \\rVert^2$. It is as if the rate of this layer had been divided by {(late / length["plain110"][0]) ** 2 / 1e9:.0f} billion. It stays what the first batch made of it.
     By the measure of the figure before, the layer with the least gets {least_tall:.3%} of what the last one gets at step {steps[1]}, where less than {LEARNED:.3%} would be vanished: at this depth it is close to that after all. Why the layers near the loss learn nothing either, this record does not say.
@@ -444,7 +444,7 @@ built = {lr: deepen(usual[8], 20, about) for lr in (0.1, RATE)}
 built_error = 100 * evaluate(built[RATE], unseen, lambda images, _: normalise(images, mean), 100)[1]
 assert abs(built_error - at_start) <= 0.2
 say(
-    f"On 1,000 new pictures plain-8 errs on {at_start:.1f} %, and the plain-20 made of it on {built_error:.1f} %."
+    f"On 1,000 new pictures the error of plain-8 is {at_start:.1f} %, and that of the plain-20 made of it {built_error:.1f} %."
 )
 
 # %%

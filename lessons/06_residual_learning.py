@@ -53,7 +53,7 @@ data = ((pictures - pictures.mean()) / pictures.std())[
 
 # %%
 def units(net):
-    """What a network consists of, in order: single layers, and the blocks of its stages."""
+    """Parts of a network in order: single layers, and the blocks of its stages."""
     for child in net.children.values():
         yield from child.children.values() if isinstance(child, Sequential) else [child]
 
@@ -165,7 +165,7 @@ rng = np.random.default_rng(0)
 block = list(units(resnet(8, rng=1).astype("float64")))[3]
 x, dy = rng.standard_normal((2, 4, 8, 8, 16))
 y = block.forward(x, train=True)
-again = copy.deepcopy(block)  # a backward uses up its cache
+again = copy.deepcopy(block)  # a backward consumes its cache
 dz = again.relu.backward(dy)
 through_body, through_shortcut = again.body.backward(dz), again.shortcut.backward(dz)
 assert np.array_equal(dz, dy * (y > 0))
@@ -321,7 +321,7 @@ assert x.std() > F.std()
 
 # %%
 depths = (8, 20, 32)
-apart = {
+distances = {
     (name, d): sensitivity(f"{name}{d}", steps=12, batch_size=16)
     for name in ("plain", "resnet")
     for d in depths
@@ -330,7 +330,7 @@ apart = {
 # %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(7.8, 4.6))
 axes = figure.subplots()
-for (name, depth), distance in apart.items():
+for (name, depth), distance in distances.items():
     colour, style = (PLAIN, "--") if name == "plain" else (RESIDUAL, "-")
     axes.semilogy(range(1, 13), np.maximum(distance, 1e-18), style, color=colour, lw=1 + depth / 20)
     label, nudge = (
@@ -362,11 +362,11 @@ show(
 
 # %%
 table(
-    ["step", *(f"{n}-{d}" for n, d in apart)],
-    [[k, *(f"{v[k - 1]:.0e}" for v in apart.values())] for k in (1, 4, 8, 12)],
+    ["step", *(f"{n}-{d}" for n, d in distances)],
+    [[k, *(f"{v[k - 1]:.0e}" for v in distances.values())] for k in (1, 4, 8, 12)],
 )
-assert apart["plain", 20][-1] > 1e3 * apart["resnet", 20][-1]
-assert apart["plain", 32][9] > 1e3 * apart["resnet", 32][9]
+assert distances["plain", 20][-1] > 1e3 * distances["resnet", 20][-1]
+assert distances["plain", 32][9] > 1e3 * distances["resnet", 32][9]
 
 # %% [markdown]
 # A deep plain network at its start is *chaotic*: a rounding error decides, within some steps, which network you get. A gradient that belongs to a point says little about the points around it, and a step in its direction is a step into the unknown. Shortcuts slow this down by many orders of magnitude. It is a measurement of the same kind as the "shattered gradients" of Balduzzi and others (2017), who looked at how gradients of neighbouring inputs decorrelate with depth.

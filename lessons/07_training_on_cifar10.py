@@ -102,7 +102,7 @@ def train(
 
 
 def logits(net, mean=MEAN, recompute=True):
-    """What the net says of the 1,000 test pictures; it stays as it is."""
+    """Logits of the 1,000 test pictures; the net does not change."""
     if recompute:
         net = copy.deepcopy(net)
         recompute_statistics(net, np.split(normalise(half_size[:640], mean), 5))
@@ -136,8 +136,8 @@ at = np.array([step for step, _, _ in seen])
 moving, afresh = (100 * np.array([s[k].mean() for s in seen]) for k in (1, 2))
 
 # %% jupyter={"source_hidden": true}
-apart = abs(moving - afresh)
-worst = apart.argmax()
+difference = abs(moving - afresh)
+worst = difference.argmax()
 figure = Figure(figsize=(7.8, 4.0))
 axes = figure.subplots()
 axes.plot(at, moving, "s--", color=HUES[1], ms=4, label="moving averages")
@@ -145,19 +145,19 @@ axes.plot(at, afresh, "o-", color=RESIDUAL, ms=4, label="statistics computed afr
 axes.set(xlabel="training step", ylabel="test error (%)", ylim=(0, 100), xlim=(0, 204))
 axes.legend(loc="lower left")
 axes.set_title(
-    f"The same weights, two errors: up to {apart.max():.0f} points apart, at step {at[worst]}"
+    f"The same weights, two errors: up to {difference.max():.0f} points apart, at step {at[worst]}"
 )
 show(
     figure,
-    f"Test error by training step, measured in two ways. The two differ by up to {apart.max():.0f} points, {np.median(apart):.1f} in the median.",
+    f"Test error by training step, measured in two ways. The two differ by up to {difference.max():.0f} points, {np.median(difference):.1f} in the median.",
 )
 
 # %%
 say(f"""
-    At step {at[worst]} the same network errs on **{moving[worst]:.0f} %** or on **{afresh[worst]:.0f} %**. The median difference is {np.median(apart):.1f} points, the last one {apart[-1]:.1f}.
+    At step {at[worst]} the same network has an error of **{moving[worst]:.0f} %** or of **{afresh[worst]:.0f} %**. The median difference is {np.median(difference):.1f} points, the last one {difference[-1]:.1f}.
     A moving average remembers networks that do not exist any more; the larger the steps, the staler it is. So curves measured by moving averages jump about while the rate is high, and calm down when it falls.
 """)
-assert apart.max() > 5
+assert difference.max() > 5
 
 # %% [markdown]
 # A published reproduction met the same at full size: plain-56 at 41.6 % training error in epoch 83, between neighbours at 10 to 25 % ([a-martyn/resnet](https://github.com/a-martyn/resnet), evaluated by moving averages). Nobody changed the network. Before two curves are compared, one has to know how they were measured.
@@ -316,7 +316,7 @@ worse_named, better_named = (
 )
 say(f"""
     The recipe as it is gives {", ".join(f"{e:.0f}" for e in whole)} % with three seeds: {spread:.0f} points between the best and the worst.
-    Worse than that with every seed: {worse_named}. Better with every seed: {better_named}; so what is left out there does not pay in {STEPS} steps. Of all others, this experiment cannot tell whether they matter.
+    Worse than that with every seed: {worse_named}. Better with every seed: {better_named}; so what is left out there does not pay in {STEPS} steps. This experiment cannot tell whether the others matter.
     With one seed we might have found any of them important. Crops, flips and weight decay are for the *end* of a training, where the training error is near 0. At the beginning, new versions of every picture make the task harder: crops and flips change the error by {cost["crops and flips added"]:+.0f} points here. Eighty steps cannot show what they are good for.
 """)
 assert len(errors) == len(pieces)
@@ -425,7 +425,7 @@ assert {k for k in cold.config if cold.config[k] != warm.config[k]} == {"warmup_
 END = 700  # steps shown
 
 
-def smooth(run):
+def running_mean(run):
     """Steps and mean error over the last ten recorded lines of a run, in percent."""
     lines = [line for line in run.train if line["iteration"] <= END]
     found = np.convolve([100 * line["error"] for line in lines], np.ones(10) / 10, "valid")
@@ -435,18 +435,18 @@ def smooth(run):
 warmed = next(line["iteration"] for line in warm.train if line["lr"] > warm.config["warmup_lr"])
 cold_end, warm_end = (100 * run.evals[-1]["train_error"] for run in (cold, warm))
 chance = next(
-    line["iteration"] for line, e in zip(cold.train[9:], smooth(cold)[1], strict=False) if e < 85
+    line["iteration"] for line, e in zip(cold.train[9:], running_mean(cold)[1], strict=False) if e < 85
 )
 
 # %% jupyter={"source_hidden": true}
 figure = Figure(figsize=(7.8, 3.8))
 axes = figure.subplots()
-begun = "0.1 at once", "0.01 until the error is below 80 %, then 0.1"
+starts = "0.1 at once", "0.01 until the error is below 80 %, then 0.1"
 for run, colour, name, error in zip(
-    (cold, warm), (HUES[1], RESIDUAL), begun, (cold_end, warm_end), strict=True
+    (cold, warm), (HUES[1], RESIDUAL), starts, (cold_end, warm_end), strict=True
 ):
     axes.plot(
-        *smooth(run),
+        *running_mean(run),
         color=colour,
         lw=1.8,
         label=f"{name}; after {run.config['iterations']:,} steps {error:.1f} %",
@@ -475,9 +475,9 @@ worst_step, every = (
     max(losses, key=losses.get),
     min(losses),
 )  # a line has the mean since the one before
-thrown = max(e for step, e in zip(*smooth(warm), strict=True) if warmed < step < warmed + 100)
+thrown = max(e for step, e in zip(*running_mean(warm), strict=True) if warmed < step < warmed + 100)
 say(f"""
-    A guess costs a loss of log 10 = {np.log(10):.1f}. The logits of an untrained ResNet-56 have deviation {first["resnet56"]:.1f}, those of ResNet-20 {first["resnet20"]:.1f}, of plain-56 {first["plain56"]:.1f}: each of its 27 blocks *adds* to what came before. So it is sure of itself and wrong, with a loss of {losses[every]:.0f} on average of steps 1 to {every}, and its first gradients are large. At 0.1 the loss rises to {losses[worst_step]:.0f} in steps {worst_step - every + 1} to {worst_step}; what is left is a net that errs on more than 85 % for {chance} steps, as good as a guess.
+    A guess costs a loss of log 10 = {np.log(10):.1f}. The logits of an untrained ResNet-56 have deviation {first["resnet56"]:.1f}, those of ResNet-20 {first["resnet20"]:.1f}, of plain-56 {first["plain56"]:.1f}: each of its 27 blocks *adds* to what came before. So it is sure of itself and wrong, with a loss of {losses[every]:.0f} on average of steps 1 to {every}, and its first gradients are large. At 0.1 the loss rises to {losses[worst_step]:.0f} in steps {worst_step - every + 1} to {worst_step}; what is left is a net whose error is above 85 % for {chance} steps, as good as a guess.
     At 0.01 it takes {warmed} steps until the running error is below 80 %. The first steps at 0.1 throw it back too, to {thrown:.0f} %, but it has learned something that survives them: the error falls again at once. After all steps the two training errors are {cold_end:.1f} and {warm_end:.1f} %. Nothing but those first {warmed} steps was done otherwise.
 """)
 assert warmed < 150
@@ -639,7 +639,7 @@ assert step_44_56 < deviation[56]
 # %% [markdown]
 # ## The experiment: layer responses, figure 7
 #
-# The paper's figure 7 shows how strong each layer answers: the standard deviation of what batch norm puts out, before ReLU or addition, in trained nets. It finds that residual nets have smaller responses than plain ones, and deeper residual nets smaller ones. At the start this measures nothing: batch norm gives every layer deviation 1. What is measured is what training made of $\gamma$ and $\beta$.
+# The paper's figure 7 shows how strong each layer answers: the standard deviation of batch norm's output, before ReLU or addition, in trained nets. It finds that residual nets have smaller responses than plain ones, and deeper residual nets smaller ones. At the start this measures nothing: batch norm gives every layer deviation 1. What is measured is what training made of $\gamma$ and $\beta$.
 
 # %%
 responses = {
@@ -789,7 +789,7 @@ claims(
         ],
         [
             "Evaluation mode is one number",
-            f"up to {apart.max():.0f} points between two ways to get the statistics",
+            f"up to {difference.max():.0f} points between two ways to get the statistics",
             "say **which statistics**",
         ],
     ]
