@@ -32,7 +32,7 @@ def ops(request):
     return get_ops(request.param)
 
 
-def apart(x, gap=1e-3):
+def spaced(x, gap=1e-3):
     """Move values off the kink at 0 and off each other, so that no maximum is a close race."""
     order = np.argsort(np.argsort(x, axis=None)).reshape(x.shape)  # 0 .. size - 1
     return (order - x.size / 2 + 0.5) * gap
@@ -73,7 +73,7 @@ def test_relu(ops, problem):
 def test_max_pool(ops, problem):
     x, k, stride, pad, rng = problem
     check_op(
-        ops.max_pool_forward, ops.max_pool_backward, apart(x), k, stride, pad, rng=rng, elements=16
+        ops.max_pool_forward, ops.max_pool_backward, spaced(x), k, stride, pad, rng=rng, elements=16
     )
 
 

@@ -1,4 +1,4 @@
-"""What a layer does to one image: shapes, multiply-adds, and what an output sees of the input.
+"""Effect of a layer on one image: shapes, multiply-adds, and the receptive field of an output.
 
 Every layer has `describe(x_shape)`; nothing is computed to find this out. Audits, FLOP counts and
 progress estimates are made of it.
@@ -16,7 +16,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Description:
-    """What a layer does to an image of a given shape.
+    """Effect of a layer on an image of a given shape.
 
     Attributes
     ----------

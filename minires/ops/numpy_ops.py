@@ -183,7 +183,7 @@ def relu_backward(dy: Array, cache: Cache) -> Array:
 
 
 def max_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple:
-    """Take the largest value of each size x size window. Of equal values, the first one wins.
+    """Take the largest value of each size x size window; the first of equal values wins.
 
     x (N, H, W, C), size, stride, pad -> y (N, OH, OW, C), cache
 
