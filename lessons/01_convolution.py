@@ -34,7 +34,7 @@ from style import HUES, LOOPS, MUTED, NUMPY, claims, say, seconds, show, source
 from minires import get_ops, resnet
 from minires.data import shapes10
 from minires.nets.audit import macs
-from minires.ops import geometry
+from minires.ops import parts
 
 ops = get_ops("numpy")
 rng = np.random.default_rng(0)
@@ -181,7 +181,7 @@ source(ops.im2col, ops.conv2d_forward)
 #
 # - `sliding_window_view` makes all windows *without copying a number*: it returns a view of the image in which the steps in memory repeat. Only `ascontiguousarray` copies.
 # - Images are stored as (N, H, W, C), channels last. So the product, of shape (windows, filters), **is** the next image as it lies in memory. With channels first it would have to be turned around.
-# - `parts` cuts the batch into parts: the matrix is never made for the whole batch. Why not? See the experiment.
+# - `forward_in_parts` calls the function for a few images at a time: the matrix is never made for the whole batch. Why not? See the experiment.
 
 # %%
 x = rng.standard_normal((2, 7, 6, 5))
@@ -231,7 +231,7 @@ left.set(
 )
 right.loglog(sides, [a for a, _ in megabytes.values()], "o-", color=MUTED)
 right.loglog(sides, [b for _, b in megabytes.values()], "s-", color=NUMPY)
-right.axhline(geometry.PART_BYTES / 1e6, color="0.3", ls=":", lw=1)
+right.axhline(parts.PART_BYTES / 1e6, color="0.3", ls=":", lw=1)
 right.annotate(
     "the image", (sides[3], megabytes[32][0]), (6, -14), textcoords="offset points", color="0.35"
 )
@@ -240,7 +240,7 @@ right.annotate(
 )
 right.annotate(
     "what the library unrolls at a time,\nbut always one image",
-    (sides[0], geometry.PART_BYTES / 1e6),
+    (sides[0], parts.PART_BYTES / 1e6),
     (0, 5),
     textcoords="offset points",
 )
@@ -266,7 +266,7 @@ say(f"""
 
     The matrix is KH·KW = 9 times the image. For the first stage of a ResNet, 128 images of 32x32x16 in float32, that is
     {9 * batch:.0f} MB beside {batch:.0f} MB of images, for one layer out of twenty. So `conv2d_forward` unrolls as many
-    images at a time as fit into {geometry.PART_BYTES / 2**20:.0f} MiB, but at least one, multiplies, and uses the space again.
+    images at a time as fit into {parts.PART_BYTES / 2**20:.0f} MiB, but at least one, multiplies, and uses the space again.
 """)
 
 # %% [markdown]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 Array = np.ndarray
 Cache = tuple  # what a forward hands to its backward
 Pair = tuple[int, int]
 Size = int | Pair  # one number for rows and columns, or one for each
-
-PART_BYTES = 1 << 22  # rows of windows that fit into a processor's cache
 
 
 def pair(value: int | Pair) -> Pair:
@@ -38,16 +34,3 @@ def channel_groups(C: int, K: int, groups: int) -> list[tuple[slice, slice]]:
     c = C // groups  # channels in a group
     k = K // groups  # filters in a group
     return [(slice(g * c, g * c + c), slice(g * k, g * k + k)) for g in range(groups)]
-
-
-def parts(x: Array, w: Array, OH: int, OW: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Cut a convolution into parts whose rows of windows stay in the processor's cache.
-
-    Yields slices of the images, of the channels of one group, and of the filters that see these.
-    """
-    N, _, _, C = x.shape
-    KH, KW, c, K = w.shape
-    images = max(1, PART_BYTES // (OH * OW * KH * KW * C * x.itemsize))
-    for n in range(0, N, images):
-        for channels, filters in channel_groups(C, K, C // c):
-            yield slice(n, n + images), channels, filters

@@ -1,18 +1,19 @@
 """The mathematics of a ResNet: each forward pass, with its backward pass directly below it.
 
 A batch x holds N images of H rows, W columns and C channels: x (N, H, W, C). A convolution has K
-filters w (KH, KW, C, K). It compares every window of x, KH rows by KW columns, with each filter:
-y (N, OH, OW, K), with OH = (H + 2 pad - KH) // stride + 1, and OW likewise. pad is the width of a
-border on all four sides, stride the step between windows: one number, or a pair (rows, columns).
-Indices: image n, output row i and column j, row p and column q of a window, channel c, filter k.
+filters w (KH, KW, C, K). It multiplies every window of x, KH by KW pixels with their C channels, by
+each filter and sums up: y (N, OH, OW, K), with OH = (H + 2 pad - KH) // stride + 1, OW likewise.
+pad is the width of a border around x, stride the step from window to window; each is one number, or
+a pair (rows, columns). Indices: image n, output row i and column j, row p and column q of a window,
+channel c, filter k.
 
-The loss L is one number. dx means its gradient dL/dx and has the shape of x. A forward returns y
-and a cache, the tuple that its backward needs. The backward turns dy and the cache into gradients.
-A sum y = a + b, such as a shortcut, needs no function: da = dy and db = dy.
+The loss L is one number. dx is its gradient dL/dx, an array in the shape of x. A forward returns y
+and a cache, the tuple that its backward needs; the backward makes gradients of dy and the cache.
+The sum y = a + b, in residual networks, needs no function here: da = dy and db = dy.
 
-Arrays are float32 or float64; gradient checks also send complex128. An op raises `InputError` for
-arguments that do not fit, and never changes any. Do not change arguments or results before backward
-has run: the cache may hold them.
+Arrays are float32 or float64. (A check of gradients, the complex step, also sends complex128.)
+Arguments that do not fit raise `InputError`; none is changed. Do not change arguments or results
+before backward has run: the cache may hold them.
 """
 
 from __future__ import annotations
@@ -21,21 +22,22 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from minires.ops import checks
-from minires.ops.geometry import Array, Cache, Size, output_shape, pair, parts
+from minires.ops.geometry import Array, Cache, Size, output_shape, pair
+from minires.ops.parts import backward_in_parts, forward_in_parts
 
 
 def im2col(x: Array, KH: int, KW: int, stride: Size = 1, pad: Size = 0) -> Array:
-    """Copy every KH x KW window of x; the usual name means "image to columns".
+    """Copy every KH x KW window of x; the name is short for "image to columns".
 
     x (N, H, W, C), KH, KW, stride, pad -> cols (N, OH, OW, KH, KW, C)
 
-    cols[n, i, j, p, q, c] = xpad[n, i*SH + p, j*SW + q, c], where xpad is x with a border of zeros
-    and (SH, SW) is the stride. Pixels that no whole window covers are left out.
+    cols[n, i, j, p, q, c] = xpad[n, i*SH + p, j*SW + q, c], where xpad is x with a border of zeros,
+    PH rows and PW columns wide, and (SH, SW) is the stride. Pixels in no whole window are left out.
     """
     SH, SW = pair(stride)
     PH, PW = pair(pad)
     xpad = np.pad(x, ((0, 0), (PH, PH), (PW, PW), (0, 0)))  # (N, H + 2 PH, W + 2 PW, C)
-    windows = sliding_window_view(xpad, (KH, KW), axis=(1, 2))  # stride 1: (N, ., ., C, KH, KW)
+    windows = sliding_window_view(xpad, (KH, KW), axis=(1, 2))  # (N, ., ., C, KH, KW), stride 1
     windows = windows[:, ::SH, ::SW]  # (N, OH, OW, C, KH, KW)
     return np.ascontiguousarray(windows.transpose(0, 1, 2, 4, 5, 3))  # (N, OH, OW, KH, KW, C)
 
@@ -46,69 +48,62 @@ def col2im(cols: Array, H: int, W: int, stride: Size = 1, pad: Size = 0) -> Arra
     cols (N, OH, OW, KH, KW, C), H, W, stride, pad -> x (N, H, W, C)
 
     xpad[n, i*SH + p, j*SW + q, c] += cols[n, i, j, p, q, c], and the border is cut off at the end.
-    im2col copies a pixel into every window that covers it: its gradient is the sum of theirs.
+    im2col copies a pixel into each window that covers it. As gradients, the copies add up: every
+    copy acts on the loss.
     """
     N, OH, OW, KH, KW, C = cols.shape
     SH, SW = pair(stride)
     PH, PW = pair(pad)
     xpad = np.zeros((N, H + 2 * PH, W + 2 * PW, C), cols.dtype)
     for p in range(KH):
-        for q in range(KW):  # pixel (p, q) of every window: rows p, p + SH, ...; (N, OH, OW, C)
+        for q in range(KW):  # pixel (p, q) of each window, no two the same: (N, OH, OW, C)
             xpad[:, p : p + SH * OH : SH, q : q + SW * OW : SW] += cols[:, :, :, p, q]
     return xpad[:, PH : PH + H, PW : PW + W]  # (N, H, W, C)
 
 
-def conv2d_forward(x: Array, w: Array, stride: Size = 1, pad: Size = 0, groups: int = 1) -> tuple:
+@forward_in_parts  # called for a few images, and one group of channels and filters, at a time
+def conv2d_forward(x: Array, w: Array, stride: Size = 1, pad: Size = 0) -> tuple:
     """Multiply each window by each filter, element by element, and sum the products.
 
     x (N, H, W, C), w (KH, KW, C, K), stride, pad -> y (N, OH, OW, K), cache
 
-    y[n, i, j, k] = sum_pqc cols[n, i, j, p, q, c] w[p, q, c, k], with cols = im2col(x, KH, KW, ...)
-    Make windows the rows of one matrix and filters the columns of another, W: this is rows @ W.
-    groups : split channels and filters into this many groups; a filter sees only the channels of
-        its own group, so w is (KH, KW, C / groups, K).
+    y[n, i, j, k] = sum over p, q, c of cols[n, i, j, p, q, c] w[p, q, c, k], cols = im2col(x, ...)
+
+    Make each window a row of one matrix, and each filter a column of another, called W (not the
+    width). Then the sum is a matrix product: y = rows @ W.
     """
-    checks.conv2d(x, w, stride, pad, groups)
     KH, KW, C, K = w.shape
-    OH, OW = output_shape(x, KH, KW, stride, pad)
-    y = np.empty((len(x), OH, OW, K), x.dtype)
-    # a part is a few images and one group: N, C, K count only those, and n, c, k are their slices
-    for n, c, k in parts(x, w, OH, OW):
-        cols = im2col(x[n, :, :, c], KH, KW, stride, pad)  # (N, OH, OW, KH, KW, C)
-        rows = cols.reshape(-1, KH * KW * C)  # (N OH OW, KH KW C)
-        W = w[..., k].reshape(KH * KW * C, -1)  # (KH KW C, K)
-        y_rows = rows @ W  # (N OH OW, K)
-        y[n, :, :, k] = y_rows.reshape(len(cols), OH, OW, -1)
-    return y, (x, w, stride, pad)
+    cols = im2col(x, KH, KW, stride, pad)  # (N, OH, OW, KH, KW, C)
+    rows = cols.reshape(-1, KH * KW * C)  # (N*OH*OW, KH*KW*C)
+    W = w.reshape(KH * KW * C, K)
+    y = rows @ W  # (N*OH*OW, K)
+    return y.reshape(*cols.shape[:3], K), (x, w, stride, pad)
 
 
+@backward_in_parts
 def conv2d_backward(dy: Array, cache: Cache, input_gradient: bool = True) -> tuple:
-    """Gradients of the product rows @ W. Each part sets its own piece of dx, and adds to dw.
+    """Gradients of the product y = rows @ W, and from rows back to the pixels.
 
     dy (N, OH, OW, K), cache -> dx (N, H, W, C), dw (KH, KW, C, K)
 
-    dw[p, q, c, k] = sum_nij cols[n, i, j, p, q, c] dy[n, i, j, k], one term for every use of w
-    dcols[n, i, j, p, q, c] = sum_k dy[n, i, j, k] w[p, q, c, k], one term for every filter
+    dw[p, q, c, k] = sum over n, i, j of cols[n, i, j, p, q, c] dy[n, i, j, k]: w meets all windows
+    dcols[n, i, j, p, q, c] = sum over k of dy[n, i, j, k] w[p, q, c, k]: a copy meets all filters
     dx = col2im(dcols)
-    input_gradient : False returns None for dx: the first layer needs no gradient of the images.
+    input_gradient : if False, dx is None. The first layer needs no gradient of the images.
     """
     x, w, stride, pad = cache
-    checks.conv2d_backward(dy, cache)
-    KH, KW, C, _ = w.shape
-    _, OH, OW, _ = dy.shape
-    dx = np.empty(x.shape, x.dtype) if input_gradient else None
-    dw = np.zeros(w.shape, w.dtype)
-    for n, c, k in parts(x, w, OH, OW):
-        rows = im2col(x[n, :, :, c], KH, KW, stride, pad).reshape(-1, KH * KW * C)  # as in forward
-        W = w[..., k].reshape(KH * KW * C, -1)  # (KH KW C, K)
-        dy_rows = dy[n, :, :, k].reshape(len(rows), -1)  # (N OH OW, K)
-        dW = rows.T @ dy_rows  # (KH KW C, K)
-        dw[..., k] += dW.reshape(KH, KW, C, -1)
-        if dx is not None:
-            drows = dy_rows @ W.T  # (N OH OW, KH KW C)
-            dcols = drows.reshape(-1, OH, OW, KH, KW, C)
-            dx[n, :, :, c] = col2im(dcols, *x.shape[1:3], stride, pad)
-    return dx, dw
+    KH, KW, C, K = w.shape
+    N, OH, OW, _ = dy.shape
+    rows = im2col(x, KH, KW, stride, pad).reshape(-1, KH * KW * C)  # as in forward
+    W = w.reshape(KH * KW * C, K)
+    dy_rows = dy.reshape(-1, K)  # (N*OH*OW, K)
+    dW = rows.T @ dy_rows  # (KH*KW*C, K)
+    dw = dW.reshape(KH, KW, C, K)
+    if not input_gradient:
+        return None, dw
+    drows = dy_rows @ W.T  # (N*OH*OW, KH*KW*C)
+    dcols = drows.reshape(N, OH, OW, KH, KW, C)
+    return col2im(dcols, *x.shape[1:3], stride, pad), dw
 
 
 def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple:
@@ -116,15 +111,16 @@ def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple:
 
     x (N, ..., C), gamma (C,), beta (C,), eps -> y (N, ..., C), mean (C,), var (C,), cache
 
-    y = gamma * xhat + beta, with xhat = (x - mean) / sqrt(var + eps). mean and var are taken
-    over the M values of a channel, M = N H W for images; var is the mean of (x - mean)^2.
+    y = gamma * xhat + beta, with xhat = (x - mean) / sqrt(var + eps). mean and var, the mean of
+    (x - mean)^2, are over the M values of a channel: M = N*H*W for images. A layer averages mean
+    and var during training, for batchnorm_inference. eps, a small number, keeps the root above 0.
     """
-    checks.batchnorm(x, eps, gamma=gamma, beta=beta)
+    eps = checks.batchnorm(x, eps, gamma=gamma, beta=beta)
     M = x.size // x.shape[-1]
     mean = _channel_sum(x) / M  # (C,)
     centred = x - mean  # (N, ..., C)
     var = _channel_sum(centred * centred) / M  # (C,)
-    inv_std = 1 / np.sqrt(var + float(eps))  # (C,); float, as a NumPy scalar changes the dtype
+    inv_std = 1 / np.sqrt(var + eps)  # (C,)
     xhat = centred * inv_std  # (N, ..., C)
     return gamma * xhat + beta, mean, var, (xhat, gamma, inv_std)
 
@@ -134,22 +130,22 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple:
 
     dy (N, ..., C), cache -> dx (N, ..., C), dgamma (C,), dbeta (C,)
 
-    y = gamma xhat + beta gives dgamma, dbeta, and gamma dy as the gradient of xhat, which is
-    (x - mean) inv_std with inv_std = 1 / sqrt(var + eps). A small step e of one x moves
+    From y = gamma xhat + beta: dbeta = sum(dy), dgamma = sum(dy xhat), and gamma dy for xhat, where
+    xhat = (x - mean) inv_std and inv_std = 1 / sqrt(var + eps). A small change e of one x changes
     - its own xhat by inv_std e;
-    - the mean by e / M, so every xhat' of the channel by -inv_std e / M;
-    - var by 2 (x - mean) e / M, as sum(x' - mean) = 0, so inv_std by -inv_std^2 xhat e / M, so
-      every xhat' by -inv_std xhat xhat' e / M.
-    Multiply each move by gamma dy', the gradient of what moves, and add up over the channel.
+    - the mean by e / M, and so every xhat of the channel by -inv_std e / M;
+    - var by 2 (x - mean) e / M (its mean does not matter here, as sum(x - mean) = 0), inv_std by
+      -inv_std^3 (x - mean) e / M, and so another xhat, say xhat', by -inv_std xhat xhat' e / M.
+    Each change times gamma dy' of the xhat' that it changes, added up, is dx e.
     """
     xhat, gamma, inv_std = cache
     checks.gradient("batchnorm_backward", dy, xhat.shape)
     M = dy.size // dy.shape[-1]
     dbeta = _channel_sum(dy)  # (C,)
     dgamma = _channel_sum(dy * xhat)  # (C,)
-    direct = dy  # (N, ..., C); gamma inv_std, in all three terms, is put in front
-    through_mean = -dbeta / M  # (C,): -sum(dy') / M
-    through_var = -xhat * (dgamma / M)  # (N, ..., C): -xhat sum(dy' xhat') / M
+    direct = dy  # (N, ..., C); the factor gamma inv_std, in all terms, comes last
+    through_mean = -dbeta / M  # (C,): minus the mean of dy
+    through_var = -xhat * (dgamma / M)  # (N, ..., C): minus xhat times the mean of dy * xhat
     dx = gamma * inv_std * (direct + through_mean + through_var)
     return dx, dgamma, dbeta
 
@@ -157,18 +153,18 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple:
 def batchnorm_inference(
     x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float
 ) -> Array:
-    """Normalise with a given mean and variance: y = gamma * (x - mean) / sqrt(var + eps) + beta.
+    """Normalise by statistics kept from training: y = gamma * (x - mean) / sqrt(var + eps) + beta.
 
     x (N, ..., C), gamma (C,), beta (C,), mean (C,), var (C,), eps -> y (N, ..., C)
     """
-    checks.batchnorm(x, eps, gamma=gamma, beta=beta, mean=mean, var=var)
-    scale = gamma / np.sqrt(var + float(eps))  # (C,)
+    eps = checks.batchnorm(x, eps, gamma=gamma, beta=beta, mean=mean, var=var)
+    scale = gamma / np.sqrt(var + eps)  # (C,)
     shift = beta - mean * scale  # (C,)
     return x * scale + shift
 
 
 def _channel_sum(x: Array) -> Array:
-    """Sum over all axes but the last, images first: two short sums round less than a long one."""
+    """Sum over all axes but the last, images first: two short sums have smaller rounding errors."""
     return x.reshape(len(x), -1).sum(axis=0).reshape(-1, x.shape[-1]).sum(axis=0)  # (C,)
 
 
@@ -179,14 +175,14 @@ def relu_forward(x: Array) -> tuple:
 
 
 def relu_backward(dy: Array, cache: Cache) -> Array:
-    """Pass dy where x > 0, and 0 elsewhere, by choice also at 0: dy (any shape), cache -> dx."""
+    """Pass dy where x > 0, else 0 (a choice at x = 0): dy (any shape), cache -> dx."""
     (positive,) = cache
     checks.gradient("relu_backward", dy, positive.shape)
     return dy * positive
 
 
 def max_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple:
-    """Take the largest value of each size x size window. Ties go to the first, row by row.
+    """Take each channel's largest value in every size x size window; ties go to the first, by rows.
 
     x (N, H, W, C), size, stride, pad -> y (N, OH, OW, C), cache
     """
@@ -196,7 +192,8 @@ def max_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple:
     xpad = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-np.inf)
     windows = im2col(xpad, size, size, stride).reshape(N, OH, OW, size * size, C)
     y = windows.max(axis=3)  # (N, OH, OW, C)
-    inside = im2col(np.ones((1, H, W, 1), bool), size, size, stride, pad)  # a border never wins
+    # the border never wins, even if x itself is -inf
+    inside = im2col(np.ones((1, H, W, 1), bool), size, size, stride, pad)
     largest = (windows == y[:, :, :, None]) & inside.reshape(1, OH, OW, size * size, 1)
     winner = largest.argmax(axis=3)  # (N, OH, OW, C): p * size + q of the first largest
     return y, (winner, x.shape, size, stride, pad)
@@ -244,17 +241,17 @@ def linear_backward(dy: Array, cache: Cache) -> tuple:
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple:
     """Mean of -log p[label] over the batch, where p is the softmax of a row of logits.
 
-    logits (N, K), labels (N,) integers 0 .. K-1 -> loss (in nats), dlogits (N, K)
+    logits (N, K), labels (N,) integers 0 .. K-1 -> loss, dlogits (N, K)
 
     For a row z of logits, p = exp(z) / sum(exp(z)) and -log p[label] = log(sum(exp(z))) - z[label].
-    Its derivative with respect to z[k] is p[k], minus 1 if k is the label; the mean divides by N.
+    Its derivative with respect to z[k] is p[k], minus 1 if k is the label. The mean divides by N.
     """
     checks.labels(logits, labels)
-    rows = np.arange(len(logits))
-    shifted = logits - logits.real.max(axis=1, keepdims=True)  # same p, and exp cannot overflow
+    each = np.arange(len(logits))
+    shifted = logits - logits.real.max(axis=1, keepdims=True)  # cancels in p; exp cannot overflow
     exp = np.exp(shifted)  # (N, K)
     total = exp.sum(axis=1, keepdims=True)  # (N, 1)
-    loss = (np.log(total[:, 0]) - shifted[rows, labels]).mean()
+    loss = (np.log(total[:, 0]) - shifted[each, labels]).mean()
     dlogits = exp / total  # p, (N, K)
-    dlogits[rows, labels] -= 1
+    dlogits[each, labels] -= 1
     return loss, dlogits / len(logits)
