@@ -1,7 +1,7 @@
 """Argument checks of the ops, shared by the backends: kernels need no checks of their own.
 
-Each function raises `InputError` with what was expected, what was given and what to do; some
-return the output shape.
+Every op has one check of its forward arguments here. Every backward checks its `dy` by `gradient`.
+A failed check raises `InputError`: what was expected, what was given, what to do.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from minires.ops.geometry import Pair, output_size, pair
 
 Shape = tuple[int, ...]
 REAL = ("float32", "float64")
-SMOOTH = (*REAL, "complex128")  # complex-step gradient checks send it through the smooth ops
+REAL_OR_COMPLEX = (*REAL, "complex128")  # complex for the complex-step gradient check
 
 
 @cache
 def _name(dtype: np.dtype) -> str:
-    """Name of a type, whatever its byte order; NumPy takes microseconds to find it."""
+    """Name of a dtype, whatever its byte order; cached, as NumPy takes microseconds to find it."""
     return dtype.name
 
 
 def _is_array(op: str, name: str, a: object) -> None:
-    if not isinstance(a, np.ndarray):
-        raise InputError(
-            f"{op}: {name} must be a NumPy array, got {type(a).__name__}; "
-            "wrap it in np.asarray(...)"
-        )
+    """Accept plain arrays and memory-mapped ones: other subclasses change what + and * mean."""
+    if type(a) is np.ndarray or isinstance(a, np.memmap):
+        return
+    advice = "wrap it in np.asarray(...)"
+    if isinstance(a, np.ma.MaskedArray):
+        advice = "replace the masked values with .filled(...)"
+    raise InputError(f"{op}: {name} must be a NumPy array, got {type(a).__name__}; {advice}")
 
 
 def arrays(op: str, dtypes: tuple[str, ...] = REAL, **named: np.ndarray) -> None:
-    """Every argument is a non-empty array of one and the same floating type."""
+    """Every argument is a non-empty array, and all have one of `dtypes`."""
     first = next(iter(named))
     for name, a in named.items():
         _is_array(op, name, a)
@@ -43,7 +45,7 @@ def arrays(op: str, dtypes: tuple[str, ...] = REAL, **named: np.ndarray) -> None
                 f"{op}: {name} must be {' or '.join(dtypes)}, got {a.dtype}; "
                 "convert it with .astype(np.float32)"
             )
-        if a.dtype != named[first].dtype:
+        if _name(a.dtype) != _name(named[first].dtype):
             raise InputError(
                 f"{op}: {first} is {named[first].dtype} but {name} is {a.dtype}; "
                 "give both the same dtype"
@@ -55,7 +57,7 @@ def arrays(op: str, dtypes: tuple[str, ...] = REAL, **named: np.ndarray) -> None
 
 
 def rank(op: str, name: str, a: np.ndarray, axes: str) -> None:
-    """`a` has one axis per letter group of `axes`, such as "N, H, W, C"."""
+    """`a` has as many axes as `axes` names, such as "N, H, W, C"."""
     if a.ndim != axes.count(",") + 1:
         raise InputError(f"{op}: {name} must have shape ({axes}), got {a.shape}")
 
@@ -67,14 +69,23 @@ def same_shape(op: str, name: str, a: np.ndarray, shape: Shape) -> None:
         raise InputError(f"{op}: {name} must have shape {shape}, got {a.shape}")
 
 
-def gradient(op: str, dy: np.ndarray, y: np.ndarray | Shape) -> None:
-    """`dy` has the shape of `y`."""
-    same_shape(op, "dy", dy, y.shape if isinstance(y, np.ndarray) else y)
+def gradient(op: str, dy: np.ndarray, shape: Shape, dtype: np.dtype | None = None) -> None:
+    """`dy` has the shape and the dtype of the output of the forward pass.
+
+    Without `dtype`, which some caches do not know, any real floating dtype will do.
+    """
+    same_shape(op, "dy", dy, shape)
+    allowed = REAL if dtype is None else (_name(dtype),)
+    if _name(dy.dtype) not in allowed:
+        raise InputError(
+            f"{op}: dy must be {' or '.join(allowed)} like the output of the forward pass, got "
+            f"{dy.dtype}; convert it with .astype(np.{allowed[0]})"
+        )
 
 
 def global_avg_pool(x: np.ndarray) -> None:
     """`x` is (N, H, W, C)."""
-    arrays("global_avg_pool", SMOOTH, x=x)
+    arrays("global_avg_pool", REAL_OR_COMPLEX, x=x)
     rank("global_avg_pool", "x", x, "N, H, W, C")
 
 
@@ -112,7 +123,7 @@ def conv2d(
     x: np.ndarray, w: np.ndarray, stride: int | Pair, pad: int | Pair, groups: int = 1
 ) -> Shape:
     """Return the shape (N, OH, OW, K) of the output."""
-    arrays("conv2d", SMOOTH, x=x, w=w)
+    arrays("conv2d", REAL_OR_COMPLEX, x=x, w=w)
     rank("conv2d", "x", x, "N, H, W, C")
     rank("conv2d", "w", w, "KH, KW, C, K" if groups == 1 else "KH, KW, C / groups, K")
     _groups(x, w, groups)
@@ -124,7 +135,7 @@ def conv2d(
 
 
 def _groups(x: np.ndarray, w: np.ndarray, groups: int) -> None:
-    """Channels and filters can be divided among the groups, and each filter sees one group."""
+    """`groups` divides the channels and the filters, and each filter sees the channels of one."""
     _integer("conv2d", "groups", groups, 1)
     C = x.shape[3]
     seen, K = w.shape[2:]
@@ -147,26 +158,53 @@ def _groups(x: np.ndarray, w: np.ndarray, groups: int) -> None:
 
 
 def conv2d_backward(dy: np.ndarray, cache: tuple) -> int:
-    """`dy` has the shape of the output; return the number of groups."""
+    """`dy` is like the output of the forward pass; return the number of groups."""
     x, w, stride, pad = cache
     groups = int(x.shape[3] // w.shape[2])
-    same_shape("conv2d_backward", "dy", dy, conv2d(x, w, stride, pad, groups))
+    gradient("conv2d_backward", dy, conv2d(x, w, stride, pad, groups), x.dtype)
     return groups
 
 
-def batchnorm(x: np.ndarray, eps: float, **per_channel: np.ndarray) -> None:
-    """`x` is (N, ..., C) and each of `per_channel` is (C,)."""
-    arrays("batchnorm", SMOOTH, x=x, **per_channel)
+def batchnorm(x: np.ndarray, eps: float, **per_channel: np.ndarray) -> float:
+    """`x` is (N, ..., C) and each of `per_channel` is (C,); return eps as a Python float.
+
+    A NumPy scalar or array would give a float32 result its own dtype.
+    """
+    arrays("batchnorm", REAL_OR_COMPLEX, x=x, **per_channel)
     if x.ndim < 2:
         raise InputError(f"batchnorm: x must have shape (N, ..., C), got {x.shape}")
     for name, a in per_channel.items():
         same_shape("batchnorm", name, a, x.shape[-1:])
-    if eps < 0:
-        raise InputError(f"batchnorm: eps must not be negative, got {eps}")
+    return _eps(eps)
+
+
+def _eps(eps: object) -> float:
+    """Return a number, a NumPy scalar or an array without axes as a Python float."""
+    real = isinstance(eps, (int, float, np.floating, np.integer)) and not isinstance(eps, bool)
+    if isinstance(eps, np.ndarray):
+        real = eps.shape == () and eps.dtype.kind in "fiu"
+    if not real or not 0 <= eps < math.inf:  # type: ignore[operator]
+        raise InputError(
+            f"batchnorm: eps must be a finite number of at least 0, got {_short(eps)}; "
+            "write eps=1e-5"
+        )
+    return float(eps)  # type: ignore[arg-type]
+
+
+def _short(value: object) -> str:
+    """Show a value on one line: an array by its shape and dtype."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    return repr(value)
+
+
+def relu(x: np.ndarray) -> None:
+    """`x` has any shape. Complex numbers have no order, so they are refused."""
+    arrays("relu", x=x)
 
 
 def max_pool(x: np.ndarray, size: int, stride: int, pad: int) -> Shape:
-    """Return the shape (N, OH, OW, C) of the output; every window must hold a real pixel."""
+    """Return the shape (N, OH, OW, C) of the output; every window must hold a pixel of x."""
     arrays("max_pool", x=x)
     rank("max_pool", "x", x, "N, H, W, C")
     N, H, W, C = x.shape
@@ -182,9 +220,15 @@ def max_pool(x: np.ndarray, size: int, stride: int, pad: int) -> Shape:
     return N, OH, OW, C
 
 
+def global_avg_pool(x: np.ndarray) -> None:
+    """`x` is (N, H, W, C)."""
+    arrays("global_avg_pool", REAL_OR_COMPLEX, x=x)
+    rank("global_avg_pool", "x", x, "N, H, W, C")
+
+
 def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> None:
     """`x` (N, C), `w` (C, K) and `b` (K,) fit together."""
-    arrays("linear", SMOOTH, x=x, w=w, b=b)
+    arrays("linear", REAL_OR_COMPLEX, x=x, w=w, b=b)
     rank("linear", "x", x, "N, C")
     rank("linear", "w", w, "C, K")
     if x.shape[1] != w.shape[0]:
@@ -197,12 +241,13 @@ def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> None:
 def labels(logits: np.ndarray, labels: np.ndarray) -> None:
     """One integer label in 0 .. K-1 for each row of the logits (N, K)."""
     op = "softmax_cross_entropy"
-    arrays(op, SMOOTH, logits=logits)
+    arrays(op, REAL_OR_COMPLEX, logits=logits)
     rank(op, "logits", logits, "N, K")
-    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
-        kind = getattr(labels, "dtype", type(labels).__name__)
+    _is_array(op, "labels", labels)
+    if labels.dtype.kind not in "iu":
         raise InputError(
-            f"{op}: labels must be an array of integers, got {kind}; convert with .astype(np.int64)"
+            f"{op}: labels must be an array of integers, got {labels.dtype}; "
+            "convert it with .astype(np.int64)"
         )
     same_shape(op, "labels", labels, logits.shape[:1])
     K = logits.shape[1]

@@ -11,7 +11,7 @@ Size = int | Pair  # one number for rows and columns, or one for each
 
 
 def pair(value: int | Pair) -> Pair:
-    """Return `value` for rows and for columns: an int stands for both."""
+    """Return `value` as (rows, columns): an int stands for both."""
     rows, columns = value if isinstance(value, (tuple, list)) else (value, value)
     return int(rows), int(columns)
 
@@ -30,7 +30,7 @@ def output_shape(x: Array, KH: int, KW: int, stride: Size, pad: Size) -> Pair:
 
 
 def channel_groups(C: int, K: int, groups: int) -> list[tuple[slice, slice]]:
-    """Return for each group its slice of the channels, and its slice of the filters."""
+    """Return each group's slice of the channels and slice of the filters."""
     c = C // groups  # channels in a group
     k = K // groups  # filters in a group
     return [(slice(g * c, g * c + c), slice(g * k, g * k + k)) for g in range(groups)]

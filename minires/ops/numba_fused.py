@@ -1,4 +1,4 @@
-"""The ops of `numpy_fused`, compiled: batch norm's kernels with a floor of 0 rectify for free."""
+"""The ops of `numpy_fused`, compiled: the kernels of batch norm with a floor of 0."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ def batchnorm_relu_forward(
     return norm.forward(x, gamma, beta, eps, floor=0.0)
 
 
-@numpy_if_complex(numpy_fused.batchnorm_relu_backward)
 def batchnorm_relu_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
-    """Read dy and x twice, write dx; recompute where y is positive rather than read y."""
-    return norm.backward(dy, cache)
+    """Read dy and x twice, write dx; recompute where y is positive rather than read y.
+
+    A cache is never complex: the ReLU of the forward pass refuses complex numbers.
+    """
+    return norm.backward(dy, cache, "relu_backward")
 
 
 @numpy_if_complex(numpy_fused.batchnorm_relu_inference)

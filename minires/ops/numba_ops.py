@@ -1,4 +1,19 @@
-"""The ops of `numpy_ops` that gain from compiling, under the same names."""
+"""The ops of `numpy_ops` that are faster when compiled, under the same names.
+
+Limits. Results equal those of NumPy to rounding, except where numbers are not finite or nearly
+overflow:
+
+- A 3x3 convolution of stride 1 uses Winograd's tiles if 16 divides the numbers of channels and of
+  filters (smaller numbers with narrow vectors or float64). There, an infinity or a NaN in x or dy
+  makes all outputs of its 4x4 tiles NaN, not only those whose window it lies in. Where NumPy
+  has an infinity, the result is NaN. In dw, all nine weights of a channel and a filter become
+  NaN. Values whose sums overflow inside a tile, in float32 from about 1e36 on, count as infinite.
+- Sums are added in another order than in NumPy. Sums that nearly overflow may become infinite or
+  NaN in one backend and stay finite in the other.
+
+A NaN or an infinity in an argument never disappears: every result that is not finite in NumPy is
+not finite here.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +26,7 @@ from minires.ops.compiled.fallback import numpy_if_complex
 from minires.ops.compiled.jit import kernel
 from minires.ops.compiled.pool import max_pool_backward, max_pool_forward
 from minires.ops.compiled.scratch import contiguous
-from minires.ops.compiled.simd import lanes, load_pair, maximum, select, store
+from minires.ops.compiled.simd import lanes, load_wide, maximum, select_above, store_masked
 
 __all__ = [
     "batchnorm_backward",
@@ -30,8 +45,24 @@ Cache = tuple
 
 BLOCK = 1 << 14  # values in a chunk of work
 
+
+def _is_complex(cache: Cache) -> bool:
+    """Whether a forward had complex input, which NumPy computed: its backward is NumPy's too."""
+    return any(np.iscomplexobj(a) for a in cache if isinstance(a, np.ndarray))
+
+
+# ------------------------------------------------------------------------------------- convolution
+
 conv2d_forward = numpy_if_complex(numpy_ops.conv2d_forward)(conv.conv2d_forward)
-conv2d_backward = numpy_if_complex(numpy_ops.conv2d_backward)(conv.conv2d_backward)
+
+
+def conv2d_backward(
+    dy: Array, cache: Cache, input_gradient: bool = True
+) -> tuple[Array | None, Array]:
+    """Convolve dy with the flipped filters, and x with dy."""
+    backward = numpy_ops.conv2d_backward if _is_complex(cache) else conv.conv2d_backward
+    return backward(dy, cache, input_gradient)
+
 
 # ----------------------------------------------------------------------------- batch normalisation
 
@@ -44,10 +75,11 @@ def batchnorm_forward(
     return norm.forward(x, gamma, beta, eps, floor=norm.NO_FLOOR)
 
 
-@numpy_if_complex(numpy_ops.batchnorm_backward)
 def batchnorm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """Read dy and x twice, write dx."""
-    return norm.backward(dy, cache)
+    if _is_complex(cache):
+        return numpy_ops.batchnorm_backward(dy, cache)
+    return norm.backward(dy, cache, "batchnorm_backward")
 
 
 @numpy_if_complex(numpy_ops.batchnorm_inference)
@@ -66,20 +98,20 @@ def _relu(x: Array, y: Array) -> None:
     """Compute y = max(x, 0)."""
     for b in prange((x.size + BLOCK - 1) // BLOCK):
         for i in range(b * BLOCK, min(x.size, (b + 1) * BLOCK), 2 * len(lanes(x))):
-            store(y, i, maximum(load_pair(x, i), 0.0))
+            store_masked(y, i, maximum(load_wide(x, i), 0.0))
 
 
 @kernel
 def _relu_gradient(dy: Array, y: Array, dx: Array) -> None:
-    """Compute dx = dy where y > 0, else 0."""
+    """Compute dx = dy where y > 0, else 0; a NaN or an infinity in dy always gives NaN there."""
     for b in prange((y.size + BLOCK - 1) // BLOCK):
         for i in range(b * BLOCK, min(y.size, (b + 1) * BLOCK), 2 * len(lanes(y))):
-            store(dx, i, select(load_pair(dy, i), load_pair(y, i), 0.0))
+            store_masked(dx, i, select_above(load_wide(dy, i), load_wide(y, i), 0.0))
 
 
 def relu_forward(x: Array) -> tuple[Array, Cache]:
     """Cache y: the next layer keeps it anyway, and y > 0 exactly where x > 0."""
-    checks.arrays("relu", x=x)
+    checks.relu(x)
     x = contiguous(x)
     y = np.empty_like(x)
     _relu(x.reshape(-1), y.reshape(-1))
@@ -89,7 +121,7 @@ def relu_forward(x: Array) -> tuple[Array, Cache]:
 def relu_backward(dy: Array, cache: Cache) -> Array:
     """Read dy and y, write dx."""
     (y,) = cache
-    checks.same_shape("relu_backward", "dy", dy, y.shape)
+    checks.gradient("relu_backward", dy, y.shape, y.dtype)
     dx = np.empty_like(y)
     _relu_gradient(contiguous(dy, y.dtype).reshape(-1), y.reshape(-1), dx.reshape(-1))
     return dx

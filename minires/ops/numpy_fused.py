@@ -1,6 +1,6 @@
 """Fused ops as compositions of the plain ones: the definition that compiled versions must match.
 
-Arguments, shapes and errors are those of the plain ops in `numpy_ops`.
+They take the arguments of the plain ops in `numpy_ops` and raise the same errors.
 """
 
 from __future__ import annotations

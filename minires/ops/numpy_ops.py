@@ -139,7 +139,7 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple:
     Each change times gamma dy' of the xhat' that it changes, added up, is dx e.
     """
     xhat, gamma, inv_std = cache
-    checks.gradient("batchnorm_backward", dy, xhat.shape)
+    checks.gradient("batchnorm_backward", dy, xhat.shape, xhat.dtype)
     M = dy.size // dy.shape[-1]
     dbeta = _channel_sum(dy)  # (C,)
     dgamma = _channel_sum(dy * xhat)  # (C,)
@@ -231,7 +231,7 @@ def linear_forward(x: Array, w: Array, b: Array) -> tuple:
 def linear_backward(dy: Array, cache: Cache) -> tuple:
     """Gradients of y = x @ w + b: dy (N, K), cache -> dx (N, C), dw (C, K), db (K,)."""
     x, w = cache
-    checks.gradient("linear_backward", dy, (len(x), w.shape[1]))
+    checks.gradient("linear_backward", dy, (len(x), w.shape[1]), x.dtype)
     dx = dy @ w.T  # dx[n, c] = sum_k dy[n, k] w[c, k]
     dw = x.T @ dy  # dw[c, k] = sum_n x[n, c] dy[n, k]
     db = dy.sum(axis=0)  # b was added to every row

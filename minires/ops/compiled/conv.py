@@ -1,9 +1,9 @@
 """Convolution: forward, dx and dw from two register-tiled kernels.
 
-In a zero-padded NHWC image the KW*C values under one row of the kernel are neighbours, whatever C
-is. So each kernel walks over *runs* of `run = KW*C` values and adds outer products to a tile that
-never leaves the registers. Most of a ResNet, 3x3 at stride 1, goes to `winograd`, whose tiles do
-the same with fewer multiplications.
+In a zero-padded NHWC image the KW*C values under one row of a filter are contiguous, whatever C is.
+So each loop reads *runs* of `run = KW*C` values and adds outer products to a tile that stays in
+registers. Most convolutions of a ResNet, 3x3 at stride 1, go to `winograd`, which needs fewer
+multiplications.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ ONE_ROW = (0,)  # the height of a tile of one row
 
 
 def _tile(most: int, K: int, dtype: np.dtype, sizes: Pair) -> tuple[int, tuple]:
-    """Return K rounded up to whole registers, and a tile that fits it and `most` rows."""
+    """Return K rounded up to whole vectors, and a tile of at most `most` rows that divides it."""
     rows, vectors = sizes
-    registers = -(-K // lane_count(dtype))
-    if registers % vectors:
+    total = -(-K // lane_count(dtype))  # vectors that hold K values
+    if total % vectors:
         rows *= vectors
         vectors = 1
-    return registers * lane_count(dtype), ((0,) * (rows if rows <= most else 1), (0,) * vectors)
+    return total * lane_count(dtype), ((0,) * (rows if rows <= most else 1), (0,) * vectors)
 
 
 # ----------------------------------------------------------------------------------------- kernels
@@ -49,9 +49,10 @@ def _tile(most: int, K: int, dtype: np.dtype, sizes: Pair) -> tuple[int, tuple]:
 def _filter_pixels(
     padded: Array, source: tuple, panels: Array, k: int, y: Array, target: tuple, tile: tuple
 ) -> None:
-    """Apply panel k of the filters to as many neighbouring windows as the tile has rows.
+    """Apply panel k of the filters to neighbouring windows, one for each row of the tile.
 
-    Each of `source` and `target` is (position of the first window or pixel, stride to the next).
+    `source` is (position of the first window in `padded`, stride to the next window), and `target`
+    is (position of the first pixel in `y`, stride to the next pixel).
     """
     _, columns, C = padded.shape
     _, KH, run, block = panels.shape
@@ -69,12 +70,12 @@ def _filter_pixels(
 @kernel
 def _correlate(x: Array, panels: Array, y: Array, stride: tuple, offset: tuple, y_stride: tuple,
                y_offset: tuple, tile: tuple) -> None:  # fmt: skip
-    """Correlate the padded image with filters and write every y_stride-th pixel of y.
+    """Correlate padded images with filters and write every y_stride-th pixel of y.
 
     y[n, y_offset + (i, j) * y_stride, :] = sum_pr xpad[n, i*SH + p, j*SW*C + r] panels[:, p, r, :]
 
-    `panels` is (K / block, KH, run, block): the filters of one tile are neighbours in memory.
-    (SH, SW) = `stride`; (top, left) = `offset` is where x begins in xpad.
+    `panels` is (K / block, KH, run, block): the filters of one tile are contiguous.
+    (SH, SW) = `stride`; (top, left) = `offset` is the position of x in xpad.
     """
     N, _, _, C = x.shape
     _, YH, YW, K = y.shape
@@ -96,18 +97,19 @@ def _correlate(x: Array, panels: Array, y: Array, stride: tuple, offset: tuple, 
                     window = i * SH * columns * C
                     pixel = ((n * YH + row + i * down) * YW + col) * K + k * block
                     for first in range(0, OW, len(rows)):
-                        j = min(first, OW - len(rows))  # the last tile computes some pixels twice
+                        j = min(first, OW - len(rows))  # the last tile may overlap the one before
                         source = (window + j * SW * C, SW * C)
                         target = (pixel + j * right * K, right * K)
                         _filter_pixels(padded, source, panels, k, y, target, (rows, vectors))
 
 
 @inline
-def _weigh_band(padded: Array, source: int, stride: tuple, dy: Array, band: tuple, dw: Array,
+def _accumulate_band(padded: Array, source: int, stride: tuple, dy: Array, band: tuple, dw: Array,
                 target: int, tile: tuple) -> None:  # fmt: skip
-    """Add to rows of `dw` the products of a band of `dy` with the values of `padded` it came from.
+    """Add the products of a band of `dy` and the inputs of its windows to rows of `dw`.
 
-    `band` is (position in dy, rows of pixels); `source` and `target` are positions.
+    `band` is (position in dy, rows of pixels). `source` is a position in `padded`, `target` one in
+    `dw`.
     """
     _, columns, C = padded.shape
     _, _, OW, K = dy.shape
@@ -122,7 +124,7 @@ def _weigh_band(padded: Array, source: int, stride: tuple, dy: Array, band: tupl
 
 
 @inline
-def _weigh_image(
+def _accumulate_image(
     padded: Array, n: int, stride: tuple, dy: Array, chunk: int, dw: Array, tile: tuple
 ) -> None:
     """Add the products of a padded image with image n of `dy` to a chunk of `dw`."""
@@ -141,17 +143,21 @@ def _weigh_image(
                 source = (start * stride[0] + p) * columns * C
                 target = (chunk * KH + p) * run * K + k
                 for r in range(0, tiled, len(rows)):
-                    _weigh_band(padded, source + r, stride, dy, pixels, dw, target + r * K, tile)
+                    _accumulate_band(
+                        padded, source + r, stride, dy, pixels, dw, target + r * K, tile
+                    )
                 for r in range(tiled, run):
                     single = (ONE_ROW, vectors)
-                    _weigh_band(padded, source + r, stride, dy, pixels, dw, target + r * K, single)
+                    _accumulate_band(
+                        padded, source + r, stride, dy, pixels, dw, target + r * K, single
+                    )
 
 
 @kernel
-def _correlate_weights(
+def _filter_gradient(
     x: Array, dy: Array, dw: Array, stride: tuple, offset: tuple, tile: tuple
 ) -> None:
-    """Write the filters' gradient of each chunk of images.
+    """Write the gradient of the filters, one partial sum for each chunk of images.
 
     dw[chunk, p, r, :] = sum_nij xpad[n, i*SH + p, j*SW*C + r] dy[n, i, j, :] over n in the chunk
     """
@@ -166,7 +172,7 @@ def _correlate_weights(
         dw[chunk] = 0
         for n in range(N * chunk // chunks, N * (chunk + 1) // chunks):
             pad_image(x, n, top, left, padded)
-            _weigh_image(padded, n, (SH, SW), dy, chunk, dw, (rows, vectors))
+            _accumulate_image(padded, n, (SH, SW), dy, chunk, dw, (rows, vectors))
 
 
 # -------------------------------------------------------------------------------------- one group
@@ -174,40 +180,41 @@ def _correlate_weights(
 
 def _apply(x: Array, w: Array, y: Array, stride: Pair, offset: Pair, y_stride: Pair = (1, 1),
            y_offset: Pair = (0, 0)) -> None:  # fmt: skip
-    """Correlate x with the filters w; write y[:, y_offset[0]::y_stride[0], y_offset[1]::...]."""
+    """Correlate x with the filters w and write every y_stride-th pixel of y from y_offset on."""
     KH, KW, C, K = w.shape
     if y_stride == (1, 1) and winograd.suits((KH, KW), stride, (C, K), x.dtype):
         winograd.correlate(x, w, y, offset)
         return
     pixels = y[:, y_offset[0] :: y_stride[0], y_offset[1] :: y_stride[1]]
-    wide, tile = _tile(pixels.shape[2], K, x.dtype, PIXEL_TILE)
+    padded_K, tile = _tile(pixels.shape[2], K, x.dtype, PIXEL_TILE)
     block = len(tile[1]) * lane_count(x.dtype)
-    panels = np.zeros((KH, KW * C, wide), x.dtype)
+    panels = np.zeros((KH, KW * C, padded_K), x.dtype)
     panels[:, :, :K] = w.reshape(KH, KW * C, K)
-    panels = panels.reshape(KH, KW * C, wide // block, block).transpose(2, 0, 1, 3)
+    panels = panels.reshape(KH, KW * C, padded_K // block, block).transpose(2, 0, 1, 3)
     panels = np.ascontiguousarray(panels)
-    if wide == K:
+    if padded_K == K:
         _correlate(x, panels, y, stride, offset, y_stride, y_offset, tile)
-    else:  # the last register of each pixel is not full: compute more filters and drop them
-        more = np.empty((*pixels.shape[:3], wide), x.dtype)
-        _correlate(x, panels, more, stride, offset, (1, 1), (0, 0), tile)
-        pixels[...] = more[..., :K]
+    else:  # the last vector of each pixel is not full: compute extra filters and drop them
+        extra = np.empty((*pixels.shape[:3], padded_K), x.dtype)
+        _correlate(x, panels, extra, stride, offset, (1, 1), (0, 0), tile)
+        pixels[...] = extra[..., :K]
 
 
 def backward_input(
     dy: Array, shape: tuple[int, ...], w: Array, stride: int | Pair, pad: int | Pair
 ) -> Array:
-    """Correlate dy with the filters flipped in both directions, channels and filters exchanged.
+    """Correlate dy with the filters, flipped along both axes, channels and filters transposed.
 
-    With a stride, the pixels (row + i*SH, col + j*SW) of dx meet only every SH-th, SW-th weight:
-    SH * SW small correlations, where filling dy up with zeros would multiply SH * SW times as much.
+    With a stride, only every SH-th, SW-th weight contributes to the pixels (row + i*SH, col + j*SW)
+    of dx. So there are SH * SW small correlations. One correlation with zeros inserted into dy
+    would need SH * SW times as many multiplications.
     """
     SH, SW = pair(stride)
     PH, PW = pair(pad)
     dx = np.empty(shape, dy.dtype)
     for row in range(min(SH, shape[1])):
         for col in range(min(SW, shape[2])):
-            # the first weights that these pixels meet
+            # the first weights that contribute to these pixels
             p = (row + PH) % SH
             q = (col + PW) % SW
             flipped = w[p::SH, q::SW][::-1, ::-1].swapaxes(2, 3)  # (.., .., K, C)
@@ -223,18 +230,18 @@ def backward_input(
 def backward_weights(
     dy: Array, x: Array, shape: tuple[int, ...], stride: int | Pair, pad: int | Pair
 ) -> Array:
-    """Sum the gradient of each chunk of images, then the chunks in order.
+    """Sum the products of each chunk of images, then the chunks in order.
 
     Any number of threads gives the same bits.
     """
     KH, KW, C, K = shape
     if winograd.suits((KH, KW), pair(stride), (C, K), x.dtype):
         return winograd.correlate_weights(x, dy, pair(pad))
-    wide, tile = _tile(KW * C, K, dy.dtype, WEIGHT_TILE)
-    if wide != K:
-        dy = np.pad(dy, ((0, 0), (0, 0), (0, 0), (0, wide - K)))
-    chunks = np.empty((min(len(x), WEIGHT_CHUNKS), KH, KW * C, wide), dy.dtype)
-    _correlate_weights(x, dy, chunks, pair(stride), pair(pad), tile)
+    padded_K, tile = _tile(KW * C, K, dy.dtype, WEIGHT_TILE)
+    if padded_K != K:
+        dy = np.pad(dy, ((0, 0), (0, 0), (0, 0), (0, padded_K - K)))
+    chunks = np.empty((min(len(x), WEIGHT_CHUNKS), KH, KW * C, padded_K), dy.dtype)
+    _filter_gradient(x, dy, chunks, pair(stride), pair(pad), tile)
     return np.ascontiguousarray(chunks.sum(axis=0)[..., :K]).reshape(shape)
 
 
@@ -244,7 +251,7 @@ def backward_weights(
 def conv2d_forward(
     x: Array, w: Array, stride: int | Pair = 1, pad: int | Pair = 0, groups: int = 1
 ) -> tuple[Array, Cache]:
-    """Pad one image at a time into scratch memory, and compute tiles of pixels x filters."""
+    """Copy one padded image at a time to scratch memory and compute tiles of pixels x filters."""
     *pixels, K = checks.conv2d(x, w, stride, pad, groups)
     x = contiguous(x)
     w = contiguous(w)
@@ -259,7 +266,7 @@ def conv2d_forward(
 def conv2d_backward(
     dy: Array, cache: Cache, input_gradient: bool = True
 ) -> tuple[Array | None, Array]:
-    """The gradient of the input is a convolution too, that of the filters one over pixels."""
+    """Correlate dy with the flipped filters for dx, and x with dy for dw."""
     x, w, stride, pad = cache
     groups = checks.conv2d_backward(dy, cache)
     dy = contiguous(dy, x.dtype)
@@ -273,5 +280,5 @@ def conv2d_backward(
 
 
 def _join(groups: list[Array]) -> Array:
-    """Put the channels or filters of all groups side by side."""
+    """Concatenate the channels or filters of all groups."""
     return groups[0] if len(groups) == 1 else np.concatenate(groups, axis=-1)

@@ -1,10 +1,10 @@
-"""Batch normalisation: one pass over memory for the sums, one that writes the result.
+"""Batch normalisation in two passes over memory: one for the sums, one that writes the result.
 
 `floor` fuses a ReLU: 0 clamps the output at zero, NaN disables the clamp.
 
-Kernels see x, y, dy and dx flat: in memory the channels repeat. A *strip* is a stretch of whole
-pixels and whole pairs of registers, so that position j of every strip belongs to the same channel,
-whatever C is. A *block* of strips is a chunk of work.
+Kernels see x, y, dy and dx as flat arrays, in which the channels repeat. A *strip* is a number of
+values that both C and the lanes of a wide vector divide. So position j of every strip belongs to
+the same channel. A *block* of strips is a chunk of work.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import math
 import numpy as np
 from numba import prange
 
-from minires.ops import checks
+from minires.ops import checks, numpy_ops
 from minires.ops.compiled.jit import inline, kernel
 from minires.ops.compiled.scratch import contiguous
 from minires.ops.compiled.simd import (
     lane_count,
     lanes,
-    load_or,
-    load_pair,
+    load_masked,
+    load_wide,
     maximum,
-    select,
-    store,
-    zero_pair,
+    select_above,
+    store_masked,
+    wide_zeros,
 )
 
 Array = np.ndarray
 Cache = tuple
 
 NO_FLOOR = math.nan
-BLOCK = 1 << 14  # values, about: a block of x and one of y fit into a core's second-level cache
+BLOCK = 1 << 14  # values, about: a block of x and one of y fit into the L2 cache of a core
 
 
 def _sizes(x: Array) -> tuple[int, int]:
@@ -45,17 +45,17 @@ def _sizes(x: Array) -> tuple[int, int]:
 
 
 @inline
-def _spread(row: Array, strip: int) -> Array:
+def _repeat(per_channel: Array, strip: int) -> Array:
     """Repeat C values to the length of a strip."""
-    column = np.empty(strip, row.dtype)
+    repeated = np.empty(strip, per_channel.dtype)
     for s in range(strip):
-        column[s] = row[s % len(row)]
-    return column
+        repeated[s] = per_channel[s % len(per_channel)]
+    return repeated
 
 
 @inline
 def _channel_sums(sums: Array, C: int) -> Array:
-    """Add two sums per block and strip position up to two per channel, (2, C).
+    """Reduce the two partial sums of each block and strip position to sums per channel, (2, C).
 
     In float64 and in a fixed order.
     """
@@ -83,19 +83,19 @@ def _first_mean(x: Array, image: int, C: int) -> Array:
 def _statistics(sums: Array, centre: Array, M: int) -> Array:
     """Mean and variance of each channel, (2, C) in float64.
 
-    From the sums of d = x - centre and of d^2 over M values.
+    Computed from the sums of d = x - centre and of d^2 over M values.
     """
     moments = _channel_sums(sums, len(centre))
     for c in range(len(centre)):
         mean = moments[0, c] / M
         var = moments[1, c] / M - mean * mean
         moments[0, c] = mean + centre[c]
-        moments[1, c] = 0.0 if var < 0 else var  # NaN stays
+        moments[1, c] = 0.0 if var < 0 else var  # rounding can make it negative; NaN stays NaN
     return moments
 
 
 @inline
-def _forward_rows(moments: Array, gamma: Array, beta: Array, eps: float) -> tuple:
+def _coefficients(moments: Array, gamma: Array, beta: Array, eps: float) -> tuple:
     """Return (mean, scale, beta) for `_normalise`, and (scale, inv_std) in float64."""
     rows = np.empty((3, len(gamma)), gamma.dtype)
     factors = np.empty((2, len(gamma)))
@@ -109,8 +109,8 @@ def _forward_rows(moments: Array, gamma: Array, beta: Array, eps: float) -> tupl
 
 
 @inline
-def _backward_rows(sums: Array, mean: Array, factors: Array, M: int) -> tuple:
-    """Return the shares of dy and d that dx subtracts, and the gradients of gamma and beta."""
+def _gradient_coefficients(sums: Array, mean: Array, factors: Array, M: int) -> tuple:
+    """Return (share_dy, share_d) for `_gradient`, and the gradients of gamma and beta."""
     totals = _channel_sums(sums, len(mean))
     rows = np.empty((2, len(mean)), mean.dtype)
     gradients = np.empty_like(factors)
@@ -126,54 +126,54 @@ def _backward_rows(sums: Array, mean: Array, factors: Array, M: int) -> tuple:
     return rows, gradients
 
 
-# Loops over channels are written out: Numba would turn array expressions into parallel loops, and
-# waking threads for 16 channels takes longer than the work.
+# Loops over channels are written out: Numba would turn array expressions into parallel loops, which
+# cost more than they save for 16 channels.
 
 
 @kernel
 def _normalise(x: Array, rows: Array, floor: float, y: Array, strip: int, block: int) -> None:
     """Compute y = max((x - mean) * scale + beta, floor) with (mean, scale, beta) = rows."""
-    means = _spread(rows[0], strip)
-    scales = _spread(rows[1], strip)
-    betas = _spread(rows[2], strip)
+    means = _repeat(rows[0], strip)
+    scales = _repeat(rows[1], strip)
+    betas = _repeat(rows[2], strip)
     for b in prange((x.size + block - 1) // block):
         for j in range(0, strip, 2 * len(lanes(x))):
-            mean = load_pair(means, j)
-            scale = load_pair(scales, j)
-            beta = load_pair(betas, j)
+            mean = load_wide(means, j)
+            scale = load_wide(scales, j)
+            beta = load_wide(betas, j)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                store(y, i, maximum((load_pair(x, i) - mean) * scale + beta, floor))
+                store_masked(y, i, maximum((load_wide(x, i) - mean) * scale + beta, floor))
 
 
 @kernel
 def _batch(
     x: Array, gamma: Array, beta: Array, eps: float, floor: float, y: Array, sizes: tuple
 ) -> tuple:
-    """Normalise by mean and variance of the batch: return both, and scale and inv_std.
+    """Normalise by mean and variance of the batch: return (mean, var) and (scale, inv_std).
 
-    Each is (2, C) in float64; (image, strip, block) = `sizes` count values.
+    Each is (2, C) in float64; (image, strip, block) = `sizes` are numbers of values.
 
-    var = mean of d^2 - (mean of d)^2 with d = x - centre cancels if the centre is far from the
-    mean. The mean of the first image is near: its distance is at most sqrt(N var), so no data lose
-    more than a factor N, and real data hardly anything.
+    var = mean of d^2 - (mean of d)^2 with d = x - centre loses digits if the centre is far from the
+    mean. The centre is the mean of the first image. Its distance from the mean is at most
+    sqrt(N var), so the error of var grows by a factor of N at most.
     """
     image, strip, block = sizes
     centre = _first_mean(x, image, len(gamma))
-    column = _spread(centre, strip)
+    centres = _repeat(centre, strip)
     sums = np.empty(((x.size + block - 1) // block, 2, strip), x.dtype)
     for b in prange(len(sums)):
         for j in range(0, strip, 2 * len(lanes(x))):
-            c = load_pair(column, j)
-            total = zero_pair(x)
-            squares = zero_pair(x)
+            c = load_wide(centres, j)
+            total = wide_zeros(x)
+            squares = wide_zeros(x)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                d = load_or(x, i, c) - c
+                d = load_masked(x, i, c) - c
                 total = total + d
                 squares = squares + d * d
-            store(sums, 2 * b * strip + j, total)
-            store(sums, (2 * b + 1) * strip + j, squares)
+            store_masked(sums, 2 * b * strip + j, total)
+            store_masked(sums, (2 * b + 1) * strip + j, squares)
     moments = _statistics(sums, centre, x.size // len(gamma))
-    rows, factors = _forward_rows(moments, gamma, beta, eps)
+    rows, factors = _coefficients(moments, gamma, beta, eps)
     _normalise(x, rows, floor, y, strip, block)
     return moments, factors
 
@@ -184,41 +184,41 @@ def _gradient(dy: Array, x: Array, rows: Array, factors: Array, floor: float, dx
     """Compute dx = g * scale - share_dy - d * share_d, d = x - mean.
 
     Return the gradients of gamma and beta, (2, C). g is dy where y was above the floor, else 0;
-    (mean, scale, beta) = rows tell where. Gradients and shares need two sums over the batch: of g,
-    and of g * d.
+    y is recomputed from (mean, scale, beta) = rows. The gradients and the shares follow from two
+    sums over the batch: of g, and of g * d.
     """
-    means = _spread(rows[0], strip)
-    scales = _spread(rows[1], strip)
-    betas = _spread(rows[2], strip)
+    means = _repeat(rows[0], strip)
+    scales = _repeat(rows[1], strip)
+    betas = _repeat(rows[2], strip)
     sums = np.empty(((x.size + block - 1) // block, 2, strip), x.dtype)
     for b in prange(len(sums)):
         for j in range(0, strip, 2 * len(lanes(x))):
-            mean = load_pair(means, j)
-            scale = load_pair(scales, j)
-            beta = load_pair(betas, j)
-            total = zero_pair(x)
-            products = zero_pair(x)
+            mean = load_wide(means, j)
+            scale = load_wide(scales, j)
+            beta = load_wide(betas, j)
+            total = wide_zeros(x)
+            products = wide_zeros(x)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                d = load_pair(x, i) - mean
-                g = select(load_pair(dy, i), d * scale + beta, floor)
+                d = load_wide(x, i) - mean
+                g = select_above(load_wide(dy, i), d * scale + beta, floor)
                 total = total + g
                 products = products + g * d
-            store(sums, 2 * b * strip + j, total)
-            store(sums, (2 * b + 1) * strip + j, products)
-    shares, gradients = _backward_rows(sums, rows[0], factors, x.size // rows.shape[1])
-    shares_dy = _spread(shares[0], strip)
-    shares_d = _spread(shares[1], strip)
+            store_masked(sums, 2 * b * strip + j, total)
+            store_masked(sums, (2 * b + 1) * strip + j, products)
+    shares, gradients = _gradient_coefficients(sums, rows[0], factors, x.size // rows.shape[1])
+    shares_dy = _repeat(shares[0], strip)
+    shares_d = _repeat(shares[1], strip)
     for b in prange(len(sums)):
         for j in range(0, strip, 2 * len(lanes(x))):
-            mean = load_pair(means, j)
-            scale = load_pair(scales, j)
-            beta = load_pair(betas, j)
-            share_dy = load_pair(shares_dy, j)
-            share_d = load_pair(shares_d, j)
+            mean = load_wide(means, j)
+            scale = load_wide(scales, j)
+            beta = load_wide(betas, j)
+            share_dy = load_wide(shares_dy, j)
+            share_d = load_wide(shares_d, j)
             for i in range(b * block + j, min(x.size, (b + 1) * block), strip):
-                d = load_pair(x, i) - mean
-                g = select(load_pair(dy, i), d * scale + beta, floor)
-                store(dx, i, g * scale - share_dy - d * share_d)
+                d = load_wide(x, i) - mean
+                g = select_above(load_wide(dy, i), d * scale + beta, floor)
+                store_masked(dx, i, g * scale - share_dy - d * share_d)
     return gradients
 
 
@@ -228,26 +228,47 @@ def _gradient(dy: Array, x: Array, rows: Array, factors: Array, floor: float, dx
 def forward(
     x: Array, gamma: Array, beta: Array, eps: float, floor: float
 ) -> tuple[Array, Array, Array, Cache]:
-    """Normalise by the batch's statistics.
+    """Normalise by the statistics of the batch.
 
-    The cache holds x, (mean, scale, beta), (scale, inv_std) and the floor; backward recomputes
+    The cache holds x, (mean, scale, beta), (scale, inv_std) and the floor. Backward recomputes
     xhat and y from them.
     """
-    checks.batchnorm(x, eps, gamma=gamma, beta=beta)
+    eps = checks.batchnorm(x, eps, gamma=gamma, beta=beta)
     x = contiguous(x)
     gamma = contiguous(gamma)
     beta = contiguous(beta)
     y = np.empty_like(x)
     sizes = (x[0].size, *_sizes(x))
     moments, factors = _batch(x.reshape(-1), gamma, beta, eps, floor, y.reshape(-1), sizes)
+    finite = np.isfinite(moments).all(axis=0)
+    if not finite.all():
+        _use_numpy(~finite, x, gamma, beta, eps, moments, factors)
     mean, var = moments.astype(x.dtype)
-    return y, mean, var, (x, np.array([mean, factors[0], beta], x.dtype), factors, floor)
+    rows = np.array([mean, factors[0], beta], x.dtype)
+    if not finite.all():
+        _normalise(x.reshape(-1), rows, floor, y.reshape(-1), *_sizes(x))
+    return y, mean, var, (x, rows, factors, floor)
 
 
-def backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
-    """Gradients of x, gamma and beta."""
+def _use_numpy(
+    channels: Array, x: Array, gamma: Array, beta: Array, eps: float, moments: Array, factors: Array
+) -> None:
+    """Compute statistics that are not finite by the NumPy op, and write them.
+
+    The kernel subtracts a centre from x first, which gives NaN where both are infinite.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        few = np.ascontiguousarray(x[..., channels])
+        _, mean, var, _ = numpy_ops.batchnorm_forward(few, gamma[channels], beta[channels], eps)
+        inv_std = 1 / np.sqrt(var + eps)
+        moments[:, channels] = mean, var
+        factors[:, channels] = gamma[channels] * inv_std, inv_std
+
+
+def backward(dy: Array, cache: Cache, op: str) -> tuple[Array, Array, Array]:
+    """Gradients of x, gamma and beta; `op` is the name in the words of an error."""
     x, rows, factors, floor = cache
-    checks.same_shape("batchnorm_backward", "dy", dy, x.shape)
+    checks.gradient(op, dy, x.shape, x.dtype)
     dy = contiguous(dy, x.dtype)
     dx = np.empty_like(x)
     gradients = _gradient(
@@ -261,7 +282,7 @@ def inference(
     x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, floor: float
 ) -> Array:
     """Normalise by fixed statistics."""
-    checks.batchnorm(x, eps, gamma=gamma, beta=beta, mean=mean, var=var)
+    eps = checks.batchnorm(x, eps, gamma=gamma, beta=beta, mean=mean, var=var)
     x = contiguous(x)
     y = np.empty_like(x)
     rows = np.array([mean, gamma / np.sqrt(var + eps), beta], x.dtype)

@@ -1,4 +1,4 @@
-"""Max pooling: an image at a time, channels innermost, so that LLVM vectorises them by itself."""
+"""Max pooling: one image at a time; the innermost loop is over channels, which LLVM vectorises."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ Cache = tuple
 
 @kernel
 def _pool(x: Array, size: int, stride: int, pad: int, y: Array, winner: Array) -> None:
-    """Keep the largest of each window, the first of equals, and its index p*size + q in the window.
+    """Write the maximum of each window and its index p*size + q in the window.
 
-    NaN is larger than any number.
+    The first of equal values inside the image wins, also in a window of -inf. NaN counts as larger
+    than any number.
     """
     N, H, W, C = x.shape
     _, OH, OW, _ = y.shape
@@ -57,14 +58,15 @@ def max_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple[Ar
     x = contiguous(x)
     y = np.empty(shape, x.dtype)
     winner = np.empty(shape, np.int32)
-    _pool(x, size, stride, pad, y, winner)
-    return y, (winner, x.shape, size, stride, pad)
+    geometry = int(size), int(stride), int(pad)
+    _pool(x, *geometry, y, winner)
+    return y, (winner, x.shape, x.dtype, *geometry)
 
 
 def max_pool_backward(dy: Array, cache: Cache) -> Array:
-    """Overlapping windows add up; one thread owns an image, so no two write the same pixel."""
-    winner, shape, size, stride, pad = cache
-    checks.same_shape("max_pool_backward", "dy", dy, winner.shape)
-    dx = np.empty(shape, dy.dtype.newbyteorder("="))
+    """Add up overlapping windows; each image belongs to one thread, so no two write to a pixel."""
+    winner, shape, dtype, size, stride, pad = cache
+    checks.gradient("max_pool_backward", dy, winner.shape, dtype)
+    dx = np.empty(shape, dtype)
     _scatter(contiguous(dy), winner, size, stride, pad, dx)
     return dx

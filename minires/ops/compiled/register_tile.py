@@ -1,6 +1,7 @@
-"""Register tiles as Numba values: small matrices that a loop adds outer products to.
+"""Register tiles as Numba values: small matrices that stay in registers.
 
-The sizes of a tile are the lengths of two constant tuples, see `simd`.
+A loop adds outer products to a tile. The lengths of two constant tuples give its numbers of rows
+and of vectors in a row, see `simd`.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from minires.ops.compiled.simd import (
     Memory,
     llvm_vector,
     multiply_add,
-    register_of,
+    native_vector,
     splat,
     zero,
 )
 
 
 class Tile(types.Type):
-    """A matrix of `rows` x (`vectors` registers) that stays in registers."""
+    """A matrix in registers: `rows` rows of `vectors` vectors, each of which fills a register."""
 
     def __init__(self, dtype: types.Type, rows: int, vectors: int):
         self.dtype = dtype
         self.rows = rows
         self.vectors = vectors
-        self.lanes = register_of(dtype).lanes
+        self.lanes = native_vector(dtype).lanes
         super().__init__(name=f"Tile({dtype}, {rows} x {vectors} x {self.lanes})")
 
 
@@ -45,7 +46,7 @@ class _TileModel(models.PrimitiveModel):
 def tile_zeros(
     typingctx: Any, like: types.Array, rows: types.UniTuple, vectors: types.UniTuple
 ) -> Codegen:
-    """A tile of len(rows) x len(vectors) registers of zeros, of the dtype of the array `like`."""
+    """Return a tile of zeros: len(rows) x len(vectors) registers, of the dtype of `like`."""
     return Tile(like.dtype, rows.count, vectors.count)(like, rows, vectors), zero
 
 
@@ -59,7 +60,7 @@ def tile_outer(
     w: types.Array,
     j: types.Type,
 ) -> Codegen:
-    """Add an outer product: tile[r, :] + x[i + r*stride] * w[j : j + width of the tile]."""
+    """Return tile[r, :] + x[i + r*stride] * w[j : j + width of the tile], an outer product."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
         total, x_array, i, stride, w_array, j = args
@@ -85,7 +86,7 @@ def tile_outer(
 
 
 def _positions(builder: ir.IRBuilder, tile: Tile, i: ir.Value, stride: ir.Value) -> list[ir.Value]:
-    """Positions i + r*stride + v*lanes of the registers of a tile in an array."""
+    """Position i + r*stride + v*lanes in an array of each vector of a tile."""
     return [
         builder.add(builder.add(i, builder.mul(stride, stride.type(r))), i.type(v * tile.lanes))
         for r, v in np.ndindex(tile.rows, tile.vectors)
@@ -101,7 +102,7 @@ def tile_load(
     rows: types.UniTuple,
     vectors: types.UniTuple,
 ) -> Codegen:
-    """Read a tile whose row r begins at y[i + r*stride]."""
+    """Load a tile whose row r begins at y[i + r*stride]."""
     kind = Tile(y.dtype, rows.count, vectors.count)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
@@ -119,7 +120,7 @@ def tile_load(
 def tile_store(
     typingctx: Any, tile: Tile, y: types.Array, i: types.Type, stride: types.Type
 ) -> Codegen:
-    """Write a tile so that its row r begins at y[i + r*stride]."""
+    """Store a tile so that its row r begins at y[i + r*stride]."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
         memory = Memory(context, builder, y, args[1])

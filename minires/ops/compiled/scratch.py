@@ -1,4 +1,4 @@
-"""Arrays as kernels need them: contiguous arguments, aligned scratch memory, padded images."""
+"""Memory for kernels: contiguous arguments, aligned scratch memory, padded images."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from minires.ops.compiled.simd import copy, lanes
 
 
 def contiguous(a: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
-    """Return `a` as kernels expect it, in native byte order: mostly `a` itself, else a copy."""
+    """Return `a` if it is C-contiguous, aligned, writeable and in native byte order, else a copy.
+
+    With `dtype`, the copy is also of that dtype.
+    """
     dtype = (dtype or a.dtype).newbyteorder("=")
-    return a if a.dtype == dtype and a.flags.carray else np.require(a, dtype, ["C", "A", "W"])
+    if type(a) is np.ndarray and a.dtype == dtype and a.flags.carray:
+        return a
+    return np.require(np.asarray(a), dtype, ["C", "A", "W"])
 
 
 @inline
 def scratch(size: int, like: np.ndarray) -> np.ndarray:
-    """Uninitialised memory of the dtype of `like`, aligned so that no register crosses a line."""
+    """Uninitialised memory of the dtype of `like`, aligned to the size of a vector."""
     memory = np.empty(size + len(lanes(like)), like.dtype)
     first = -(memory.ctypes.data // memory.itemsize) % len(lanes(like))
     return memory[first : first + size]

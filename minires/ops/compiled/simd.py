@@ -1,9 +1,12 @@
-"""Vectors as Numba values, so that a kernel reads like its formula and uses whole registers.
+"""SIMD vectors as Numba values, so that a kernel reads like its formula.
 
 LLVM has vectors of any length and lowers them to the registers of the host. Numba does not expose
-them: this file does. A number of lanes is the *length of a constant tuple*, since a tuple's type
-carries its length: integers lose their value inside `prange`, and functions made by a factory are
-compiled again by every process.
+them; this file does. A *wide* vector fills two registers: two accumulators hide the latency of an
+addition.
+
+The number of lanes must be known at compile time. It is passed as the *length of a constant
+tuple*, because a tuple's type carries its length. An integer would lose its value inside `prange`,
+and a kernel made by a factory function would be compiled again by every process.
 """
 
 from __future__ import annotations
@@ -21,17 +24,17 @@ from numba.extending import intrinsic, models, overload, register_model
 from minires.ops.compiled.jit import inline
 from minires.ops.compiled.tuning import CACHE_LINE, VECTOR_BYTES
 
-# what an intrinsic returns: its signature, and the function that emits its instructions
+# an intrinsic returns its signature and the function that emits its instructions
 Codegen = tuple[Any, Callable]
 
 
 def lane_count(dtype: np.dtype) -> int:
-    """Return how many values of `dtype` one register of the host holds."""
+    """Return the number of lanes: values of `dtype` in one register of the host."""
     return VECTOR_BYTES // np.dtype(dtype).itemsize
 
 
 class Vector(types.Type):
-    """`lanes` numbers of one dtype that are loaded, computed with and stored together."""
+    """`lanes` numbers of one dtype that instructions treat as one value."""
 
     def __init__(self, dtype: types.Type, lanes: int):
         self.dtype = dtype
@@ -39,13 +42,13 @@ class Vector(types.Type):
         super().__init__(name=f"Vector({dtype}, {lanes})")
 
 
-def register_of(dtype: types.Type) -> Vector:
-    """Return the vector type that fills one register."""
+def native_vector(dtype: types.Type) -> Vector:
+    """Return the vector type that fills one register of the host."""
     return Vector(dtype, VECTOR_BYTES * 8 // dtype.bitwidth)
 
 
 def llvm_vector(kind: Any) -> ir.Type:
-    """Return the LLVM type of a vector, or of one register of a tile."""
+    """Return the LLVM type of a vector, or of one vector of a tile."""
     scalar = ir.FloatType() if kind.dtype.bitwidth == 32 else ir.DoubleType()
     return ir.VectorType(scalar, kind.lanes)
 
@@ -60,7 +63,7 @@ class _VectorModel(models.PrimitiveModel):
 
 
 class Memory:
-    """The values of one array, addressed by flat position. No alignment is assumed."""
+    """The values of one array, addressed by flat position; loads and stores are unaligned."""
 
     def __init__(
         self, context: Any, builder: ir.IRBuilder, array_type: types.Array, array: ir.Value
@@ -86,18 +89,18 @@ class Memory:
         """Write a value of any LLVM type."""
         self.builder.store(value, self._cast(position, value.type), align=self.itemsize)
 
-    def is_whole(self, position: ir.Value, vector: ir.VectorType) -> ir.Value:
-        """Whether a vector that begins here ends within the array."""
+    def fits(self, position: ir.Value, vector: ir.VectorType) -> ir.Value:
+        """Whether a vector that begins at a position ends within the array."""
         end = self.builder.add(position, position.type(vector.count))
         return self.builder.icmp_signed("<=", end, self.size)
 
-    def copy_rest(
+    def copy_tail(
         self, position: ir.Value, target: ir.Value | None = None, source: ir.Value | None = None
     ) -> None:
-        """Copy the array from a position to its end to `target`, or from `source`."""
-        left = self.builder.sub(self.size, position)
-        here = self.address(position)
-        cgutils.raw_memcpy(self.builder, target or here, source or here, left, self.itemsize)
+        """Copy the values from a position to the end of the array to `target`, or from `source`."""
+        count = self.builder.sub(self.size, position)
+        tail = self.address(position)
+        cgutils.raw_memcpy(self.builder, target or tail, source or tail, count, self.itemsize)
 
 
 def splat(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -> ir.Value:
@@ -109,30 +112,30 @@ def splat(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -> ir.
 
 
 def multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-    """Return a * b + c: one instruction where the host has it, two elsewhere."""
+    """Return a * b + c: one fused instruction where the host has it, else two."""
     name = f"llvm.fmuladd.v{a.type.count}f{32 if isinstance(a.type.element, ir.FloatType) else 64}"
     kind = ir.FunctionType(a.type, [a.type] * 3)
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
 
 
 def zero(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-    """Emit the zero of whatever type an intrinsic returns."""
+    """Emit the zero of the type that an intrinsic returns."""
     return ir.Constant(context.get_value_type(signature.return_type), None)
 
 
-# ------------------------------------------------------------------------------------------ memory
+# -------------------------------------------------------------------------------- loads and stores
 
 
 @intrinsic
 def lanes(typingctx: Any, array: types.Array) -> Codegen:
-    """Return a tuple as long as the number of values of `array` that one register holds."""
-    return types.UniTuple(types.int64, register_of(array.dtype).lanes)(array), zero
+    """Return a tuple whose length is the number of lanes: values of `array` in one register."""
+    return types.UniTuple(types.int64, native_vector(array.dtype).lanes)(array), zero
 
 
 @intrinsic
-def load_inside(typingctx: Any, array: types.Array, position: types.Type) -> Codegen:
-    """Read a register from array[position : ], which must end within the array."""
-    kind = register_of(array.dtype)
+def load(typingctx: Any, array: types.Array, position: types.Type) -> Codegen:
+    """Load one register from array[position : ]; it must end within the array."""
+    kind = native_vector(array.dtype)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
         return Memory(context, builder, array, args[0]).load(args[1], llvm_vector(kind))
@@ -141,10 +144,8 @@ def load_inside(typingctx: Any, array: types.Array, position: types.Type) -> Cod
 
 
 @intrinsic
-def store_inside(
-    typingctx: Any, array: types.Array, position: types.Type, value: Vector
-) -> Codegen:
-    """Write a vector to array[position : ], which must end within the array."""
+def store(typingctx: Any, array: types.Array, position: types.Type, value: Vector) -> Codegen:
+    """Store a vector to array[position : ]; it must end within the array."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
         Memory(context, builder, array, args[0]).store(args[2], args[1])
@@ -154,60 +155,62 @@ def store_inside(
 
 
 @intrinsic
-def load_or(typingctx: Any, array: types.Array, position: types.Type, beyond: Vector) -> Codegen:
-    """Read a vector from array[position : ]; lanes beyond the end of the array are `beyond`'s."""
-    vector = llvm_vector(beyond)
+def load_masked(typingctx: Any, array: types.Array, position: types.Type, fill: Vector) -> Codegen:
+    """Load a vector from array[position : ]; lanes beyond the end of the array come from `fill`."""
+    vector = llvm_vector(fill)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
         memory = Memory(context, builder, array, args[0])
         result = cgutils.alloca_once(builder, vector)
-        with builder.if_else(memory.is_whole(args[1], vector), likely=True) as (whole, cut):
+        with builder.if_else(memory.fits(args[1], vector), likely=True) as (whole, tail):
             with whole:
                 builder.store(memory.load(args[1], vector), result)
-            with cut:
+            with tail:
                 builder.store(args[2], result)
-                memory.copy_rest(args[1], target=builder.bitcast(result, memory.data.type))
+                memory.copy_tail(args[1], target=builder.bitcast(result, memory.data.type))
         return builder.load(result)
 
-    return beyond(array, types.intp, beyond), codegen
+    return fill(array, types.intp, fill), codegen
 
 
 @intrinsic
-def store(typingctx: Any, array: types.Array, position: types.Type, value: Vector) -> Codegen:
-    """Write a vector to array[position : ], as far as the array goes."""
+def store_masked(
+    typingctx: Any, array: types.Array, position: types.Type, value: Vector
+) -> Codegen:
+    """Store a vector to array[position : ]; lanes beyond the end of the array are dropped."""
     vector = llvm_vector(value)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
         memory = Memory(context, builder, array, args[0])
-        last = cgutils.alloca_once(builder, vector)
-        with builder.if_else(memory.is_whole(args[1], vector), likely=True) as (whole, cut):
+        copied = cgutils.alloca_once(builder, vector)
+        with builder.if_else(memory.fits(args[1], vector), likely=True) as (whole, tail):
             with whole:
                 memory.store(args[2], args[1])
-            with cut:
-                builder.store(args[2], last)
-                memory.copy_rest(args[1], source=builder.bitcast(last, memory.data.type))
+            with tail:
+                builder.store(args[2], copied)
+                memory.copy_tail(args[1], source=builder.bitcast(copied, memory.data.type))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), codegen
 
 
 @intrinsic
-def zero_pair(typingctx: Any, like: types.Array) -> Codegen:
-    """Return two registers of zeros as one vector: two accumulators hide the latency of adding."""
-    return Vector(like.dtype, 2 * register_of(like.dtype).lanes)(like), zero
+def wide_zeros(typingctx: Any, like: types.Array) -> Codegen:
+    """Return a wide vector of zeros, of the dtype of the array `like`."""
+    return Vector(like.dtype, 2 * native_vector(like.dtype).lanes)(like), zero
 
 
 @inline
-def load_pair(array: np.ndarray, position: int) -> Any:
-    """Read two registers from array[position : ], with zeros beyond the end of the array."""
-    return load_or(array, position, zero_pair(array))
+def load_wide(array: np.ndarray, position: int) -> Any:
+    """Load a wide vector from array[position : ], with zeros beyond the end of the array."""
+    return load_masked(array, position, wide_zeros(array))
 
 
 @intrinsic
 def copy(
     typingctx: Any, x: types.Array, i: types.Type, y: types.Array, j: types.Type, count: types.Type
 ) -> Codegen:
-    """Copy a run: y[j : j + count] = x[i : i + count]."""
+    """Copy values: y[j : j + count] = x[i : i + count]."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
         source = Memory(context, builder, x, args[0])
@@ -222,7 +225,7 @@ def copy(
 
 @intrinsic
 def prefetch(typingctx: Any, array: types.Array, position: types.Type) -> Codegen:
-    """Prefetch the cache lines of two registers from array[position : ] for writing."""
+    """Prefetch the cache lines of a wide vector at array[position : ] for writing."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
         address = Memory(context, builder, array, args[0]).address(args[1])
@@ -230,7 +233,7 @@ def prefetch(typingctx: Any, array: types.Array, position: types.Type) -> Codege
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [start.type, number, number, number])
         instruction = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        options = number(1), number(3), number(1)  # to be written, soon, data
+        options = number(1), number(3), number(1)  # write, highest temporal locality, data cache
         for line in range(0, 2 * VECTOR_BYTES, CACHE_LINE):
             builder.call(instruction, [builder.gep(start, [number(line)]), *options])
         return context.get_dummy_value()
@@ -243,7 +246,7 @@ def prefetch(typingctx: Any, array: types.Array, position: types.Type) -> Codege
 
 @intrinsic
 def broadcast(typingctx: Any, scalar: types.Float, like: Vector) -> Codegen:
-    """Return a vector as wide as `like` with `scalar` in every lane."""
+    """Return a vector with the lanes of `like` and `scalar` in each of them."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
         return splat(builder, args[0], llvm_vector(like))
@@ -252,7 +255,7 @@ def broadcast(typingctx: Any, scalar: types.Float, like: Vector) -> Codegen:
 
 
 def _define_arithmetic(python_operator: Callable, instruction: str) -> None:
-    """Teach Numba `vector op vector` and `vector op scalar` for one operator."""
+    """Define `vector op vector` and `vector op scalar` for one operator."""
 
     @intrinsic
     def apply(typingctx: Any, a: Vector, b: Vector) -> Codegen:
@@ -280,24 +283,28 @@ for _operator, _instruction in (
 
 @intrinsic
 def maximum(typingctx: Any, a: Vector, b: types.Float) -> Codegen:
-    """Return the larger of a vector and a number in each lane; the vector where one is NaN."""
+    """Return max(a, b) in each lane of a; a where either is NaN."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-        least = splat(builder, args[1], llvm_vector(a))
-        return builder.select(builder.fcmp_unordered(">", args[0], least), args[0], least)
+        bound = splat(builder, args[1], llvm_vector(a))
+        return builder.select(builder.fcmp_unordered(">", args[0], bound), args[0], bound)
 
     return a(a, a.dtype), codegen
 
 
 @intrinsic
-def select(typingctx: Any, value: Vector, condition: Vector, floor: types.Float) -> Codegen:
-    """Return `value` in lanes where `condition` > `floor`, else 0; everything if floor is NaN."""
+def select_above(typingctx: Any, value: Vector, reference: Vector, floor: types.Float) -> Codegen:
+    """Return `value` in lanes where `reference` > `floor`, in all lanes if floor is NaN.
+
+    The other lanes are value - value: 0, or NaN where `value` is NaN or infinite. So a NaN in a
+    gradient passes through a ReLU as in NumPy's dy * (x > 0).
+    """
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
-        least = splat(builder, args[2], llvm_vector(condition))
-        above = builder.fcmp_ordered(">", args[1], least)
-        no_floor = builder.fcmp_unordered("uno", least, least)
-        zeros = ir.Constant(llvm_vector(value), None)
-        return builder.select(builder.or_(above, no_floor), args[0], zeros)
+        bound = splat(builder, args[2], llvm_vector(reference))
+        above = builder.fcmp_ordered(">", args[1], bound)
+        no_floor = builder.fcmp_unordered("uno", bound, bound)
+        zero_or_nan = builder.fsub(args[0], args[0])
+        return builder.select(builder.or_(above, no_floor), args[0], zero_or_nan)
 
-    return value(value, condition, condition.dtype), codegen
+    return value(value, reference, reference.dtype), codegen

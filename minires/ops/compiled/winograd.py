@@ -1,17 +1,17 @@
 """3x3 convolution by Winograd F(4x4, 3x3): 36 multiplications per tile instead of 144.
 
-Four neighbouring outputs of a filter of three weights need six products, not twelve, if sums of
-inputs are multiplied with sums of weights: these are values of two polynomials at six points, and
-the outputs follow from the values of their product. In two dimensions a 6x6 tile d of the image
-gives its 4x4 outputs Y by
+In one dimension, four neighbouring outputs of a filter with three weights need six products
+instead of twelve. Sums of inputs are multiplied by sums of weights. These sums are the values of
+two polynomials at six points, and the outputs follow from the values of their product. In two
+dimensions, a 6x6 tile d of the image gives 4x4 outputs Y:
 
     Y = A^T [ (G g G^T) * (B^T d B) ] A
     dg = G^T [ sum of (B^T d B) * (A dY A^T) ] G        backward
 
-with * element by element. Summed over channels, each of the 36 elements is a matrix product of its
-own, tiles x channels by channels x filters: the register tiles of the direct convolution compute
-it, and the transforms are short sums. Winograd, Arithmetic Complexity of Computations, 1980; for
-networks: Lavin & Gray 2015, arXiv 1509.09308.
+with * element by element. Summed over channels, each of the 36 elements is a matrix product:
+(tiles, channels) by (channels, filters). Register tiles compute it, as in the direct convolution.
+The transforms are short sums. Winograd, Arithmetic Complexity of Computations, 1980; for networks:
+Lavin & Gray 2015, arXiv 1509.09308.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from minires.ops.compiled.winograd_tiles import (
     SIDE,
     M,
     add_chunks,
-    filter_gradient,
-    filter_points,
-    gradient_tiles,
-    image_tiles,
-    output_tiles,
+    data_transform,
+    filter_gradient_transform,
+    filter_transform,
+    gradient_transform,
+    output_transform,
 )
 from minires.ops.geometry import Pair, pair
 
@@ -43,7 +43,7 @@ Array = np.ndarray
 def suits(
     kernel_size: Pair, stride: int | Pair, channels: tuple[int, int], dtype: np.dtype
 ) -> bool:
-    """Whether this is a 3x3 convolution of stride 1 whose channels fill registers and tiles."""
+    """Whether this is a 3x3 convolution of stride 1 whose channels fill vectors and tiles."""
     whole = max(lane_count(dtype), PIXEL_TILE[0])
     is_3x3 = tuple(kernel_size) == (3, 3) and pair(stride) == (1, 1)
     return is_3x3 and all(c % whole == 0 for c in channels)
@@ -60,7 +60,7 @@ def _tile(K: int, dtype: np.dtype) -> tuple[tuple, tuple]:
 
 @inline
 def _grid(y: Array, tiles: int) -> tuple:
-    """Rows and columns of tiles in an image, and how many such rows are worked on at a time."""
+    """Rows and columns of tiles in an image, and the number of rows of tiles in a band."""
     TH = (y.shape[1] + M - 1) // M
     TW = (y.shape[2] + M - 1) // M
     return TH, TW, max(1, tiles // TW)
@@ -76,10 +76,10 @@ def _zeroed(rows: int, columns: int, like: Array) -> Array:
 
 
 @inline
-def _prefetch_share(a: Array, band: tuple, TH: int, p: int) -> None:
-    """Prefetch a share of a band of rows of tiles, while the products p are computed.
+def _prefetch_part(a: Array, band: tuple, TH: int, p: int) -> None:
+    """Prefetch part p of 36 of a band of rows of tiles, while the products p are computed.
 
-    (first, last) = `band` may lie beyond the end of `a`: nothing is read.
+    (first, last) = `band` may lie beyond the end of `a`: a prefetch never faults.
     """
     _, H, W, C = a.shape
     first, last = band
@@ -94,13 +94,13 @@ def _transform_filters(w: Array, c: int, u: Array, width: int, stride: int) -> N
     """Write G g G^T of all filters of channel c to `u`, (K / width, 36, C, width)."""
     for k in range(0, w.shape[3], len(lanes(w))):
         first = k // width * PRODUCTS * stride + c * width + k % width
-        filter_points(w, c, k, u, first, stride)
+        filter_transform(w, c, k, u, first, stride)
 
 
 @inline
 def _transform(x: Array, band: tuple, offset: tuple, padded: Array, half: Array, v: Array,
                strides: tuple) -> None:  # fmt: skip
-    """Write B^T d B of a band of rows of tiles; an image is padded where its first row begins."""
+    """Write B^T d B of a band of rows of tiles; pad each image at its first row."""
     TH = padded.shape[0] // M
     TW = padded.shape[1] // M
     begin, last = band
@@ -108,16 +108,17 @@ def _transform(x: Array, band: tuple, offset: tuple, padded: Array, half: Array,
         if row % TH == 0:
             pad_image(x, row // TH, offset[0], offset[1], padded)
         first = (row - begin) * TW * strides[1]
-        image_tiles(padded, row % TH, half, v, first, strides)
+        data_transform(padded, row % TH, half, v, first, strides)
 
 
 @inline
 def _multiply(v: Array, source: tuple, C: int, u: Array, panel: int, m: Array, target: tuple,
               tile: tuple) -> None:  # fmt: skip
-    """Compute m[t, :] = sum_c v[t, c] u[c, :] for the tiles t that a register tile has rows.
+    """Compute m[t, :] = sum_c v[t, c] u[c, :] for tiles t, one for each row of a register tile.
 
-    (first, block) = `source`: in `v` tiles lie one register of channels apart, and the registers of
-    their channels `block`. (first, width) = `target`: in `m` tiles lie `width` filters apart.
+    (position, block) = `source`: in `v` the stride between tiles is one vector, and the stride
+    between the vectors of their channels is `block`. (first, width) = `target`: in `m` the stride
+    between tiles is `width` filters.
     """
     rows, vectors = tile
     position, block = source
@@ -134,7 +135,7 @@ def _multiply(v: Array, source: tuple, C: int, u: Array, panel: int, m: Array, t
 @inline
 def _accumulate(v: Array, d: Array, first: tuple, tiles: int, du: Array, target: int, begins: bool,
                 tile: tuple) -> None:  # fmt: skip
-    """Add sum_t v[t, c] d[t, :] to rows c of `du`; where a chunk begins they are still empty."""
+    """Add sum_t v[t, c] d[t, :] to rows c of `du`, or write it if the chunk `begins`."""
     _, _, C, K = du.shape
     rows, vectors = tile
     v_first, d_first = first
@@ -148,11 +149,11 @@ def _accumulate(v: Array, d: Array, first: tuple, tiles: int, du: Array, target:
 
 
 @kernel
-def _filter(x: Array, w: Array, y: Array, offset: tuple, tile: tuple) -> None:
-    """Write Y of all tiles; (top, left) = `offset` is where x begins in xpad.
+def _winograd_correlate(x: Array, w: Array, y: Array, offset: tuple, tile: tuple) -> None:
+    """Write Y of all tiles; (top, left) = `offset` is the position of x in xpad.
 
-    The filters G g G^T are (K / width, 36, C, width): those of one register tile are neighbours in
-    memory. No stride between products is a power of two.
+    The filters G g G^T are (K / width, 36, C, width): those of one register tile are contiguous.
+    The strides between products are padded so that none is a power of two.
     """
     N, _, _, C = x.shape
     rows, vectors = tile
@@ -175,16 +176,16 @@ def _filter(x: Array, w: Array, y: Array, offset: tuple, tile: tuple) -> None:
         m = scratch(PRODUCTS * m_stride, x)
         v[:] = 0
         end = min(N, (chunk + 1) * IMAGES) * TH
-        # a band of rows of tiles, of one image or several
+        # a band of rows of tiles may extend over several images
         for begin in range(chunk * IMAGES * TH, end, band):
             last = min(end, begin + band)
             _transform(x, (begin, last), offset, padded, half, v, (v_stride, span, block))
             for k in range(panels):
                 for p in range(PRODUCTS):
                     if k == 0:
-                        _prefetch_share(y, (begin, last), TH, p)
-                        if TH > band:  # of the next image; smaller ones need no prefetch
-                            _prefetch_share(x, (begin + TH, last + TH), TH, p)
+                        _prefetch_part(y, (begin, last), TH, p)
+                        if TH > band:  # of the next image; small images stay in the cache
+                            _prefetch_part(x, (begin + TH, last + TH), TH, p)
                     for t in range(0, (last - begin) * TW, len(rows)):
                         source = (p * v_stride + t * span, block)
                         panel = (k * PRODUCTS + p) * u_stride
@@ -192,15 +193,17 @@ def _filter(x: Array, w: Array, y: Array, offset: tuple, tile: tuple) -> None:
                         _multiply(v, source, C, u, panel, m, target, (rows, vectors))
                 for row in range(begin, last):
                     products = ((row - begin) * TW * width, width, m_stride)
-                    output_tiles(m, products, half, y, (row // TH, row % TH, k * width))
+                    output_transform(m, products, half, y, (row // TH, row % TH, k * width))
 
 
 @kernel
-def _weigh(x: Array, dy: Array, dw: Array, du: Array, offset: tuple, tile: tuple) -> None:
-    """Write the filters' gradient.
+def _winograd_filter_gradient(
+    x: Array, dy: Array, dw: Array, du: Array, offset: tuple, tile: tuple
+) -> None:
+    """Write the gradient of the filters.
 
     G^T m G with m[p, c, k] = sum of (B^T d B)[p, c] (A dY A^T)[p, k] over all tiles. Each chunk of
-    images has its own sum, (chunks, 36, C, K) = `du`, and these are added in order.
+    images has its own partial sum in `du`, (chunks, 36, C, K). The partial sums are added in order.
     """
     N, _, _, C = x.shape
     chunks, _, _, K = du.shape
@@ -223,11 +226,11 @@ def _weigh(x: Array, dy: Array, dw: Array, du: Array, offset: tuple, tile: tuple
             for row in range(begin, last):
                 if row % TH == 0:
                     pad_image(dy, row // TH, 0, 0, whole)
-                gradient_tiles(whole, row % TH, d, (row - begin) * TW * K, d_stride)
+                gradient_transform(whole, row % TH, d, (row - begin) * TW * K, d_stride)
             for p in range(PRODUCTS):
-                if TH > band:  # of the next image; smaller ones need no prefetch
-                    _prefetch_share(x, (begin + TH, last + TH), TH, p)
-                    _prefetch_share(dy, (begin + TH, last + TH), TH, p)
+                if TH > band:  # of the next image; small images stay in the cache
+                    _prefetch_part(x, (begin + TH, last + TH), TH, p)
+                    _prefetch_part(dy, (begin + TH, last + TH), TH, p)
                 for k in range(0, K, len(vectors) * len(lanes(x))):
                     for c in range(0, C, len(rows)):
                         target = ((chunk * PRODUCTS + p) * C + c) * K + k
@@ -240,15 +243,15 @@ def _weigh(x: Array, dy: Array, dw: Array, du: Array, offset: tuple, tile: tuple
         m = scratch(PRODUCTS * K, x)
         add_chunks(du, c, m)
         for k in range(0, K, len(lanes(x))):
-            filter_gradient(m, k, dw, c)
+            filter_gradient_transform(m, k, dw, c)
 
 
 # -------------------------------------------------------------------------------- called by conv
 
 
 def correlate(x: Array, w: Array, y: Array, offset: Pair) -> None:
-    """Write the correlation of x with 3x3 filters to y; x begins at `offset` when padded."""
-    _filter(x, contiguous(w), y, offset, _tile(w.shape[3], x.dtype))
+    """Write the correlation of x with 3x3 filters to y; `offset` is the position of x in xpad."""
+    _winograd_correlate(x, contiguous(w), y, offset, _tile(w.shape[3], x.dtype))
 
 
 def correlate_weights(x: Array, dy: Array, offset: Pair) -> Array:
@@ -257,5 +260,5 @@ def correlate_weights(x: Array, dy: Array, offset: Pair) -> Array:
     K = dy.shape[3]
     dw = np.empty((3, 3, C, K), x.dtype)
     du = np.empty((min(len(x), WEIGHT_CHUNKS), PRODUCTS, C, K), x.dtype)
-    _weigh(x, dy, dw, du, offset, _tile(K, x.dtype))
+    _winograd_filter_gradient(x, dy, dw, du, offset, _tile(K, x.dtype))
     return dw

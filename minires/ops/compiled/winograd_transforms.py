@@ -1,6 +1,6 @@
 """The one-dimensional transforms of Winograd's F(4, 3): three weights, four outputs, six inputs.
 
-Each transforms one direction of a tile; call it again for the other direction. See `winograd`.
+Each transforms one direction of a tile. Call it again for the other direction. See `winograd`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from minires.ops.compiled.jit import inline
 from minires.ops.compiled.simd import Vector
 
-# The points: 0, P, -P, Q, -Q and infinity. These round least of those tried, see LOG.md.
+# Interpolation points 0, P, -P, Q, -Q and infinity, chosen for small rounding errors, see LOG.md
 P = 5 / 8
 Q = 3 / 2
 PP = P * P
 QQ = Q * Q
-# for each finite point, 1 / product of its distances to the other four: Lagrange interpolation
+# Lagrange interpolation: for each finite point, 1 / product of its differences to the other four
 AT_0 = 1 / (PP * QQ)
 AT_P = 1 / (2 * PP * (PP - QQ))
 AT_Q = 1 / (2 * QQ * (QQ - PP))
