@@ -83,12 +83,6 @@ def gradient(op: str, dy: np.ndarray, shape: Shape, dtype: np.dtype | None = Non
         )
 
 
-def global_avg_pool(x: np.ndarray) -> None:
-    """`x` is (N, H, W, C)."""
-    arrays("global_avg_pool", REAL_OR_COMPLEX, x=x)
-    rank("global_avg_pool", "x", x, "N, H, W, C")
-
-
 def _integer(op: str, name: str, value: object, least: int) -> None:
     if not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"{op}: {name} must be an integer of at least {least}, got {value!r}")

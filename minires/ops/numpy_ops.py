@@ -170,7 +170,7 @@ def _channel_sum(x: Array) -> Array:
 
 def relu_forward(x: Array) -> tuple:
     """Replace negative values by 0, y = max(x, 0): x (any shape) -> y, cache."""
-    checks.arrays("relu", x=x)
+    checks.relu(x)
     return np.maximum(x, 0), (x > 0,)
 
 
