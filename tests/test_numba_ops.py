@@ -1,4 +1,4 @@
-"""The compiled ops are the NumPy ops: same names, same numbers, for any threads and registers."""
+"""The compiled ops equal the NumPy ops, with any number of threads and any vector width."""
 
 import contextlib
 import hashlib
@@ -39,10 +39,10 @@ def assert_close(ours, theirs, terms, scale):
 
 
 def products(y, w, stride):
-    """How many products a gradient of the weights w adds up.
+    """Number of products in the sum that is a gradient of the weights w.
 
-    One for each pixel of y, or of the tiles that cover it: Winograd's filtering transforms whole
-    tiles, which are zero beyond the image but for rounding.
+    One for each pixel of y. Winograd's algorithm computes whole tiles, so there it is one for each
+    pixel of the tiles that cover y: those beyond the image are zero except for rounding.
     """
     if not winograd.suits(w.shape[:2], stride, w.shape[2:], w.dtype):
         return y[..., 0].size
@@ -259,7 +259,7 @@ def test_pooling_equals_numpy(seed, dtype, N, H, W, C, size, stride, pad):
     assert_close(ours, theirs, size * size, size_of(dy))
 
 
-def test_what_gains_nothing_from_compiling_is_numpys():
+def test_ops_without_a_compiled_version_are_those_of_numpy():
     for name in ("linear", "global_avg_pool"):
         for way in ("forward", "backward"):
             assert getattr(compiled, f"{name}_{way}") is getattr(plain, f"{name}_{way}")
@@ -290,7 +290,7 @@ def run(ops, dtype, seed=0):
 
 
 def as_list(gradients):
-    """What a backward returns, one array or a tuple of them, as a list."""
+    """Gradients as a list: a backward returns one array or a tuple of them."""
     return list(gradients) if isinstance(gradients, tuple) else [gradients]
 
 
@@ -364,14 +364,14 @@ def test_complex_numbers_go_to_numpy():
 def test_nan_of_a_channel_takes_the_same_gradients_along_in_both_backends(op):
     x, dy = normal(np.random.default_rng(0), (2, 2, 4, 4, 5), "float32")
     x[1, 2, 0, 2] = np.nan
-    came = []
+    found = []
     for backend in ("numba", "numpy"):
         forward, backward = (
             getattr(get_ops(backend), f"{op}_{way}") for way in ("forward", "backward")
         )
         *results, cache = forward(x, np.ones(5, x.dtype), np.ones(5, x.dtype), 1e-5)
-        came.append((*results, *backward(dy, cache)))
-    for ours, theirs in zip(*came, strict=True):
+        found.append((*results, *backward(dy, cache)))
+    for ours, theirs in zip(*found, strict=True):
         assert_close(ours, theirs, terms=x[..., 0].size, scale=np.nanmax(abs(theirs)))
 
 
@@ -690,7 +690,7 @@ def test_float32_sums_of_a_large_batch_stay_accurate(ops):
 
 
 def report():
-    """What a process of its own prints: a digest of every result, and what it compiled."""
+    """Print a digest of every result and the kernels that this process compiled."""
     warm_up.warm_up()
     before = jit.compilations()
     warm_up.warm_up(backwards=True)
@@ -703,12 +703,12 @@ def report():
     for ours, theirs in zip(run(compiled, "float32"), run(plain, "float32"), strict=True):
         digest.update(ours.tobytes())
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * size_of(theirs))
-    told = {
+    facts = {
         "digest": digest.hexdigest(),
         "vector_bytes": tuning.VECTOR_BYTES,
         "warm_up_missed_kernels": missed,
     }
-    print(json.dumps(told | jit.compilations()))
+    print(json.dumps(facts | jit.compilations()))
 
 
 def test_an_edit_of_any_source_of_the_kernels_asks_for_new_machine_code(monkeypatch):
@@ -776,7 +776,7 @@ def test_results_equal_numpy_on_other_processors(tmp_path, name, most_bytes):
     )
 
 
-@pytest.mark.parametrize("kernels", [[], ["_filter", "_weigh"]])
+@pytest.mark.parametrize("kernels", [[], ["_winograd_correlate", "_winograd_dw"]])
 def test_one_other_process_helps_from_the_first_kernel_that_is_compiled_to_the_last(
     monkeypatch, kernels
 ):
@@ -801,7 +801,7 @@ def test_one_other_process_helps_from_the_first_kernel_that_is_compiled_to_the_l
 
 def test_the_helper_finds_the_package_as_this_process_does(tmp_path, monkeypatch):
     monkeypatch.setattr(warm_up.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(jit, "announce", lambda report: contextlib.nullcontext(report("_filter")))
+    monkeypatch.setattr(jit, "announce", lambda report: contextlib.nullcontext(report("_pool")))
     # let it run to its end
     monkeypatch.setattr(warm_up.subprocess.Popen, "terminate", lambda process: None)
     monkeypatch.syspath_prepend(tmp_path)
@@ -813,7 +813,7 @@ def test_the_helper_finds_the_package_as_this_process_does(tmp_path, monkeypatch
     assert (tmp_path / "seen").exists()
 
 
-def test_threads_are_told_how_to_wait_unless_the_user_said_it(monkeypatch):
+def test_how_threads_wait_is_set_unless_the_user_set_it(monkeypatch):
     names, seen = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"), []
     monkeypatch.setattr(
         threads.numba,
