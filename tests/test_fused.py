@@ -1,4 +1,4 @@
-"""Training with less work: batch norm and ReLU as one op, no gradient of images; same numbers."""
+"""Fused networks: batch norm and ReLU in one op, no gradient of the images, the same numbers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The compiled ops are the NumPy ops: same names, same numbers, for any threads and registers."""
+"""The compiled ops equal the NumPy ops, with any number of threads and any vector width."""
 
 import contextlib
 import hashlib
@@ -20,8 +20,8 @@ from strategies import grouped_convolutions
 
 import minires
 from minires.errors import InputError
-from minires.ops import get_ops
-from minires.ops.compiled import jit, threads, tuning, warm_up, winograd
+from minires.ops import get_ops, numba_ops
+from minires.ops.compiled import jit, norm, threads, tuning, warm_up, winograd
 
 compiled, plain = get_ops("numba"), get_ops("numpy")
 dtypes = st.sampled_from(["float32", "float64"])
@@ -39,10 +39,10 @@ def assert_close(ours, theirs, terms, scale):
 
 
 def products(y, w, stride):
-    """How many products a gradient of the weights w adds up.
+    """Number of products in the sum that is a gradient of the weights w.
 
-    One for each pixel of y, or of the tiles that cover it: Winograd's filtering transforms whole
-    tiles, which are zero beyond the image but for rounding.
+    One for each pixel of y. Winograd's algorithm computes whole tiles, so there it is one for each
+    pixel of the tiles that cover y: those beyond the image are zero except for rounding.
     """
     if not winograd.suits(w.shape[:2], stride, w.shape[2:], w.dtype):
         return y[..., 0].size
@@ -259,7 +259,7 @@ def test_pooling_equals_numpy(seed, dtype, N, H, W, C, size, stride, pad):
     assert_close(ours, theirs, size * size, size_of(dy))
 
 
-def test_what_gains_nothing_from_compiling_is_numpys():
+def test_ops_without_a_compiled_version_are_those_of_numpy():
     for name in ("linear", "global_avg_pool"):
         for way in ("forward", "backward"):
             assert getattr(compiled, f"{name}_{way}") is getattr(plain, f"{name}_{way}")
@@ -290,7 +290,7 @@ def run(ops, dtype, seed=0):
 
 
 def as_list(gradients):
-    """What a backward returns, one array or a tuple of them, as a list."""
+    """Gradients as a list: a backward returns one array or a tuple of them."""
     return list(gradients) if isinstance(gradients, tuple) else [gradients]
 
 
@@ -364,14 +364,14 @@ def test_complex_numbers_go_to_numpy():
 def test_nan_of_a_channel_takes_the_same_gradients_along_in_both_backends(op):
     x, dy = normal(np.random.default_rng(0), (2, 2, 4, 4, 5), "float32")
     x[1, 2, 0, 2] = np.nan
-    came = []
+    found = []
     for backend in ("numba", "numpy"):
         forward, backward = (
             getattr(get_ops(backend), f"{op}_{way}") for way in ("forward", "backward")
         )
         *results, cache = forward(x, np.ones(5, x.dtype), np.ones(5, x.dtype), 1e-5)
-        came.append((*results, *backward(dy, cache)))
-    for ours, theirs in zip(*came, strict=True):
+        found.append((*results, *backward(dy, cache)))
+    for ours, theirs in zip(*found, strict=True):
         assert_close(ours, theirs, terms=x[..., 0].size, scale=np.nanmax(abs(theirs)))
 
 
@@ -388,11 +388,309 @@ def test_nan_stays_visible():
     assert np.isnan(compiled.conv2d_forward(wide, w)[0]).all()
 
 
+# ----------------------------------------------------------------------------- numbers at the edges
+
+
+BOTH = pytest.mark.parametrize("ops", [compiled, plain], ids=["numba", "numpy"])
+
+
+class Unusual(np.ndarray):
+    """An array type that could change what + and * mean."""
+
+
+OTHER_GRADIENTS = {
+    "integers": lambda dy: dy.astype(np.int64),
+    "truth values": lambda dy: dy > 0,
+    "complex": lambda dy: dy + 1j,
+    "objects": lambda dy: dy.astype(object),
+    "text": lambda dy: dy.astype(str),
+    "half precision": lambda dy: dy.astype(np.float16),
+    "double precision": lambda dy: dy.astype(np.float64),
+    "a list": lambda dy: dy.tolist(),
+    "a masked array": lambda dy: np.ma.masked_array(dy, dy > 0),
+    "a subclass": lambda dy: dy.view(Unusual),
+    "another shape": lambda dy: dy[:1],
+    "a scalar": lambda dy: dy.flat[0],
+    "nothing": lambda dy: None,
+}
+
+
+def forwards(rng, dtype="float32"):
+    """Name of an op, and the arguments of its forward, for every op that has a backward."""
+    matrix, bias = normal(rng, (6, 4), dtype), normal(rng, 4, dtype)
+    return [
+        *calls(rng, dtype),
+        ("global_avg_pool", (normal(rng, (5, 3, 2, 4), dtype),)),
+        ("linear", (normal(rng, (5, 6), dtype), matrix, bias)),
+    ]
+
+
+@BOTH
+@pytest.mark.parametrize("kind", OTHER_GRADIENTS)
+def test_every_backward_refuses_a_gradient_unlike_its_forwards_output(ops, kind):
+    rng = np.random.default_rng(0)
+    for name, arguments in forwards(rng):
+        y, *_, cache = getattr(ops, f"{name}_forward")(*arguments)
+        with pytest.raises(InputError, match=r"_backward: dy must (be|have) .*, got "):
+            getattr(ops, f"{name}_backward")(OTHER_GRADIENTS[kind](y), cache)
+
+
+@BOTH
+def test_every_backward_accepts_a_gradient_of_another_byte_order_or_in_a_file(ops, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, arguments in forwards(rng):
+        y, *_, cache = getattr(ops, f"{name}_forward")(*arguments)
+        backward = getattr(ops, f"{name}_backward")
+        mapped = np.memmap(tmp_path / "dy", y.dtype, "w+", shape=y.shape)
+        mapped[...] = y
+        for dy in (y.astype(y.dtype.newbyteorder()), mapped):
+            for a, b in zip(as_list(backward(dy, cache)), as_list(backward(y, cache)), strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@BOTH
+def test_every_forward_refuses_a_masked_array(ops):
+    rng = np.random.default_rng(0)
+    for name, (x, *others) in forwards(rng):
+        with pytest.raises(InputError, match="must be a NumPy array, got MaskedArray; replace"):
+            getattr(ops, f"{name}_forward")(np.ma.masked_array(x, x > 0), *others)
+    with pytest.raises(InputError, match="labels must be a NumPy array, got MaskedArray"):
+        ops.softmax_cross_entropy(np.zeros((2, 3)), np.ma.masked_array([0, 1]))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "eps", [np.float64(1e-3), np.float32(1e-3), np.array(1e-3), np.longdouble(1e-3), np.int64(1), 1]
+)
+def test_the_type_of_eps_does_not_change_the_dtype_of_the_result(ops, eps):
+    x = normal(np.random.default_rng(0), (2, 5, 3, 4), "float32")
+    ones = np.ones(4, np.float32)
+    for op in ("batchnorm", "batchnorm_relu"):
+        *ours, cache = getattr(ops, f"{op}_forward")(x, ones, ones, eps)
+        *theirs, plain_cache = getattr(ops, f"{op}_forward")(x, ones, ones, float(eps))
+        ours += getattr(ops, f"{op}_backward")(x, cache)
+        theirs += getattr(ops, f"{op}_backward")(x, plain_cache)
+        ours.append(getattr(ops, f"{op}_inference")(x, ones, ones, ones, ones, eps))
+        theirs.append(getattr(ops, f"{op}_inference")(x, ones, ones, ones, ones, float(eps)))
+        for b, c in zip(ours, theirs, strict=True):
+            assert b.dtype == np.float32
+            np.testing.assert_array_equal(b, c)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "eps", [-1e-5, np.nan, np.inf, 1j, "1e-5", None, True, [1e-5], np.ones(4), np.array("x")]
+)
+def test_eps_that_is_no_finite_number_of_at_least_0_is_refused(ops, eps):
+    x, ones = np.ones((2, 4), np.float32), np.ones(4, np.float32)
+    with pytest.raises(InputError, match=r"eps must be a finite number .*, got .*; write eps="):
+        ops.batchnorm_forward(x, ones, ones, eps)
+    with pytest.raises(InputError, match=r"eps must be a finite number .*, got .*; write eps="):
+        ops.batchnorm_inference(x, ones, ones, ones, ones, eps)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("op", ["relu", "batchnorm_relu"])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_what_is_not_finite_in_dy_passes_a_relu_as_in_numpy(op, value):
+    """In NumPy dx = dy * (x > 0), and NaN * 0 and inf * 0 are NaN."""
+    rng = np.random.default_rng(0)
+    x, dy = normal(rng, (2, 3, 7, 5, 4), "float32")
+    dy[0, 0, 0], dy[2, 6, 4] = value, value
+    arguments = (x,) if op == "relu" else (x, np.ones(4, x.dtype), np.zeros(4, x.dtype), 1e-5)
+    y, *_, cache = getattr(compiled, f"{op}_forward")(*arguments)
+    ours = as_list(getattr(compiled, f"{op}_backward")(dy, cache))
+    *_, cache = getattr(plain, f"{op}_forward")(*arguments)
+    theirs = as_list(getattr(plain, f"{op}_backward")(dy, cache))
+    assert (y[0, 0, 0] == 0).any()
+    assert (y[0, 0, 0] > 0).any()
+    for a, b in zip(ours, theirs, strict=True):
+        assert not np.isfinite(b).all()
+        assert_close(a, b, x[..., 0].size, 10)
+
+
+@pytest.mark.parametrize("op", ["batchnorm", "batchnorm_relu"])
+@pytest.mark.parametrize("values", [[np.inf], [-np.inf], [np.inf, -np.inf], [np.nan], [3e38, 3e38]])
+@pytest.mark.parametrize("image", [0, 3])
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
+def test_batch_norm_of_a_channel_that_is_not_finite_or_overflows_is_numpys(op, values, image):
+    rng = np.random.default_rng(0)
+    x, gamma, beta = normal(rng, (5, 6, 6, 7), "float32"), *normal(rng, (2, 7), "float32")
+    clean = getattr(compiled, f"{op}_forward")(x, gamma, beta, 1e-5)
+    x[image, 1, : len(values), 2] = values
+    *ours, cache = getattr(compiled, f"{op}_forward")(x, gamma, beta, 1e-5)
+    *theirs, _ = getattr(plain, f"{op}_forward")(x, gamma, beta, 1e-5)
+    for a, b, c in zip(ours, theirs, clean, strict=False):
+        np.testing.assert_array_equal(a[..., 2], b[..., 2])
+        others = np.arange(7) != 2
+        np.testing.assert_array_equal(a[..., others], c[..., others])  # other channels: same bits
+    dx, *_ = getattr(compiled, f"{op}_backward")(np.ones_like(x), cache)
+    assert np.isfinite(dx[..., others]).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("place", [(0, 5, 6, 3), (1, 11, 0, 15), (1, 8, 7, 0)])
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
+def test_a_number_that_is_not_finite_stays_within_its_winograd_tiles_and_is_not_lost(value, place):
+    """The limit that numba_ops documents; an output depends on 6x6 inputs, those of its tile."""
+    rng = np.random.default_rng(0)
+    x, w = normal(rng, (2, 12, 12, 16), "float32"), normal(rng, (3, 3, 16, 16), "float32")
+    clean, cache = compiled.conv2d_forward(x, w, 1, 1)
+    clean_dx, _ = compiled.conv2d_backward(x, cache)
+    x[place] = value
+    dx, dw = compiled.conv2d_backward(x, cache)
+    plain_dx, plain_dw = plain.conv2d_backward(x, plain.conv2d_forward(cache[0], w, 1, 1)[1])
+    y = compiled.conv2d_forward(x, w, 1, 1)[0]
+    lost = np.isfinite(y) & ~np.isfinite(plain.conv2d_forward(x, w, 1, 1)[0])
+    assert not lost.any()
+    assert not (np.isfinite(dx) & ~np.isfinite(plain_dx)).any()
+    assert not (np.isfinite(dw) & ~np.isfinite(plain_dw)).any()
+    n, row, column, _ = place
+    reads = [[4 * i - 1 <= at <= 4 * i + 4 for i in range(3)] for at in (row, column)]
+    tiles = np.outer(*reads).repeat(4, axis=0).repeat(4, axis=1)
+    elsewhere = np.ones((2, 12, 12), bool)
+    elsewhere[n] = ~tiles
+    np.testing.assert_array_equal(y[elsewhere], clean[elsewhere])
+    np.testing.assert_array_equal(dx[elsewhere], clean_dx[elsewhere])
+
+
+@BOTH
+def test_the_loss_of_finite_logits_is_finite_where_its_exact_value_is(ops):
+    big = 3e38
+    for rows, labels, loss in [
+        ([[big, -big]], [0], 0), ([[big, big]], [1], math.log(2)), ([[0, big]], [0], big),
+        ([[big, 0], [big, 0]], [1, 1], big), ([[big, 0, 1]] * 3, [1, 0, 2], 2 * big / 3),
+    ]:  # fmt: skip
+        logits = np.array(rows, np.float32)
+        found, dlogits = ops.softmax_cross_entropy(logits, np.array(labels))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, loss, rtol=4 * np.finfo(np.float32).eps)
+        assert np.isfinite(dlogits).all()
+        np.testing.assert_allclose(dlogits.sum(axis=1), 0, atol=np.finfo(np.float32).eps)
+
+
+@BOTH
+@pytest.mark.parametrize(("size", "stride", "pad"), [(3, 2, 1), (2, 2, 0), (3, 1, 1), (2, 1, 1)])
+def test_the_first_pixel_inside_the_image_wins_a_window_of_minus_infinities(ops, size, stride, pad):
+    x = np.full((2, 7, 6, 3), -np.inf, np.float32)
+    x[1, 3:, :, 1] = 5
+    y, cache = ops.max_pool_forward(x, size, stride, pad)
+    dy = np.arange(1, y.size + 1, dtype=np.float32).reshape(y.shape)
+    dx = ops.max_pool_backward(dy, cache)
+    expected = np.zeros_like(x)
+    for n, i, j, c in np.ndindex(y.shape):
+        rows = range(max(0, i * stride - pad), min(7, i * stride - pad + size))
+        columns = range(max(0, j * stride - pad), min(6, j * stride - pad + size))
+        winner = max(((p, q) for p in rows for q in columns), key=lambda at: x[n, *at, c])
+        assert y[n, i, j, c] == x[n, *winner, c]
+        expected[n, *winner, c] += dy[n, i, j, c]
+    np.testing.assert_array_equal(dx, expected)
+    assert dx.sum(dtype=float) == dy.sum(dtype=float)
+
+
+# ------------------------------------------------------------------------ more than a chunk of work
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("shape", "filters", "stride", "pad"),
+    [((4, 33, 31, 8), (7, 7, 8, 3), 1, 3), ((21, 40, 36, 16), (3, 3, 16, 16), 1, 1),
+     ((13, 32, 32, 16), (5, 5, 8, 6), 1, 2)],
+)  # fmt: skip
+def test_a_batch_larger_than_a_chunk_is_the_sum_of_its_images(ops, shape, filters, stride, pad):
+    """Windows of a batch take 13 MB or more, and a chunk of the NumPy backend holds 4 MB."""
+    rng = np.random.default_rng(0)
+    x, w = normal(rng, shape, "float64"), normal(rng, filters, "float64")
+    groups = shape[3] // filters[2]
+    y, cache = ops.conv2d_forward(x, w, stride, pad, groups)
+    assert y[..., 0].size * w[..., 0].size * groups * x.itemsize > 3 << 22
+    dy = normal(rng, y.shape, "float64")
+    dx, dw = ops.conv2d_backward(dy, cache)
+    total = np.zeros_like(w)
+    for n in range(len(x)):
+        image = slice(n, n + 1)
+        alone, cache = ops.conv2d_forward(x[image], w, stride, pad, groups)
+        alone_dx, alone_dw = ops.conv2d_backward(dy[image], cache)
+        assert_close(y[image], alone, w[..., 0].size, size_of(x, w))
+        assert_close(dx[image], alone_dx, w[:, :, 0].size, size_of(dy, w))
+        total += alone_dw
+    assert_close(dw, total, y[..., 0].size, size_of(dy, x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rest", [-17, -1, 0, 1, 5])
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_relu_computes_every_value_of_its_last_block_and_none_beyond_it(dtype, rest, blocks):
+    size = blocks * numba_ops.BLOCK + rest
+    rng = np.random.default_rng(0)
+    x, dy = normal(rng, (2, size), dtype)
+    y, dx = np.full((2, size + 64), 7, dtype)
+    numba_ops._relu(x, y[:size])
+    np.testing.assert_array_equal(y[:size], np.maximum(x, 0))
+    numba_ops._relu_gradient(dy, y[:size], dx[:size])
+    np.testing.assert_array_equal(dx[:size], np.where(x > 0, dy, 0))
+    np.testing.assert_array_equal([y[size:], dx[size:]], 7)
+
+
+@pytest.mark.parametrize("shape", [(3, 50, 47, 5), (9, 31, 33, 16), (40, 17, 16, 33)])
+def test_batch_norm_of_several_blocks_is_numpys(shape):
+    rng = np.random.default_rng(0)
+    x, dy = normal(rng, (2, *shape), "float64")
+    gamma, beta = normal(rng, (2, shape[-1]), "float64")
+    assert x.size > 2 * norm.BLOCK
+    for op in ("batchnorm", "batchnorm_relu"):
+        results = []
+        for ops in (compiled, plain):
+            *forward, cache = getattr(ops, f"{op}_forward")(x, gamma, beta, 1e-5)
+            results.append([*forward, *getattr(ops, f"{op}_backward")(dy, cache)])
+        for a, b in zip(*results, strict=True):
+            assert_close(a, b, x[..., 0].size, size_of(x) * size_of(dy) * size_of(gamma))
+
+
+def test_the_variance_of_nearly_constant_channels_is_never_negative():
+    """One value of 2^18 differs. Rounding of the sums alone would make many variances negative."""
+    one = np.ones(1, np.float32)
+    for value in np.linspace(0.5, 2, 32, dtype=np.float32):
+        x = np.full((1 << 18, 1), value)
+        x[0] = 0
+        y, _, var, _ = compiled.batchnorm_forward(x, one, one, 1e-9)
+        assert var[0] >= 0
+        assert np.isfinite(y).all()
+
+
+@BOTH
+def test_variance_in_float32_keeps_its_digits_at_a_mean_of_10000(ops):
+    """E[x^2] - E[x]^2 would lose them: one unit in the last place of 1e8 is 8."""
+    x = (1e4 + np.random.default_rng(0).standard_normal((64, 8, 8, 5))).astype(np.float32)
+    ones = np.ones(5, np.float32)
+    y, mean, var, _ = ops.batchnorm_forward(x, ones, ones, 1e-5)
+    exact = x.astype(np.float64).reshape(-1, 5)
+    eps = np.finfo(np.float32).eps
+    np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=math.sqrt(len(exact)) * eps)
+    np.testing.assert_allclose(var, exact.var(axis=0), rtol=math.sqrt(len(exact)) * eps)
+    xhat = (exact - exact.mean(axis=0)) / np.sqrt(exact.var(axis=0) + 1e-5)
+    np.testing.assert_allclose(y.reshape(-1, 5), xhat + 1, rtol=0, atol=1e4 * 4 * eps)
+
+
+@BOTH
+def test_float32_sums_of_a_large_batch_stay_accurate(ops):
+    """Adding the 2^17 values of a channel one by one would be off by more than 1e-4."""
+    x = np.full((128, 32, 32, 3), 0.1, np.float32)
+    x[::2] = 0.3
+    ones = np.ones(3, np.float32)
+    _, mean, var, cache = ops.batchnorm_forward(x, ones, ones, 1e-5)
+    tolerance = (128 + 32 * 32) / 2 * np.finfo(np.float32).eps  # over images, then over pixels
+    np.testing.assert_allclose(mean, 0.2, rtol=tolerance)
+    np.testing.assert_allclose(var, 0.01, rtol=2 * tolerance)
+    _, _, dbeta = ops.batchnorm_backward(x, cache)
+    np.testing.assert_allclose(dbeta, 0.2 * x[..., 0].size, rtol=tolerance)
+
+
 # ---------------------------------------------------------------------------------- other processes
 
 
 def report():
-    """What a process of its own prints: a digest of every result, and what it compiled."""
+    """Print a digest of every result and the kernels that this process compiled."""
     warm_up.warm_up()
     before = jit.compilations()
     warm_up.warm_up(backwards=True)
@@ -405,12 +703,12 @@ def report():
     for ours, theirs in zip(run(compiled, "float32"), run(plain, "float32"), strict=True):
         digest.update(ours.tobytes())
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * size_of(theirs))
-    told = {
+    facts = {
         "digest": digest.hexdigest(),
         "vector_bytes": tuning.VECTOR_BYTES,
         "warm_up_missed_kernels": missed,
     }
-    print(json.dumps(told | jit.compilations()))
+    print(json.dumps(facts | jit.compilations()))
 
 
 def test_an_edit_of_any_source_of_the_kernels_asks_for_new_machine_code(monkeypatch):
@@ -478,7 +776,7 @@ def test_results_equal_numpy_on_other_processors(tmp_path, name, most_bytes):
     )
 
 
-@pytest.mark.parametrize("kernels", [[], ["_filter", "_weigh"]])
+@pytest.mark.parametrize("kernels", [[], ["_winograd_correlate", "_winograd_dw"]])
 def test_one_other_process_helps_from_the_first_kernel_that_is_compiled_to_the_last(
     monkeypatch, kernels
 ):
@@ -503,7 +801,7 @@ def test_one_other_process_helps_from_the_first_kernel_that_is_compiled_to_the_l
 
 def test_the_helper_finds_the_package_as_this_process_does(tmp_path, monkeypatch):
     monkeypatch.setattr(warm_up.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(jit, "announce", lambda report: contextlib.nullcontext(report("_filter")))
+    monkeypatch.setattr(jit, "announce", lambda report: contextlib.nullcontext(report("_pool")))
     # let it run to its end
     monkeypatch.setattr(warm_up.subprocess.Popen, "terminate", lambda process: None)
     monkeypatch.syspath_prepend(tmp_path)
@@ -515,7 +813,7 @@ def test_the_helper_finds_the_package_as_this_process_does(tmp_path, monkeypatch
     assert (tmp_path / "seen").exists()
 
 
-def test_threads_are_told_how_to_wait_unless_the_user_said_it(monkeypatch):
+def test_how_threads_wait_is_set_unless_the_user_set_it(monkeypatch):
     names, seen = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"), []
     monkeypatch.setattr(
         threads.numba,

@@ -197,9 +197,7 @@ def _winograd_correlate(x: Array, w: Array, y: Array, offset: tuple, tile: tuple
 
 
 @kernel
-def _winograd_filter_gradient(
-    x: Array, dy: Array, dw: Array, du: Array, offset: tuple, tile: tuple
-) -> None:
+def _winograd_dw(x: Array, dy: Array, dw: Array, du: Array, offset: tuple, tile: tuple) -> None:
     """Write the gradient of the filters.
 
     G^T m G with m[p, c, k] = sum of (B^T d B)[p, c] (A dY A^T)[p, k] over all tiles. Each chunk of
@@ -260,5 +258,5 @@ def correlate_weights(x: Array, dy: Array, offset: Pair) -> Array:
     K = dy.shape[3]
     dw = np.empty((3, 3, C, K), x.dtype)
     du = np.empty((min(len(x), WEIGHT_CHUNKS), PRODUCTS, C, K), x.dtype)
-    _winograd_filter_gradient(x, dy, dw, du, offset, _tile(K, x.dtype))
+    _winograd_dw(x, dy, dw, du, offset, _tile(K, x.dtype))
     return dw
