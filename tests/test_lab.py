@@ -19,7 +19,7 @@ import minires
 from minires import InputError, data, get_ops, plain, resnet
 from minires.data import shapes10, training_batch
 from minires.lab import claims, degradation, live, plots, presets, report, tables
-from minires.lab.presets import TIERS
+from minires.lab.presets import PRESETS
 from minires.lab.recorded import by_net, find_runs, noise
 from minires.lab.studies.deepen import deepen
 from minires.lab.studies.sensitivity import growth, sensitivity
@@ -55,7 +55,7 @@ def record(tmp_path):
         **changes,
     ):
         for net, error in train.items():
-            size = TIERS[tier]
+            size = PRESETS[tier]
             base = Config(net, name, size.iterations, lr=size.lr, seed=seed, eval_images=1000)
             base = replace(base, milestones=presets.paper_milestones(size.iterations))
             sizes = {key: getattr(size, key) for key in ("batch_size", "warmup_lr", "augment")}
@@ -104,9 +104,9 @@ def record(tmp_path):
     return write
 
 
-def tier_of(config):
+def preset_of(config):
     run = types.SimpleNamespace(config=config.to_json(), depth=facts(config.net).depth)
-    return presets.tier_name(run)
+    return presets.preset_name(run)
 
 
 def verdicts(folder):
@@ -118,15 +118,15 @@ def verdicts(folder):
 
 
 def test_tiers_have_the_papers_schedule_and_the_quick_one_none(shapes):
-    configs = {name: presets.base_config(shapes, name) for name in TIERS}
+    configs = {name: presets.base_config(shapes, name) for name in PRESETS}
     assert [c.iterations for c in configs.values()] == [280, 2_000, 16_000, 64_000]
     assert configs["quick"].milestones == ()
     assert configs["lesson"].milestones == (1_000, 1_500)
     assert configs["quarter"].milestones == (8_000, 12_000)
     assert configs["paper"].milestones == (32_000, 48_000)
-    assert all(tier_of(c) == name for name, c in configs.items())
-    assert tier_of(replace(configs["quick"], lr=0.1)) is None
-    assert tier_of(replace(configs["quick"], augment=True)) is None
+    assert all(preset_of(c) == name for name, c in configs.items())
+    assert preset_of(replace(configs["quick"], lr=0.1)) is None
+    assert preset_of(replace(configs["quick"], augment=True)) is None
     assert presets.base_config(shapes, "quick", augment=True).augment
     for change in (
         {"milestones": (500,)},
@@ -134,18 +134,18 @@ def test_tiers_have_the_papers_schedule_and_the_quick_one_none(shapes):
         {"weight_decay": 0.0},
         {"augment": False},
     ):
-        assert tier_of(replace(configs["lesson"], **change)) is None
+        assert preset_of(replace(configs["lesson"], **change)) is None
 
 
 def test_the_lesson_tier_warms_up_every_net_and_the_others_those_of_110_layers(shapes):
     lesson, quarter = (presets.base_config(shapes, tier) for tier in ("lesson", "quarter"))
     for net, warmup_lr in (("plain56", None), ("resnet110", 0.01), ("plain1202", 0.01)):
         for base, expected in ((lesson, 0.01), (quarter, warmup_lr)):
-            config = presets.recipe(replace(base, net=net), facts(net))
+            config = presets.with_warmup(replace(base, net=net), facts(net))
             assert config.warmup_lr == expected
-            assert TIERS[tier_of(config)].iterations == config.iterations
-    assert tier_of(replace(lesson, warmup_lr=None)) is None
-    assert tier_of(replace(quarter, warmup_lr=0.01)) is None
+            assert PRESETS[preset_of(config)].iterations == config.iterations
+    assert preset_of(replace(lesson, warmup_lr=None)) is None
+    assert preset_of(replace(quarter, warmup_lr=0.01)) is None
     assert presets.base_config(shapes, "lesson", lr=0.05).warmup_lr is None
 
 
@@ -364,7 +364,7 @@ def test_with_fresh_images_the_deep_net_must_err_more_on_new_images(record):
     assert "no image seen twice" in found.numbers
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", PRESETS)
 def test_a_layer_has_vanished_that_gets_less_than_a_net_learned_with_however_long_the_run(
     record, tier
 ):
@@ -468,7 +468,7 @@ def test_every_recorded_run_of_the_repository_keeps_its_own_claims():
         for title, rows in claims.judge(runs).items():
             refuted = {claim.key for claim, verdict in rows if verdict.held is False}
             assert not refuted, title
-            tiers = {presets.tier_name(run) for run in runs}
+            tiers = {presets.preset_name(run) for run in runs}
             assert tiers == {
                 None if folder.name.startswith("cold-start") else folder.name.split("-")[0]
             }
@@ -699,7 +699,7 @@ def test_runs_of_several_recipes_are_not_averaged_as_seeds(record):
         "plain20, 2000 iterations": 1,
         "plain56": 1,
     }
-    assert tables.message(runs) == "Errors of several recipes"
+    assert tables.message(runs) == XX
     assert [line[3] for line in tables.table_lines(runs)[1:]] == ["50.0", "30.0", "80.0"]
     for figure in plots.FIGURES.values():
         figure(runs)
@@ -730,7 +730,7 @@ def test_runs_on_other_images_of_the_same_name_are_not_compared(record):
             record({"plain56": 0.8}, folder="b", sha256="1" * 64),
         ]
     )
-    assert tables.message(runs) == "Errors of several recipes"
+    assert tables.message(runs) == XX
 
 
 def test_marks_stand_where_the_rate_fell_or_is_to_fall(record):
