@@ -1,7 +1,10 @@
 """The degradation lab: sizes, claims and verdicts, records by layer, figures, the report."""
 
+import base64
+import io
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -19,6 +22,7 @@ import minires
 from minires import InputError, data, get_ops, plain, resnet
 from minires.data import shapes10, training_batch
 from minires.lab import claims, degradation, live, plots, presets, report, tables
+from minires.lab.notebook import Stopped
 from minires.lab.presets import PRESETS
 from minires.lab.recorded import by_net, find_runs, noise
 from minires.lab.studies.deepen import deepen
@@ -31,8 +35,9 @@ from minires.runs.config import Config
 from minires.train import state, together
 from minires.train.layerwise import by_layer
 from minires.train.loop import initial_net, train
-from minires.train.progress import Progress, bar, follower
+from minires.train.progress import Progress, bar, compile_bar, details, follower
 from minires.train.step import train_step
+from minires.train.stopping import Interrupted
 
 NETS = ("plain20", "plain56", "resnet20", "resnet56")
 JPEG = "CIFAR-10 (JPEG copy)"
@@ -173,34 +178,150 @@ def test_a_folder_of_another_run_is_refused_before_anything_is_trained(tiny, sha
     assert not (tmp_path / "plain8-seed0" / "metrics.jsonl").exists()
 
 
-def test_the_time_it_takes_is_said_before_and_counts_only_what_is_left(
-    tiny, shapes, tmp_path, monkeypatch
+def test_a_long_experiment_says_how_to_stop_it_and_a_finished_one_says_nothing(
+    tiny, shapes, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(degradation, "FORECAST_FROM", 1)
-    monkeypatch.setattr(together, "seconds_per_step", lambda config, data: 60.0)
+    monkeypatch.setattr(degradation, "LONG", 6)
     said = []
-    degradation.run(
-        ["plain8", "resnet8"],
-        1,
-        replace(tiny, bn_images=0, eval_images=6),
-        tmp_path,
-        shapes,
-        True,
-        said.append,
-    )
-    assert (
-        "about 16.0 minutes" in said[0]
-    )  # 12 steps, each evaluation 12 images forward: two thirds of one of 6
-    degradation.run(
-        ["plain8", "resnet8"],
-        1,
-        replace(tiny, bn_images=0, eval_images=6),
-        tmp_path,
-        shapes,
-        True,
-        said.append,
-    )
+
+    def run(config):
+        return degradation.run(["plain8"], 1, config, tmp_path, shapes, say=said.append)
+
+    run(tiny)
+    assert said == ["Stop it with Ctrl-C at any time; run it again to resume."]
+    capsys.readouterr()
+    run(tiny)
     assert len(said) == 1
+    assert capsys.readouterr().err == ""  # no empty bar
+
+
+@pytest.mark.parametrize(
+    "error", [BrokenPipeError(), OSError(28, "No space"), ValueError("closed")]
+)
+def test_a_message_that_cannot_be_printed_does_not_end_the_experiment(
+    tiny, shapes, tmp_path, monkeypatch, error
+):
+    def fail(*text):
+        raise error
+
+    broken = io.StringIO()
+    broken.write = broken.flush = fail
+
+    monkeypatch.setattr(degradation, "LONG", 1)
+    monkeypatch.setattr(sys, "stderr", broken)
+    (folder,) = degradation.run(
+        ["plain8"], 1, replace(tiny, iterations=2), tmp_path, shapes, say=fail
+    )
+    assert find_runs([folder])[0].evals
+
+
+class Terminal(io.StringIO):
+    """Standard error of some columns; use it with `terminal`."""
+
+    def isatty(self):
+        return True
+
+    def fileno(self):
+        return 2
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Make standard error a terminal of some columns."""
+
+    def make(columns=80):
+        monkeypatch.setattr("os.get_terminal_size", lambda fd: os.terminal_size((columns, 24)))
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        return sys.stderr
+
+    return make
+
+
+def bars(text):
+    """What a bar showed, one after the other."""
+    return [shown for shown in re.split("[\r\n]", text) if shown.strip()]
+
+
+@pytest.mark.parametrize("net", ["resnet110", "plain56"])
+@pytest.mark.parametrize("runs", [1, 2])
+def test_bars_fit_80_columns_and_show_the_errors(terminal, net, runs):
+    terminal()
+    with bar(runs * 64_000, at_once=True) as progress:
+        shown = {}
+        for run in range(runs):
+            follow = follower(progress, f"{net} seed {run}", 1, shown=shown)
+            follow(Progress(123, 64_000, 1.234, 0.43, 0.1))
+        progress.refresh()
+    lines = bars(sys.stderr.getvalue())
+    assert lines[0].startswith("  0%|  ")
+    assert all(len(line) < 80 for line in lines)
+    for line in lines[1:]:
+        assert len(line.split("|")[1]) >= 10
+        assert line.count("43 %") == runs
+        assert "error" in line
+
+
+def test_a_wide_terminal_shows_everything(terminal):
+    stream = terminal(200)
+    with bar(2, at_once=True) as progress:
+        follower(progress, "plain8 seed 3", 1)(Progress(1, 2, 1.25, 0.25, 0.1))
+    line = bars(stream.getvalue())[-1]
+    assert line.endswith("left, plain8 seed 3 1/2 error 25 %, loss 1.25, lr 0.1")
+
+
+def test_a_running_bar_has_four_lengths():
+    two = {f"plain{depth} seed 0": Progress(3, 9, 1.0, 0.5, 0.1) for depth in (20, 56)}
+    assert details(two) == [
+        "plain20 seed 0 3/9 error 50 %, plain56 seed 0 3/9 error 50 %",
+        "plain20 3/9 error 50 %, plain56 3/9 error 50 %",
+        "errors plain20 50 %, plain56 50 %",
+        "errors 50 %, 50 %",
+    ]
+
+
+def test_a_log_gets_whole_lines_and_no_carriage_returns(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with bar(10, at_once=True) as progress:
+        follow = follower(progress, "plain8", 1)
+        for i in range(1, 11):
+            follow(Progress(i, 10, 1.0, 0.5, 0.1))
+    text = sys.stderr.getvalue()
+    assert "\r" not in text
+    assert text.startswith("100% after 00:00, 00:00 left, plain8 10/10")
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+
+
+def test_work_that_is_done_already_shows_no_bar(monkeypatch, terminal):
+    for stream in (terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with bar(10):
+            pass
+        assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_there_is_no_bar_without_standard_error_or_if_quiet(monkeypatch, quiet):
+    stream = Terminal() if quiet else None
+    monkeypatch.setattr(sys, "stderr", stream)
+    with bar(10, quiet, at_once=True) as progress:
+        follower(progress, "plain8", 1)(Progress(1, 10, 1.0, 0.5, 0.1))
+    assert stream is None or stream.getvalue() == ""
+
+
+def test_the_bar_for_compiling_appears_with_the_first_kernel_and_has_a_total(monkeypatch, terminal):
+    for stream, first in (
+        (terminal(), "compiling for this machine, once: 0 of 10 kernels |"),
+        (io.StringIO(), "compiling for this machine, once\n"),
+    ):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with compile_bar() as report:
+            assert stream.getvalue() == ""
+            report("conv", 0, 10)
+            assert stream.getvalue().lstrip("\r").startswith(first)
+            report("norm", 7, 10)
+        assert ("7 of 10" in stream.getvalue()) == stream.isatty()
+        assert ("\r" in stream.getvalue()) == stream.isatty()
 
 
 def test_what_a_stopped_run_had_behind_it_does_not_count_as_speed(monkeypatch):
@@ -286,8 +407,8 @@ def test_two_runs_of_one_net_and_seed_in_one_folder_decide_nothing(record):
     )
     found = verdicts(record())
     assert [found[key].held for key in ("i", "ii", "iii", "iv")] == [None] * 4
-    assert "plain56 with seed 0 is in" in found["i"].numbers
-    assert "again" in found["i"].numbers
+    assert "plain56 with seed 0 is in" in found["i"].reason
+    assert "again" in found["i"].reason
 
 
 def test_records_are_judged_without_the_backend_that_made_them(record, monkeypatch):
@@ -361,7 +482,7 @@ def test_with_fresh_images_the_deep_net_must_err_more_on_new_images(record):
         record({**DEGRADATION, "plain56": 0.52}, gap=0.1, name="shapes10-fresh", folder="b")
     )["iii"]
     assert found.held is False
-    assert "no image seen twice" in found.numbers
+    assert "no image is seen twice" in found.numbers
 
 
 @pytest.mark.parametrize("tier", PRESETS)
@@ -699,7 +820,8 @@ def test_runs_of_several_recipes_are_not_averaged_as_seeds(record):
         "plain20, 2000 iterations": 1,
         "plain56": 1,
     }
-    assert tables.message(runs) == XX
+    expected = "plain20, 280 iterations 50.0 %; plain20, 2000 iterations 30.0 %; plain56 80.0 %"
+    assert tables.message(runs) == f"Training error: {expected}"
     assert [line[3] for line in tables.table_lines(runs)[1:]] == ["50.0", "30.0", "80.0"]
     for figure in plots.FIGURES.values():
         figure(runs)
@@ -730,7 +852,7 @@ def test_runs_on_other_images_of_the_same_name_are_not_compared(record):
             record({"plain56": 0.8}, folder="b", sha256="1" * 64),
         ]
     )
-    assert tables.message(runs) == XX
+    assert tables.message(runs) == "Training error: plain20 50.0 %; plain56 80.0 %"
 
 
 def test_marks_stand_where_the_rate_fell_or_is_to_fall(record):
@@ -782,7 +904,7 @@ def test_runs_in_progress_are_compared_where_all_have_arrived(record):
         kept = [] if run.name == "plain20-seed1" else [end]
         (run / "metrics.jsonl").write_text("\n".join([*lines, json.dumps(early), *kept]) + "\n")
     runs = find_runs([folder])
-    assert tables.message(runs) == "Errors of runs still in progress"
+    assert tables.message(runs) == "Still training: training error: plain20 60.0 %; plain56 20.0 %"
     *cells, _, minutes = tables.table_lines(runs)[1]
     assert cells == ["plain20", "2", "140", "60.0 (60.0 to 60.0)"]
     assert minutes == "1.0"
@@ -796,7 +918,7 @@ def test_runs_that_stand_at_the_same_iteration_are_not_at_their_end(record):
             metrics.read_text().replace('"eval", "iteration": 280', '"eval", "iteration": 140')
         )
     runs = find_runs([folder])
-    assert tables.message(runs) == "Errors of runs still in progress"
+    assert tables.message(runs).startswith("Still training: ")
     assert plots.depth(runs).axes[0].get_ylabel() == "error measured last (%)"
 
 
@@ -955,7 +1077,7 @@ def fake_ipython(monkeypatch, shown):
 
     package, module = types.ModuleType("IPython"), types.ModuleType("IPython.display")
     package.version_info = (9, 0)  # matplotlib asks for it when it draws for the first time
-    module.Image, module.display = lambda content, width: content, display
+    module.HTML, module.display = str, display
     monkeypatch.setitem(sys.modules, "IPython", package)
     monkeypatch.setitem(sys.modules, "IPython.display", module)
 
@@ -966,7 +1088,12 @@ def test_live_curves_are_drawn_while_they_train(tiny, shapes, tmp_path, monkeypa
     folders = live(["plain8"], replace(tiny, iterations=3), tmp_path, shapes, seconds=0.0)
     assert [f.name for f in folders] == ["plain8-seed0"]
     assert len(shown) == 4  # after each iteration, and at the end
-    assert all(picture.startswith(b"\x89PNG") for picture in shown)
+    for picture in shown:
+        alt, png = re.fullmatch(
+            '<img alt="(.*)" width="900" src="data:image/png;base64,(.*)">', picture
+        ).groups()
+        assert base64.b64decode(png).startswith(b"\x89PNG")
+    assert alt.startswith("Curves by iteration. Training error: plain8 ")
 
 
 def test_live_curves_wait_for_the_first_line(tiny, shapes, tmp_path, monkeypatch):
@@ -975,6 +1102,44 @@ def test_live_curves_wait_for_the_first_line(tiny, shapes, tmp_path, monkeypatch
     monkeypatch.setattr(state, "LINES", 2)  # a line for three iterations
     live(["plain8"], tiny, tmp_path, shapes, seconds=0.0)
     assert len(shown) == 5
+
+
+@pytest.mark.parametrize("stop", [Interrupted("saved; minires resume x"), KeyboardInterrupt()])
+def test_an_interrupted_cell_ends_with_one_line_in_the_words_of_a_notebook(
+    tiny, shapes, tmp_path, monkeypatch, stop
+):
+    shown = []
+    fake_ipython(monkeypatch, shown)
+
+    def train(*args, report, **options):
+        raise stop
+
+    monkeypatch.setattr(degradation, "run", train)
+    with pytest.raises(Stopped, match="run this cell again to resume") as raised:
+        live(["plain8"], tiny, tmp_path, shapes)
+    (line,) = raised.value._render_traceback_()
+    assert line == str(raised.value)
+    assert "Ctrl-C" not in line
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
+
+
+def test_nothing_that_live_prints_speaks_of_ctrl_c(tiny, shapes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(degradation, "LONG", 1)
+    fake_ipython(monkeypatch, [])
+    live(["plain8"], replace(tiny, iterations=2), tmp_path, shapes)
+    assert "Ctrl-C" not in "".join(capsys.readouterr())
+
+
+def test_curves_that_cannot_be_drawn_do_not_end_a_run(tiny, shapes, tmp_path, monkeypatch):
+    fake_ipython(monkeypatch, [])
+
+    def fail(runs):
+        raise InputError("different metrics")
+
+    monkeypatch.setattr(plots, "errors", fail)
+    with pytest.warns(UserWarning, match="cannot be drawn: different metrics"):
+        (folder,) = live(["plain8"], replace(tiny, iterations=2), tmp_path, shapes, seconds=0.0)
+    assert find_runs([folder])[0].done
 
 
 def test_live_curves_without_ipython_are_one_message(tiny, shapes, tmp_path, monkeypatch):

@@ -90,7 +90,7 @@ def test_a_new_family_is_compared_by_depth_and_with_the_plain_net():
 def test_networks_without_batch_norm_have_gradients_but_no_responses():
     runs = [run("toy", 8, responses=False)]
     figure = plots.layers(runs)
-    assert [axes.get_title() for axes in figure.axes] == ["gradients, step 1"]
+    assert [axes.get_title() for axes in figure.axes] == ["gradients at step 1"]
     assert tables.layers_message(runs).startswith("In a step, the largest gradient")
 
 
@@ -103,7 +103,7 @@ def test_the_table_and_the_message_name_the_metric_and_its_unit():
     assert head[3:5] == ["train rmse m", "test rmse m"]
     assert first[3:5] == ["5", "6"]
     assert tables.message(runs) == "Training rmse: plain14 2 m above plain8"
-    assert tables.message(runs[:1]) == "Rmse by iteration"
+    assert tables.message(runs[:1]) == "Training rmse: plain8 5 m"
 
 
 def test_equal_values_without_a_known_sampling_error_are_alike():
@@ -150,7 +150,7 @@ def test_final_values_have_the_unit_of_the_metric():
 def test_the_report_names_the_metric():
     html = report.page([run("plain", 8, metric=RMSE)], {})
     assert "<h2>Rmses at the end</h2>" in html
-    assert "<title>Rmse by iteration</title>" in html
+    assert "<title>Training rmse: plain8 5 m</title>" in html
     assert "error" not in html.split("<h2>Claims</h2>")[0].split("</style>")[1].split("data:")[0]
 
 
@@ -160,7 +160,8 @@ def test_a_metric_without_sampling_error_decides_no_claim():
     found = {claim.key: verdict for claim, verdict in rows if claim.key in ("i", "ii", "iii")}
     assert {verdict.held for verdict in found.values()} == {None}
     assert found["i"].numbers.startswith("plain56 above plain20 by 3 m")
-    assert "sampling error of rmse" in found["iii"].numbers
+    needed = "needs a metric that is a fraction of images, which rmse is not"
+    assert found["i"].reason == found["iii"].reason == needed
 
 
 @pytest.mark.parametrize(("plain56", "held"), [(0.2, True), (0.7, False)])

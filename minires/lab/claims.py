@@ -238,7 +238,7 @@ CLAIMS = (
     ),
     Claim(
         "iii",
-        "It is not overfitting: from training to test images, plain-56 loses no more than plain-20.",
+        "It is not overfitting: plain-56 loses no more than plain-20 from training to test images.",
         _no_overfitting,
     ),
     Claim(

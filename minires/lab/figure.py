@@ -9,7 +9,7 @@ import io
 import os
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,9 @@ def _import_matplotlib() -> Any:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
     if backend:
-        try:  # as the import would have done: notebooks choose their backend this way
+        # as the import would have done: notebooks choose their backend this way
+        with suppress(ValueError):  # figures of minires need none
             matplotlib.rcParams["backend"] = backend
-        except ValueError:
-            pass  # figures of minires need none
     return matplotlib
 
 
@@ -139,7 +138,7 @@ def finish(figure: Figure, title: str, caption: str) -> None:
     heading = textwrap.wrap(title, int(10 * width))
     lines = textwrap.wrap(caption, int(12.5 * width))
     figure.suptitle(plain("\n".join(heading)), fontsize=13)
-    words = {"ha": "right", "va": "bottom", "fontsize": SMALL, "color": "0.35"}
+    words: Any = {"ha": "right", "va": "bottom", "fontsize": SMALL, "color": "0.35"}
     figure.text(0.995, 0.005, plain("\n".join(lines)), **words)
     below = (0.05 + 0.17 * len(lines)) / height
     engine: Any = figure.get_layout_engine()
