@@ -433,16 +433,159 @@ def test_a_folder_given_twice_is_one_run(record):
     assert len(find_runs([folder, folder / "plain20-seed0", folder / ".." / "exp"])) == 1
 
 
-def test_sensitivity_is_compared_between_the_plain_net_and_its_residual_twin(monkeypatch):
-    for times, held in ((200, True), (50, False)):
-        apart = {"plain": times * 1e-12, "resnet": 1e-12}
-        ends = {
-            f"{family}{depth}": end for family, end in apart.items() for depth in (8, 14, 20, 32)
-        }
-        monkeypatch.setattr(
-            claims, "sensitivity", lambda net, ends=ends: np.geomspace(1e-14, ends[net], 11)
+@pytest.mark.parametrize(("ratio", "held"), [(100.01, True), (99.99, False)])
+def test_sensitivity_is_compared_between_the_plain_net_and_its_residual_twin(
+    monkeypatch, ratio, held
+):
+    apart = {"plain": ratio * 1e-12, "resnet": 1e-12}
+    ends = {f"{family}{depth}": end for family, end in apart.items() for depth in (8, 14, 20, 32)}
+    ends["plain32"] = 1e-13  # plain20 decides
+    monkeypatch.setattr(claims, "sensitivity", lambda net: np.geomspace(1e-14, ends[net], 11))
+    verdict = claims._sensitivity.__wrapped__()
+    assert verdict.held is held
+    assert "after 10 steps plain20's copies are 1e+02 times as far apart" in verdict.numbers
+    assert "100 demanded; growth per step, plain and residual: 2.5 and 1.6 at 8" in verdict.numbers
+
+
+@pytest.mark.parametrize("tier", PRESETS)
+@pytest.mark.parametrize(("more", "held"), [(0.00001, True), (-0.00001, False)])
+def test_claims_i_and_ii_are_decided_at_the_margin_of_the_preset(record, tier, more, held):
+    error = 0.3 + PRESETS[tier].margin / 100 + more
+    errors = {"plain20": 0.3, "plain56": error, "resnet20": 0.3, "resnet56": 0.3}
+    found = verdicts(record(errors, tier=tier))
+    assert [found[key].held for key in ("i", "ii")] == [held, held]
+
+
+@pytest.mark.parametrize(("lost", "held"), [(-0.002, True), (0.002, False)])
+def test_claim_iii_is_decided_at_three_standard_errors(record, lost, held):
+    gap = 0.1
+    for _ in range(6):  # the standard error depends on the gap itself
+        plain20, plain56 = ([run] for run in find_runs([record(gap=gap)])[:2])
+        measured = itertools.product((plain20, plain56), ("train", "test"))
+        gap = 0.1 + noise(*measured, times=3) / 100
+    assert verdicts(record(gap=gap + lost))["iii"].held is held
+
+
+@pytest.mark.parametrize(("more", "held"), [(0.5, True), (-0.5, False)])
+def test_on_fresh_images_the_difference_must_exceed_two_standard_errors(record, more, held):
+    def write(folder, error):
+        return record(
+            {"plain20": 0.4, "plain56": error}, gap=0.1, name="shapes10-fresh", folder=folder
         )
-        assert claims._sensitivity.__wrapped__().held is held
+
+    plain20, plain56 = ([run] for run in find_runs([write("a", 0.45)]))
+    chance = noise((plain56, "test"), (plain20, "test"))
+    found = verdicts(write("b", 0.4 + (chance + more) / 100))["iii"]
+    assert found.held is held
+
+
+def test_the_smallest_share_of_any_deepest_net_decides_on_vanishing_gradients(record):
+    record(smallest=0.4, seed=0)
+    folder = record(smallest=0.00048, seed=1)  # one seed is enough to refute
+    found = verdicts(folder)["iv"]
+    assert found.held is False
+    assert found.numbers.startswith("plain56, smallest gradient")
+    assert "0.00048 at step 1," in found.numbers
+    for metrics in folder.glob("plain56-*/metrics.jsonl"):
+        metrics.unlink()
+    assert verdicts(folder)["iv"].held is False  # plain20 is the deepest now
+    record({"plain20": 0.5}, smallest=0.00048, seed=2, folder="c")
+    assert verdicts(record({"plain56": 0.5}, smallest=0.4, folder="c"))["iv"].held  # deepest only
+
+
+@pytest.mark.parametrize(
+    ("points", "held"), [(0.09, True), (-0.09, True), (0.11, False), (-0.11, False)]
+)
+def test_claim_v_allows_a_tenth_of_a_point(record, monkeypatch, points, held):
+    net = types.SimpleNamespace(
+        use=lambda backend: net, load_state=lambda state: net, forward=lambda x: np.ones((2, 10))
+    )
+    errors = iter([0.3, 0.3 + points / 100])
+    images = types.SimpleNamespace(
+        train=np.zeros(2000), prepare=lambda images, rng: images, without_mean=lambda: images
+    )
+    monkeypatch.setattr(claims, "load_weights", lambda folder: {})
+    monkeypatch.setattr(claims, "load_data", lambda run, folder: images)
+    monkeypatch.setattr(claims, "Rows", lambda data, rows: FakeRows())
+    monkeypatch.setattr(claims, "by_name", lambda name: net)
+    monkeypatch.setattr(claims, "deepen", lambda net, depth, x: net)
+    monkeypatch.setattr(claims, "evaluate", lambda *a: (0.0, next(errors)))
+    runs = find_runs([record({"plain20": 0.3}, bn_images=0)])
+    verdict = claims._construction(claims.Group(runs))
+    assert verdict.held is held
+    assert f"30.00 %, of the plain56 made of it {30 + points:.2f} %" in verdict.numbers
+
+
+class FakeRows:
+    """Images whose pixels do not matter."""
+
+    def __getitem__(self, rows):
+        return np.zeros((2, 1)), np.zeros(2)
+
+
+def test_claim_v_needs_runs_of_classification_and_their_weights(record):
+    runs = find_runs([record({"plain20": 0.3})])
+    assert claims._construction(claims.Group(runs)).reason == "needs the weights of plain20-seed0"
+    runs[0].config["task"] = "regression"
+    assert claims._construction(claims.Group(runs)).reason == "needs runs of classification"
+    assert claims._construction(claims.Group([])).reason == "needs a finished run of plain20"
+
+
+def test_claims_that_were_not_measured_take_one_line(record):
+    judged = claims.judge(find_runs([record({"plain20": 0.5, "plain56": 0.8}, iterations=250)]))
+    title, *lines = claims.text(judged).splitlines()
+    assert title.startswith(f"Claims on {JPEG}, custom size: 250 iterations")
+    assert [line.split()[0] for line in lines] == ["(i)", "(iii)", "(iv)", "not", "not", "not"]
+    assert lines[0] == "  (i)   not measured  plain56 above plain20 by 30.00 points"
+    presets_only = "needs runs of a preset (--tier quick, lesson, quarter, paper)"
+    assert f"  not measured: (i), (iii), (iv): {presets_only}" in lines
+    twin = "needs finished runs of plain56 and resnet56 with the same seed"
+    assert f"  not measured: (ii): {twin}" in lines
+    assert lines[-1].startswith("  not measured: (v), (vi): takes a minute; ask for it with: ")
+
+
+DAMAGED = {
+    "a list": "[]",
+    "text": "rubbish",
+    "nested": "[" * 100_000,
+    "nested verdicts": '{"a": ' * 2_000 + "1" + "}" * 2_000,
+    "a list of verdicts": '{"a": ["v"]}',
+    "a number for a group": '{"a": 1}',
+    "a text for a verdict": '{"a": {"v": "held"}}',
+    "an unknown key": '{"a": {"v": {"held": true, "numbers": "1", "evil\\n": 1}}}',
+    "a missing key": '{"a": {"v": {"held": true}}}',
+    "held is a text": '{"a": {"v": {"held": "yes", "numbers": "1"}}}',
+    "held is a number": '{"a": {"v": {"held": 1, "numbers": "1"}}}',
+    "numbers is a list": '{"a": {"v": {"held": true, "numbers": []}}}',
+    "a huge integer": '{"a": {"v": {"held": true, "numbers": ' + "9" * 6_000 + "}}}",
+    "other bytes": b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_file_of_verdicts_is_one_line(record, run_cli, kind):
+    folder = record({"plain20": 0.5})
+    content = DAMAGED[kind]
+    (folder / claims.FILE).write_bytes(content if isinstance(content, bytes) else content.encode())
+    for command in ("claims", "report"):
+        code, _, err = run_cli(command, folder)
+        assert code == 2
+        assert "is damaged" in err
+        assert "--all writes a new one" in err
+        assert len(err.strip().splitlines()) == 1
+        assert len(err) < 500
+
+
+def test_a_file_of_verdicts_forges_no_line_and_sets_no_title(record, run_cli):
+    folder = record({"plain20": 0.5})
+    (title,) = claims.judge(find_runs([folder]))
+    forged = {"held": True, "numbers": "1\n  (i)   held          forged\x1b]0;title\x07"}
+    (folder / claims.FILE).write_text(json.dumps({title: {"v": forged}}))
+    code, out, _ = run_cli("claims", folder)
+    assert code == 0
+    assert "\n  (i)   held" not in out
+    assert "\x1b" not in out
+    assert "\\n  (i)" in out
 
 
 def test_other_sizes_than_the_tiers_decide_nothing_but_show_their_numbers(record):

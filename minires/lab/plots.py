@@ -64,6 +64,8 @@ def errors(runs: Sequence[Run]) -> Figure:
     one_recipe = all(title == group[0].net for title, group in by_net(runs).items())
     # long names of several recipes need a taller legend, in one column
     more = 0.0 if one_recipe else 0.4 * len(by_net(runs)) / len(shown)
+    counts = {_seeds(group) for group in by_net(runs).values()}
+    seeds = counts.pop() if len(counts) == 1 else ""  # the caption says it for all
     with drawing():
         figure = Figure(figsize=(1.2 + 4.9 * len(shown), 5.6 + more), layout="constrained")
         row = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
@@ -71,7 +73,8 @@ def errors(runs: Sequence[Run]) -> Figure:
             groups = by_net(members)
             colours = shades(style, len(groups))
             for i, (net, group) in enumerate(groups.items()):
-                _draw_net(axes, net, group, colours[i], width=min(1.2 + 0.9 * i, 3))
+                note = "" if seeds else _seeds(group)
+                _draw_net(axes, net, group, colours[i], min(1.2 + 0.9 * i, 3), note)
             axes.set_title(plain(style.title))
             axes.set_xlabel("iteration")
             axes.set_xlim(0, max(run.config["iterations"] for run in runs))
@@ -83,7 +86,7 @@ def errors(runs: Sequence[Run]) -> Figure:
             ncols = min(2, len(groups)) if one_recipe else 1
             axes.legend(**LEGEND_BELOW, ncols=ncols, handlelength=2.5, columnspacing=1)
         row[0].set_ylabel(plain(wording.axis_label(metric)))
-        below = f"{caption(runs)}; {evaluation_note(runs)}; thin lines: training batches"
+        below = f"{caption(runs)}{seeds}; {evaluation_note(runs)}; thin lines: training batches"
         finish(figure, message(runs), below)
     return figure
 
@@ -108,8 +111,10 @@ def _drops(run: Run) -> list[int]:
     return [milestone for milestone in run.config["milestones"] if drops(milestone)]
 
 
-def _draw_net(axes: Axes, net: str, group: Sequence[Run], colour: Any, width: float) -> None:
-    """Draw the running mean over training batches, and the evaluations."""
+def _draw_net(
+    axes: Axes, net: str, group: Sequence[Run], colour: Any, width: float, note: str
+) -> None:
+    """Draw the running mean over training batches, and the evaluations; `note` ends their label."""
     metric = group[0].metric
     iterations, values = common(group, "train", metric.name)
     steps = max(1, values.shape[1] // 25)
@@ -126,12 +131,17 @@ def _draw_net(axes: Axes, net: str, group: Sequence[Run], colour: Any, width: fl
         if not len(iterations):  # damaged lines left no evaluation that all seeds have
             continue
         mean = values.mean(axis=0)
-        seeds = f", {len(evaluated)} seeds" if len(evaluated) > 1 else ""
         style = {"marker": marker, "ms": 4, "color": colour, "lw": width, "clip_on": False}
-        label = f"{net} {which} {wording.amounts(metric, mean[-1:])}{seeds}"
+        label = f"{net} {which} {wording.amounts(metric, mean[-1:])}{note}"
         axes.plot(iterations, mean, line, label=plain(label), **style)
         if len(evaluated) > 1:
             _draw_band(axes, iterations, values, colour)
+
+
+def _seeds(group: Sequence[Run]) -> str:
+    """Words such as ", 3 seeds" if the means are over several, else ""."""
+    evaluated = sum(bool(run.evals) for run in group)
+    return f", {evaluated} seeds" if evaluated > 1 else ""
 
 
 def _draw_band(axes: Axes, x: np.ndarray, values: np.ndarray, colour: Any) -> None:
