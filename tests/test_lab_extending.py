@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,9 @@ import pytest
 from PIL import Image
 
 from minires import InputError
+from minires.errors import quoted
 from minires.lab import claims, plots, report, tables, wording
+from minires.lab.closing import closing_words
 from minires.lab.families import family_styles, panels
 from minires.lab.recorded import by_net, distinguishing, final, metric_of, noise
 from minires.nets.network import Facts
@@ -291,6 +294,67 @@ def test_figures_are_drawn_in_any_environment(name, tmp_path):
     found = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert found.stdout == "True\n", found.stderr
     assert "Traceback" not in found.stderr
+
+
+# ------------------------------------------------------------------------------- closing words
+
+
+def words(*runs):
+    """The closing words in one line each, by their head."""
+    found = closing_words(runs, Path("an exp"))
+    assert max(map(len, found.splitlines())) < 80
+    parts = re.split(r"(?m)^(Result|Meaning|Next): +", found)
+    return {
+        head: " ".join(text.split()) for head, text in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def test_closing_words_say_the_result_its_meaning_and_what_to_do_next():
+    runs = [run("plain", 20, 0.3), run("plain", 56, 0.6), run("resnet", 56, 0.25)]
+    assert words(*runs) == {
+        "Result": "plain56 has 30.0 points more training error than plain20. "
+        "With shortcuts, resnet56 has 35.0 points less than plain56.",
+        "Meaning": "A deeper net can represent every shallower one: its additional layers may be "
+        "identities. So a larger training error is a failure of training, not of the net.",
+        "Next": 'minires report "an exp" Lesson 5 explains the experiment: '
+        "lessons/05_degradation.ipynb",
+    }
+    lines = closing_words(runs, Path("an exp")).splitlines()
+    assert lines[-2].endswith(quoted(Path("an exp")))  # a command on one line
+
+
+def test_closing_words_claim_nothing_that_was_not_seen():
+    shallow, deep = run("plain", 20, 0.30), run("plain", 56, 0.33)  # noise: 4.1 points
+    alike = words(shallow, deep)
+    assert alike["Result"] == (
+        "plain56 is not worse than plain20: the errors differ by 3.0 points, "
+        "chance alone explains 4.1 points."
+    )
+    assert alike["Meaning"].startswith("These runs do not show the degradation problem.")
+    assert alike["Meaning"].endswith("The smallest preset has 280 iterations.")
+    longer = [run("plain", depth, 0.3, iterations=280) for depth in (20, 56)]
+    longer = [replace(r, evals=[r.evals[0] | {"iteration": 280}]) for r in longer]
+    assert "preset" not in words(*longer)["Meaning"]
+    helpless = words(shallow, run("plain", 56, 0.6), run("resnet", 56, 0.6))
+    assert helpless["Result"].endswith("Shortcuts did not help: resnet56 is not better.")
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [run("plain", 20)],
+        [run("resnet", 20), run("resnet", 56)],
+        [run("plain", 20, metric=RMSE), run("plain", 56, 0.9, metric=RMSE)],
+        [run("plain", 20, metric=ACCURACY), run("plain", 56, 0.9, metric=ACCURACY)],
+        [run("plain", 20), run("plain", 20, lr=0.1), run("plain", 56, 0.9)],
+        [run("plain", 20), replace(run("plain", 56, 0.9), evals=[])],
+    ],
+    ids=["one", "no plain pair", "no fraction", "accuracy", "two recipes", "not finished"],
+)
+def test_closing_words_without_a_pair_repeat_the_message(runs):
+    found = words(*runs)
+    assert found["Result"] == f"{tables.message(runs)}."
+    assert found["Meaning"].startswith("The degradation problem shows when")
 
 
 # ---------------------------------------------------------------------------------- new families

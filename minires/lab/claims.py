@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,15 @@ from minires.lab.presets import PRESETS
 from minires.lab.recorded import final, noise
 from minires.lab.studies.deepen import deepen
 from minires.lab.studies.sensitivity import growth, sensitivity
-from minires.lab.verdicts import FILE, Group, Verdict, groups, read_verdicts, write_verdicts
+from minires.lab.verdicts import (
+    FILE,
+    Group,
+    Verdict,
+    groups,
+    read_verdicts,
+    text,
+    write_verdicts,
+)
 from minires.nets.registry import by_name
 from minires.ops import default_backend
 from minires.runs.checkpoint import load_weights
@@ -321,22 +329,3 @@ def _decide(claim: Claim, group: Group) -> Verdict:
     else:
         needed = f"runs of a preset (--tier {', '.join(PRESETS)})"
     return Verdict(None, verdict.numbers, f"needs {needed}")
-
-
-def text(verdicts: Mapping[str, Sequence[tuple[Claim, Verdict]]]) -> str:
-    """Verdicts for the terminal; a claim that was not measured takes one line or less."""
-    lines = []
-    for title, rows in verdicts.items():
-        lines.append(f"Claims on {title}")
-        reasons: dict[str, list[str]] = {}
-        for claim, verdict in rows:
-            head = f"  {f'({claim.key})':6}{verdict!s:13} "
-            if verdict.held is not None:
-                lines += [head + claim.sentence, f"{'':22}{verdict.numbers}"]
-                continue
-            if verdict.numbers:
-                lines.append(head + verdict.numbers)
-            reasons.setdefault(verdict.reason, []).append(f"({claim.key})")
-        for reason, keys in reasons.items():
-            lines.append(f"  not measured: {', '.join(keys)}: {reason}")
-    return "\n".join(lines)

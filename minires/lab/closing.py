@@ -60,16 +60,17 @@ def _result(runs: Sequence[Run]) -> tuple[str, str]:
         return f"{tables.message(runs)}.", NO_PAIR
     deep, shallow = plain[-1], plain[0]
     gap, chance = _gap(deep, shallow)
-    if gap <= chance:
-        numbers = f"the {metric.name}s differ by {wording.difference(metric, gap)}"
-        unsure = f"chance alone explains {wording.difference(metric, chance)}"
-        advice = f" The smallest preset has {PRESETS['quick'].iterations} iterations."
-        short = max(run.config["iterations"] for run in runs) < PRESETS["quick"].iterations
-        words = f"{deep[0].net} is not worse than {shallow[0].net}: {numbers}, {unsure}."
-        return words, NO_DEGRADATION + (advice if short else "")
-    points = wording.difference(metric, gap)
-    words = f"{deep[0].net} has {points} more training {metric.name} than {shallow[0].net}"
-    return f"{words}.{_shortcuts(nets, deep)}", DEGRADATION
+    points = wording.difference(metric, abs(gap))
+    side = "more" if gap > 0 else "less"
+    difference = f"{points} {side} training {metric.name} than {shallow[0].net}"
+    if gap > chance:
+        return f"{deep[0].net} has {difference}.{_shortcuts(nets, deep)}", DEGRADATION
+    unsure = f"chance alone explains {wording.difference(metric, chance)}"
+    note = f"; {unsure}" if gap >= -chance else ""
+    smallest = PRESETS["quick"].iterations
+    short = max(run.config["iterations"] for run in runs) < smallest
+    advice = f" The smallest preset has {smallest} iterations." if short else ""
+    return f"{deep[0].net} has {difference}{note}.", NO_DEGRADATION + advice
 
 
 def _gap(a: Sequence[Run], b: Sequence[Run]) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from minires.train.progress import Report, Shown, bar, follower
 from minires.train.together import train_together
 
 DEPTHS = (20, 56)
-LONG = 50  # iterations left of a run; with fewer, nobody needs to be told how to stop
+LONG = 50  # iterations left of a run; with fewer, it ends before anybody stops it
 
 
 def nets(depths: Sequence[int | str] = DEPTHS, shortcut: str = "A") -> list[str]:

@@ -151,7 +151,8 @@ def read_verdicts(folder: Path) -> Recorded:
 
 def _verdict(values: Any) -> Verdict:
     """A verdict from its JSON values; a TypeError if they are anything else."""
-    held, numbers = values.get("held"), values.get("numbers")
+    held = values.get("held")
+    numbers = values.get("numbers")
     if values.keys() != {"held", "numbers"} or not isinstance(numbers, str):
         raise TypeError("a verdict is not made of held and numbers")
     if held is not None and not isinstance(held, bool):
@@ -167,3 +168,22 @@ def write_verdicts(folder: Path, known: Mapping[str, Mapping[str, Verdict]]) -> 
     }
     make_folder(folder)
     write_whole(folder / FILE, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def text(verdicts: Mapping[str, Sequence[tuple[Any, Verdict]]]) -> str:
+    """Claims and verdicts for the terminal; claims that were not measured take one line or less."""
+    lines = []
+    for title, rows in verdicts.items():
+        lines.append(f"Claims on {title}")
+        reasons: dict[str, list[str]] = {}
+        for claim, verdict in rows:
+            head = f"  {f'({claim.key})':6}{verdict!s:13} "
+            if verdict.held is not None:
+                lines += [head + claim.sentence, f"{'':22}{verdict.numbers}"]
+                continue
+            if verdict.numbers:
+                lines.append(head + verdict.numbers)
+            reasons.setdefault(verdict.reason, []).append(f"({claim.key})")
+        for reason, keys in reasons.items():
+            lines.append(f"  not measured: {', '.join(keys)}: {reason}")
+    return "\n".join(lines)
