@@ -154,6 +154,23 @@ def test_the_lesson_tier_warms_up_every_net_and_the_others_those_of_110_layers(s
     assert presets.base_config(shapes, "lesson", lr=0.05).warmup_lr is None
 
 
+def test_networks_for_much_larger_images_are_refused_before_anything_is_trained(
+    tiny, shapes, tmp_path
+):
+    advice = (
+        r"made for images of 224x224, got images of 32x32: .* \(minires info imagenet-resnet18\)"
+    )
+    with pytest.raises(InputError, match=advice):
+        presets.base_config(shapes, net="imagenet-resnet18")
+    with pytest.raises(InputError, match=advice):
+        degradation.run(["plain8", "imagenet-resnet18"], 1, tiny, tmp_path, shapes)
+    assert not list(tmp_path.iterdir())
+    for sides, net in (((224, 224, 3), "imagenet-resnet18"), ((8, 20, 1), "plain20")):
+        presets.check_size(facts(net), types.SimpleNamespace(input_shape=sides))
+    with pytest.raises(InputError, match="got images of 32x7"):
+        presets.check_size(facts("plain20"), types.SimpleNamespace(input_shape=(32, 7, 3)))
+
+
 def test_runs_of_one_size_are_judged_apart_where_one_warmed_up(record):
     runs = find_runs([record(tier="lesson"), record(tier="lesson", warmup_lr=None, folder="cold")])
     assert [title.split(":")[0] for title in claims.judge(runs)] == [

@@ -324,12 +324,14 @@ def test_closing_words_say_the_result_its_meaning_and_what_to_do_next():
 
 
 def test_closing_words_claim_nothing_that_was_not_seen():
-    shallow, deep = run("plain", 20, 0.30), run("plain", 56, 0.33)  # noise: 4.1 points
+    shallow, deep = run("plain", 20, 0.30), run("plain", 56, 0.33)  # noise: 4.2 points
     alike = words(shallow, deep)
     assert alike["Result"] == (
-        "plain56 is not worse than plain20: the errors differ by 3.0 points, "
-        "chance alone explains 4.1 points."
+        "plain56 has 3.0 points more training error than plain20; chance alone explains 4.2 points."
     )
+    better = words(shallow, run("plain", 56, 0.2))
+    assert better["Result"] == "plain56 has 10.0 points less training error than plain20."
+    assert better["Meaning"] == alike["Meaning"]
     assert alike["Meaning"].startswith("These runs do not show the degradation problem.")
     assert alike["Meaning"].endswith("The smallest preset has 280 iterations.")
     longer = [run("plain", depth, 0.3, iterations=280) for depth in (20, 56)]

@@ -151,7 +151,7 @@ def check_size(facts: Facts, data: Dataset) -> None:
     if any(side > TOO_SMALL * pixels for side, pixels in zip(sides, given, strict=False)):
         made_for, here = ("x".join(map(str, shape)) for shape in (sides, given))
         raise InputError(
-            f"{facts.name} is made for images of {made_for}, and those of {data.name} have {here}: "
+            f"{facts.name} is made for images of {made_for}, got images of {here}: "
             f"it is here to be read (minires info {facts.name}); train a net such as resnet20"
         )
 
