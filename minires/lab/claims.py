@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from minires import data
 from minires.data import Rows
@@ -34,6 +33,7 @@ from minires.runs.config import OPTIONS, Config
 from minires.runs.run import Run
 from minires.text import shown
 from minires.train.loop import initial_net
+from minires.train.progress import bar
 from minires.train.state import evaluation_rows
 from minires.train.step import evaluate
 
@@ -221,8 +221,12 @@ def load_data(run: Run, folder: Path | None) -> data.Dataset:
 def _sensitivity() -> Verdict:
     """Claim that a tiny difference grows faster in plain nets than in their residual twins."""
     nets = [f"{family}{depth}" for depth in DEPTHS for family in ("plain", "resnet")]
-    progress = tqdm(nets, "claim (vi)", unit=" nets", delay=2, leave=False)
-    distances = {net: sensitivity(net) for net in progress}
+    distances = {}
+    with bar(len(nets)) as progress:
+        progress.set_postfix_str("claim (vi)", refresh=False)
+        for net in nets:
+            distances[net] = sensitivity(net)
+            progress.update()
     ratio = distances["plain20"][-1] / distances["resnet20"][-1]
     rates = {net: growth(values) for net, values in distances.items()}
     by_depth = ", ".join(
