@@ -261,7 +261,7 @@ CLAIMS = (
     Claim(
         "v",
         "The solution exists: "
-        "plain-56 made of a trained plain-20 and identity layers has the same error.",
+        "plain-56 made of a trained plain-20 and identity layers has plain-20's error.",
         _construction,
         computed=True,
     ),

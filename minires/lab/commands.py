@@ -26,12 +26,13 @@ def commands(runs: Sequence[Run]) -> list[str]:
     for (program, length, rest), members in alike.items():
         for seeds, names in _by_seeds(members).items():
             if seeds == tuple(range(len(seeds))):  # an experiment has seeds 0 .. K-1
-                several = f"--nets {','.join(names)} --seeds {len(seeds)}"
+                several = f"--nets {quoted(Path(','.join(names)))} --seeds {len(seeds)}"
                 made.append(f"{program} degradation {length} {several} {rest}")
                 continue
             for run in members:
                 if run.net in names:
-                    one = f"train {run.net} --seed {run.config['seed']} {_length(run, 'train')}"
+                    net = quoted(Path(run.net))
+                    one = f"train {net} --seed {run.config['seed']} {_length(run, 'train')}"
                     made.append(f"{program} {one} {rest}")
     return made
 
