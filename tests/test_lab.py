@@ -496,9 +496,10 @@ def test_on_fresh_images_the_difference_must_exceed_two_standard_errors(record, 
     assert found.held is held
 
 
-def test_the_smallest_share_of_any_deepest_net_decides_on_vanishing_gradients(record):
-    record(smallest=0.4, seed=0)
-    folder = record(smallest=0.00048, seed=1)  # one seed is enough to refute
+@pytest.mark.parametrize("shares", [(0.4, 0.00048), (0.00048, 0.4)])
+def test_the_smallest_share_of_any_deepest_net_decides_on_vanishing_gradients(record, shares):
+    for seed, share in enumerate(shares):  # one seed is enough to refute
+        folder = record(smallest=share, seed=seed)
     found = verdicts(folder)["iv"]
     assert found.held is False
     assert found.numbers.startswith("plain56, smallest gradient")
@@ -508,6 +509,19 @@ def test_the_smallest_share_of_any_deepest_net_decides_on_vanishing_gradients(re
     assert verdicts(folder)["iv"].held is False  # plain20 is the deepest now
     record({"plain20": 0.5}, smallest=0.00048, seed=2, folder="c")
     assert verdicts(record({"plain56": 0.5}, smallest=0.4, folder="c"))["iv"].held  # deepest only
+
+
+@pytest.mark.parametrize("step", [1, 100, 280])
+def test_one_step_is_enough_for_a_gradient_to_have_vanished(record, step):
+    metrics = record() / "plain56-seed0" / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "layers" and line["iteration"] == step:
+            line["gradient_norm"]["stage3.block3.body.conv1"] = 0.0004
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = verdicts(metrics.parents[1])["iv"]
+    assert found.held is False
+    assert f"0.0004 at step {step}" in found.numbers
 
 
 @pytest.mark.parametrize(
