@@ -554,7 +554,8 @@ class FakeRows:
         return np.zeros((2, 1)), np.zeros(2)
 
 
-def test_claim_v_needs_runs_of_classification_and_their_weights(record):
+def test_claim_v_needs_runs_of_classification_and_the_weights_of_the_first_seed(record):
+    record({"plain20": 0.3}, seed=1)
     runs = find_runs([record({"plain20": 0.3})])
     assert claims._construction(claims.Group(runs)).reason == "needs the weights of plain20-seed0"
     runs[0].config["task"] = "regression"
