@@ -91,6 +91,7 @@ def test_curves_by_iteration_show_each_value_in_its_style():
     thin = [line for line in axes.lines if line.get_alpha() == 0.55]
     assert [line.get_xdata().tolist() for line in thin] == [[1, 40, 60, 100]] * 2
     assert thin[1].get_ydata() == pytest.approx([95, 85, 65, 55])
+    assert thin[1].get_linewidth() > thin[0].get_linewidth()
     lines = by_label(axes)
     assert list(lines) == [
         "plain20 train 40.0 %",
@@ -134,6 +135,10 @@ def test_several_seeds_are_a_mean_and_a_band_and_the_caption_counts_them():
     (axes,) = figure.axes
     lines = by_label(axes)
     assert lines["plain20 train 50.0 %"].get_ydata() == pytest.approx([80, 50])
+    assert axes.lines[0].get_ydata() == pytest.approx([100, 90, 70, 60])
+    batches = axes.collections[0].get_paths()[0].vertices
+    assert batches[:, 1].min() == pytest.approx(50)
+    assert batches[:, 1].max() == pytest.approx(110)
     band = axes.collections[1].get_paths()[0].vertices
     assert band[:, 1].min() == pytest.approx(40)
     assert band[:, 1].max() == pytest.approx(90)
@@ -186,7 +191,10 @@ def test_lines_by_layer_are_the_recorded_norms_and_responses():
     norms = {"conv": 1.0, "stage1.block1.shortcut": 7.0, "stage2.block1.body.conv1": 3.0}
     line = {"kind": "layers", "weight_norm": norms, "gradient_norm": norms}
     stds = {"bn": 0.5, "stage1.block1.body.bn1": 0.25, "stage1.block1.body.bn2": 0.75}
-    layers = [line | {"iteration": i, "response_std": stds} for i in (1, 1000)]
+    before = dict.fromkeys(stds, 0.1)
+    layers = [
+        line | {"iteration": i, "response_std": std} for i, std in ((1, before), (1000, stds))
+    ]
     figure = plots.layers([replace(plain, layers=layers), residual])
     first, last, by_layer, by_size = figure.axes
     titles = [axes.get_title() for axes in figure.axes]
@@ -198,6 +206,7 @@ def test_lines_by_layer_are_the_recorded_norms_and_responses():
     ]
     assert [len(axes.lines) for axes in figure.axes] == [2, 1, 2, 2]
     assert first.lines[0].get_xdata().tolist() == [1, 2]
+    assert first.lines[0].get_drawstyle() == "default"
     assert first.lines[0].get_ydata().tolist() == [1.0, 3.0]  # shortcuts are left out
     assert by_layer.lines[0].get_ydata().tolist() == [0.5, 0.25, 0.75]
     assert by_size.lines[0].get_ydata().tolist() == [0.75, 0.5, 0.25]
@@ -213,6 +222,14 @@ def test_lines_by_layer_are_the_recorded_norms_and_responses():
         "in a step, the largest gradient is at most 7 times the smallest"
     )
     assert "one seed; responses: after batch norm, before ReLU" in caption(figure)
+
+
+def test_lines_by_layer_are_darker_and_wider_with_depth():
+    (axes, *_) = plots.layers([run("plain", 20), run("plain", 56)]).axes
+    shallow, deep = axes.lines
+    assert deep.get_linewidth() > shallow.get_linewidth()
+    assert sum(deep.get_color()[:3]) < sum(shallow.get_color()[:3])
+    assert shallow.get_label() == "plain20"
 
 
 def test_responses_of_very_different_size_have_a_logarithmic_axis():
