@@ -1,14 +1,22 @@
 """Figures, tables, claims and reports take networks and metrics that minires does not know."""
 
+import io
+import os
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from PIL import Image
 
 from minires import InputError
+from minires.errors import quoted
 from minires.lab import claims, plots, report, tables, wording
+from minires.lab.closing import closing_words
 from minires.lab.families import family_styles, panels
 from minires.lab.recorded import by_net, distinguishing, final, metric_of, noise
 from minires.nets.network import Facts
@@ -46,6 +54,326 @@ def run(family, depth, train=0.5, test=0.6, metric=ERROR, seed=0, responses=True
         evals=[{"kind": "eval", "iteration": 20, "seconds": 6.0, **measured}],
         layers=[{"kind": "layers", "iteration": 1, **layer}],
     )
+
+
+# --------------------------------------------------------------------------- artists of figures
+
+
+def curve(family, depth, seed=0, shift=0.0, **changes):
+    """A run of 100 iterations with four training lines and two evaluations."""
+    made = run(family, depth, seed=seed, iterations=100, milestones=(50,), **changes)
+    lines = [(1, 0.9, 0.1), (40, 0.8, 0.1), (60, 0.6, 0.01), (100, 0.5, 0.01)]
+    train = [
+        {"kind": "train", "iteration": i, "error": e + shift, "lr": lr, "seconds": 1.0}
+        for i, e, lr in lines
+    ]
+    evals = [
+        {"kind": "eval", "iteration": i, "train_error": a + shift, "test_error": b + shift}
+        | {"seconds": 60.0}
+        for i, a, b in ((50, 0.7, 0.75), (100, 0.4, 0.45))
+    ]
+    return replace(made, train=train, evals=evals)
+
+
+def caption(figure):
+    """The text below a figure; its first text is the title."""
+    (below,) = figure.texts[1:]
+    return below.get_text().replace("\n", " ")
+
+
+def by_label(axes):
+    return {line.get_label(): line for line in axes.lines if line.get_label()[0] != "_"}
+
+
+def test_curves_by_iteration_show_each_value_in_its_style():
+    figure = plots.errors([curve("plain", 20), curve("plain", 56, shift=0.05)])
+    (axes,) = figure.axes
+    thin = [line for line in axes.lines if line.get_alpha() == 0.55]
+    assert [line.get_xdata().tolist() for line in thin] == [[1, 40, 60, 100]] * 2
+    assert thin[1].get_ydata() == pytest.approx([95, 85, 65, 55])
+    assert thin[1].get_linewidth() > thin[0].get_linewidth()
+    lines = by_label(axes)
+    assert list(lines) == [
+        "plain20 train 40.0 %",
+        "plain20 test 45.0 %",
+        "plain56 train 45.0 %",
+        "plain56 test 50.0 %",
+    ]
+    for label, ends in (("plain56 train 45.0 %", [75, 45]), ("plain56 test 50.0 %", [80, 50])):
+        line = lines[label]
+        assert line.get_xdata().tolist() == [50, 100]
+        assert line.get_ydata() == pytest.approx(ends)
+        train = "train" in label
+        assert line.get_linestyle() == ("--" if train else "-")
+        assert line.get_marker() == ("o" if train else "s")
+    shallow, deep = lines["plain20 test 45.0 %"], lines["plain56 test 50.0 %"]
+    assert deep.get_linewidth() > shallow.get_linewidth()
+    assert sum(deep.get_color()[:3]) < sum(shallow.get_color()[:3])  # darker
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(lines)
+
+
+def test_axes_by_iteration_have_titles_units_limits_and_marks():
+    figure = plots.errors([curve("plain", 20), curve("resnet", 20)])
+    left, right = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["plain nets", "residual nets"]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["iteration"] * 2
+    assert (left.get_ylabel(), right.get_ylabel()) == ("error (%)", "")
+    for axes in figure.axes:
+        assert axes.get_xlim() == (0, 100)
+        assert axes.get_ylim() == (0, 100)
+        (mark,) = [line for line in axes.lines if line.get_linestyle() == ":"]
+        assert list(mark.get_xdata()) == [50, 50]
+        assert [text.get_text() for text in axes.texts] == [" lr/10"]
+    below = caption(figure)
+    assert figure.get_suptitle().startswith("Training error: resnet20 and plain20 alike")
+    assert "toy data, 100 iterations, batch 128, lr 0.01; errors in evaluation mode" in below
+    assert "on 1000 images (train dashed, test solid); thin lines: training batches" in below
+
+
+def test_several_seeds_are_a_mean_and_a_band_and_the_caption_counts_them():
+    figure = plots.errors([curve("plain", 20, seed, shift=0.1 * seed) for seed in range(3)])
+    (axes,) = figure.axes
+    lines = by_label(axes)
+    assert lines["plain20 train 50.0 %"].get_ydata() == pytest.approx([80, 50])
+    assert axes.lines[0].get_ydata() == pytest.approx([100, 90, 70, 60])
+    batches = axes.collections[0].get_paths()[0].vertices
+    assert batches[:, 1].min() == pytest.approx(50)
+    assert batches[:, 1].max() == pytest.approx(110)
+    band = axes.collections[1].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(40)
+    assert band[:, 1].max() == pytest.approx(90)
+    assert len(axes.collections) == 3  # batches, train, test
+    assert "lr 0.01, 3 seeds; errors" in caption(figure)
+
+
+def test_where_the_seeds_differ_in_number_each_label_counts_them():
+    runs = [curve("plain", 20), curve("plain", 20, 1), curve("plain", 56)]
+    (axes,) = plots.errors(runs).axes
+    assert list(by_label(axes))[::2] == ["plain20 train 40.0 %, 2 seeds", "plain56 train 40.0 %"]
+
+
+def test_a_run_without_evaluations_is_named_by_its_batches():
+    (axes,) = plots.errors([replace(curve("plain", 20), evals=[])]).axes
+    assert list(by_label(axes)) == ["plain20"]
+
+
+def test_points_by_depth_are_means_with_bars_from_the_least_to_the_most():
+    runs = [curve("plain", d, seed, shift=0.05 * seed) for d in (20, 56) for seed in range(2)]
+    figure = plots.depth([*runs, curve("resnet", 20, shift=-0.1)])
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "depth (weighted layers)"
+    assert axes.get_ylabel() == "error at the end (%)"
+    assert axes.get_xticks().tolist() == [20, 56]
+    assert axes.get_ylim()[0] == 0
+    assert axes.get_ylim()[1] > 50
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == [
+        "plain train: 42.5, 42.5 %",
+        "plain test: 47.5, 47.5 %",
+        "resnet train: 30.0 %",
+        "resnet test: 35.0 %",
+    ]
+    line, caps, (bars,) = axes.containers[0]
+    assert line.get_xdata().tolist() == [20, 56]
+    assert line.get_ydata() == pytest.approx([42.5, 42.5])
+    assert np.array(bars.get_segments())[:, :, 1] == pytest.approx(np.array([[40, 45]] * 2))
+    assert len(caps) == 2
+    lines = [container[0] for container in axes.containers]
+    assert [line.get_linestyle() for line in lines] == ["--", "-", "--", "-"]
+    assert [line.get_marker() for line in lines] == ["o", "s", "o", "s"]
+    white = [mpl.colors.same_color(line.get_markerfacecolor(), "white") for line in lines]
+    assert white == [True, True, False, False]
+    assert figure.get_suptitle().startswith("Training error: plain56 and plain20 alike")
+
+
+def test_lines_by_layer_are_the_recorded_norms_and_responses():
+    plain, residual = run("plain", 20), run("resnet", 20)
+    norms = {"conv": 1.0, "stage1.block1.shortcut": 7.0, "stage2.block1.body.conv1": 3.0}
+    line = {"kind": "layers", "weight_norm": norms, "gradient_norm": norms}
+    stds = {"bn": 0.5, "stage1.block1.body.bn1": 0.25, "stage1.block1.body.bn2": 0.75}
+    before = dict.fromkeys(stds, 0.1)
+    layers = [
+        line | {"iteration": i, "response_std": std} for i, std in ((1, before), (1000, stds))
+    ]
+    figure = plots.layers([replace(plain, layers=layers), residual])
+    first, last, by_layer, by_size = figure.axes
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [
+        "gradients at step 1",
+        "gradients at step 1,000",
+        "last recorded responses by layer",
+        "the same responses, sorted by size",
+    ]
+    assert [len(axes.lines) for axes in figure.axes] == [2, 1, 2, 2]
+    assert first.lines[0].get_xdata().tolist() == [1, 2]
+    assert first.lines[0].get_drawstyle() == "default"
+    assert first.lines[0].get_ydata().tolist() == [1.0, 3.0]  # shortcuts are left out
+    assert by_layer.lines[0].get_ydata().tolist() == [0.5, 0.25, 0.75]
+    assert by_size.lines[0].get_ydata().tolist() == [0.75, 0.5, 0.25]
+    assert first.get_yscale() == last.get_yscale() == "log"
+    assert by_layer.get_yscale() == "linear"
+    assert by_layer.get_ylim() == pytest.approx((0, 1.05 * 0.75))
+    assert (first.get_ylabel(), by_layer.get_ylabel()) == ("gradient norm", "standard deviation")
+    assert by_size.get_xlabel() == "layer, largest response first"
+    assert [line.get_marker() for line in first.lines] == ["o", ""]
+    assert [text.get_text() for text in by_size.get_legend().get_texts()] == ["plain20", "resnet20"]
+    assert figure.get_suptitle().replace("\n", " ") == (
+        "Mean response plain20 0.50, resnet20 0.60; "
+        "in a step, the largest gradient is at most 7 times the smallest"
+    )
+    assert "one seed; responses: after batch norm, before ReLU" in caption(figure)
+
+
+def test_lines_by_layer_are_darker_and_wider_with_depth():
+    (axes, *_) = plots.layers([run("plain", 20), run("plain", 56)]).axes
+    shallow, deep = axes.lines
+    assert deep.get_linewidth() > shallow.get_linewidth()
+    assert sum(deep.get_color()[:3]) < sum(shallow.get_color()[:3])
+    assert shallow.get_label() == "plain20"
+
+
+def test_responses_of_very_different_size_have_a_logarithmic_axis():
+    wide = {"bn": 0.05, "stage1.block1.body.bn1": 0.6}
+    made = run("plain", 20)
+    figure = plots.layers([replace(made, layers=[made.layers[0] | {"response_std": wide}])])
+    assert figure.axes[1].get_yscale() == "log"
+
+
+def test_a_contact_sheet_names_each_class_above_its_column():
+    page = np.zeros((40, 80, 3), np.uint8)
+    (axes,) = plots.sheet(page, ["left", "right"]).axes
+    assert axes.get_xticks().tolist() == [20, 60]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["left", "right"]
+    assert np.array_equal(axes.images[0].get_array(), page)
+
+
+@pytest.mark.parametrize("kind", plots.FIGURES)
+def test_text_in_figures_is_at_least_10_points_and_pictures_have_200_dpi(kind):
+    figure = plots.FIGURES[kind]([curve("plain", 20), curve("plain", 56), curve("resnet", 20)])
+    sizes = [t.get_fontsize() for t in figure.findobj(mpl.text.Text) if t.get_text()]
+    assert min(sizes) >= 10
+    with Image.open(io.BytesIO(plots.render(figure, ".png"))) as image:
+        width, height = figure.get_size_inches()
+        assert image.size == (round(200 * width), round(200 * height))
+
+
+def test_families_differ_in_grey_too():
+    runs = [curve(family, 20, shift=0.01 * i) for i, family in enumerate("abcd")]
+    styles = family_styles([*runs, curve("plain", 20), curve("resnet", 20)]).values()
+    assert len({style.marker for style in styles}) == 6
+    assert len({style.fill for style in styles}) == 6
+
+
+def test_names_with_dollar_signs_are_no_formulas():
+    strange = Facts("$x$8", "to$y$", 8)
+    figure = plots.errors(
+        [replace(curve("toy", 8), facts=strange, data={"name": "a$b$\\frac", "sha256": "0"})]
+    )
+    plots.render(figure, ".svg")
+    (axes,) = figure.axes
+    assert axes.get_title() == r"to\$y\$"
+
+
+def test_the_users_settings_of_matplotlib_change_no_figure():
+    runs = [curve("plain", 20)]
+    expected = plots.render(plots.errors(runs), ".svg")
+    mine = {"text.usetex": True, "savefig.bbox": "tight", "font.size": 30, "lines.linewidth": 9}
+    with mpl.rc_context(mine):
+        assert plots.render(plots.errors(runs), ".svg") == expected
+        assert mpl.rcParams["font.size"] == 30  # and they come back
+
+
+ENVIRONMENTS = {
+    "an unknown backend": {"MPLBACKEND": "foo"},
+    "a backend of notebooks": {"MPLBACKEND": "agg"},
+    "a matplotlibrc with TeX": {"MATPLOTLIBRC": "text.usetex: True\nsavefig.bbox: tight\n"},
+    "a broken matplotlibrc": {"MATPLOTLIBRC": "text.usetex True:\nfoo: bar\nbackend: nonsense\n"},
+}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_figures_are_drawn_in_any_environment(name, tmp_path):
+    changes = dict(ENVIRONMENTS[name])
+    if "MATPLOTLIBRC" in changes:
+        (tmp_path / "matplotlibrc").write_text(changes["MATPLOTLIBRC"])
+        changes["MATPLOTLIBRC"] = str(tmp_path)
+    program = (
+        "import sys\n"
+        "from minires.lab import claims, closing, notebook, tables\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "from minires.lab import plots\n"
+        "import numpy as np\n"
+        "figure = plots.sheet(np.zeros((40, 40, 3), np.uint8), ['a'])\n"
+        "print(len(plots.render(figure, '.png')) > 100)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])} | changes
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert found.stdout == "True\n", found.stderr
+    assert "Traceback" not in found.stderr
+
+
+# ------------------------------------------------------------------------------- closing words
+
+
+def words(*runs):
+    """The closing words in one line each, by their head."""
+    found = closing_words(runs, Path("an exp"))
+    assert max(map(len, found.splitlines())) < 80
+    parts = re.split(r"(?m)^(Result|Meaning|Next): +", found)
+    return {
+        head: " ".join(text.split()) for head, text in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def test_closing_words_say_the_result_its_meaning_and_what_to_do_next():
+    runs = [run("plain", 20, 0.3), run("plain", 56, 0.6), run("resnet", 56, 0.25)]
+    assert words(*runs) == {
+        "Result": "plain56 has 30.0 points more training error than plain20. "
+        "With shortcuts, resnet56 has 35.0 points less than plain56.",
+        "Meaning": "A deeper net can represent every shallower one: its additional layers may be "
+        "identities. So a larger training error is a failure of training, not of the net.",
+        "Next": 'minires report "an exp" Lesson 5 explains the experiment: '
+        "lessons/05_degradation.ipynb",
+    }
+    lines = closing_words(runs, Path("an exp")).splitlines()
+    assert lines[-2].endswith(quoted(Path("an exp")))  # a command on one line
+
+
+def test_closing_words_claim_nothing_that_was_not_seen():
+    shallow, deep = run("plain", 20, 0.30), run("plain", 56, 0.33)  # noise: 4.2 points
+    alike = words(shallow, deep)
+    assert alike["Result"] == (
+        "plain56 has 3.0 points more training error than plain20; chance alone explains 4.2 points."
+    )
+    better = words(shallow, run("plain", 56, 0.2))
+    assert better["Result"] == "plain56 has 10.0 points less training error than plain20."
+    assert better["Meaning"] == alike["Meaning"]
+    assert alike["Meaning"].startswith("These runs do not show the degradation problem.")
+    assert alike["Meaning"].endswith("The smallest preset has 280 iterations.")
+    longer = [run("plain", depth, 0.3, iterations=280) for depth in (20, 56)]
+    longer = [replace(r, evals=[r.evals[0] | {"iteration": 280}]) for r in longer]
+    assert "preset" not in words(*longer)["Meaning"]
+    helpless = words(shallow, run("plain", 56, 0.6), run("resnet", 56, 0.6))
+    assert helpless["Result"].endswith("Shortcuts did not help: resnet56 is not better.")
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [run("plain", 20)],
+        [run("resnet", 20), run("resnet", 56)],
+        [run("plain", 20, metric=RMSE), run("plain", 56, 0.9, metric=RMSE)],
+        [run("plain", 20, metric=ACCURACY), run("plain", 56, 0.9, metric=ACCURACY)],
+        [run("plain", 20), run("plain", 20, lr=0.1), run("plain", 56, 0.9)],
+        [run("plain", 20), replace(run("plain", 56, 0.9), evals=[])],
+    ],
+    ids=["one", "no plain pair", "no fraction", "accuracy", "two recipes", "not finished"],
+)
+def test_closing_words_without_a_pair_repeat_the_message(runs):
+    found = words(*runs)
+    assert found["Result"] == f"{tables.message(runs)}."
+    assert found["Meaning"].startswith("The degradation problem shows when")
 
 
 # ---------------------------------------------------------------------------------- new families
@@ -90,7 +418,7 @@ def test_a_new_family_is_compared_by_depth_and_with_the_plain_net():
 def test_networks_without_batch_norm_have_gradients_but_no_responses():
     runs = [run("toy", 8, responses=False)]
     figure = plots.layers(runs)
-    assert [axes.get_title() for axes in figure.axes] == ["gradients, step 1"]
+    assert [axes.get_title() for axes in figure.axes] == ["gradients at step 1"]
     assert tables.layers_message(runs).startswith("In a step, the largest gradient")
 
 
@@ -103,7 +431,7 @@ def test_the_table_and_the_message_name_the_metric_and_its_unit():
     assert head[3:5] == ["train rmse m", "test rmse m"]
     assert first[3:5] == ["5", "6"]
     assert tables.message(runs) == "Training rmse: plain14 2 m above plain8"
-    assert tables.message(runs[:1]) == "Rmse by iteration"
+    assert tables.message(runs[:1]) == "Training rmse: plain8 5 m"
 
 
 def test_equal_values_without_a_known_sampling_error_are_alike():
@@ -131,7 +459,8 @@ def test_the_figure_by_depth_names_the_metric():
     "draw", [plots.errors, plots.depth, tables.message, tables.table, tables.evaluation_note]
 )
 def test_runs_with_different_metrics_are_refused(draw):
-    with pytest.raises(InputError, match=r"same metric, got error .* and rmse"):
+    advice = "give the folders of one metric only, such as exp/plain8-seed0"
+    with pytest.raises(InputError, match=rf"same metric, got error .* and rmse .*{advice}"):
         draw([run("plain", 8), run("plain", 14, metric=RMSE)])
 
 
@@ -150,7 +479,7 @@ def test_final_values_have_the_unit_of_the_metric():
 def test_the_report_names_the_metric():
     html = report.page([run("plain", 8, metric=RMSE)], {})
     assert "<h2>Rmses at the end</h2>" in html
-    assert "<title>Rmse by iteration</title>" in html
+    assert "<title>Training rmse: plain8 5 m</title>" in html
     assert "error" not in html.split("<h2>Claims</h2>")[0].split("</style>")[1].split("data:")[0]
 
 
@@ -160,7 +489,8 @@ def test_a_metric_without_sampling_error_decides_no_claim():
     found = {claim.key: verdict for claim, verdict in rows if claim.key in ("i", "ii", "iii")}
     assert {verdict.held for verdict in found.values()} == {None}
     assert found["i"].numbers.startswith("plain56 above plain20 by 3 m")
-    assert "sampling error of rmse" in found["iii"].numbers
+    needed = "needs a metric that is a fraction of images, which rmse is not"
+    assert found["i"].reason == found["iii"].reason == needed
 
 
 @pytest.mark.parametrize(("plain56", "held"), [(0.2, True), (0.7, False)])
@@ -179,8 +509,11 @@ def test_where_higher_is_better_the_worse_net_is_the_lower_one(plain56, held):
     assert verdict.numbers.startswith("plain56 below plain20 by ")
 
 
-def test_runs_with_different_metrics_are_judged_apart():
+def test_runs_with_different_metrics_are_judged_apart_and_the_reason_is_said():
     judged = claims.judge([run("plain", 20), run("plain", 56, metric=RMSE)])
+    assert "(iv): needs a metric that is a fraction of images, which rmse is not" in claims.text(
+        judged
+    )
     ends = [title.split(", ", 3)[3].split(" on ")[0] for title in judged]
     assert ends == ["errors", "rmses"]
 

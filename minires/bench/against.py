@@ -1,7 +1,7 @@
 """Speed of this checkout of minires against another one, such as an earlier version.
 
-Each checkout runs in a process of its own. They take turns, and the one that begins changes from
-round to round, so that a machine whose speed drifts is fair to both.
+Each checkout runs in its own process. They take turns and alternate which of them goes first, so
+that a machine whose speed drifts treats both alike.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Checkout:
 
 @dataclass
 class Comparison:
-    """Seconds per step in each round, and the peak memory, of both checkouts at one network.
+    """Seconds per step in each round, and peak memory, of both checkouts with one network.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Comparison:
     this, other : dict of str to list of float
         By step: "train" and "inference".
     peak_megabytes : dict of str to float
-        By "this" and "other"; 0 where the system does not tell.
+        By "this" and "other"; 0 if the system does not report it.
     """
 
     net: str
@@ -90,7 +90,7 @@ def checkout(path: Path) -> Checkout:
 
 
 def _commit(folder: Path) -> str | None:
-    """What git calls the commit of a checkout; None if it is not one of git's."""
+    """Git's name for the commit of a checkout; None if the folder is no repository."""
     if not (folder / ".git").exists():
         return None
     command = ["git", "-C", str(folder), "describe", "--always", "--tags", "--dirty"]
@@ -109,7 +109,7 @@ def compare(
     batch_size: int,
     report: Callable[[str], None],
 ) -> list[Comparison]:
-    """Time both checkouts at every network, `rounds` rounds in turn.
+    """Time both checkouts with every network. They take turns for `rounds` rounds.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def compare(
     backend : str
     rounds, batch_size : int
     report : callable
-        Gets a line about each step of the work.
+        Called with a line about each step of the work.
 
     Returns
     -------

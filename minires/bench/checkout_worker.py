@@ -1,8 +1,8 @@
 """Worker of `minires bench --against`: times one network of the checkout that is on its path.
 
-`against` runs the text of this file by `python -c`, so that one program serves every version of
-minires. Hence it imports nothing but what all versions have, each from where its version has it.
-Questions and answers are lines of JSON.
+`against` runs the text of this file by `python -c`, so one program serves every version of minires.
+It imports only what every version has, from the module where that version has it. Questions and
+answers are lines of JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def network_tools() -> tuple[Callable, Callable]:
 def make_steps(
     net: str, backend: str, batch_size: int, input_shape: list[int], classes: int
 ) -> dict[str, Callable[[], Any]]:
-    """Training step and inference, as training executes them."""
+    """Functions that run a training step and inference, with the layers that training uses."""
     by_name, fuse = network_tools()
     model = fuse(by_name(net, rng=0).use(backend))
     sgd = importlib.import_module("minires.optim").SGD(model.parameters())
@@ -50,7 +50,7 @@ def make_steps(
 
 
 def peak_megabytes() -> float:
-    """Largest memory that this process has held; 0 where the system does not tell."""
+    """Peak memory of this process; 0 if the system does not report it."""
     try:
         with open("/proc/self/status", encoding="utf-8") as status:
             peak = next(line for line in status if line.startswith("VmHWM:"))
@@ -60,7 +60,7 @@ def peak_megabytes() -> float:
 
 
 def time_of(step: Callable[[], Any], repeats: int) -> float:
-    """Mean seconds of a step, after one that is not counted."""
+    """Mean seconds of a step, after one step that is not counted."""
     step()
     start = time.perf_counter()
     for _ in range(repeats):
@@ -69,9 +69,9 @@ def time_of(step: Callable[[], Any], repeats: int) -> float:
 
 
 def main(arguments: dict[str, Any]) -> None:
-    """Answer questions until the other side hangs up."""
+    """Answer questions until standard input is closed."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    sys.stdout = sys.stderr  # whatever a version prints is no answer
+    sys.stdout = sys.stderr  # what a version prints must not mix with the answers
 
     def answer(**values: Any) -> None:
         answers.write(json.dumps(values) + "\n")

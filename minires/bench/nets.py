@@ -1,8 +1,8 @@
 """Speed of training steps and inference: backend against backend, and against PyTorch.
 
 Contenders run in separate processes with equal thread counts and each library's default waiting
-policy. They take turns, round by round, so that a machine whose speed drifts is fair to all. Tables
-show medians with the extremes.
+policy. They take turns, round by round, so that a machine whose speed drifts treats all alike.
+Tables show medians with the extremes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LARGEST = 32 * 32  # pixels of an image
 
 @dataclass
 class Timing:
-    """One contender at one network: seconds per step in each round, and the cost of starting."""
+    """One contender with one network: seconds per step in each round, and the cost of starting."""
 
     net: str
     contender: str
@@ -75,7 +75,7 @@ def bench(
     batch_size: int,
     report: Callable[[str], None],
 ) -> list[Timing]:
-    """Time every contender at every network, `rounds` rounds in turn.
+    """Time every contender with every network. They take turns for `rounds` rounds.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def bench(
         Networks, and contenders as `contenders` names them.
     rounds, batch_size : int
     report : callable
-        Gets a line about each step of the work.
+        Called with a line about each step of the work.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def bench(
     Raises
     ------
     InputError
-        As `timed_nets` does; if PyTorch is asked for and missing.
+        As `timed_nets` does, or if PyTorch is needed and missing.
     """
     chosen = timed_nets(nets, rounds, batch_size)
     return [t for facts in chosen for t in _bench_net(facts, names, rounds, batch_size, report)]
@@ -104,7 +104,7 @@ def timed_nets(nets: Sequence[str], rounds: int, batch_size: int) -> list[Facts]
     Raises
     ------
     InputError
-        If a network is unknown or is not for small images, or rounds or batch are too small.
+        If a network is unknown or is made for large images, or rounds or batch are too small.
     """
     found = [registry.facts(net) for net in nets]
     for facts in found:
@@ -146,14 +146,14 @@ def _bench_net(
 
 
 def _maker(facts: Facts) -> registry.Make | None:
-    """Function that another process needs to build the network; None if it finds it by the name.
+    """Function with which another process builds the network, None for families of minires.
 
-    It finds the families of minires and of plugins.
+    The other process finds these by their names, and loads the plugins.
 
     Raises
     ------
     InputError
-        If another process cannot get the function of a user's family.
+        If the function of a user's family cannot be sent to another process.
     """
     make = registry.FAMILIES[facts.family].make
     if make.__module__.startswith("minires"):
@@ -241,7 +241,7 @@ def _torch_steps(net: Network, how: str, batch_size: int) -> Steps:
 def matrix_product_gflops() -> float:
     """Best of twenty large float32 matrix products by NumPy's BLAS, in GFLOP/s.
 
-    It is about what this machine's arithmetic units can do.
+    This is close to the most that the arithmetic units of this machine can do.
     """
     side = 1536
     a, b = np.ones((2, side, side), np.float32)
@@ -252,8 +252,8 @@ def matrix_product_gflops() -> float:
 def table(timings: Sequence[Timing], peak: float) -> str:
     """Images per second (median, extremes), GFLOP/s and their share of `peak`.
 
-    Operations are counted by the formula of the convolution; an algorithm that needs fewer shows
-    more GFLOP/s than it executes.
+    Operations are counted by the formula of the convolution. An algorithm that needs fewer, such as
+    Winograd's, shows more GFLOP/s than it executes.
     """
     head = ["net", "contender", "train images/s", "range", "GFLOP/s", "of matmul"]
     head += ["inference images/s", "range", "first step s", "peak MB"]

@@ -1,6 +1,6 @@
-"""Speed of single ops: the passes that fill a ResNet's step, at its three sizes, and PyTorch's.
+"""Speed of single ops against PyTorch's: the passes of a ResNet's step at its three sizes.
 
-PyTorch's passes are called one by one, as its own autograd calls them.
+PyTorch's passes are called one by one, as its autograd calls them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ CONTENDERS = ("numba", *PEERS["torch"])
 def bench(
     rounds: int, batch_size: int, report: Callable[[str], None]
 ) -> dict[str, dict[str, list[float]]]:
-    """Time each pass with each contender in turn.
+    """Time each pass with each contender. They take turns.
 
     Parameters
     ----------
     rounds, batch_size : int
     report : callable
-        Gets a line about each step of the work.
+        Called with a line about each step of the work.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def _torch_convolution(torch: Any, image: Any, filters: Any, gradient: Any) -> S
     stride = padding = dilation = (1, 1)
 
     def backward(*wanted: bool) -> Any:
-        """Gradients of image, filters, bias as far as wanted, of a convolution with groups=1."""
+        """The wanted gradients (image, filters) of a convolution without groups and bias."""
         layout = (stride, padding, dilation, False, (0, 0), 1)
         return torch.ops.aten.convolution_backward(
             gradient, image, filters, None, *layout, (*wanted, False)
@@ -165,7 +165,7 @@ def _torch_relu(torch: Any, image: Any, gradient: Any) -> Steps:
 
 
 def table(seconds: dict[str, dict[str, list[float]]]) -> str:
-    """Median milliseconds of each pass with its range, and our speed against the better PyTorch."""
+    """Median milliseconds of each pass with its range, and our speed over the better PyTorch's."""
     lines = [["pass", *(f"{c} ms" for c in CONTENDERS), "ours against the better PyTorch"]]
     for name, times in seconds.items():
         ours, *peers = (float(np.median(times[c])) for c in CONTENDERS)

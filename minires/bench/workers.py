@@ -49,10 +49,10 @@ def ask(pipe: Any, question: str) -> Any:
     Raises
     ------
     InputError
-        If the worker could not begin, or ended.
+        If the worker could not start, or ended.
     """
     try:
-        with suppress(BrokenPipeError):  # if it could not begin, it has sent the reason
+        with suppress(BrokenPipeError):  # a worker that could not start has sent the reason
             pipe.send(question)
         answer = pipe.recv()
     except (EOFError, ConnectionResetError):
@@ -65,7 +65,7 @@ def ask(pipe: Any, question: str) -> Any:
 
 
 def _serve(pipe: Any, files: Sequence[Path], make: Callable[..., Steps], arguments: tuple) -> None:
-    """Load the user's plugins, then answer questions until the other side hangs up."""
+    """Load the user's plugins, then answer questions until the pipe is closed."""
     try:
         for file in files:
             plugins.load(file)
@@ -80,7 +80,7 @@ def _serve(pipe: Any, files: Sequence[Path], make: Callable[..., Steps], argumen
             elif question == "kinds":
                 answer = steps["kinds"]() if "kinds" in steps else {}
             else:
-                # not counted: it may pay for threads and caches of the contender before
+                # not counted: the contender before leaves its threads and caches behind
                 steps[question]()
                 answer = time_of(steps[question], repeats[question])
             pipe.send(answer)
@@ -110,7 +110,7 @@ def time_of(step: Callable[[], Any], repeats: int) -> float:
 
 
 def peak_megabytes() -> float:
-    """Largest memory that this process has held; 0 where the system does not tell."""
+    """Peak memory of this process; 0 if the system does not report it."""
     if sys.platform == "win32":
         return 0.0
     if sys.platform == "linux":

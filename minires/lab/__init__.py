@@ -1,4 +1,7 @@
-"""Runs out: what is trained, how it is recorded, resumed, drawn. Start reading at `train`."""
+"""Experiments and their records: presets, runs, figures, tables, claims, reports.
+
+Start reading at `degradation.run`.
+"""
 
 from minires.lab.notebook import live
 

@@ -1,30 +1,39 @@
-"""Hypotheses registered before the experiment is run, and the program that decides on them."""
+"""Claims about the degradation experiment: stated in the code, decided by recorded runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from minires import data
 from minires.data import Rows
 from minires.errors import InputError, quoted
 from minires.lab import wording
-from minires.lab.presets import TIERS
+from minires.lab.presets import PRESETS
 from minires.lab.recorded import final, noise
 from minires.lab.studies.deepen import deepen
 from minires.lab.studies.sensitivity import growth, sensitivity
-from minires.lab.verdicts import FILE, Group, Verdict, groups, read_verdicts, write_verdicts
+from minires.lab.verdicts import (
+    FILE,
+    Group,
+    Verdict,
+    groups,
+    read_verdicts,
+    text,
+    write_verdicts,
+)
 from minires.nets.registry import by_name
 from minires.ops import default_backend
 from minires.runs.checkpoint import load_weights
-from minires.runs.config import Config
+from minires.runs.config import OPTIONS, Config
 from minires.runs.run import Run
+from minires.text import shown
 from minires.train.loop import initial_net
+from minires.train.progress import bar
 from minires.train.state import evaluation_rows
 from minires.train.step import evaluate
 
@@ -40,21 +49,23 @@ __all__ = [
     "load_data",
     "text",
 ]
-ORDERS = 100  # times: two orders of magnitude
+# Factor by which plain20's copies must end farther apart than resnet20's.
+FARTHER = 100
 # Share of the last layer's gradient that the first of 22 layers gets if each layer halves the
-# variance: such a net learned, one of 30 layers did not (He et al. 2015, arXiv 1502.01852, section
-# 2.2).
+# variance (2^-11). Such a net learned, one of 30 layers did not (He et al. 2015, arXiv 1502.01852,
+# section 2.2).
 LEARNED = 2.0**-11
-# Sampling errors that refute: chance alone exceeds two in 1 of 40 runs, three in 1 of 700.
+# Standard errors that refute: chance alone exceeds 2 in 1 of 40 runs, and 3 in 1 of 700.
 REFUTES = 3
+SAME = 0.1  # percentage points within which two training errors are the same
 DEPTHS = (8, 14, 20, 32)  # of the nets whose sensitivity is measured
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence, and the function that decides on it.
+    """A sentence, and the function that decides whether it holds.
 
-    Computed claims take a minute or less; the others read the runs of a preset.
+    Computed claims take up to a minute. The others read the runs of a preset.
     """
 
     key: str
@@ -64,41 +75,42 @@ class Claim:
 
 
 def _worse(a: Sequence[Run], b: Sequence[Run], which: str) -> float:
-    """By how much the mean of `a` is worse than that of `b`, in the unit of the metric."""
+    """Mean of `a` minus mean of `b` in the unit of the metric; positive if `a` is worse."""
     gap = float(final(a, which).mean() - final(b, which).mean())
     return gap if a[0].metric.lower_is_better else -gap
 
 
 def _above(group: Group, upper: str, lower: str) -> Verdict:
-    """`upper` must be worse in training than `lower` by the preset's margin, seed by seed."""
+    """Claim that `upper` is worse in training than `lower` by the preset's margin, seed by seed."""
     metric = group.metric
     a = group.finished(upper)
     b = group.finished(lower)
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
-        return Verdict(None, f"needs finished runs of {upper} and {lower} with the same seed")
+        needed = f"finished runs of {upper} and {lower} with the same seed"
+        return Verdict(None, reason=f"needs {needed}")
     gaps = np.array([_worse([a[s]], [b[s]], "train") for s in seeds])
     side = "above" if metric.lower_is_better else "below"
     listed = ", ".join(f"{gap:.2f}" if metric.fraction else f"{gap:.3g}" for gap in gaps)
     numbers = f"{upper} {side} {lower} by {listed} {wording.difference_unit(metric)}".rstrip()
-    if not group.tier or not metric.fraction:  # margins are percentage points
+    if not group.preset or not metric.fraction:  # margins are percentage points
         return Verdict(None, numbers)
-    margin = group.tier.margin
+    margin = group.preset.margin
     held = bool((gaps >= margin).all())
     return Verdict(held, f"{numbers}; at least {margin:g} demanded of each seed")
 
 
 def _no_overfitting(group: Group) -> Verdict:
-    """plain56 must lose no more than plain20 from training to test images."""
+    """Claim that plain56 loses no more than plain20 from training to test images."""
     deep, shallow = (list(group.finished(net).values()) for net in ("plain56", "plain20"))
     if not deep or not shallow:
-        return Verdict(None, "needs finished runs of plain20 and plain56")
+        return Verdict(None, reason="needs finished runs of plain20 and plain56")
     if not group.metric.fraction:
-        return Verdict(None, f"needs the sampling error of {group.metric.name}, which is unknown")
+        return Verdict(None)
     if group.runs[0].data["name"].endswith("-fresh"):
         more = _worse(deep, shallow, "test")
         unsure = noise((deep, "test"), (shallow, "test"))
-        numbers = f"no image seen twice, and plain56 errs {more:+.1f} points more on new images"
+        numbers = f"no image is seen twice, and on new images plain56 is {more:+.1f} points worse"
         return Verdict(bool(more > unsure), f"{numbers}, noise {unsure:.1f}")
     gaps = [final(runs, "test").mean() - final(runs, "train").mean() for runs in (deep, shallow)]
     if not group.metric.lower_is_better:
@@ -112,16 +124,16 @@ def _no_overfitting(group: Group) -> Verdict:
 def direction_gradients(run: Run) -> dict[int, dict[str, float]]:
     """Norms ||g|| ||w|| by step and layer: gradients with respect to the direction of the weights.
 
-    Behind a batch norm the length of w has no effect, and g shrinks as w grows. A record holds the
-    weights after its step. For the first step, which may make them much longer, the initial weights
-    are taken.
+    In front of a batch norm the length of w has no effect, and g shrinks as w grows. A record holds
+    the weights after its step. The first step may make them much longer, so for that step the
+    initial weights are used.
 
     Returns
     -------
     norms : dict
         By recorded step, then by the layers' dotted names in network order.
     """
-    # NumPy: a record is read without Numba, too
+    # NumPy, so that a record can be read without Numba
     config = replace(Config.from_json(run.config), backend="numpy")
     initial = initial_net(config, run.facts).parameters()
     norms: dict[int, dict[str, float]] = {}
@@ -137,11 +149,11 @@ def direction_gradients(run: Run) -> dict[int, dict[str, float]]:
 
 
 def _no_vanishing(group: Group) -> Verdict:
-    """Every layer must get the share of the gradient with which a net is known to have learned."""
+    """Claim that every layer gets a share of the gradient with which a net is known to learn."""
     plain = [run for run in group.runs if run.family == "plain" and run.done and run.layers]
     if not plain:
         needed = "a finished plain run with gradients recorded layer by layer"
-        return Verdict(None, f"needs {needed}")
+        return Verdict(None, reason=f"needs {needed}")
     deepest = [run for run in plain if run.depth == max(run.depth for run in plain)]
     smallest: dict[int, float] = {}
     for run in deepest:
@@ -150,7 +162,7 @@ def _no_vanishing(group: Group) -> Verdict:
             share = min(norms) / norms[-1] if norms[-1] else 0.0
             smallest[step] = min(share, smallest.get(step, share))
     steps = ", ".join(f"{share:.2g} at step {step}" for step, share in smallest.items())
-    least = f"{deepest[0].net}, least that a layer gets, of what the last one gets"
+    least = f"{deepest[0].net}, smallest gradient of a layer as a share of the last layer's"
     numbers = f"{least}: {steps}; {LEARNED:.2g} demanded"
     return Verdict(min(smallest.values()) >= LEARNED, numbers)
 
@@ -159,11 +171,13 @@ def _construction(group: Group) -> Verdict:
     """Deepen the trained plain20 to 56 layers; compare the two on the last evaluation's images."""
     found = group.finished("plain20")
     if not found:
-        return Verdict(None, "needs a finished run of plain20")
+        return Verdict(None, reason="needs a finished run of plain20")
     run = found[min(found)]
+    if not OPTIONS["task"].is_usual(run.config):
+        return Verdict(None, reason=f"needs runs of {OPTIONS['task'].default}")
     weights = load_weights(run.folder)
     if weights is None:
-        return Verdict(None, f"needs the weights of {run.folder.name}")
+        return Verdict(None, reason=f"needs the weights of {shown(run.folder.name)}")
     config = Config.from_json(run.config)
     dataset = load_data(run, group.data_folder)
     if not config.subtract_mean:
@@ -182,52 +196,56 @@ def _construction(group: Group) -> Verdict:
     )
     errors = f"training error of plain20 {before:.2f} %, of the plain56 made of it {after:.2f} %"
     numbers = f"{errors}; logits apart by {distance:.0e} of the largest"
-    return Verdict(abs(after - before) <= 0.1, numbers)
+    return Verdict(abs(after - before) <= SAME, numbers)
 
 
 def load_data(run: Run, folder: Path | None) -> data.Dataset:
-    """Images that a run was trained on.
+    """The images that a run was trained on.
 
     Raises
     ------
     InputError
-        If the images found here are others.
+        If the images found here are different ones.
     """
     key = data.key(run.data["name"])
     found = data.load(key, folder if key == "cifar10" else None)
     if found.sha256 != run.data["sha256"]:
         raise InputError(
-            f"{run.folder} was trained on other images than {found.source}; "
-            "name their folder by --data"
+            f"{run.folder} was trained on other images than those in {found.source}; "
+            "name the folder of its images by --data"
         )
     return found
 
 
 @cache
 def _sensitivity() -> Verdict:
-    """A tiny difference must grow faster in plain nets than in their residual twins."""
+    """Claim that a tiny difference grows faster in plain nets than in their residual twins."""
     nets = [f"{family}{depth}" for depth in DEPTHS for family in ("plain", "resnet")]
-    progress = tqdm(nets, "claim (vi)", unit=" nets", delay=2, leave=False)
-    distances = {net: sensitivity(net) for net in progress}
+    distances = {}
+    with bar(len(nets)) as progress:
+        progress.set_postfix_str("claim (vi)", refresh=False)
+        for net in nets:
+            distances[net] = sensitivity(net)
+            progress.update()
     ratio = distances["plain20"][-1] / distances["resnet20"][-1]
     rates = {net: growth(values) for net, values in distances.items()}
     by_depth = ", ".join(
         f"{rates[f'plain{d}']:.2g} and {rates[f'resnet{d}']:.2g} at {d} layers" for d in DEPTHS
     )
     measured = f"after 10 steps plain20's copies are {ratio:.0e} times as far apart as resnet20's"
-    growths = f"growth a step, plain and residual: {by_depth}"
-    return Verdict(bool(ratio >= ORDERS), f"{measured}, {ORDERS} demanded; {growths}")
+    growths = f"growth per step, plain and residual: {by_depth}"
+    return Verdict(bool(ratio >= FARTHER), f"{measured}, {FARTHER} demanded; {growths}")
 
 
 CLAIMS = (
     Claim(
         "i",
-        "Deeper is worse: plain-56 errs more than plain-20 on its training images.",
+        "Deeper is worse: plain-56 has more training error than plain-20.",
         lambda group: _above(group, "plain56", "plain20"),
     ),
     Claim(
         "ii",
-        "Shortcuts mend it: resnet-56 errs less than plain-56 on its training images.",
+        "Shortcuts mend it: resnet-56 has less training error than plain-56.",
         lambda group: _above(group, "plain56", "resnet56"),
     ),
     Claim(
@@ -237,7 +255,7 @@ CLAIMS = (
     ),
     Claim(
         "iv",
-        "It is not vanishing gradients: every layer of the plain net gets its share.",
+        "It is not vanishing gradients: every layer of the plain net gets a share of them.",
         _no_vanishing,
     ),
     Claim(
@@ -262,14 +280,14 @@ def judge(
 ) -> dict[str, list[tuple[Claim, Verdict]]]:
     """Decide on every claim for every group of runs that can be judged together.
 
-    Where a net was trained twice with the same seed, each experiment folder is a group of its own.
+    If a net was trained twice with the same seed, each experiment folder is its own group.
 
     Parameters
     ----------
     runs : list of Run
     compute : bool
-        Compute the claims that take a minute, and write their verdicts to claims.json beside the
-        runs; otherwise their verdicts are read from there.
+        Compute the claims that take a minute, and write their verdicts to a file beside the runs.
+        Otherwise their verdicts are read from that file.
     data_folder : Path, optional
         Folder of CIFAR-10, if the runs are on it.
 
@@ -288,7 +306,7 @@ def judge(
             recorded = known.get(title, {}).get(claim.key, _not_computed(folder))
             read = claim.computed and not compute
             rows.append((claim, recorded if read else _decide(claim, group)))
-        verdicts[f"{title}, in {experiment}" if experiment else title] = rows
+        verdicts[f"{title}, in {shown(experiment)}" if experiment else title] = rows
         if compute:
             decided = {c.key: v for c, v in rows if c.computed and v.held is not None}
             write_verdicts(folder, known | {title: decided})
@@ -297,32 +315,21 @@ def judge(
 
 def _not_computed(folder: Path) -> Verdict:
     command = f"minires claims {quoted(folder)} --all"
-    return Verdict(None, f"takes a minute; ask for it with: {command}")
+    return Verdict(None, reason=f"takes a minute; ask for it with: {command}")
 
 
 def _decide(claim: Claim, group: Group) -> Verdict:
-    """Verdict of a claim; only runs of a preset can decide claims that read runs."""
+    """Verdict on a claim; only runs of a preset can decide claims that read runs."""
     if claim.computed:
         return claim.check(group)
     twice = group.trained_twice()
     if twice:
-        return Verdict(None, f"{twice}; give one of the two folders")
+        return Verdict(None, reason=f"{twice}; give one of the two folders")
     verdict = claim.check(group)
-    if group.tier:
+    if verdict.reason or (group.preset and group.metric.fraction):
         return verdict
-    return Verdict(
-        None, f"{verdict.numbers}; it is registered for the tiers only: {', '.join(TIERS)}"
-    )
-
-
-def text(verdicts: Mapping[str, Sequence[tuple[Claim, Verdict]]]) -> str:
-    """Verdicts for the terminal."""
-    lines = []
-    for title, rows in verdicts.items():
-        lines.append(f"Claims on {title}")
-        for claim, verdict in rows:
-            lines += [
-                f"  {f'({claim.key})':6}{verdict!s:13} {claim.sentence}",
-                f"{'':22}{verdict.numbers}",
-            ]
-    return "\n".join(lines)
+    if not group.metric.fraction:
+        needed = f"a metric that is a fraction of images, which {group.metric.name} is not"
+    else:
+        needed = f"runs of a preset (--tier {', '.join(PRESETS)})"
+    return Verdict(None, verdict.numbers, f"needs {needed}")

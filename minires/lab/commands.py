@@ -1,4 +1,4 @@
-"""The commands that train recorded runs again, made from the table of options."""
+"""Commands that train recorded runs again, made from the table of options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from minires.data import key
 from minires.errors import quoted
-from minires.lab.presets import PAPERS, tier_name
+from minires.lab.presets import PAPERS, preset_name
 from minires.runs.config import OPTIONS
 from minires.runs.options import command_options
 from minires.runs.run import Run
@@ -18,35 +18,36 @@ CHANGED = tuple(name for name in PAPERS if name != "task")
 
 
 def commands(runs: Sequence[Run]) -> list[str]:
-    """Commands that train these runs again, one for each recipe and data set."""
-    recipes: dict[tuple[str, str, str], list[Run]] = {}
+    """Commands that train these runs again, one for each set of options."""
+    alike: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        recipes.setdefault((_program(run), _length(run, "degradation"), _rest(run)), []).append(run)
+        alike.setdefault((_program(run), _length(run, "degradation"), _rest(run)), []).append(run)
     made = []
-    for (program, length, rest), members in recipes.items():
+    for (program, length, rest), members in alike.items():
         for seeds, names in _by_seeds(members).items():
             if seeds == tuple(range(len(seeds))):  # an experiment has seeds 0 .. K-1
-                several = f"--nets {','.join(names)} --seeds {len(seeds)}"
+                several = f"--nets {quoted(Path(','.join(names)))} --seeds {len(seeds)}"
                 made.append(f"{program} degradation {length} {several} {rest}")
                 continue
             for run in members:
                 if run.net in names:
-                    one = f"train {run.net} --seed {run.config['seed']} {_length(run, 'train')}"
+                    net = quoted(Path(run.net))
+                    one = f"train {net} --seed {run.config['seed']} {_length(run, 'train')}"
                     made.append(f"{program} {one} {rest}")
     return made
 
 
 def _program(run: Run) -> str:
-    """The command line, with the users' files that the run was trained with."""
+    """The program, with the plugins that the run was trained with."""
     files = (f"--plugin {quoted(Path(name))}" for name in run.provenance.get("plugins", []))
     return " ".join(["minires", *files])
 
 
 def _length(run: Run, command: str) -> str:
-    """Options for length and learning rate: a tier, or all of them."""
-    tier = tier_name(run)
-    if tier and command == "degradation":
-        return f"--tier {tier}"
+    """Options for length and learning rate: a preset, or each of them."""
+    preset = preset_name(run)
+    if preset and command == "degradation":
+        return f"--tier {preset}"
     if command == "degradation":
         return command_options(OPTIONS, run.config, (*LENGTH, "augment"), CHANGED)
     return command_options(OPTIONS, run.config, LENGTH, ("augment", *CHANGED))
@@ -62,7 +63,7 @@ def _rest(run: Run) -> str:
 
 
 def _by_seeds(runs: Sequence[Run]) -> dict[tuple[int, ...], list[str]]:
-    """Names of the nets, by the seeds that they were trained with."""
+    """Names of the nets by their seeds."""
     nets: dict[tuple[int, ...], list[str]] = {}
     for net in dict.fromkeys(run.net for run in runs):
         seeds = tuple(sorted({run.config["seed"] for run in runs if run.net == net}))

@@ -1,17 +1,19 @@
-"""The experiment: plain and residual nets of several depths, alike in everything else.
+"""The degradation experiment: plain and residual nets of several depths.
 
-They have the same recipe, data order and initial weights.
+All nets have the same recipe and see the same images in the same order. A plain net and its
+residual twin begin with the same weights.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minires.data import Dataset
 from minires.errors import InputError
-from minires.lab.presets import recipe
+from minires.lab.presets import check_size, with_warmup
 from minires.nets import registry
 from minires.nets.audit import macs
 from minires.nets.network import Facts
@@ -19,9 +21,10 @@ from minires.runs.config import Config
 from minires.runs.run_folder import RunFolder
 from minires.train.loop import claim, fitted_facts
 from minires.train.progress import Report, Shown, bar, follower
-from minires.train.together import FORECAST_FROM, forecast, train_together
+from minires.train.together import train_together
 
 DEPTHS = (20, 56)
+LONG = 50  # iterations left of a run; with fewer, it ends before anybody stops it
 
 
 def nets(depths: Sequence[int | str] = DEPTHS, shortcut: str = "A") -> list[str]:
@@ -57,11 +60,12 @@ def run(
     say: Callable[[str], None] = lambda _: None,
     report: Report = lambda _: None,
 ) -> list[Path]:
-    """Train every net with every seed; what is finished already is left as it is.
+    """Train every net with every seed. Finished runs are left as they are.
 
-    Where the backend can, two runs train at a time with half of the threads each, the longest
+    If the backend allows it, two runs train at a time with half of the threads each, the longest
     first: each step has hundreds of barriers, and fewer threads wait less at each. Every run ends
-    with the bits that it has alone; its seconds include those of the run beside it.
+    with the same bits as if it trained alone. Its recorded seconds include the time in which it
+    shares the processor.
 
     Parameters
     ----------
@@ -69,7 +73,7 @@ def run(
     seeds : int
         Seeds 0 .. seeds - 1.
     base : Config
-        The recipe; its `net` and `seed` are replaced. Nets of 110 layers and more warm up, as in
+        The recipe. Its `net` and `seed` are replaced. Nets of 110 layers and more warm up, as in
         the paper.
     out : Path
         Receives a folder for each run.
@@ -77,7 +81,8 @@ def run(
     quiet : bool
         No progress bar.
     say : callable
-        Receives a sentence that says beforehand how long all will take.
+        Called with a sentence on how to stop and resume, if a run has many iterations left. A
+        sentence that cannot be printed does not end the experiment.
     report : callable
         Called after each iteration.
 
@@ -88,29 +93,34 @@ def run(
     Raises
     ------
     InputError
-        If there is no net or no seed, or as `train` does; before any training, if a folder holds
-        another run.
+        If there is no net or no seed, or as `train` does. If a folder holds another run, before
+        any training.
     """
+    for net in nets:
+        check_size(registry.facts(net), data)
     facts = list(dict.fromkeys(fitted_facts(net, data) for net in nets))
     if not facts or seeds < 1:
         raise InputError(
             f"expected at least one net and one seed, got {len(facts)} nets and {seeds} seeds"
         )
     jobs = [
-        _claimed(recipe(replace(base, net=f.name, seed=seed), f), f, out, data)
+        _job(with_warmup(replace(base, net=f.name, seed=seed), f), f, out, data)
         for seed in range(seeds)
         for f in facts
     ]
-    left = [job.left for job in jobs]
-    if any(n >= FORECAST_FROM for n in left):
-        say(forecast([job.config for job in jobs], left, data))
+    if any(job.left >= LONG for job in jobs):
+        with contextlib.suppress(OSError, ValueError):  # closed, full, or lacks a character
+            say("Stop it with Ctrl-C at any time; run it again to resume.")
     _train([job for job in jobs if job.left > 0], data, quiet, report)
     return [job.folder for job in jobs]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of the experiment: its recipe and folder, and what is left of it."""
+    """One run of the experiment: its recipe, its folder, and the iterations that are left.
+
+    `cost` is that of one iteration, in multiply-adds per image.
+    """
 
     config: Config
     folder: Path
@@ -120,12 +130,12 @@ class Job:
 
     @property
     def order(self) -> tuple[float, bool]:
-        """The longest first; of two that are as long the residual net: shortcuts take time, too."""
+        """Sort key: the longest first, and a residual net before a plain one of the same cost."""
         return -self.left * self.cost, self.family == "plain"
 
 
-def _claimed(config: Config, facts: Facts, out: Path, data: Dataset) -> Job:
-    """Claim the folder of a run; a step costs the multiply-adds of its network."""
+def _job(config: Config, facts: Facts, out: Path, data: Dataset) -> Job:
+    """Claim the folder of a run, and work out how much of the run is left."""
     folder = RunFolder(run_folder(out, config))
     with folder.locked():
         claim(folder, config, facts, data)
@@ -134,9 +144,12 @@ def _claimed(config: Config, facts: Facts, out: Path, data: Dataset) -> Job:
 
 
 def _train(jobs: Sequence[Job], data: Dataset, quiet: bool, report: Report) -> None:
-    """Train what is left, with one bar for all."""
+    """Train what is left, with one bar for all; nothing is shown if nothing is left."""
+    if not jobs:
+        return
     jobs = sorted(jobs, key=lambda job: job.order)
-    with bar(sum(job.cost * job.config.iterations for job in jobs), quiet) as progress:
+    work = sum(job.cost * job.config.iterations for job in jobs)
+    with bar(work, quiet, at_once=True) as progress:
         shown: Shown = {}
         follow = {
             job.folder: follower(

@@ -15,24 +15,30 @@ class FamilyStyle:
     Attributes
     ----------
     colormap : str
-        Matplotlib's name; deeper networks are darker.
+        Matplotlib's name. Deeper networks are darker.
     title : str
-        Of its panel. Families with the same style share a panel.
-    marked : bool
-        Drawn with markers that also tell it apart in grey.
+        Title of the family's panel. Families with the same style share a panel.
+    marker : str
+        Of lines over many layers, so that families can be told apart in grey; "" for none.
+    fill : str
+        Matplotlib's fill style of the markers over depth, for the same purpose.
     """
 
     colormap: str
     title: str
-    marked: bool = False
+    marker: str = ""
+    fill: str = "full"
 
 
 FAMILIES = {
-    "plain": FamilyStyle("Reds", "plain nets", marked=True),
+    "plain": FamilyStyle("Reds", "plain nets", marker="o", fill="none"),
     "resnet": FamilyStyle("Blues", "residual nets"),
     "imagenet-resnet": FamilyStyle("Blues", "residual nets"),
 }
-COLORMAPS = ("Greens", "Purples", "Oranges", "Greys")  # for families that are not in the table
+# for families that are not in the table
+COLORMAPS = ("Greens", "Purples", "Oranges", "Greys")
+MARKERS = ("s", "^", "v", "D")
+FILLS = ("left", "top", "bottom", "right")
 
 
 def family_styles(runs: Sequence[Run]) -> dict[str, FamilyStyle]:
@@ -41,7 +47,8 @@ def family_styles(runs: Sequence[Run]) -> dict[str, FamilyStyle]:
     styles = {family: style for family, style in FAMILIES.items() if family in present}
     others = [family for family in present if family not in FAMILIES]
     for i, family in enumerate(others):
-        styles[family] = FamilyStyle(COLORMAPS[i % len(COLORMAPS)], family)
+        look = (choices[i % len(choices)] for choices in (MARKERS, FILLS))
+        styles[family] = FamilyStyle(COLORMAPS[i % len(COLORMAPS)], family, *look)
     return styles
 
 

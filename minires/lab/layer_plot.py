@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from minires.errors import InputError
 from minires.lab.families import family_styles
-from minires.lab.figure import STYLE, finish, shades
+from minires.lab.figure import Axes, Figure, MaxNLocator, drawing, finish, plain, shades
 from minires.lab.recorded import by_net
 from minires.lab.tables import caption, layers_message
 from minires.runs.run import Run
@@ -21,8 +16,9 @@ from minires.runs.run import Run
 def layers(runs: Sequence[Run]) -> Figure:
     """Gradient norm by layer at each recorded step; below, the standard deviation of responses.
 
-    A response is the output of batch norm, before ReLU or addition; networks without batch norm
-    have none. One seed, the first, of each network; convolutions of shortcuts are left out.
+    A response is the output of batch norm, before ReLU or addition. Networks without batch norm
+    have none. The figure shows the first seed of each network, without the convolutions of
+    shortcuts.
 
     Raises
     ------
@@ -38,7 +34,7 @@ def layers(runs: Sequence[Run]) -> Figure:
     shown = list(named.values())
     steps = sorted({line["iteration"] for run in shown for line in run.layers})
     with_responses = any(run.layers[-1]["response_std"] for run in shown)
-    with mpl.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(11, 7.2 if with_responses else 4.2), layout="constrained")
         gradients, responses = _panels(figure, len(steps), with_responses)
         for title, run in named.items():
@@ -54,7 +50,7 @@ def layers(runs: Sequence[Run]) -> Figure:
         panels = [*gradients, *responses]
         for axes in panels:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        panels[-1].legend(fontsize=9, framealpha=0.8, ncols=2)
+        panels[-1].legend(framealpha=0.8, ncols=2)
         note = "; responses: after batch norm, before ReLU" if with_responses else ""
         finish(figure, layers_message(shown), f"{caption(shown)}; one seed{note}")
     return figure
@@ -80,10 +76,10 @@ def _line_style(title: str, run: Run, shown: Sequence[Run]) -> dict[str, Any]:
     family = [other for other in shown if other.family == run.family]
     place = family.index(run)
     return {
-        "label": title,
+        "label": plain(title),
         "color": shades(style, len(family))[place],
         "lw": 1 + 0.6 * place,
-        "marker": "o" if style.marked else "",
+        "marker": style.marker,
         "ms": 3,
     }
 
@@ -97,7 +93,7 @@ def _draw(
 
 def _label_gradients(panels: Sequence[Axes], steps: Sequence[int]) -> None:
     for axes, step in zip(panels, steps, strict=True):
-        title = f"gradients, step {step:,}"
+        title = f"gradients at step {step:,}"
         axes.set(title=title, xlabel="layer, from the input", yscale="log")
         axes.grid(axis="y", alpha=0.25)
     panels[0].set_ylabel("gradient norm")
@@ -105,8 +101,8 @@ def _label_gradients(panels: Sequence[Axes], steps: Sequence[int]) -> None:
 
 def _label_responses(panels: Sequence[Axes], shown: Sequence[Run]) -> None:
     by_layer, by_size = panels
-    by_layer.set(title="the last responses recorded, by layer", xlabel="layer, from the input")
-    by_size.set(title="the same, sorted by magnitude", xlabel="layer, largest response first")
+    by_layer.set(title="last recorded responses by layer", xlabel="layer, from the input")
+    by_size.set(title="the same responses, sorted by size", xlabel="layer, largest response first")
     by_layer.set_ylabel("standard deviation")
     ends = [std for run in shown for std in run.layers[-1]["response_std"].values()]
     for axes in panels:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import time
+import warnings
 from collections.abc import Callable, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from minires.data import Dataset
 from minires.errors import InputError
-from minires.lab import degradation, plots
-from minires.lab.recorded import begun
+from minires.lab import degradation, tables
+from minires.lab.recorded import measured_runs
 from minires.runs.config import Config
 from minires.train.progress import Progress
+from minires.train.stopping import Interrupted
+
+
+class Stopped(Interrupted):
+    """The cell was interrupted. Notebooks show the message alone, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Lines that IPython shows for this exception."""
+        return [str(self)]
 
 
 def live(
@@ -23,9 +35,9 @@ def live(
     seeds: int = 1,
     seconds: float = 3.0,
 ) -> list[Path]:
-    """Train as `degradation.run` does, and show the growing curves in the calling cell.
+    """Train as `degradation.run` does, and show the growing curves below the calling cell.
 
-    Stop it with the notebook's interrupt button; call it again to resume.
+    Stop it with the notebook's interrupt button. Run the cell again to resume.
 
     Parameters
     ----------
@@ -42,6 +54,8 @@ def live(
     ------
     InputError
         If IPython is not installed, or as `degradation.run` does.
+    Stopped
+        After an interrupt.
     """
     redraw = _canvas(Path(out))
     drawn = time.monotonic()
@@ -52,15 +66,25 @@ def live(
             redraw()
             drawn = time.monotonic()
 
-    folders = degradation.run(nets, seeds, base, Path(out), data, say=print, report=report)
+    try:
+        folders = degradation.run(nets, seeds, base, Path(out), data, report=report)
+    except Interrupted:
+        stopped = Stopped(f"Stopped. Everything is saved in {out}; run this cell again to resume.")
+    except KeyboardInterrupt:  # the second interrupt
+        stopped = Stopped(
+            "Stopped before the last steps were saved; run this cell again to resume."
+        )
+    else:
+        redraw()
+        return folders
     redraw()
-    return folders
+    raise stopped
 
 
 def _canvas(out: Path) -> Callable[[], None]:
     """Reserve a place in the cell's output; return the function that redraws the runs of `out`."""
     try:
-        from IPython.display import Image, display
+        from IPython.display import HTML, display
     except ImportError:
         raise InputError(
             "live curves are shown by IPython, which is not installed: pip install ipython, "
@@ -70,13 +94,26 @@ def _canvas(out: Path) -> Callable[[], None]:
 
     def redraw() -> None:
         nonlocal handle
-        runs = begun([out])
-        if not runs:
+        try:
+            picture = _picture(out)
+        except Exception as e:  # such as runs of another metric in the folder: train on
+            warnings.warn(f"the curves cannot be drawn: {e}", stacklevel=2)
             return
-        picture = Image(plots.render(plots.errors(runs), ".png"), width=900)
-        if handle is None:
-            handle = display(picture, display_id=True)
-        else:
-            handle.update(picture)
+        if picture and handle is None:
+            handle = display(HTML(picture), display_id=True)
+        elif picture:
+            handle.update(HTML(picture))
 
     return redraw
+
+
+def _picture(out: Path) -> str:
+    """The curves of the runs in `out` as an HTML image with an alt text, "" if there are none."""
+    from minires.lab import plots  # imports matplotlib, which takes a while
+
+    runs = measured_runs([out])
+    if not runs:
+        return ""
+    source = base64.b64encode(plots.render(plots.errors(runs), ".png")).decode()
+    alt = escape(f"Curves by iteration. {tables.message(runs)}.")
+    return f'<img alt="{alt}" width="900" src="data:image/png;base64,{source}">'

@@ -8,16 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from minires.errors import InputError
 from minires.lab import wording
 from minires.lab.families import family_styles, panels
-from minires.lab.figure import LEGEND_BELOW, STYLE, check_format, finish, render, save, shades
+from minires.lab.figure import (
+    LEGEND_BELOW,
+    SMALL,
+    Axes,
+    Figure,
+    MaxNLocator,
+    check_format,
+    drawing,
+    finish,
+    plain,
+    render,
+    save,
+    shades,
+)
 from minires.lab.layer_plot import layers
 from minires.lab.recorded import by_net, final, metric_of
 from minires.lab.tables import caption, common, evaluation_note, message
@@ -39,11 +48,11 @@ LINES = (("train", "--", "o"), ("test", "-", "s"))  # images, line style, marker
 
 
 def errors(runs: Sequence[Run]) -> Figure:
-    """The metric against iterations, a panel for each family, as the paper's figure 6.
+    """The metric against iterations, a panel for each family, as in the paper's figure 6.
 
-    Thin: training batches; dashed: training images in evaluation mode; solid: test images. With
-    several seeds, the mean and a band from the smallest to the largest. Dotted vertical lines mark
-    where the learning rate drops, or will drop.
+    Thin lines show training batches, dashed lines training images in evaluation mode, solid lines
+    test images. With several seeds, lines show the mean, and bands reach from the smallest to the
+    largest. Dotted vertical lines mark where the learning rate drops, or will drop.
 
     Raises
     ------
@@ -53,17 +62,20 @@ def errors(runs: Sequence[Run]) -> Figure:
     metric = metric_of(runs)
     shown = panels(runs)
     one_recipe = all(title == group[0].net for title, group in by_net(runs).items())
-    # long names of several recipes need a taller legend
+    # long names of several recipes need a taller legend, in one column
     more = 0.0 if one_recipe else 0.4 * len(by_net(runs)) / len(shown)
-    with mpl.rc_context(STYLE):
+    counts = {_seeds(group) for group in by_net(runs).values()}
+    seeds = counts.pop() if len(counts) == 1 else ""  # the caption says it for all
+    with drawing():
         figure = Figure(figsize=(1.2 + 4.9 * len(shown), 5.6 + more), layout="constrained")
         row = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for (style, members), axes in zip(shown.items(), row, strict=True):
             groups = by_net(members)
             colours = shades(style, len(groups))
             for i, (net, group) in enumerate(groups.items()):
-                _draw_net(axes, net, group, colours[i], width=min(1.2 + 0.9 * i, 3))
-            axes.set_title(style.title)
+                note = "" if seeds else _seeds(group)
+                _draw_net(axes, net, group, colours[i], min(1.2 + 0.9 * i, 3), note)
+            axes.set_title(plain(style.title))
             axes.set_xlabel("iteration")
             axes.set_xlim(0, max(run.config["iterations"] for run in runs))
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -71,16 +83,12 @@ def errors(runs: Sequence[Run]) -> Figure:
                 axes.set_ylim(bottom=0, top=metric.scale)
             axes.grid(axis="y", alpha=0.25)
             _mark_drops(axes, members)
-            size = (9, min(2, len(groups))) if one_recipe else (8, 1)
-            _legend(axes, *size)
-        row[0].set_ylabel(wording.axis_label(metric))
-        below = f"{caption(runs)}; {evaluation_note(runs)}; thin: training batches"
+            ncols = min(2, len(groups)) if one_recipe else 1
+            axes.legend(**LEGEND_BELOW, ncols=ncols, handlelength=2.5, columnspacing=1)
+        row[0].set_ylabel(plain(wording.axis_label(metric)))
+        below = f"{caption(runs)}{seeds}; {evaluation_note(runs)}; thin lines: training batches"
         finish(figure, message(runs), below)
     return figure
-
-
-def _legend(axes: Axes, fontsize: int, ncols: int) -> None:
-    axes.legend(**LEGEND_BELOW, fontsize=fontsize, ncols=ncols, handlelength=2.8, columnspacing=1)
 
 
 def _mark_drops(axes: Axes, runs: Sequence[Run]) -> None:
@@ -88,11 +96,11 @@ def _mark_drops(axes: Axes, runs: Sequence[Run]) -> None:
     for milestone in sorted({m for run in runs for m in _drops(run)}):
         axes.axvline(milestone, color="0.5", lw=0.8, ls=":")
         low = axes.get_xaxis_transform()  # x in iterations, y from 0 to 1 in the panel
-        axes.text(milestone, 0.01, " lr/10", color="0.35", fontsize=8, transform=low)
+        axes.text(milestone, 0.01, " lr/10", color="0.35", fontsize=SMALL, transform=low)
 
 
 def _drops(run: Run) -> list[int]:
-    """Milestones at which the learning rate drops or will drop, unlike those of a warm-up."""
+    """Milestones at which the rate drops or will drop; during a warm-up, it does not."""
     rates = {line["iteration"]: line["lr"] for line in run.train}
 
     def drops(milestone: int) -> bool:
@@ -103,30 +111,37 @@ def _drops(run: Run) -> list[int]:
     return [milestone for milestone in run.config["milestones"] if drops(milestone)]
 
 
-def _draw_net(axes: Axes, net: str, group: Sequence[Run], colour: Any, width: float) -> None:
-    """Running metric of training batches, and the evaluations."""
+def _draw_net(
+    axes: Axes, net: str, group: Sequence[Run], colour: Any, width: float, note: str
+) -> None:
+    """Draw the running mean over training batches, and the evaluations; `note` ends their label."""
     metric = group[0].metric
     iterations, values = common(group, "train", metric.name)
     steps = max(1, values.shape[1] // 25)
     smooth = np.apply_along_axis(_running_mean, 1, values, steps)
-    # a seed that has just begun does not hide the others
+    # seeds without an evaluation do not hide those of the others
     evaluated = [run for run in group if run.evals]
-    label = None if evaluated else net
+    label = None if evaluated else plain(net)
     thin = {"color": colour, "lw": 0.7 * width, "alpha": 0.55, "label": label}
     axes.plot(iterations, smooth.mean(axis=0), **thin)
     if len(group) > 1:
         _draw_band(axes, iterations, smooth, colour)
     for which, line, marker in LINES if evaluated else ():
         iterations, values = common(evaluated, "evals", f"{which}_{metric.name}")
-        if not len(iterations):  # damaged lines are skipped
+        if not len(iterations):  # damaged lines left no evaluation that all seeds have
             continue
         mean = values.mean(axis=0)
-        seeds = f", {len(evaluated)} seeds" if len(evaluated) > 1 else ""
         style = {"marker": marker, "ms": 4, "color": colour, "lw": width, "clip_on": False}
-        label = f"{net} {which} {wording.amounts(metric, mean[-1:])}{seeds}"
-        axes.plot(iterations, mean, line, label=label, **style)
+        label = f"{net} {which} {wording.amounts(metric, mean[-1:])}{note}"
+        axes.plot(iterations, mean, line, label=plain(label), **style)
         if len(evaluated) > 1:
             _draw_band(axes, iterations, values, colour)
+
+
+def _seeds(group: Sequence[Run]) -> str:
+    """Words such as ", 3 seeds" if the means are over several, else ""."""
+    evaluated = sum(bool(run.evals) for run in group)
+    return f", {evaluated} seeds" if evaluated > 1 else ""
 
 
 def _draw_band(axes: Axes, x: np.ndarray, values: np.ndarray, colour: Any) -> None:
@@ -143,7 +158,7 @@ def _running_mean(values: np.ndarray, steps: int) -> np.ndarray:
 
 
 def depth(runs: Sequence[Run]) -> Figure:
-    """The last evaluation against depth; bars from the smallest to the largest seed.
+    """The last evaluation against depth; bars reach from the smallest to the largest seed.
 
     Raises
     ------
@@ -154,10 +169,10 @@ def depth(runs: Sequence[Run]) -> Figure:
     metric = metric_of(runs)
     if not shown:
         raise InputError(
-            f"none of these runs has measured its {plural(metric.name)} yet; train on, "
+            f"none of these runs has measured its {plural(metric.name)} yet; train longer, "
             "or draw --kind errors"
         )
-    with mpl.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(7.0, 4.6 + 0.2 * len(by_net(shown))), layout="constrained")
         axes = figure.subplots()
         kinds = _by_kind(shown)
@@ -169,10 +184,10 @@ def depth(runs: Sequence[Run]) -> Figure:
             axes.set_ylim(0, max(metric.scale / 100, 1.08 * axes.dataLim.y1))
         ended = all(run.done for run in shown)
         when = "at the end" if ended else "measured last"
-        axes.set(xlabel="depth (weighted layers)", ylabel=wording.axis_label(metric, when))
+        axes.set(xlabel="depth (weighted layers)", ylabel=plain(wording.axis_label(metric, when)))
         axes.grid(axis="y", alpha=0.25)
-        axes.legend(**LEGEND_BELOW, fontsize=9, handlelength=4)
-        finish(figure, message(runs, "depth"), f"{caption(runs)}; {evaluation_note(runs)}")
+        axes.legend(**LEGEND_BELOW, handlelength=4)
+        finish(figure, message(runs), f"{caption(runs)}; {evaluation_note(runs)}")
     return figure
 
 
@@ -180,7 +195,7 @@ Kinds = dict[str, list[list[Run]]]
 
 
 def _by_kind(runs: Sequence[Run]) -> Kinds:
-    """Groups that share a line: the same kind of network by the same recipe, at all depths."""
+    """Groups by the line that shows them: a kind of network and a recipe, at all depths."""
     kinds: Kinds = {}
     for title, group in by_net(runs).items():
         kinds.setdefault(group[0].kind + title.removeprefix(group[0].net), []).append(group)
@@ -188,12 +203,14 @@ def _by_kind(runs: Sequence[Run]) -> Kinds:
 
 
 def _kind_style(kind: str, kinds: Kinds, shown: Sequence[Run]) -> dict[str, Any]:
-    """Colour of a line, darker for later kinds of the same family."""
+    """Style of a line; later kinds of the same family are darker."""
     family = kinds[kind][0][0].family
     alike = [other for other, groups in kinds.items() if groups[0][0].family == family]
     style = family_styles(shown)[family]
-    hollow = {"mfc": "white"} if style.marked else {}
-    return {"color": shades(style, len(alike))[alike.index(kind)], "capsize": 3, **hollow}
+    fill = {"fillstyle": style.fill, "markerfacecoloralt": "white"}
+    if style.fill == "none":
+        fill = {"mfc": "white"}  # opaque: the line does not cross the marker
+    return {"color": shades(style, len(alike))[alike.index(kind)], "capsize": 3, **fill}
 
 
 def _draw_kind(axes: Axes, kind: str, groups: Sequence[Sequence[Run]], style: Any) -> None:
@@ -206,7 +223,7 @@ def _draw_kind(axes: Axes, kind: str, groups: Sequence[Sequence[Run]], style: An
         high = np.array([e.max() for e in ends])
         reach = np.abs([low - mean, high - mean])
         label = f"{kind} {which}: {wording.amounts(metric, mean)}"
-        axes.errorbar(depths, mean, reach, fmt=line + marker, label=label, **style)
+        axes.errorbar(depths, mean, reach, fmt=line + marker, label=plain(label), **style)
 
 
 FIGURES = {"errors": errors, "depth": depth, "layers": layers}
@@ -226,14 +243,14 @@ def sheet(page: np.ndarray, classes: Sequence[str]) -> Figure:
     page : ndarray of shape (H, W, 3), uint8
     classes : list of str
     """
-    with mpl.rc_context(STYLE):
+    with drawing():
         H, W, _ = page.shape
         figure = Figure(figsize=(W / 40, H / 40 + 0.3), layout="constrained")
         axes = figure.subplots()
         axes.imshow(page, interpolation="nearest")
         axes.set_xticks((np.arange(len(classes)) + 0.5) * W / len(classes), classes)
         axes.xaxis.tick_top()
-        axes.tick_params(length=0, labelsize=9)
+        axes.tick_params(length=0, labelsize=SMALL)
         axes.set_yticks([])
         for side in axes.spines.values():
             side.set_visible(False)

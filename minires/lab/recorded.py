@@ -12,34 +12,34 @@ from pathlib import Path
 
 import numpy as np
 
-from minires.errors import InputError
+from minires.errors import InputError, quoted
 from minires.runs.config import OPTIONS
 from minires.runs.metric import Metric
 from minires.runs.options import settings_in_words
 from minires.runs.run import Run, no_run, read_run, run_folders
 
 
-def begun(paths: Sequence[Path]) -> list[Run]:
-    """Runs in these folders, or one level below, that have something to draw; maybe none."""
+def measured_runs(paths: Sequence[Path]) -> list[Run]:
+    """Runs in these folders, or one level below, that have at least one training line."""
     runs = [run for run in map(read_run, run_folders(paths)) if run.train]
     return sorted(runs, key=lambda r: (r.family, r.depth, r.net, r.config["seed"]))
 
 
 def find_runs(paths: Sequence[Path]) -> list[Run]:
-    """As `begun`, but at least one.
+    """As `measured_runs`, but at least one.
 
     Raises
     ------
     InputError
         If there is none.
     """
-    runs = begun(paths)
+    runs = measured_runs(paths)
     if not runs:
-        waiting = run_folders(paths)
-        if waiting:
+        empty = run_folders(paths)
+        if empty:
             raise InputError(
-                f"nothing was measured yet in {waiting[0]}: "
-                "its metrics.jsonl is missing or has no lines"
+                f"nothing was measured yet in {empty[0]}: "
+                "its metrics.jsonl is missing or has no lines; train it first"
             )
         raise no_run(paths)
     return runs
@@ -64,45 +64,45 @@ def metric_of(runs: Sequence[Run]) -> Metric:
             raise InputError(
                 f"expected runs with the same metric, got {first.metric.name} "
                 f"({first.folder.name}) and {run.metric.name} ({run.folder.name}); "
-                "give runs of one task"
+                f"give the folders of one metric only, such as {quoted(first.folder)}"
             )
     return first.metric
 
 
-def recipe(run: Run) -> dict[str, str]:
-    """Settings of a run in words, by name; runs that differ only in their seeds share them."""
-    settings = settings_in_words(OPTIONS, run.config)
-    return {"data": run.data["name"]} | settings | {"sha256": f"images {run.data['sha256'][:12]}"}
+def settings(run: Run) -> dict[str, str]:
+    """Settings of a run in words, by name; the same for runs that differ only in their seeds."""
+    images = {"sha256": f"images {run.data['sha256'][:12]}"}
+    return {"data": run.data["name"]} | settings_in_words(OPTIONS, run.config) | images
 
 
 def by_net(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Group runs that differ only in their seeds, by the name of the network.
 
-    Where a network was trained by several recipes, the fewest settings that tell them apart follow
-    its name: "plain20, 280 iterations".
+    If a network was trained with several settings, its name is followed by the fewest that tell
+    the groups apart: "plain20, 280 iterations".
     """
     groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        groups[run.net, *recipe(run).values()].append(run)
-    recipes: dict[str, list[dict[str, str]]] = defaultdict(list)
+        groups[run.net, *settings(run).values()].append(run)
+    alternatives: dict[str, list[dict[str, str]]] = defaultdict(list)
     for group in groups.values():
-        recipes[group[0].net].append(recipe(group[0]))
+        alternatives[group[0].net].append(settings(group[0]))
     named = {}
     for group in groups.values():
-        net, own = group[0].net, recipe(group[0])
-        settings = distinguishing(recipes[net])
-        named[", ".join([net, *(own[name] for name in settings)])] = group
+        net, own = group[0].net, settings(group[0])
+        names = distinguishing(alternatives[net])
+        named[", ".join([net, *(own[name] for name in names)])] = group
     return named
 
 
-def distinguishing(recipes: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
-    """Names of the fewest settings whose values differ between any two of these recipes."""
-    names = dict.fromkeys(name for recipe in recipes for name in recipe)
-    differing = [name for name in names if len({recipe.get(name) for recipe in recipes}) > 1]
+def distinguishing(alternatives: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """Names of the fewest settings that differ between any two of these alternatives."""
+    names = dict.fromkeys(name for settings in alternatives for name in settings)
+    differing = [name for name in names if len({one.get(name) for one in alternatives}) > 1]
     for count in range(len(differing)):
         for chosen in itertools.combinations(differing, count):
-            values = {tuple(recipe.get(name) for name in chosen) for recipe in recipes}
-            if len(values) == len(recipes):
+            values = {tuple(one.get(name) for name in chosen) for one in alternatives}
+            if len(values) == len(alternatives):
                 return chosen
     return tuple(differing)
 
@@ -125,17 +125,17 @@ def final(runs: Sequence[Run], which: str) -> np.ndarray:
 
 
 def noise(*finals: tuple[Sequence[Run], str], times: float = 2) -> float:
-    """Twice the sampling error of a sum or difference of mean final fractions, in their unit.
+    """Two sampling errors of a sum or difference of mean final fractions, in their unit.
 
-    It is binomial in the number of images. Each seed has training images of its own; the test
-    images are the same for all seeds and count once.
+    The sampling error is binomial in the number of images. Each seed has its own training images.
+    The test images are the same for all seeds and count once.
 
     Parameters
     ----------
     *finals : (runs, which)
         As for `final`.
     times : float
-        Another multiple of the sampling error than two.
+        Multiple of the sampling error.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from html import escape
 from string import Template
 from typing import Any
 
-from minires.lab import plots, tables, wording
+from minires.lab import plots, tables
 from minires.lab.commands import commands
 from minires.lab.recorded import by_net, metric_of
 from minires.runs.run import Run
@@ -46,9 +46,8 @@ $figures
 <h2>$metric at the end</h2>
 $table
 <h2>Claims</h2>
-<p>Registered in the program, which checks them. Of the runs in its repository, \
-lessons/runs/README.md says what had
-been seen before.</p>
+<p>The claims were stated in the program before these runs, and the program checks them. \
+For the runs in its repository, lessons/runs/README.md lists what was known before.</p>
 $claims
 <h2>Repeat it</h2>
 <pre><code>$commands</code></pre>
@@ -93,11 +92,10 @@ def page(runs: Sequence[Run], verdicts: Mapping[str, Sequence[tuple[Any, Any]]])
 
 
 def _figures(runs: Sequence[Run]) -> list[str]:
-    """Each kind of figure that the runs have something for."""
+    """Each kind of figure that the runs have data for."""
     wanted = {"errors": tables.message(runs)}
     if len({run.depth for run in plots.drawable("depth", runs)}) > 1:
-        against = wording.title(metric_of(runs), "against depth")
-        wanted["depth"] = f"{against}. {tables.message(runs)}"
+        wanted["depth"] = f"By depth. {tables.message(runs)}"
     if plots.drawable("layers", runs):
         wanted["layers"] = "Gradient norms and responses by layer"
     return [_figure(plots.FIGURES[kind](runs), text) for kind, text in wanted.items()]
@@ -109,7 +107,7 @@ def _figure(figure: Any, text: str) -> str:
 
 
 def _rows(lines: Sequence[Sequence[str]], head: bool = False) -> str:
-    """Table in a box that scrolls; the first column and, with `head`, the first line are heads."""
+    """Table in a box that scrolls; the first column holds heads, with `head` the first line too."""
     made = []
     for i, (first, *rest) in enumerate(lines):
         tag = "th" if head and i == 0 else "td"
@@ -123,14 +121,19 @@ def _claims(title: str, rows: Sequence[tuple[Any, Any]]) -> str:
     made = "".join(
         f"<tr><th>{escape(claim.key)}</th>"
         f'<td class="{kinds[verdict.held]}">{escape(str(verdict))}</td>'
-        f"<td>{escape(claim.sentence)}<br><small>{escape(verdict.numbers)}</small></td></tr>"
+        f"<td>{escape(claim.sentence)}<br><small>{escape(_numbers(verdict))}</small></td></tr>"
         for claim, verdict in rows
     )
     return f'<h3>{escape(title)}</h3><div class="wide"><table>{made}</table></div>'
 
 
+def _numbers(verdict: Any) -> str:
+    """The numbers of a verdict, and why it was not measured."""
+    return "; ".join(filter(None, [verdict.numbers, verdict.reason]))
+
+
 def _settings(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Name and value of each entry; values that differ between records are all listed."""
+    """Name and value of each entry; where records differ, all values are listed."""
     names = dict.fromkeys(name for record in records for name in record)
     return [[name, " / ".join(dict.fromkeys(str(r.get(name)) for r in records))] for name in names]
 

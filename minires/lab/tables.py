@@ -9,12 +9,13 @@ import numpy as np
 from minires.lab import wording
 from minires.lab.families import family_styles
 from minires.lab.recorded import by_net, final, metric_of, noise
+from minires.runs.metric import Metric
 from minires.runs.run import Run
 from minires.text import columns, plural, sentence_case
 
 
 def layers_message(runs: Sequence[Run]) -> str:
-    """What the figure by layers shows: mean responses, and the range of one step's gradients."""
+    """Message of the figure by layers: mean responses, and the range of one step's gradients."""
     means = [
         f"{run.net} {np.mean(list(run.layers[-1]['response_std'].values())):.2f}"
         for run in runs
@@ -25,7 +26,8 @@ def layers_message(runs: Sequence[Run]) -> str:
     gradients = "some layers get no gradient at all"
     if min(map(min, norms)) > 0:
         span = max(max(n) / min(n) for n in norms)
-        gradients = f"in a step, the largest gradient is at most {span:.3g} times the smallest"
+        times = f"{span:,.0f}" if span >= 100 else f"{span:.3g}"
+        gradients = f"in a step, the largest gradient is at most {times} times the smallest"
     return sentence_case("; ".join([*responses, gradients]))
 
 
@@ -54,27 +56,38 @@ def common(group: Sequence[Run], lines: str, key: str) -> tuple[np.ndarray, np.n
     return np.array(shared), values.reshape(len(group), len(shared))
 
 
-def message(runs: Sequence[Run], axis: str = "iteration") -> str:
-    """What a figure shows, in one sentence with its numbers.
+def message(runs: Sequence[Run]) -> str:
+    """The message of a figure of these runs: one sentence with its numbers.
 
-    Networks whose difference is within the noise of sampling images are called alike. If there is
-    nothing to compare, the sentence names the metric and the `axis` that it is drawn against.
+    Networks whose difference is within the noise of sampling images are called alike. If the runs
+    cannot be compared, the sentence lists their latest values.
     """
     metric = metric_of(runs)
     groups = by_net([run for run in runs if run.evals])
-    sizes = {_size(run) for run in runs}
-    if len(sizes) > 1 or any(title != group[0].net for title, group in groups.items()):
-        return wording.title_of_many(metric, "of several recipes")
+    if not groups:
+        return f"No {metric.name} has been measured yet"
     if not all(run.done for group in groups.values() for run in group):
-        return wording.title_of_many(metric, "of runs still in progress")
-    parts = [_compare(groups[a], groups[b]) for a, b in _pairs(groups)]
+        return f"Still training: {_listed(groups, metric)}"
+    sizes = {_size(run) for run in runs}
+    one_recipe = len(sizes) == 1 and all(title == group[0].net for title, group in groups.items())
+    parts = [_compare(groups[a], groups[b]) for a, b in _pairs(groups)] if one_recipe else []
     if not parts:
-        return wording.title(metric, f"by {axis}")
+        return sentence_case(_listed(groups, metric))
     return f"Training {metric.name}: {'; '.join(parts)}"
 
 
+def _listed(groups: Mapping[str, Sequence[Run]], metric: Metric) -> str:
+    """The latest training value of each network that all its seeds have."""
+    values = {}
+    for net, group in groups.items():
+        _, found = common(group, "evals", f"train_{metric.name}")
+        if found.size:
+            values[net] = wording.amounts(metric, [found[:, -1].mean()])
+    return f"training {metric.name}: {'; '.join(f'{net} {value}' for net, value in values.items())}"
+
+
 def _size(run: Run) -> tuple:
-    """What runs that are compared have in common."""
+    """Key of the runs that can be compared."""
     settings = ("iterations", "batch_size", "lr")
     return run.data["name"], run.data["sha256"], *(run.config[name] for name in settings)
 
@@ -82,8 +95,8 @@ def _size(run: Run) -> tuple:
 def _pairs(groups: Mapping[str, Sequence[Run]]) -> list[tuple[str, str]]:
     """Names of the networks that `message` compares.
 
-    In each family the deepest with the shallowest; then each family with the first one, at the
-    largest depth that both have.
+    In each family, it compares the deepest with the shallowest. Then it compares each family with
+    the first one, at the largest depth that both have.
     """
     families = family_styles([group[0] for group in groups.values()])
     depths = {
@@ -114,7 +127,7 @@ def _compare(a: Sequence[Run], b: Sequence[Run]) -> str:
 
 
 def caption(runs: Sequence[Run]) -> str:
-    """Data and recipe of these runs in one line; values that differ are all named."""
+    """Data and recipe of these runs in one line; where values differ, all are listed."""
 
     def each(key: str) -> str:
         return " / ".join(dict.fromkeys(str(r.config[key]) for r in runs))
@@ -140,7 +153,7 @@ def table(runs: Sequence[Run]) -> str:
 def table_lines(runs: Sequence[Run]) -> list[list[str]]:
     """Head, and a line for each network: the metric at the last iteration that all seeds reached.
 
-    Cells show the mean over the seeds and its range; minutes are those of training steps.
+    Cells show the mean over the seeds and its range. The minutes are those of training steps.
     """
     metric = metric_of(runs)
     heads = [wording.column_head(metric, which) for which in ("train", "test")]
@@ -153,7 +166,7 @@ def table_lines(runs: Sequence[Run]) -> list[list[str]]:
 
 
 def _table_line(net: str, group: Sequence[Run]) -> list[str]:
-    """Cells of one network; none if damaged lines leave its seeds no evaluation in common."""
+    """Cells of one network; none if damaged lines left no evaluation that all its seeds have."""
     metric = group[0].metric
     cells = []
     for which in ("train", "test"):

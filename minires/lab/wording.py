@@ -1,11 +1,10 @@
-"""Words and numbers for a metric, as tables, figures and messages show them."""
+"""Words and numbers for a metric in tables, figures and messages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from minires.runs.metric import Metric
-from minires.text import plural, sentence_case
 
 
 def number(metric: Metric, value: float) -> str:
@@ -34,21 +33,11 @@ def column_head(metric: Metric, which: str) -> str:
 
 
 def axis_label(metric: Metric, when: str = "") -> str:
-    """Label of an axis: "error at the end (%)"; says so where higher is better."""
+    """Label of an axis: "error at the end (%)", with a note if higher is better."""
     direction = "" if metric.lower_is_better else "higher is better"
     notes = ", ".join(filter(None, [metric.unit, direction]))
     name = _with_unit(metric.name, when)
     return f"{name} ({notes})" if notes else name
-
-
-def title(metric: Metric, rest: str) -> str:
-    """Title about one metric: "Error by iteration"."""
-    return sentence_case(f"{metric.name} {rest}")
-
-
-def title_of_many(metric: Metric, rest: str) -> str:
-    """Title about the metric of several runs: "Errors of several recipes"."""
-    return sentence_case(f"{plural(metric.name)} {rest}")
 
 
 def _with_unit(text: str, unit: str) -> str:

@@ -1,7 +1,7 @@
 """A deeper net that is no worse: a trained plain net with identity layers added (section 1).
 
-That such a net exists is the paper's argument that degradation is a matter of finding solutions,
-not of having them.
+The paper argues that, because such a net exists, degradation is a problem of training: the
+solution is there, and training does not find it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from minires.nets.resnet import build_cifar, plain_facts
 def deepen(net: Network, depth: int, x: Array | None = None) -> Network:
     """Plain net of `depth` layers that computes what `net` computes, in evaluation mode.
 
-    Each stage keeps its blocks and gets blocks of identity layers behind them. Their input has been
-    through a ReLU, so the ReLUs of the new blocks change nothing; their kernels are 1 in the centre
-    from each channel to itself, and batch norm has gamma = sqrt(var + eps), beta = mean.
+    New blocks of identity layers follow the blocks of each stage. Their input has passed a ReLU, so
+    the ReLUs of the new blocks change nothing. Their filters copy each channel: 1 in the centre
+    from a channel to itself, 0 elsewhere. Batch norm has gamma = sqrt(var + eps) and beta = mean.
 
     Parameters
     ----------
     net : Network
-        A plain net of section 4.2; it is left as it is.
+        A plain net of section 4.2; it is not changed.
     depth : int
         6n + 2, not less than that of `net`.
     x : ndarray of shape (N, 32, 32, 3), optional
-        Prepared images. With them, mean and var are those of the channels at the end of each stage,
-        and the new layers are identities in training too, as far as a batch has these statistics.
-        Without them, mean 0 and var 1.
+        Prepared images. If they are given, mean and var are those of the channels at the end of
+        each stage. The new layers are then identities in training too, to the extent that a batch
+        has these statistics. Without images, mean is 0 and var is 1.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def deepen(net: Network, depth: int, x: Array | None = None) -> Network:
     Raises
     ------
     InputError
-        If `net` is not plain, or deeper already.
+        If `net` is not plain, or deeper than `depth`.
     """
     facts = plain_facts(depth)
     if net.facts.family != "plain" or net.facts.depth > depth:

@@ -1,6 +1,7 @@
 """Sensitivity to a tiny difference: how fast a rounding error grows in training.
 
-Two copies of a net, one weight of which differs by 1e-14, are trained on the same batches.
+Two copies of a net are trained on the same batches. One weight of the second copy differs by the
+fraction 1e-14.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from minires.ops import default_backend
 from minires.optim import SGD
 from minires.train.step import train_step
 
-# Beyond this relative distance the copies are different nets, and the distance stops growing.
+# At larger relative distances the copies are different nets, and the distance stops growing.
 LINEAR = 1e-3
 
 
@@ -39,7 +40,7 @@ def sensitivity(
     batch_size : int
     lr : float
     seed : int
-        Of the weights, and of the images: new ones of shapes10 at every step, the same for both.
+        Of the weights, and of the images: shapes10 draws new ones for each step, the same for both.
 
     Returns
     -------
