@@ -65,14 +65,17 @@ def _problem() -> str:
 
 
 def _import_numba() -> str:
+    asked = os.environ.get("NUMBA_NUM_THREADS", "")
+    if asked.lstrip("-").isdecimal() and not 1 <= int(asked[:9]) <= MOST_THREADS:
+        return f"NUMBA_NUM_THREADS must be 1 to {MOST_THREADS}, got {asked}; change or unset it"
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         try:
-            importlib.import_module("numba")
+            importlib.import_module("numba.core.config")
         except Exception as e:
             return (
-                f"import numba raises {in_one_line(e)}; install a Numba that fits the other "
-                "packages: pip install --upgrade numba"
+                f"its import raises {in_one_line(e)}; install a Numba that fits the other "
+                f"packages: pip install --upgrade numba{_advice(set(settings()))}"
             )
     for warning in seen:
         unreadable = UNREADABLE.match(str(warning.message))
@@ -86,9 +89,6 @@ def _check_settings() -> str:
     config = importlib.import_module("numba.core.config")
     if config.DISABLE_JIT:
         return "NUMBA_DISABLE_JIT forbids Numba to compile; unset it"
-    threads = config.NUMBA_NUM_THREADS
-    if not 1 <= threads <= MOST_THREADS:
-        return f"NUMBA_NUM_THREADS must be 1 to {MOST_THREADS}, got {threads}; change or unset it"
     return _check_processor(config.CPU_NAME or "", config.CPU_FEATURES or "")
 
 
