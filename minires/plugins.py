@@ -1,7 +1,7 @@
-"""Users' own code: a Python file that registers networks, data sets, tasks or ops.
+"""Load users' own code: a Python file that registers networks, data sets, tasks or ops.
 
-`minires --plugin FILE COMMAND` imports the file before the command runs, so that a process which
-resumes a run, or times a network, knows what the first process knew.
+`minires --plugin FILE COMMAND` imports the file before the command runs. A process that resumes a
+run, or times a network, loads the same files as the first process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def load(path: Path) -> None:
     name = f"minires_plugin_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if not file.is_file() or spec is None or spec.loader is None:
-        raise InputError(f"--plugin: expected a Python file (.py), found none at {path}")
+        raise InputError(f"--plugin: expected a Python file, found none at {path}")
     module = importlib.util.module_from_spec(spec)
     before = sys.modules.get(name)
     sys.modules[name] = module
@@ -52,10 +52,9 @@ def _failure(error: BaseException, file: Path) -> str:
     where, line = file, 0
     if isinstance(error, SyntaxError) and error.filename:
         where, line = Path(error.filename), error.lineno or 0
-    else:
-        frames = traceback.extract_tb(error.__traceback__)
-        line = max((i for i, f in enumerate(frames) if Path(f.filename) == file), default=-1)
-        line = (frames[line].lineno or 0) if line >= 0 else 0
+    for frame in traceback.extract_tb(error.__traceback__):
+        if Path(frame.filename) == file:
+            line = frame.lineno or 0
     place = f"{where}, line {line}" if line else str(where)
     if isinstance(error, SystemExit):
         return f"{place} calls sys.exit; a plugin only registers, so remove this call"
@@ -89,5 +88,5 @@ def require(recorded: Sequence[str], command: str) -> None:
 
 
 def command() -> str:
-    """How the command line is called here: "minires", with the plugins that were loaded."""
+    """Return the start of a command to print: "minires", with an option for each loaded plugin."""
     return " ".join(["minires", *(f"--plugin {quoted(file)}" for file in LOADED)])

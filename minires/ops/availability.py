@@ -1,6 +1,7 @@
-"""Can the compiled backend run here? Numba is optional, and a broken one must not stop a command.
+"""Find out whether the compiled backend can run here, and if not, why.
 
-Nothing here imports Numba before it is asked for.
+Numba is optional: if it is missing or broken, the NumPy backend is used. Importing this module does
+not import Numba.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ import sys
 import warnings
 from functools import cache
 
-MOST_THREADS = 1024  # the system refuses to start many more, and OpenMP then ends the process
+# if the system refuses to start a thread, OpenMP ends the process
+MOST_THREADS = 1024
 
 # variables of Numba that change neither results nor machine code
 HARMLESS = {"NUMBA_CACHE_DIR", "NUMBA_CACHE_LOCATOR_CLASSES", "NUMBA_NUM_THREADS"}
 THREADING = {"NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY"}
 
-# what Numba says of a variable that it cannot read; it would go on with the default
+# Numba's warning about a variable that it cannot read; it then uses the default
 UNREADABLE = re.compile(r"Environment variable '(\w+)' .* value '(.*)' could not be parsed", re.S)
 
-# LLVM says on standard error which names it does not know; it would go on without them
+# LLVM writes the names that it does not know to standard error, and then ignores them
 ASK_LLVM = """
 import sys
 from llvmlite import binding
@@ -58,7 +60,10 @@ def why_not_numba() -> str:
 def _problem() -> str:
     """Return the first thing that goes wrong on the way to compiled ops."""
     for step in (_import_numba, _check_settings, _start_threads, _import_kernels):
-        found = step()
+        try:
+            found = step()
+        except Exception as e:
+            found = f"Numba cannot be used: {in_one_line(e)}{_advice()}"
         if found:
             return found
     return ""
@@ -66,7 +71,7 @@ def _problem() -> str:
 
 def _import_numba() -> str:
     asked = os.environ.get("NUMBA_NUM_THREADS", "")
-    if asked.lstrip("-").isdecimal() and not 1 <= int(asked[:9]) <= MOST_THREADS:
+    if re.fullmatch("-?[0-9]+", asked) and not 1 <= int(asked[:20]) <= MOST_THREADS:
         return f"NUMBA_NUM_THREADS must be 1 to {MOST_THREADS}, got {asked}; change or unset it"
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -74,8 +79,8 @@ def _import_numba() -> str:
             importlib.import_module("numba.core.config")
         except Exception as e:
             return (
-                f"its import raises {in_one_line(e)}; install a Numba that fits the other "
-                f"packages: pip install --upgrade numba{_advice(set(settings()))}"
+                f"importing Numba raises {in_one_line(e)}; install a Numba that fits the other "
+                f"packages: pip install --upgrade numba{_advice()}"
             )
     for warning in seen:
         unreadable = UNREADABLE.match(str(warning.message))
@@ -94,14 +99,15 @@ def _check_settings() -> str:
 
 def _check_processor(name: str, features: str) -> str:
     """Ask LLVM, in a process of its own, whether it knows a processor and its features."""
-    if not (name or features):
+    if not (name or features) or not sys.executable:
         return ""
     command = [sys.executable, "-c", ASK_LLVM, name, features]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.SubprocessError):
-        return ""  # what could not be asked may still work
-    unknown = re.search(r"'([^']*)' is not a recognized (processor|feature)", done.stderr)
+        return ""  # LLVM could not be asked, but may know the names
+    said = done.stderr.decode(errors="replace")
+    unknown = re.search(r"'([^']*)' is not a recognized (processor|feature)", said)
     if unknown is None:
         return ""
     variable = "NUMBA_CPU_NAME" if unknown[2] == "processor" else "NUMBA_CPU_FEATURES"
@@ -109,38 +115,32 @@ def _check_processor(name: str, features: str) -> str:
 
 
 def _start_threads() -> str:
-    """Choose how threads wait and how memory is kept, before Numba starts its threads."""
+    """Start Numba's threads, and choose beforehand how they wait and how memory is kept."""
     threads = importlib.import_module("minires.ops.compiled.threads")
-    try:
-        threads.start_threads()
-        threads.forbid_kernels_after_fork()
-    except Exception as e:
-        return f"Numba cannot start its threads: {in_one_line(e)}{_advice(THREADING)}"
+    threads.start_threads()
+    threads.forbid_kernels_after_fork()
     threads.keep_freed_memory()
     return ""
 
 
 def _import_kernels() -> str:
-    try:
-        importlib.import_module("minires.ops.compiled.warm_up")
-    except Exception as e:
-        return f"the kernels cannot be defined: {in_one_line(e)}{_advice(set(settings()))}"
+    importlib.import_module("minires.ops.compiled.warm_up")
     return ""
 
 
 def compile_error(error: Exception) -> str:
     """Say that a kernel could not be compiled, and name the variables that may be the cause."""
-    return f"the kernels cannot be compiled: {in_one_line(error)}{_advice(set(settings()))}"
+    return f"the kernels cannot be compiled: {in_one_line(error)}{_advice()}"
 
 
-def _advice(suspects: set[str]) -> str:
-    """Name the variables among `suspects` that are set."""
-    found = sorted(f"{name}={os.environ[name]}" for name in suspects & set(os.environ))
-    return f"; change or unset {', '.join(found)}" if found else ""
+def _advice() -> str:
+    """Name the variables of Numba that are set and may be the cause of a fault."""
+    found = ", ".join(f"{name}={value}" for name, value in settings().items())
+    return f"; change or unset {found}" if found else ""
 
 
 def in_one_line(error: BaseException) -> str:
     """Type and message of an exception, without line breaks and control characters."""
-    words = " ".join(str(error).split())
+    words = " ".join(str(error).split()).rstrip(".")
     text = f"{type(error).__name__}: {words}" if words else type(error).__name__
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,7 +1,7 @@
-"""How kernels are compiled.
+"""Compile kernels with Numba.
 
-Numba compiles a kernel when it first meets its argument types, which takes seconds, so the result
-is stored on disk, see `kernel_cache`.
+Numba compiles a kernel when it is first called with arguments of some types. This takes seconds, so
+the result is stored on disk, see `kernel_cache`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,28 @@ from numba.core import event
 from minires.errors import InputError
 from minires.ops.compiled.kernel_cache import cache_folder, keep_on_disk
 
-__all__ = ["FLAGS", "KERNELS", "announce", "cache_folder", "compilations", "inline", "kernel"]
+__all__ = [
+    "FLAGS",
+    "KERNELS",
+    "announce",
+    "cache_folder",
+    "compilations",
+    "forbid_kernels",
+    "inline",
+    "kernel",
+]
 
-# LLVM may join a*b + c into one instruction and nothing else: sums keep their order, and NaN and
+# LLVM may compute a*b + c in one instruction, but nothing else: sums keep their order, and NaN and
 # Inf stay visible
 FLAGS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
 KERNELS: list[Any] = []  # every kernel of the package, in order of definition
 
 
 def kernel(function: Callable) -> Any:
-    """Compile an entry point, which shares its work among threads by `prange` over *chunks*.
+    """Compile an entry point, which divides its work among threads by `prange` over *chunks*.
 
-    A chunk is a number of images or of values that depends on the arguments alone, never a share
-    per thread, so any number of threads gives the same bits.
+    The size of a chunk depends on the arguments alone, never on the number of threads, so any
+    number of threads gives the same bits.
     """
     compiled = njit(parallel=True, **FLAGS)(function)
     keep_on_disk(compiled)

@@ -1,4 +1,4 @@
-"""Where machine code is kept on disk. No fault of this cache stops a command or changes a result.
+"""Keep machine code on disk. No fault of this cache stops a command or changes a result.
 
 A kernel whose files are damaged is compiled again. If the folder cannot be used, each process
 compiles for itself. Both cause one warning.
@@ -29,11 +29,11 @@ MOVE = "NUMBA_CACHE_DIR names another folder"
 
 @cache
 def cache_folder() -> str:
-    """Where machine code is kept: per user, outside the package (which may be read-only).
+    """Folder of the machine code: per user, outside the package (which may be read-only).
 
-    NUMBA_CACHE_DIR names another parent folder. The name is a digest of all that decides on the
-    code: the sources of all ops, the versions, the processor and Numba's settings. Numba itself
-    looks at the file of a kernel only and would not see an edit of a helper in another file.
+    NUMBA_CACHE_DIR names another parent folder. The name is a digest of everything that determines
+    the code: the sources of all ops, the versions, the processor and Numba's settings. Numba itself
+    checks only the file of a kernel, and would miss an edit of a helper in another file.
     """
     processor = config.CPU_NAME or binding.get_host_cpu_name()
     chosen = sorted(item for item in settings().items() if item[0] not in THREADING)

@@ -1,9 +1,9 @@
-"""The files of a kernel's machine code, checked before they are used.
+"""Check the files of a kernel's machine code before they are used.
 
-Numba stores the code of a kernel in an index (.nbi) and in data files (.nbc), and trusts what it
-reads. Here each file ends with a checksum.
+Numba stores the code of a kernel in an index (.nbi) and in data files (.nbc), and does not check
+what it reads. Here each file ends with a checksum.
 
-Most of Numba's private names that minires uses are used here; `NAMES` lists them.
+This module uses private names of Numba; `NAMES` lists them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from minires.ops.compiled import kernel_cache
 
 CHECKSUM_BYTES = 32
 
-# private names whose meaning this file relies on, and the class that must have them
+# the private names that this module relies on, by the class that must have them
 NAMES = {
     CompileResultCacheImpl: ("_locator_classes",),
     FunctionCache: ("_impl_class", "load_overload", "save_overload"),
@@ -156,7 +156,7 @@ class KernelCache(FunctionCache):
         """Load the code for a signature; None if there is none, or none that can be used."""
         try:
             return super().load_overload(sig, target_context)
-        except OSError as e:
+        except (OSError, MemoryError) as e:
             self._go_without(e)
         except Exception:
             self._delete()

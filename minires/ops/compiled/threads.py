@@ -1,6 +1,6 @@
-"""How the compiled backend's threads wait, and how its memory is kept.
+"""Set up threads and memory for the compiled backend.
 
-Nothing here runs at import: `minires.ops` calls it when the compiled backend is first asked for.
+Nothing here runs at import: `minires.ops` calls it when the compiled backend is first used.
 """
 
 from __future__ import annotations
