@@ -36,9 +36,8 @@ def new_process(monkeypatch, tmp_path):
     once = (
         kernel_cache.cache_folder,
         kernel_cache.writable_folder,
-        kernel_cache._warn,
         availability._problem,
-        ops._warn_of_slow_backend,
+        availability.warn_once,
     )
     for function in once:
         function.cache_clear()
@@ -216,11 +215,16 @@ def test_without_a_home_folder_kernels_are_compiled_each_time(monkeypatch):
     assert len(seen) == 1
 
 
-def test_a_warning_that_cannot_be_printed_stops_nothing(monkeypatch):
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "full"), ValueError("I/O operation on closed file")]
+)
+def test_a_warning_that_cannot_be_printed_stops_nothing(monkeypatch, error):
     monkeypatch.setattr(pooch, "os_cache", raising(RuntimeError("no home directory")))
     monkeypatch.setattr(kernel_cache.config, "CACHE_DIR", "")
-    monkeypatch.setattr(warnings, "warn", raising(ValueError("I/O operation on closed file")))
+    monkeypatch.setattr(warnings, "warn", raising(error))
     assert compiled()(3) == 6
+    monkeypatch.setattr(availability, "_problem", lambda: "it is broken")
+    assert ops.default_backend() == "numpy"
 
 
 def test_a_tilde_in_the_name_of_the_folder_is_the_home_folder(monkeypatch, tmp_path):

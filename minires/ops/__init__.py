@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import ModuleType
 
 from minires.errors import InputError
-from minires.ops.availability import compile_error, numba_installed, why_not_numba
+from minires.ops.availability import compile_error, numba_installed, warn_once, why_not_numba
 
 __all__ = [
     "BACKENDS",
@@ -50,15 +49,8 @@ def default_backend() -> str:
     """
     reason = why_not_numba()
     if reason and numba_installed():
-        _warn_of_slow_backend(reason)
+        warn_once(f"the numpy backend is used, which is several times slower, because {reason}")
     return "numpy" if reason else "numba"
-
-
-@cache
-def _warn_of_slow_backend(reason: str) -> None:
-    warnings.warn(
-        f"the numpy backend is used, which is several times slower, because {reason}", stacklevel=3
-    )
 
 
 def prepare(backend: str, report: Callable[[str], None]) -> None:

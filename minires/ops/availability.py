@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from functools import cache
 
 # if the system refuses to start a thread, OpenMP ends the process
@@ -137,6 +138,13 @@ def _advice() -> str:
     """Name the variables of Numba that are set and may be the cause of a fault."""
     found = ", ".join(f"{name}={value}" for name, value in settings().items())
     return f"; change or unset {found}" if found else ""
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Warn, once in a process, even if standard error is closed or full."""
+    with suppress(OSError, ValueError):
+        warnings.warn(text, stacklevel=2)
 
 
 def in_one_line(error: BaseException) -> str:

@@ -10,8 +10,6 @@ import hashlib
 import importlib
 import os
 import tempfile
-import warnings
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ import pooch
 from llvmlite import binding
 from numba.core import config
 
-from minires.ops.availability import THREADING, in_one_line, settings
+from minires.ops.availability import THREADING, in_one_line, settings, warn_once
 
 MOVE = "NUMBA_CACHE_DIR names another folder"
 
@@ -53,7 +51,7 @@ def writable_folder() -> str | None:
     try:
         folder = cache_folder()
     except (OSError, RuntimeError) as e:  # no home folder
-        _warn(
+        warn_once(
             f"kernels cannot be kept on disk ({in_one_line(e)}), so they are compiled each time; "
             f"{MOVE}"
         )
@@ -79,16 +77,9 @@ def keep_on_disk(kernel: Any) -> None:
         warn_not_kept(e)
 
 
-@cache
-def _warn(text: str) -> None:
-    """Warn once in a process."""
-    with suppress(OSError, ValueError):  # standard error may be closed
-        warnings.warn(text, stacklevel=2)
-
-
 def warn_damaged() -> None:
     """Say that files were damaged and are replaced."""
-    _warn(
+    warn_once(
         f"the kernel cache {cache_folder()} was damaged; its damaged files are deleted and their "
         f"kernels compiled again ({MOVE})"
     )
@@ -97,7 +88,7 @@ def warn_damaged() -> None:
 def warn_not_kept(error: Exception) -> None:
     """Say why machine code cannot be kept."""
     reason = getattr(error, "strerror", None) or in_one_line(error)
-    _warn(
+    warn_once(
         f"kernels cannot be kept in {cache_folder()} ({reason}), so they are compiled each time; "
         f"{MOVE}"
     )
