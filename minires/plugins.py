@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 
 from minires.errors import InputError, quoted
@@ -62,7 +61,7 @@ def _failure(error: BaseException, file: Path) -> str:
     return f"{place} raises {type(error).__name__}{': ' if words else ''}{words}; mend the file"
 
 
-def require(recorded: Sequence[str], command: str) -> None:
+def require(recorded: list[str], command: str) -> None:
     """Check that the plugins of a recorded run are loaded.
 
     Parameters
@@ -78,7 +77,8 @@ def require(recorded: Sequence[str], command: str) -> None:
         If one of them is not loaded.
     """
     loaded = {file.name for file in LOADED}
-    missing = [name for name in recorded if name not in loaded]
+    names = recorded if isinstance(recorded, list) else []  # a record may be damaged
+    missing = [name for name in map(str, names) if name not in loaded]
     if missing:
         options = " ".join(f"--plugin {quoted(Path(name))}" for name in missing)
         raise InputError(

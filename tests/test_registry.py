@@ -239,7 +239,8 @@ def test_ctrl_c_while_a_plugin_is_imported_is_no_fault_of_the_plugin(plugin):
 
 
 def test_a_run_that_was_recorded_with_a_plugin_needs_it(plugin):
-    plugins.require([], "resume run")
+    for damaged in ([], None, 5, "mine.py"):
+        plugins.require(damaged, "resume run")
     plugin("")
     plugins.require(["mine.py"], "resume run")
     with pytest.raises(InputError, match=re.escape("minires --plugin other.py resume run")):
