@@ -1,10 +1,11 @@
-"""The same networks in PyTorch, written as its users would, to compare speed and results.
+"""The same networks in PyTorch, in its users' style, to compare speed and results.
 
-PyTorch is optional; importing this file without it raises an error that says how to get it.
+PyTorch is optional; without it, importing this module raises an error that says how to install it.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 from collections.abc import Callable
@@ -23,14 +24,19 @@ try:
     import torch
     import torch.nn.functional as F  # noqa: N812 (PyTorch's own name for it)
     from torch import nn
-except ImportError as e:
-    raise InputError('PyTorch is not installed; it is optional: pip install -e ".[peers]"') from e
+except Exception as e:  # a broken installation raises OSError and others
+    if importlib.util.find_spec("torch") is None:
+        reason = 'PyTorch is not installed; it is optional: pip install -e ".[peers]"'
+    else:
+        words = " ".join(str(e).split())
+        reason = f"PyTorch cannot be imported ({type(e).__name__}: {words}); install it again"
+    raise InputError(reason) from e
 
 MODULES: dict[type[Layer], Callable[[Any], Any]] = {}  # layer class -> function that makes a module
 
 
 def register(layer_class: type[Layer], make: Callable[[Any], Any]) -> None:
-    """Say how layers of a class, and of classes derived from it, are written in PyTorch.
+    """Register the PyTorch version of the layers of a class and of its subclasses.
 
     Parameters
     ----------
@@ -44,10 +50,14 @@ def register(layer_class: type[Layer], make: Callable[[Any], Any]) -> None:
     Raises
     ------
     InputError
-        For `Layer` itself: a rule for all layers would hide unknown ones.
+        If `make` is no function or `layer_class` no subclass of `Layer`. `Layer` itself is refused,
+        because a rule for all layers would hide unknown ones.
     """
-    if not issubclass(layer_class, Layer) or layer_class is Layer:
+    a_class = isinstance(layer_class, type) and issubclass(layer_class, Layer)
+    if not a_class or layer_class is Layer:
         raise InputError(f"expected a class derived from Layer, got {layer_class!r}")
+    if not callable(make):
+        raise InputError(f"{layer_class.__name__}: make must be a function, got {make!r}")
     MODULES[layer_class] = make
 
 
@@ -57,7 +67,7 @@ def module(layer: Layer) -> Any:
     Raises
     ------
     InputError
-        If neither the class of the layer nor one that it derives from is registered.
+        If neither the class of the layer nor one of its base classes is registered.
     """
     for known in type(layer).__mro__:
         if known in MODULES:
@@ -77,13 +87,13 @@ def as_torch(net: Network) -> nn.Module:
     Raises
     ------
     InputError
-        If the network has a layer of an unknown class, see `register`.
+        If the network has a layer whose class is not registered, see `register`.
     """
     return module(net)
 
 
 def prepare(how: str) -> Any:
-    """Give PyTorch one thread per processor; return the memory format that `how` names."""
+    """Give PyTorch one thread for each processor; return the memory format that `how` names."""
     torch.set_num_threads(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -94,17 +104,17 @@ def prepare(how: str) -> Any:
 
 
 def gradients(net: Network, twin: nn.Module) -> dict[str, Array]:
-    """Gradients that PyTorch assigned, under our names and in our layout."""
+    """Gradients of the twin, with the names and the layout of minires."""
     return _named(net, [p.grad for p in twin.parameters()])
 
 
 def parameters(net: Network, twin: nn.Module) -> dict[str, Array]:
-    """Parameters of the twin, under our names and in our layout."""
+    """Parameters of the twin, with the names and the layout of minires."""
     return _named(net, [p.detach() for p in twin.parameters()])
 
 
 def _named(net: Network, tensors: list[Any]) -> dict[str, Array]:
-    """Both walk the layers in the same order, body before shortcut."""
+    """Name tensors and convert their layout; both libraries list the body before the shortcut."""
     found = {}
     for (name, p), t in zip(net.parameters().items(), tensors, strict=True):
         a = t.numpy()
@@ -117,7 +127,7 @@ def _named(net: Network, tensors: list[Any]) -> dict[str, Array]:
 
 
 def _tensor(a: Array) -> Any:
-    """Copy an array of ours in PyTorch's layout."""
+    """Copy an array into PyTorch's layout."""
     layout = {4: (3, 2, 0, 1), 2: (1, 0)}.get(a.ndim)
     return torch.from_numpy(np.array(a.transpose(layout) if layout else a, order="C"))
 
@@ -149,10 +159,10 @@ def _linear(layer: Linear) -> Any:
 
 
 def _sequence(*modules: Any) -> Any:
-    """Put modules one after the other."""
+    """Return the modules as a sequence, in which ReLUs work in place where that is safe."""
     for before, after in itertools.pairwise(modules):
         if isinstance(_last(before), (nn.BatchNorm2d, nn.Conv2d, nn.Linear)):
-            _in_place(after)  # nobody else reads what these return
+            _in_place(after)  # nothing else reads the output of these
     return nn.Sequential(*modules)
 
 

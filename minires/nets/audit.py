@@ -1,6 +1,6 @@
-"""Is it the paper's network? Shapes, parameters, multiply-adds and receptive field of each layer.
+"""Compare a network with the paper: shapes, parameters, multiply-adds, receptive fields.
 
-All of it follows from `Layer.describe`; nothing is computed.
+All numbers follow from `Layer.describe`; no image is computed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from minires.nets.network import Network
 from minires.ops.geometry import Pair
 from minires.text import columns
 
-# what the paper prints: parameters in table 6, multiply-adds in table 1
+# from the paper: parameters in table 6, multiply-adds in table 1
 PAPER = {
     "resnet20": "0.27M parameters",
     "resnet32": "0.46M parameters",
@@ -33,7 +33,7 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Row:
-    """One layer of an audit.
+    """One row of the table: a layer.
 
     Attributes
     ----------
@@ -59,11 +59,11 @@ class Row:
 
     @property
     def weighted(self) -> bool:
-        """Does it count for the depth of the network? Layers that multiply, on the main path."""
+        """Whether the layer counts towards the depth: it multiplies, on the main path."""
         return self.macs > 0 and not self.side
 
     def cells(self) -> tuple[str, ...]:
-        """One text for each column of the table."""
+        """Texts of the row, one for each column of the table."""
         seen = "all" if self.window is None else "x".join(map(str, self.window))
         return (
             self.name,
@@ -76,7 +76,7 @@ class Row:
 
 
 class _Walk:
-    """Follow a description from the image on; `window` and `stride` are those of the main path."""
+    """A walk from the image to the logits; `window` and `stride` belong to the main path."""
 
     def __init__(self, net: Network) -> None:
         self.layers = dict(net.named_layers())
@@ -84,7 +84,7 @@ class _Walk:
         self.stride = (1, 1)
 
     def rows(self, name: str, described: Description, side: bool = False) -> Iterator[Row]:
-        """Yield the rows of a layer and of all below it, in network order."""
+        """Yield the rows of a layer and of all layers inside it, in network order."""
         layer = self.layers[name]
         parts = described.parts
         _check_parts(layer, parts)
@@ -94,7 +94,7 @@ class _Walk:
             yield from self.rows(f"{name}.{key}" if name else key, part, side)
         if not side:
             self.window, self.stride = see_through(window, stride, described)
-        owned = layer.params if parts else layer.parameters()  # what the parts do not count
+        owned = layer.params if parts else layer.parameters()  # not counted by the parts
         parameters = sum(p.size for p in owned.values())
         macs = described.macs - sum(part.macs for part in parts.values())
         if parameters or macs or (described.listed and not parts):
@@ -110,7 +110,7 @@ def _check_parts(layer: Layer, parts: dict[str, Description]) -> None:
 
 
 def audit(net: Network) -> list[Row]:
-    """One row for each layer that has parameters or changes the shape, in network order.
+    """Rows of the layers that have parameters or change the shape, in network order.
 
     The receptive field follows the main path, along the bodies of the blocks.
 
@@ -123,7 +123,7 @@ def audit(net: Network) -> list[Row]:
 
 
 def macs(net: Network) -> int:
-    """Multiply-adds of the forward pass for one image: OH OW KH KW C K, and C K if linear."""
+    """Multiply-adds of the forward pass for one image: OH OW KH KW C K, or C K if linear."""
     return net.describe(net.facts.input_shape).macs
 
 
@@ -136,7 +136,7 @@ def table(net: Network) -> str:
     parameters = sum(row.parameters for row in rows)
     text.append(
         f"{net.title}: {weighted} weighted layers, {parameters:,} parameters, "
-        f"{macs(net):,} multiply-adds an image"
+        f"{macs(net):,} multiply-adds per image"
     )
     if net.title in PAPER:
         text.append(f"The paper says: {PAPER[net.title]}")

@@ -1,4 +1,4 @@
-"""Rewrite a network for faster training: the results are bitwise the same."""
+"""Rewrite a network for faster training, with bitwise the same results."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from minires.nets.resnet import PlainBlock
 
 
 def fuse(net: Network) -> Network:
-    """Fuse batch norm with the ReLU behind it, and skip the gradient of the images; return `net`.
+    """Fuse each batch norm with the ReLU after it, and skip the gradient of the images.
 
-    The network is changed in place. Names, parameters, running statistics and all results stay as
-    they are, bit by bit, with two exceptions:
+    The network is changed in place and returned. Names, parameters, running statistics and all
+    results stay bitwise the same, with two exceptions:
 
-    - a fused batch norm outputs what its ReLU did, and the ReLU becomes an `Identity`;
+    - a fused batch norm returns the output of its ReLU, and the ReLU becomes an `Identity`;
     - the first convolution computes no gradient of its input, so `net.backward` returns None.
 
-    ReLUs behind an addition stay.
+    A ReLU after an addition is not fused.
     """
     first = next(iter(net.children.values()))
     if isinstance(first, Conv2d):
@@ -36,7 +36,7 @@ def fuse(net: Network) -> Network:
 
 
 def _rectify(layers: dict[str, Layer], name: str, others: dict[str, Layer], after: str) -> None:
-    """Fuse `layers[name]` with `others[after]` if these are a batch norm and a ReLU."""
+    """Fuse `layers[name]` with `others[after]` if they are a batch norm and a ReLU."""
     norm = layers[name]
     relu = others[after]
     if type(norm) is BatchNorm and type(relu) is ReLU:

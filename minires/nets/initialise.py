@@ -1,4 +1,4 @@
-"""Initial weights other than those that the constructors of the layers draw."""
+"""Initial weights: He's, which the constructors of the layers draw, or AlexNet's."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ NORMAL_STD = 0.01
 
 
 def initialise(net: Network, how: str, rng: np.random.Generator) -> Network:
-    """Set the initial weights of a new network in place; return it.
+    """Set the initial weights of a new network in place, and return the network.
 
     Parameters
     ----------
     net : Network
-        As it was constructed.
+        New: its weights are the ones that the constructors drew.
     how : {"he", "normal"}
-        "he" leaves the network as it is: He et al. 2015 (arXiv 1502.01852) for convolutions.
+        "he" keeps the constructors' weights: He et al. 2015 (arXiv 1502.01852) for convolutions.
         "normal" draws every weight array `w` from N(0, 0.01^2), in network order, and sets biases
-        to 0: AlexNet's way (Krizhevsky et al. 2012, section 5). Batch norm is not touched.
+        to 0, as AlexNet does (Krizhevsky et al. 2012, section 5). Batch norm is not changed.
     rng : Generator
-        Draws the weights of "normal".
+        Source of the weights of "normal".
 
     Raises
     ------

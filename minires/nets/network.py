@@ -9,6 +9,10 @@ from typing import Any, Self
 from minires.errors import InputError
 from minires.layers.base import Layer, Sequential
 
+# Deeper networks are refused before they fill the memory. The paper's deepest one has 1,202 layers;
+# a residual network for CIFAR-10 of this depth takes about 2 GB while it is trained.
+MOST_LAYERS = 10_000
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -19,17 +23,21 @@ class Facts:
     name : str
         The canonical name, such as "resnet20" or "resnet20B".
     family : str
-        Such as "plain" or "resnet": the nets of one paper that differ in depth only, but for
-        `variant`.
+        Such as "plain" or "resnet": networks that differ only in depth and `variant`.
     depth : int
-        Weighted layers.
+        Weighted layers, at most `MOST_LAYERS`.
     input_shape : tuple of int
         (H, W, C) of one image.
     classes : int
     paper : str
         Where the network was published.
     variant : str
-        What the name says beside family and depth, such as "B" for projection shortcuts.
+        The rest of the name, such as "B" for projection shortcuts.
+
+    Raises
+    ------
+    InputError
+        If the depth is above `MOST_LAYERS`.
     """
 
     name: str
@@ -39,6 +47,10 @@ class Facts:
     classes: int = 10
     paper: str = ""
     variant: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.depth, int) and self.depth > MOST_LAYERS:
+            raise InputError(too_deep(self.family, self.depth))
 
     @property
     def kind(self) -> str:
@@ -58,6 +70,8 @@ class Facts:
         InputError
             If a fact is missing, unknown, or of another type.
         """
+        if not isinstance(values, Mapping):
+            raise InputError(f"the facts of a network must be a dict, got {values!r}")
         names = {f.name for f in fields(cls)}
         wrong = sorted(names ^ set(values)) or [n for n in names if not _is_fact(n, values[n])]
         if wrong:
@@ -68,8 +82,17 @@ class Facts:
         return cls(**{**values, "input_shape": tuple(values["input_shape"])})
 
 
+def too_deep(family: str, depth: int | str) -> str:
+    """Message for a network that is too deep to be built."""
+    shown = str(depth) if len(str(depth)) <= 20 else f"a number of {len(str(depth))} digits"
+    return (
+        f"a network may have at most {MOST_LAYERS:,} layers, because its weights and activations "
+        f"must fit into memory; got depth {shown} for {family}; choose a smaller depth"
+    )
+
+
 def _is_fact(name: str, value: Any) -> bool:
-    """Whether a JSON value can be the fact of that name: a size of at least 1, or a text."""
+    """Whether a JSON value can be the fact of that name: a size of at least 1, or text."""
     if name == "input_shape":
         return isinstance(value, list) and bool(value) and all(_is_fact("side", v) for v in value)
     if name in ("depth", "classes", "side"):

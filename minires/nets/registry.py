@@ -1,7 +1,7 @@
-"""Networks by name: the only place where a name is parsed, and where users add their own families.
+"""Networks by name: the only module that parses names, and where users add their own families.
 
-A family is known by three things: its name, a function that reads names, and a function that
-builds a network. Names are read without building anything.
+A family has a name, a function that parses names, and a function that builds a network. Parsing a
+name builds nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from minires.errors import InputError
 from minires.layers.base import Rng
 from minires.nets import resnet
-from minires.nets.network import Facts, Network
+from minires.nets.network import MOST_LAYERS, Facts, Network, too_deep
 
 Parse = Callable[[str], Facts | None]
 Make = Callable[[Facts, Rng], Network]
@@ -37,28 +37,35 @@ def register(family: str, parse: Parse, make: Make, expected: str = "") -> None:
     Parameters
     ----------
     family : str
-        Its name, that of `Facts.family`.
+        Its name, the same as `Facts.family`.
     parse : callable
-        `parse(name)` returns the facts of the network of that name, None if the name belongs to
+        `parse(name)` returns the facts of the network of that name, or None if the name belongs to
         another family. It may raise `InputError`, such as for a depth that does not exist.
     make : callable
         `make(facts, rng)` builds the network. Its facts may have another input shape or another
-        number of classes than `parse` gave: those of the data that it is trained on.
+        number of classes than `parse` returned: those of the training data.
     expected : str
-        What its names look like, for the message about an unknown name.
+        A pattern of its names, shown in the message about an unknown name.
 
     Raises
     ------
     InputError
-        If a family of that name is registered already.
+        If an argument has another type, or a family of that name is registered already.
     """
+    if not (isinstance(family, str) and family and isinstance(expected, str)):
+        raise InputError(
+            f"expected the name of a family and a pattern as texts, got {family!r} and {expected!r}"
+        )
+    for name, function in (("parse", parse), ("make", make)):
+        if not callable(function):
+            raise InputError(f"{family}: {name} must be a function, got {function!r}")
     if family in FAMILIES:
         raise InputError(f"the family {family!r} is registered already; choose another name")
     FAMILIES[family] = Family(parse, make, expected or family)
 
 
 def unregister(family: str) -> None:
-    """Take a family out again: its names are unknown from here on."""
+    """Remove a family; its names become unknown."""
     FAMILIES.pop(family, None)
 
 
@@ -70,12 +77,20 @@ def facts(name: str) -> Facts:
     InputError
         If no family knows the name.
     """
-    for family in FAMILIES.values():
+    if not isinstance(name, str):
+        raise InputError(f"expected the name of a network such as 'resnet20', got {name!r}")
+    for key, family in FAMILIES.items():
         found = family.parse(name.strip())
-        if found:
+        if found is not None:
+            if not isinstance(found, Facts):
+                raise InputError(f"parse of the family {key!r} must return Facts, got {found!r}")
             return found
     expected = "; ".join(family.expected for family in FAMILIES.values())
-    raise InputError(f"unknown network {name!r}: expected {expected}")
+    shown = name if len(name) <= 60 else f"{name[:57]}..."
+    raise InputError(
+        f"unknown network {shown!r}: expected {expected}; give the file that registers a network "
+        "of yours with: minires --plugin FILE"
+    )
 
 
 def make(facts: Facts, *, rng: Rng = 0) -> Network:
@@ -91,7 +106,10 @@ def make(facts: Facts, *, rng: Rng = 0) -> Network:
             f"{facts.name} is of the family {facts.family!r}, which is not registered here; "
             "give the file that registers it with: minires --plugin FILE"
         )
-    return FAMILIES[facts.family].make(facts, rng)
+    net = FAMILIES[facts.family].make(facts, rng)
+    if not isinstance(net, Network):
+        raise InputError(f"make of the family {facts.family!r} must return a Network, got {net!r}")
+    return net
 
 
 def by_name(name: str, *, rng: Rng = 0) -> Network:
@@ -121,7 +139,12 @@ def numbered(family: str, describe: Callable[..., Facts], variants: str = "") ->
 
     def parse(name: str) -> Facts | None:
         match = pattern.fullmatch(name)
-        return describe(int(match[1]), *filter(None, [match[2]])) if match else None
+        if match is None:
+            return None
+        digits = match[1].lstrip("0")
+        if len(digits) > len(str(MOST_LAYERS)):  # Python refuses to convert thousands of digits
+            raise InputError(too_deep(family, digits))
+        return describe(int(match[1]), *filter(None, [match[2]]))
 
     return parse
 

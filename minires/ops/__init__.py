@@ -1,6 +1,6 @@
 """A backend is a module of ops, in plain NumPy or compiled by Numba, chosen by name.
 
-Only this module imports the compiled ops, so that NumPy works where Numba is not installed.
+Only this package imports the compiled ops, so that the NumPy backend works without Numba.
 """
 
 from __future__ import annotations
@@ -12,18 +12,45 @@ from functools import cache
 from types import ModuleType
 
 from minires.errors import InputError
+from minires.ops.availability import compile_error, numba_installed, warn_once, why_not_numba
+
+__all__ = [
+    "BACKENDS",
+    "PAGES",
+    "default_backend",
+    "get_ops",
+    "numba_installed",
+    "prepare",
+    "register",
+    "threads_to_share",
+    "unregister",
+    "usable_backends",
+    "use_threads",
+    "why_not_numba",
+]
 
 BACKENDS = ("numpy", "numba")
-# The ops of a page stand in minires/ops/numpy_<page>.py, compiled ones in numba_<page>.py.
+# The ops of a page are in minires/ops/numpy_<page>.py, compiled versions in numba_<page>.py.
 PAGES = ("ops", "fused")
 
 Functions = Mapping[str, Callable]
 _registered: dict[str, tuple[Functions, Functions]] = {}  # page: (NumPy ops, compiled ops)
 
 
+def usable_backends() -> tuple[str, ...]:
+    """Names of the backends that can run here."""
+    return tuple(name for name in BACKENDS if name != "numba" or not why_not_numba())
+
+
 def default_backend() -> str:
-    """Name of the fastest backend installed here, which the command line uses by default."""
-    return "numba" if importlib.util.find_spec("numba") else "numpy"
+    """Name of the fastest backend that can run here, which the command line uses by default.
+
+    Warns once in a process if Numba is installed but cannot be used.
+    """
+    reason = why_not_numba()
+    if reason and numba_installed():
+        warn_once(f"the numpy backend is used, which is several times slower, because {reason}")
+    return "numpy" if reason else "numba"
 
 
 def prepare(backend: str, report: Callable[[str], None]) -> None:
@@ -33,12 +60,22 @@ def prepare(backend: str, report: Callable[[str], None]) -> None:
     ----------
     backend : str
     report : callable
-        Called with the name of each kernel that is about to be compiled; kernels found on the disk
-        are not reported.
+        Called with the name of each kernel that is about to be compiled; kernels that are found on
+        disk are not reported.
+
+    Raises
+    ------
+    InputError
+        If the backend cannot run here.
     """
+    _check(backend)
     if backend == "numba":
-        _start(backend)
-        importlib.import_module("minires.ops.compiled.warm_up").prepare(report)
+        try:
+            importlib.import_module("minires.ops.compiled.warm_up").prepare(report)
+        except (InputError, MemoryError, OSError):
+            raise
+        except Exception as e:
+            raise InputError(_no_numba(compile_error(e))) from e
 
 
 @cache
@@ -50,10 +87,9 @@ def get_ops(backend: str) -> ModuleType:
     Raises
     ------
     InputError
-        If there is no such backend, or Numba is asked for and not installed.
+        If there is no such backend, or Numba is asked for and cannot be used.
     """
-    _need(backend)
-    _start(backend)
+    _check(backend)
     ops = ModuleType(f"minires.ops.{backend}", f"Every op of the {backend} backend.")
     for page in PAGES:
         vars(ops).update(_page(page, backend))
@@ -72,15 +108,18 @@ def register(
     page : str
         A name for these ops; registering it again replaces them.
     numpy : module or mapping of str to function
-        A module stands for the public functions that are defined in it.
+        From a module, its public functions are taken.
     numba : module or mapping, optional
-        Compiled ops; the NumPy op stands in for each name that is missing.
+        Compiled ops; where one is missing, both backends use the NumPy op.
 
     Raises
     ------
     InputError
-        If another page has an op of that name, or a compiled op has no NumPy op.
+        If an argument has another type, another page has an op of that name, or a compiled op has
+        no NumPy op.
     """
+    if not (isinstance(page, str) and page):
+        raise InputError(f"page: expected a name, got {page!r}; name your ops with a text")
     plain = _functions(numpy)
     compiled = {} if numba is None else _functions(numba)
     _refuse_taken(page, plain)
@@ -95,7 +134,7 @@ def register(
 
 
 def unregister(page: str) -> None:
-    """Take registered ops out again."""
+    """Remove the ops of a page that `register` added."""
     _registered.pop(page, None)
     get_ops.cache_clear()
 
@@ -126,8 +165,9 @@ def _page(page: str, backend: str) -> Functions:
 
 
 def _functions(source: ModuleType | Functions) -> Functions:
-    """Public functions that are defined in a module; a mapping as it is."""
+    """Public functions that are defined in a module, or a copy of a mapping."""
     if not isinstance(source, ModuleType):
+        _check_mapping(source)
         return dict(source)
     return {
         name: value
@@ -139,22 +179,26 @@ def _functions(source: ModuleType | Functions) -> Functions:
     }
 
 
-def _need(backend: str) -> None:
+def _check_mapping(ops: Functions) -> None:
+    if not isinstance(ops, Mapping):
+        raise InputError(f"ops: expected a module or a dict of functions by name, got {ops!r}")
+    for name, function in ops.items():
+        if not (isinstance(name, str) and name.isidentifier() and callable(function)):
+            raise InputError(
+                f"ops: expected functions by name, got {name!r}: {function!r}; give a dict such as "
+                '{"square_forward": square_forward}'
+            )
+
+
+def _check(backend: str) -> None:
     if backend not in BACKENDS:
         raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    if backend == "numba" and importlib.util.find_spec("numba") is None:
-        raise InputError(
-            "the numba backend needs Numba: pip install numba, or choose the numpy backend"
-        )
+    if backend == "numba" and (reason := why_not_numba()):
+        raise InputError(_no_numba(reason))
 
 
-@cache
-def _start(backend: str) -> None:
-    """Choose once how threads wait and how memory is kept, before Numba starts its threads."""
-    if backend == "numba":
-        threads = importlib.import_module("minires.ops.compiled.threads")
-        threads.start_threads()
-        threads.keep_freed_memory()
+def _no_numba(reason: str) -> str:
+    return f"the numba backend needs Numba, and {reason}; or choose the numpy backend"
 
 
 def threads_to_share(backend: str) -> int:
@@ -164,7 +208,7 @@ def threads_to_share(backend: str) -> int:
     """
     if backend != "numba":
         return 0
-    _start(backend)
+    _check(backend)
     return int(importlib.import_module("minires.ops.compiled.threads").threads_to_share())
 
 
@@ -174,5 +218,5 @@ def use_threads(backend: str, threads: int) -> None:
     The bits are the same.
     """
     if backend == "numba" and threads:
-        _start(backend)
+        _check(backend)
         importlib.import_module("numba").set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Which calls of a compiled op go to the NumPy op of the same name."""
+"""Send calls that a compiled op cannot serve to the NumPy op of the same name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def numpy_if_complex(numpy_op: Op) -> Callable[[Op], Op]:
 
 
 def _arrays(arguments: Iterable[Any]) -> Iterator[np.ndarray]:
-    """Arrays among the arguments and in their tuples, such as a cache."""
+    """Yield the arrays among the arguments, and those inside tuples such as a cache."""
     for argument in arguments:
         for value in argument if isinstance(argument, tuple) else (argument,):
             if isinstance(value, np.ndarray):

@@ -1,82 +1,64 @@
-"""How kernels are compiled and where the machine code is kept.
+"""Compile kernels with Numba.
 
-Numba compiles a kernel when it first meets its argument types, which takes seconds, so the result
-is stored on disk.
+Numba compiles a kernel when it is first called with arguments of some types. This takes seconds, so
+the result is stored on disk, see `kernel_cache`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
-from pathlib import Path
-from secrets import token_hex
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
-import numba
-import pooch
-from llvmlite import binding
 from numba import njit
-from numba.core import config, event
+from numba.core import event
 
-# LLVM may join a*b + c into one instruction and nothing else: sums keep their order, and NaN and
+from minires.errors import InputError
+from minires.ops.compiled.kernel_cache import cache_folder, keep_on_disk
+
+__all__ = [
+    "FLAGS",
+    "KERNELS",
+    "announce",
+    "cache_folder",
+    "compilations",
+    "forbid_kernels",
+    "inline",
+    "kernel",
+]
+
+# LLVM may compute a*b + c in one instruction, but nothing else: sums keep their order, and NaN and
 # Inf stay visible
 FLAGS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
 KERNELS: list[Any] = []  # every kernel of the package, in order of definition
 
 
-@cache
-def cache_folder() -> str:
-    """Where machine code is kept: per user, outside the package (which may be read-only).
-
-    The name is a digest of the sources of all ops: Numba looks at the file of a kernel only and
-    would not see an edit of a helper in another file.
-    """
-    processor = config.CPU_NAME or binding.get_host_cpu_name()
-    digest = hashlib.sha256(f"{numba.__version__} {processor}".encode())
-    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(source.read_bytes())
-    return str(Path(pooch.os_cache("minires")) / "numba" / digest.hexdigest()[:16])
-
-
 def kernel(function: Callable) -> Any:
-    """Compile an entry point, which shares its work among threads by `prange` over *chunks*.
+    """Compile an entry point, which divides its work among threads by `prange` over *chunks*.
 
-    A chunk is a number of images or of values that depends on the arguments alone, never a share
-    per thread, so any number of threads gives the same bits. NUMBA_CACHE_DIR, if set, wins over
-    `cache_folder`.
+    The size of a chunk depends on the arguments alone, never on the number of threads, so any
+    number of threads gives the same bits.
     """
-    chosen = config.CACHE_DIR
-    # read while a function is decorated; other packages see no change
-    config.CACHE_DIR = chosen or cache_folder()
-    try:
-        compiled = njit(parallel=True, cache=True, **FLAGS)(function)
-        _name_by_process(compiled)
-    except RuntimeError:  # no folder can be written: each process compiles for itself
-        compiled = njit(parallel=True, **FLAGS)(function)
-    finally:
-        config.CACHE_DIR = chosen
+    compiled = njit(parallel=True, **FLAGS)(function)
+    keep_on_disk(compiled)
     KERNELS.append(compiled)
     return compiled
-
-
-def _name_by_process(compiled: Any) -> None:
-    """Make cache file names unique per process.
-
-    Numba numbers the files of a kernel by an index that it reads and writes without a lock. Two
-    processes that compile one kernel for float32 and float64 at once would choose one name, and the
-    next one load the other's code.
-    """
-    with suppress(AttributeError):  # a Numba that names its files in another way
-        file = compiled._cache._cache_file
-        pattern = file._data_name_pattern
-        file._data_name_pattern = pattern.replace("{number", f"{token_hex(4)}-{{number")
 
 
 def inline(function: Callable) -> Any:
     """Compile a helper that is inlined into every kernel that calls it."""
     return njit(forceinline=True, **FLAGS)(function)
+
+
+def forbid_kernels(reason: str) -> None:
+    """Make every call of a kernel in this process raise an InputError that says why."""
+
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise InputError(reason)
+
+    for compiled in KERNELS:
+        compiled._compile_for_args = refuse  # called for argument types without machine code
+        compiled._reset_overloads()  # no argument types have machine code from here on
 
 
 class _Announce(event.Listener):
@@ -101,7 +83,7 @@ def announce(report: Callable[[str], None]) -> Iterator[None]:
 
 
 def compilations() -> dict[str, int]:
-    """How many kernels this process compiled, and how many it found on disk."""
+    """How many kernels this process compiled, and how many it loaded from disk."""
     stats = [kernel.stats for kernel in KERNELS]
     return {
         "compiled": sum(sum(s.cache_misses.values()) for s in stats),

@@ -1,16 +1,19 @@
-"""How the compiled backend's threads wait, and how its memory is kept.
+"""Set up threads and memory for the compiled backend.
 
-Nothing here runs at import: `minires.ops` calls it when the compiled backend is first asked for.
+Nothing here runs at import: `minires.ops` calls it when the compiled backend is first used.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 import numba
 
-# of GNU's OpenMP; waiting threads of others sleep at once
+from minires.ops.compiled.jit import forbid_kernels
+
+# read by GNU OpenMP; waiting threads of other libraries sleep at once
 WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}
 
 # parameters of glibc's mallopt
@@ -18,17 +21,22 @@ M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 M_ARENA_MAX = -8
 
+FORKED = (
+    "kernels cannot run in a forked process, because GNU OpenMP's threads do not survive a fork; "
+    'start processes with multiprocessing.get_context("spawn"), or choose the numpy backend'
+)
+
 
 def start_threads() -> None:
     """Start Numba's threads so that they spin briefly when they wait, then sleep.
 
     A step has hundreds of parallel loops, and waking a sleeping thread takes long in a virtual
-    machine; a thread that spins for long holds up other busy programs. See LOG.md. Variables of the
-    user win.
+    machine; a thread that spins for long holds up other busy programs. See LOG.md. If the user has
+    set one of these variables, nothing happens here.
     """
     if WAITING.keys() & os.environ.keys():
         return
-    os.environ.update(WAITING)  # read once, when OpenMP is loaded; nobody else sees it
+    os.environ.update(WAITING)  # read once, when OpenMP is loaded
     try:
         numba.get_num_threads()
     finally:
@@ -36,10 +44,17 @@ def start_threads() -> None:
             del os.environ[name]
 
 
-def threads_to_share() -> int:
-    """How many threads kernels use that are called from here.
+def forbid_kernels_after_fork() -> None:
+    """Let kernels raise an error in forked processes, where GNU OpenMP would end the process."""
+    numba.get_num_threads()  # chooses the threading layer
+    if sys.platform == "linux" and numba.threading_layer() == "omp":
+        os.register_at_fork(after_in_child=lambda: forbid_kernels(FORKED))
 
-    0 if two Python threads may not call kernels at once.
+
+def threads_to_share() -> int:
+    """Number of threads of the kernels that are called from here.
+
+    0 if two Python threads may not call kernels at the same time.
     """
     threads = numba.get_num_threads()
     safe = numba.threading_layer() in ("omp", "tbb")  # "workqueue" ends the process
@@ -49,9 +64,9 @@ def threads_to_share() -> int:
 def keep_freed_memory() -> None:
     """Ask the C library to keep freed memory for the arrays of the next step.
 
-    The system clears memory that it hands out page by page, which takes longer than many kernels;
-    see LOG.md. One heap serves all threads, because glibc's other heaps return what is freed. Only
-    glibc knows the call; MALLOC_* variables of the user win.
+    Otherwise the system clears each new page of memory, which takes longer than many kernels; see
+    LOG.md. One heap serves all threads, because glibc's other heaps give freed memory back. Other C
+    libraries lack the call. If the user has set a variable MALLOC_*, nothing happens here.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None or any(name.startswith("MALLOC_") for name in os.environ):

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -34,15 +34,15 @@ def prepare(report: Callable[[str], None]) -> None:
 def warm_up(dtype: str = "float32", backwards: bool = False) -> None:
     """Compile every kernel that the networks for CIFAR-10 need, or load it from the disk.
 
-    Kernels depend on the dtype and on how many registers the channels fill, on no other size, so
-    small arrays will do.
+    The machine code depends on the dtype and on the number of registers that the channels fill, but
+    on no other size, so small arrays are enough.
 
     Parameters
     ----------
     dtype : str
     backwards : bool
-        Take the kernels in the opposite order: two processes, one going backwards, meet in the
-        middle. The slowest kernels are at the ends.
+        Take the kernels in the opposite order. Two processes, one going backwards, meet in the
+        middle; the slowest kernels are at the ends.
     """
 
     def images(C: int) -> Array:
@@ -80,16 +80,18 @@ def compile_from_both_ends(code: str) -> Iterator[None]:
 
     Numba compiles in one thread at a time. `code` asks for the same kernels in the opposite order:
     what one process compiles, the other loads from the disk. The helper starts when the first
-    kernel is compiled, and is stopped at the end of the block.
+    kernel is compiled, and is stopped at the end of the block. Without a cache on disk, or if no
+    process can be started, there is no helper.
     """
     helpers: list[subprocess.Popen] = []
 
     def start(_: str) -> None:
         on_disk = all(kernel.stats.cache_path for kernel in jit.KERNELS)
-        if not helpers and (os.cpu_count() or 1) > 1 and on_disk:
+        if not helpers and (os.cpu_count() or 1) > 1 and on_disk and sys.executable:
             words = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path}; {code}"]
             quiet = subprocess.DEVNULL
-            helpers.append(subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet))
+            with suppress(OSError):
+                helpers.append(subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet))
 
     try:
         with jit.announce(start):
