@@ -168,13 +168,14 @@ def _repeated(
 def _report(check: Check, arrays: Mapping[str, Array], gradients: Mapping[str, Any]) -> Report:
     """Check every argument that has a gradient; a progress bar appears after two seconds."""
     checked = {name: a.copy() for name, a in arrays.items() if gradients[name] is not None}
+    flat = {name: check.well_formed(name, a, gradients[name]) for name, a in checked.items()}
     check.precision = precision_of(check.op, check.evaluate, checked, check.y, check.rtol)
-    lines = sum(check.count(gradients[name]) for name in checked)
+    lines = sum(map(check.count, flat.values()))
     rows = []
     with tqdm(total=lines, desc=f"check {check.op}", unit=" slopes", delay=2, leave=False) as bar:
         check.tick = bar.update
         for name, a in checked.items():
-            rows.append(check.argument(name, a, gradients[name]))
+            rows.append(check.argument(name, a, flat[name]))
     unchecked = tuple(name for name in arrays if name not in checked)
     return Report(check.op, check.method, tuple(rows), unchecked)
 

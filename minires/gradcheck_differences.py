@@ -22,8 +22,8 @@ Array = np.ndarray
 UNCERTAIN = 4
 # parts of the step with which an error is confirmed: other numbers, so other rounding errors
 CONFIRM = (0.875, 0.75, 0.625, 0.5625, 0.4375)
-# rounding error of a gradient that backward computed, relative to the largest one
-BACKWARD_ROUNDING = 4 * EPS
+# rounding error of a sum of random signs, relative to the norm of its terms
+SUM_ROUNDING = 4 * EPS
 # bounds of small gradients, relative to the largest: these get random directions of their own,
 # because next to large ones they do not show
 SMALL = (1e-3, 1e-6)
@@ -47,9 +47,8 @@ class Check(Slopes):
 
     # ------------------------------------------------------------------------- one argument
 
-    def argument(self, name: str, a: Array, analytic: Array) -> Row:
-        """Check the gradient `analytic` of one argument `a`, or raise."""
-        flat = self._well_formed(name, a, analytic)
+    def argument(self, name: str, a: Array, flat: Array) -> Row:
+        """Check the gradient `flat`, as `well_formed` returns it, of one argument `a`, or raise."""
         if self.method == "complex":
             self._refuse_not_holomorphic(name, a)
         lines = self._lines(name, a, flat)
@@ -58,7 +57,7 @@ class Check(Slopes):
         for line, sample in pairs:
             self.refuse_uncertain(line, sample, scale)
         for line, sample in pairs:
-            if not self._agrees(line, sample, flat, scale):
+            if not self._agrees(line, sample, flat):
                 self._refuse_if_wrong(line, sample, flat, scale)
         numeric = {line.index: s.slope for line, s in pairs if line.index is not None}
         errors = {i: abs(float(flat[i]) - slope) / scale for i, slope in numeric.items()}
@@ -73,10 +72,9 @@ class Check(Slopes):
             error=errors[worst],
         )
 
-    def count(self, analytic: Array) -> int:
+    def count(self, flat: Array) -> int:
         """Return how many lines a check of one argument follows."""
-        size = np.size(analytic)
-        return size if size <= self.elements else self.elements + len(_groups(np.ravel(analytic)))
+        return flat.size if flat.size <= self.elements else self.elements + len(_groups(flat))
 
     def _lines(self, name: str, a: Array, analytic: Array) -> list[Line]:
         """Elements to check one by one, then random directions if these are not all."""
@@ -195,15 +193,13 @@ class Check(Slopes):
             numeric=sample.slope,
         )
 
-    def _agrees(self, line: Line, sample: Sample, analytic: Array, scale: float) -> bool:
+    def _agrees(self, line: Line, sample: Sample, analytic: Array) -> bool:
         """Whether the analytic slope is within the tolerance and the error bar of the numeric."""
-        size = abs(sample.slope)
-        rounding = BACKWARD_ROUNDING * scale
+        allowed = self.rtol * abs(sample.slope)
         if line.v is not None:
             terms = analytic * line.v
-            size = float(np.abs(terms).max())
-            rounding = BACKWARD_ROUNDING * norm(terms)
-        allowed = self.rtol * size + self.error(sample) + rounding
+            allowed = self.rtol * float(np.abs(terms).max()) + SUM_ROUNDING * norm(terms)
+        allowed += self.error(sample)
         return abs(line.along(analytic) - sample.slope) <= allowed
 
     def _refuse_if_wrong(self, line: Line, sample: Sample, analytic: Array, scale: float) -> None:
@@ -219,7 +215,7 @@ class Check(Slopes):
         spread = sample.truncation + float(np.ptp([s.slope for s in samples]))
         noise = max(s.noise for s in samples)
         sample = Sample(sample.step, slope, spread, noise, sample.size)
-        if self._agrees(line, sample, analytic, scale):
+        if self._agrees(line, sample, analytic):
             return
         if self.method == "complex":
             self._refuse_unlike_central(line, sample)
@@ -251,7 +247,7 @@ class Check(Slopes):
             sample = self._first(part)
             if self.method == "central":
                 sample = self.derivative(part, sample, scale)
-            agrees = self._agrees(part, sample, analytic, scale)
+            agrees = self._agrees(part, sample, analytic)
             candidates = candidates[len(half) :] if agrees else half
         i = int(candidates[0])
         own = abs(float(line.a.reshape(-1)[i]))
@@ -277,7 +273,7 @@ class Check(Slopes):
             )
             raise GradientError("unsuitable", self.op, line.name, message, index=line.place)
 
-    def _well_formed(self, name: str, a: Array, analytic: Array) -> Array:
+    def well_formed(self, name: str, a: Array, analytic: Array) -> Array:
         """Return a gradient flat, in float64; raise if its shape or its numbers are not right."""
         analytic = np.asarray(analytic)
         if analytic.shape != a.shape:

@@ -108,6 +108,7 @@ class Slopes:
             # 0 for any cubic: what is left is rounding, and 1 + 16 + 36 + 16 + 1 = 70
             rest = up - 4 * up2 + 6 * y - 4 * down2 + down
             noise = max(abs(float(rest.sum())), norm(rest)) / 70**0.5
+            noise = max(noise, EPS * norm(up - down))  # the sums round, too
             size = norm(np.maximum(np.abs(up), np.abs(down)))
         # these weights cancel the h^2 term of the error
         slope = (4 * narrow - wide) / 3
