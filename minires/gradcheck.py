@@ -80,8 +80,8 @@ def check_op(
         Random normal by default; anything less random proves less.
     rng : Generator or seed
     rtol : float
-        Largest relative error allowed in an element, beside the error bar of its differences. The
-        error bar must be within rtol of the largest gradient of the argument.
+        Largest relative error of an element, beyond the error bar of its differences. The error
+        bar itself must be below 4 rtol times the largest gradient of the argument.
     elements : int
         Elements checked one by one in each argument; larger arrays are also checked along random
         directions.

@@ -124,9 +124,9 @@ class Check(Slopes):
             samples = [s for _, s in pairs]
             relative = [s.noise / s.size for s in samples if s.size and not self.on_kink(s)]
             self.noise = max(self.noise, float(np.median(relative or [0.0])))
-            if not self.is_vacuous(samples):
+            if not self.is_vacuous(pairs):
                 break
-        self.refuse_vacuous(lines[0].name, samples)
+        self.refuse_vacuous(pairs)
         self.noise = self.precision / 2
         return pairs
 
@@ -148,18 +148,18 @@ class Check(Slopes):
 
     # ------------------------------------------------------------------------------- verdicts
 
-    def is_vacuous(self, samples: list[Sample]) -> bool:
+    def is_vacuous(self, pairs: list[tuple[Line, Sample]]) -> bool:
         """Whether every slope is within its rounding error of 0."""
-        return all(abs(s.slope) <= self.rounding(s) and not self.on_kink(s) for s in samples)
+        return all(abs(s.slope) <= self.rounding(s) and self.rounds(line, s) for line, s in pairs)
 
-    def refuse_vacuous(self, name: str, samples: list[Sample]) -> None:
+    def refuse_vacuous(self, pairs: list[tuple[Line, Sample]]) -> None:
         """Raise if the numeric gradient cannot be told from 0."""
-        if self.is_vacuous(samples):
-            largest = max(abs(s.slope) for s in samples)
+        if self.is_vacuous(pairs):
+            largest = max(abs(s.slope) for _, s in pairs)
             raise GradientError(
                 kind="vacuous",
                 op=self.op,
-                argument=name,
+                argument=pairs[0][0].name,
                 message=f"proves nothing: the numeric gradient is 0 everywhere (at most "
                 f"{largest:.1e}), and a backward that only returns 0 would pass; use a random "
                 "cotangent, more than one image, or an input that matters",
@@ -178,7 +178,7 @@ class Check(Slopes):
             f"slopes from left and right differ by {abs(sample.jumps[1]):.3g} within "
             f"{sample.step:.0e}, so a ReLU or a maximum changes sides there; move inputs off it"
         )
-        if self.rounding(sample) > sample.truncation and not self.on_kink(sample):
+        if self.rounding(sample) > sample.truncation and self.rounds(line, sample):
             kind = "precision"
             reason = (
                 f"rounding in forward hides the derivative, {sample.slope:.3g} +- {error:.1e}; "

@@ -23,6 +23,8 @@ CENTRAL_STEP = 2.0**-17
 COMPLEX_STEP = 1e-30
 # nearest kink that a smaller step may avoid, relative to the largest input
 NEAREST_KINK = CENTRAL_STEP / 2048
+# parts of a step at which rounding is told from a kink; several, as one may round to less by chance
+SMALLER = (1 / 8, 1 / 9, 1 / 10)
 # standard deviations of the rounding error in an error bar
 SIGMAS = 10
 
@@ -71,7 +73,7 @@ class Slopes:
     noise : float
         Least rounding error of an element of y that error bars assume, relative to it.
     trouble : str
-        Why forward gave no finite number, for error messages.
+        Why forward gave no finite number; it is part of error messages.
     """
 
     op: str
@@ -86,9 +88,9 @@ class Slopes:
 
     def sample(self, line: Line, h: float) -> Sample:
         """Slope of <dy, y> along a line: from the steps h and h/2, or from a complex step."""
-        return (
-            self.complex_sample(line) if self.method == "complex" else self.central_sample(line, h)
-        )
+        if self.method == "complex":
+            return self.complex_sample(line)
+        return self.central_sample(line, h)
 
     def central_sample(self, line: Line, h: float) -> Sample:
         """Slope from central differences with the steps h and h/2."""
@@ -124,10 +126,7 @@ class Slopes:
             terms = self.dy * (y.imag / COMPLEX_STEP)
             # forward rounds each term; a change of the argument by EPS changes y by about EPS y
             size = norm(terms) + norm(self.dy * self.y) / line.scale
-            sample = Sample(1.0, float(terms.sum()), 0.0, EPS * size, size)
-        if not np.isfinite(self.error(sample)):
-            raise self.no_number(line)
-        return sample
+            return Sample(1.0, float(terms.sum()), 0.0, EPS * size, size)
 
     def _moved(self, line: Line, t: complex) -> Array:
         """Return y with the argument moved by t along the line; NaN where forward refuses it."""
@@ -162,6 +161,13 @@ class Slopes:
         first, second = sample.jumps
         large = abs(second) > 4 * SIGMAS * self.noise * sample.size / sample.step
         return large and abs(first - second) <= 0.25 * abs(second)
+
+    def rounds(self, line: Line, sample: Sample) -> bool:
+        """Whether the noise of a sample is rounding: it stays at smaller steps; a kink's falls."""
+        if self.method == "complex":
+            return True
+        smaller = [self.central_sample(line, part * sample.step).noise for part in SMALLER]
+        return max(smaller) >= sample.noise / 4
 
     def derivative(self, line: Line, first: Sample, scale: float) -> Sample:
         """Return the sample with the smallest error bar, from the step that suits this line.
@@ -203,7 +209,7 @@ class Slopes:
             yield from self._longer_steps(first, largest, samples)
 
     def _noisy(self, sample: Sample, times: float) -> bool:
-        """Whether rounding is so many times larger than truncation; it looks so on a kink, too."""
+        """Whether the rounding error is `times` larger than the truncation, off a kink."""
         return self.rounding(sample) > times * sample.truncation and not self.on_kink(sample)
 
     def _longer_steps(

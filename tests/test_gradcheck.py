@@ -97,6 +97,24 @@ def test_a_value_on_the_kink_of_a_relu_is_refused(place):
     assert e.index == (1,)
 
 
+@pytest.mark.parametrize("f", [np.abs, lambda x: np.maximum(x, 0)])
+def test_inputs_that_are_all_on_a_kink_are_not_called_vacuous(f):
+    forward, backward = elementwise(f, np.sign)
+    refused("kink", forward, backward, np.zeros(3))
+    refused("kink", forward, backward, np.array([0.0, 1.0]))
+
+
+def test_many_kinks_within_the_step_are_not_called_vacuous():
+    places = 1e-9 * np.random.default_rng(0).standard_normal(30)
+    e = refused(
+        "kink",
+        lambda b: (1 + np.maximum(places + b, 0), places + b > 0),
+        lambda dy, positive: (dy * positive).sum(keepdims=True),
+        np.zeros(1),
+    )
+    assert "slopes from left and right" in str(e)
+
+
 @pytest.mark.parametrize("place", [1e-7, -1e-7, 1e-6])
 def test_a_value_near_a_kink_is_checked_with_a_smaller_step(place):
     assert check_op(ops.relu_forward, ops.relu_backward, np.array([1.0, place, -2.0])).error < 1e-7
@@ -472,6 +490,13 @@ def test_a_slope_is_extrapolated_from_two_steps():
     assert report.error < 1e-11
 
 
+def test_a_step_shrinks_where_the_output_bends_within_it():
+    # sin(k x) at its zeros: the five points show no noise, only the two slopes differ
+    k = np.pi * 1e4
+    forward, backward = elementwise(lambda x: np.sin(k * x), lambda x: k * np.cos(k * x))
+    assert check_op(forward, backward, np.array([0.5, 1.0, 2.0])).error < 1e-6
+
+
 @pytest.mark.parametrize("size", [1e-6, 1e6])
 def test_a_step_follows_the_argument_not_the_output(size):
     forward, backward = elementwise(
@@ -534,7 +559,7 @@ def test_an_op_that_is_nan_on_both_sides_is_refused_with_its_place():
     assert e.index == (0, 0)
 
 
-def test_what_forward_raises_near_the_inputs_is_told():
+def test_the_error_says_what_forward_raises_near_the_inputs():
     def forward(x):
         if not np.array_equal(x, UNIFORM):
             raise ValueError("only one x will do")
@@ -580,6 +605,8 @@ def test_the_complex_step_refuses_what_proves_nothing():
     args = ops.batchnorm_forward, ops.batchnorm_backward, X, GAMMA, BETA, EPS
     refused("vacuous", *args, cotangent=1.0, method="complex")
     refused("vacuous", *args, cotangent=0.0, method="complex")
+    centre = (lambda x: (1e8 * (x - x.mean()), ())), (lambda dy, _: 1e8 * (dy - dy.mean()))
+    refused("vacuous", *centre, np.full(7, 0.3), cotangent=0.7, method="complex")
     refused("vacuous", lambda x: (0 * x + 1, ()), lambda dy, _: 0 * dy, X, method="complex")
 
 
