@@ -271,7 +271,11 @@ def _leave_traces(layer: Layer, x: Array, rng: np.random.Generator) -> None:
     if is_real(x):
         other *= rng.uniform(0.5, 1, x.shape)
     with np.errstate(all="ignore"):
-        layer.backward(np.ones_like(layer.forward(other, train=True)))
+        y = layer.forward(other, train=True)
+        if not is_real(y):
+            message = f"forward must return an array of real numbers, got {type(y).__name__}"
+            raise GradientError("unsuitable", layer.name, "", message)
+        layer.backward(np.ones_like(y))
     _forget_gradients(layer)
 
 

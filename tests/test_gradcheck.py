@@ -905,6 +905,14 @@ def test_a_layer_input_that_cannot_be_checked_is_refused(x):
         check_layer(ReLU(), x)
 
 
+@pytest.mark.parametrize("y", [None, [1.0], np.arange(3)])
+def test_a_layer_output_that_is_no_array_of_real_numbers_is_refused(y):
+    layer = ReLU()
+    layer.forward = lambda x, train=False: y
+    with pytest.raises(GradientError, match="must return an array of real numbers"):
+        check_layer(layer, X)
+
+
 def test_what_is_no_layer_is_refused():
     with pytest.raises(InputError, match="use check_op"):
         check_layer(ops.relu_forward, X)
