@@ -86,7 +86,7 @@ def refuse_empty(op: str, name: str, a: Any) -> None:
 
 
 def _kind(a: Any) -> str:
-    """What an argument is, in words."""
+    """Describe an argument in words."""
     return f"array of {a.dtype}" if isinstance(a, np.ndarray) else type(a).__name__
 
 
@@ -138,7 +138,7 @@ def outputs(op: str, result: Any) -> tuple[Array, Any]:
 
 
 def output(op: str, y: Any) -> Array:
-    """Return y as a float64 copy; refuse what is no array of real numbers."""
+    """Return y as a float64 copy; refuse anything but real numbers."""
     kind = np.asarray(y).dtype.kind
     if kind != "f" or np.size(y) == 0:
         found = f"shape {np.shape(y)}" if kind == "f" else _kind(y)
@@ -179,7 +179,7 @@ def paired(
 
 
 def _sequence(returned: Any) -> list[Any]:
-    """Gradients as a list; a list of numbers is one gradient."""
+    """Return the gradients as a list; a list of numbers is one gradient."""
     if isinstance(returned, tuple):
         return list(returned)
     if isinstance(returned, list) and any(isinstance(g, Array | None) for g in returned):
