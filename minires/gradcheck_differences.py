@@ -20,8 +20,8 @@ Array = np.ndarray
 
 # largest error bar, relative to the largest gradient of the argument and in units of rtol
 UNCERTAIN = 4
-# parts of the step with which an error is confirmed: other numbers, so other rounding errors
-CONFIRM = (0.875, 0.75, 0.625, 0.5625, 0.4375)
+# parts of the step with which an error is confirmed: no powers of 2, so other rounding errors
+CONFIRM = (0.913, 0.771, 0.633, 0.471, 1.733)
 # rounding error of a sum of random signs, relative to the norm of its terms
 SUM_ROUNDING = 4 * EPS
 # bounds of small gradients, relative to the largest: these get random directions of their own,
@@ -243,7 +243,7 @@ class Check(Slopes):
         samples += [self.central_sample(line, part * sample.step) for part in CONFIRM]
         samples = [s for s in samples if np.isfinite(self.error(s))]
         slopes = [s.slope for s in samples]
-        spread = sample.truncation + float(np.ptp(slopes))
+        spread = sample.truncation + 3 * float(np.ptp(slopes))
         noise = max(s.noise for s in samples)
         return Sample(sample.step, float(np.median(slopes)), spread, noise, sample.size)
 

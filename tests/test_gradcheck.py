@@ -530,6 +530,21 @@ def test_whole_numbers_are_not_taken_for_float16():
     check_op(ops.linear_forward, ops.linear_backward, np.eye(3), np.ones((3, 2)), np.ones(2))
 
 
+def test_a_constant_output_is_vacuous_also_where_float16_can_hold_it():
+    refused("vacuous", lambda x: (0 * x + 0.5, ()), lambda dy, _: 0 * dy, X)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rounding_of_one_number_is_not_taken_for_an_error(seed):
+    x = np.random.default_rng(seed).standard_normal(60)
+    forward = (lambda x: ((1e5 + np.sin(x).sum()) - 1e5, x)), (lambda dy, x: dy * np.cos(x))
+    check_op(*forward, x, rng=seed, rtol=1e-5)
+
+
+def test_an_argument_far_below_the_rounding_of_the_output_is_checked_with_longer_steps():
+    check_op(ops.batchnorm_forward, ops.batchnorm_backward, X, GAMMA, 1e-20 * BETA, EPS)
+
+
 def test_a_derivative_that_rounding_hides_is_refused():
     forward, backward = elementwise(lambda x: (1e8 + np.sin(x)) - 1e8, np.cos)
     e = refused("precision", forward, backward, UNIFORM)
@@ -678,6 +693,17 @@ def test_a_backward_that_is_right_once_is_refused(way):
 
 def test_a_backward_may_use_up_its_cache_if_a_second_call_raises():
     assert check_op(lambda x: (x**2, [x]), lambda dy, c: 2 * dy * c.pop(), X).error < 1e-8
+
+
+def test_a_backward_that_uses_up_its_cache_is_run_again_with_a_new_one():
+    calls = []
+
+    def backward(dy, cache):
+        x = cache.pop()
+        calls.append(1)
+        return 2 * dy * x * (len(calls) == 1)
+
+    refused("unrepeatable", lambda x: (x**2, [x]), backward, X)
 
 
 # ------------------------------------------------------------------------------ what ops may return
