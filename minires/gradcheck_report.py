@@ -26,8 +26,11 @@ class GradientError(AssertionError):
     Attributes
     ----------
     kind : str
-        "wrong", "shape", "nonfinite", "changed" (an input was changed), "vacuous", "kink" or
-        "uncovered".
+        About the gradient: "wrong", "shape", "nonfinite" (NaN or infinite), "uncovered" (missing).
+        About the op: "changed" (it changed an argument), "unrepeatable" (a second call gives
+        another result), "unsuitable" (the check does not apply to it). About the place: "vacuous"
+        (the numeric gradient is 0), "kink" (the op has no derivative there), "precision" (rounding
+        in forward hides the derivative).
     op, argument : str
     index : tuple of int or None
     analytic, numeric : float or None
@@ -45,7 +48,8 @@ class GradientError(AssertionError):
     ) -> None:
         self.kind, self.op, self.argument = kind, op, argument
         self.index, self.analytic, self.numeric = index, analytic, numeric
-        super().__init__(f"{op}, {kind}: d{argument} {message}")
+        subject = f"d{argument} " if argument else ""
+        super().__init__(f"{op}, {kind}: {subject}{message}")
 
 
 @dataclass(frozen=True)
@@ -63,16 +67,33 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """A passed check: how well the gradients agreed, with a row for each argument."""
+    """A passed check: how well the gradients agreed, with a row for each argument.
+
+    Attributes
+    ----------
+    op : str
+    method : {"central", "complex"}
+    rows : tuple of Row
+    unchecked : tuple of str
+        Targets: arguments for which backward returned None.
+    """
 
     op: str
     method: Method
     rows: tuple[Row, ...]
+    unchecked: tuple[str, ...] = ()
 
     @property
     def error(self) -> float:
         """Largest relative error of all arguments."""
         return max(row.error for row in self.rows)
+
+    @property
+    def _title(self) -> str:
+        title = f"{self.op}: backward agrees with {self.method} differences"
+        if self.unchecked:
+            title += f"; not checked, as backward returned None: {', '.join(self.unchecked)}"
+        return title
 
     def _table(self) -> list[list[str]]:
         return [COLUMNS, *map(_cells, self.rows)]
@@ -84,16 +105,15 @@ class Report:
             "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
             for line in table
         ]
-        return "\n".join([f"{self.op}: backward agrees with {self.method} differences", *lines])
+        return "\n".join([self._title, *lines])
 
     def _repr_html_(self) -> str:
         def row(tag: str, cells: list[str]) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
 
         head, *body = self._table()
-        title = f"{html.escape(self.op)}: backward agrees with {self.method} differences"
         rows = [row("th", head), *(row("td", cells) for cells in body)]
-        return f"<table><caption>{title}</caption>{''.join(rows)}</table>"
+        return f"<table><caption>{html.escape(self._title)}</caption>{''.join(rows)}</table>"
 
 
 def _cells(row: Row) -> list[str]:
@@ -101,7 +121,7 @@ def _cells(row: Row) -> list[str]:
     return [
         f"d{row.argument}",
         str(row.shape),
-        f"{row.checked} of {np.prod(row.shape)}",
+        f"{row.checked} of {np.prod(row.shape, dtype=int)}",
         str(row.index),
         f"{row.analytic:.6g}",
         f"{row.numeric:.6g}",

@@ -1,4 +1,4 @@
-"""How weights follow gradients: stochastic gradient descent with momentum, and learning rates."""
+"""Stochastic gradient descent with momentum, and the paper's learning rates."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ Array = np.ndarray
 class SGD:
     """Momentum and weight decay: v <- momentum v + (g + weight_decay w), then w <- w - lr v.
 
-    The velocity holds gradients, not steps: when the learning rate drops, the steps shrink at once.
+    The velocity is a sum of gradients, without the learning rate: when the rate drops, the steps
+    shrink at once.
 
     Parameters
     ----------
     parameters : dict of str to ndarray
-        Live arrays, changed in place by `step`. All of them decay, batch norm's gamma and beta
-        too: the paper names no exception, and public reproductions of its errors do the same.
+        Live arrays, which `step` changes in place. Weight decay applies to all of them, also to
+        batch norm's gamma and beta: the paper names no exception, and public reproductions of its
+        results do the same.
     momentum, weight_decay : float
         The paper's 0.9 and 1e-4 (section 3.4).
 
     Attributes
     ----------
     velocity : dict of str to ndarray
-        v under the names of the parameters.
+        v by the name of its parameter.
     """
 
     def __init__(
@@ -41,12 +43,12 @@ class SGD:
         self.velocity = {name: np.zeros_like(w) for name, w in self.parameters.items()}
 
     def step(self, gradients: Mapping[str, Array], lr: float) -> None:
-        """Change every parameter by its gradient, at learning rate `lr`.
+        """Take one step with every parameter, at learning rate `lr`.
 
         Raises
         ------
         InputError
-            If a gradient is missing or of another shape; nothing is changed then.
+            If a gradient is missing or has another shape; then nothing changes.
         """
         self._check(gradients)
         for name, w in self.parameters.items():
@@ -57,8 +59,10 @@ class SGD:
 
     def _check(self, gradients: Mapping[str, Array]) -> None:
         for name, w in self.parameters.items():
-            if name not in gradients or gradients[name].shape != w.shape:
-                got = gradients[name].shape if name in gradients else "none; call backward before"
+            if name not in gradients or np.shape(gradients[name]) != w.shape:
+                got = (
+                    np.shape(gradients[name]) if name in gradients else "none; call backward first"
+                )
                 raise InputError(
                     f"step: expected a gradient of shape {w.shape} for {name}, got {got}"
                 )
@@ -73,13 +77,16 @@ def step_schedule(lr: float, milestones: Sequence[int], iteration: int) -> float
 
 
 def paper_milestones(iterations: int) -> tuple[int, ...]:
-    """Half and three quarters of the way, as the paper's 32,000 and 48,000 of 64,000 iterations.
+    """Milestones at half and three quarters: the paper's 32,000 and 48,000 of 64,000 iterations.
 
-    Below 2,000 iterations there are none: too short to anneal.
+    A run of fewer than 2,000 iterations has none: it is too short to lower the rate.
     """
     return (iterations // 2, iterations * 3 // 4) if iterations >= 2000 else ()
 
 
 def paper_warmup(depth: int, lr: float) -> float | None:
-    """The paper's warm-up rate (section 4.2): 0.01 from 110 layers on, where 0.1 is too large."""
+    """Warm-up rate of the paper (section 4.2): 0.01 from 110 layers on, as 0.1 is too large there.
+
+    None for fewer layers, and for an `lr` that is no larger than 0.01.
+    """
     return 0.01 if depth >= 110 and lr > 0.01 else None

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from minires import InputError
-from minires.lab.presets import paper_milestones
-from minires.optim import SGD, step_schedule
+from minires.optim import SGD, paper_milestones, paper_warmup, step_schedule
 
 
 def test_three_steps_by_hand():
@@ -59,3 +58,88 @@ def test_a_gradient_that_is_missing_or_of_another_shape_is_refused_and_changes_n
     with pytest.raises(InputError, match=r"expected a gradient of shape \(2,\) for w"):
         SGD({"w": w}).step(gradients, 0.1)
     np.testing.assert_array_equal(w, 1)
+
+
+def test_every_parameter_has_its_own_velocity_and_moves(rng):
+    start = {"w": rng.standard_normal((3, 2)), "b": rng.standard_normal(2), "g": np.ones(1)}
+    live = {name: w.copy() for name, w in start.items()}
+    sgd = SGD(live, momentum=0.9, weight_decay=0.01)
+    v = {name: np.zeros_like(w) for name, w in start.items()}
+    w = {name: a.copy() for name, a in start.items()}
+    for lr in (0.1, 0.1, 0.01):
+        gradients = {name: rng.standard_normal(a.shape) for name, a in start.items()}
+        sgd.step(gradients, lr)
+        for name, g in gradients.items():
+            v[name] = 0.9 * v[name] + g + 0.01 * w[name]
+            w[name] = w[name] - lr * v[name]
+    for name, a in live.items():
+        assert sgd.parameters[name] is a
+        np.testing.assert_allclose(a, w[name], rtol=1e-14, atol=1e-15)
+        np.testing.assert_allclose(sgd.velocity[name], v[name], rtol=1e-14, atol=1e-15)
+
+
+def test_the_velocity_does_not_hold_the_learning_rate():
+    sgd = SGD({"w": np.zeros(1)}, momentum=0.5, weight_decay=0.0)
+    for _ in range(2):
+        sgd.step({"w": np.ones(1)}, 1e-3)
+    assert sgd.velocity["w"][0] == 1.5
+
+
+def test_the_defaults_are_those_of_the_paper():
+    sgd = SGD({})
+    assert (sgd.momentum, sgd.weight_decay) == (0.9, 1e-4)
+
+
+def test_settings_at_the_ends_of_their_range_are_taken():
+    sgd = SGD({"w": np.ones(1)}, momentum=0, weight_decay=0)
+    sgd.step({"w": np.ones(1)}, 0.25)
+    sgd.step({"w": np.ones(1)}, 0.25)
+    assert sgd.parameters["w"][0] == 0.5
+
+
+def test_a_parameter_added_to_the_callers_dict_later_is_not_followed():
+    given = {"w": np.ones(1)}
+    sgd = SGD(given)
+    given["late"] = np.ones(1)
+    sgd.step({"w": np.ones(1)}, 0.1)
+    assert list(sgd.velocity) == list(sgd.parameters) == ["w"]
+
+
+@pytest.mark.parametrize("second", [{}, {"b": np.ones(3)}])
+def test_a_wrong_gradient_of_the_last_parameter_leaves_the_first_alone(second):
+    w = {"a": np.ones(2), "b": np.ones(2)}
+    sgd = SGD(w)
+    with pytest.raises(InputError, match="for b"):
+        sgd.step({"a": np.ones(2)} | second, 0.1)
+    np.testing.assert_array_equal(w["a"], 1)
+    np.testing.assert_array_equal(sgd.velocity["a"], 0)
+
+
+def test_gradients_may_be_lists_and_a_missing_one_is_called_missing():
+    w = np.ones(2)
+    sgd = SGD({"w": w}, weight_decay=0)
+    sgd.step({"w": [1.0, 2.0]}, 0.5)
+    np.testing.assert_array_equal(w, [0.5, 0])
+    with pytest.raises(InputError, match="got none; call backward first"):
+        sgd.step({}, 0.1)
+
+
+def test_the_rate_drops_once_for_each_milestone_reached():
+    assert step_schedule(0.5, (), 10) == 0.5
+    assert step_schedule(0.5, (3,), 2) == 0.5
+    assert step_schedule(0.5, (3,), 3) == 0.05
+    assert step_schedule(0.5, (3, 3, 4), 4) == 0.5 / 1000
+
+
+def test_milestones_are_whole_iterations_from_two_thousand_on():
+    assert paper_milestones(2000) == (1000, 1500)
+    assert paper_milestones(2001) == (1000, 1500)
+    assert paper_milestones(4002) == (2001, 3001)
+
+
+@pytest.mark.parametrize(
+    ("depth", "lr", "rate"),
+    [(110, 0.1, 0.01), (1202, 0.1, 0.01), (109, 0.1, None), (110, 0.01, None), (110, 0.02, 0.01)],
+)
+def test_warm_up_is_for_deep_nets_and_large_rates_only(depth, lr, rate):
+    assert paper_warmup(depth, lr) == rate
