@@ -19,7 +19,7 @@ from minires.errors import InputError
 from minires.text import did_you_mean
 from minires.train.stopping import Interrupted
 
-UsageError: Any = typer.BadParameter.__base__  # of typer itself, or of click in older versions
+UsageError: Any = typer.BadParameter.__base__  # typer does not export it
 
 app = typer.Typer(
     name="minires",

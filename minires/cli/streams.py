@@ -17,7 +17,7 @@ class Tolerant(io.RawIOBase):
     """A raw stream that drops what cannot be written, and remembers the reason."""
 
     def __init__(self, raw: Any) -> None:
-        self.raw = raw
+        self._below = raw
         self.error: OSError | None = None
 
     def writable(self) -> bool:
@@ -27,18 +27,18 @@ class Tolerant(io.RawIOBase):
     def write(self, data: Any) -> int | None:
         """Write bytes; if that fails, the rest is dropped."""
         try:
-            return self.raw.write(data)
+            return self._below.write(data)
         except OSError as e:
             self.error = self.error or e
             return len(data)
 
     def fileno(self) -> int:
         """The descriptor below."""
-        return self.raw.fileno()
+        return self._below.fileno()
 
     def isatty(self) -> bool:
         """Whether this is a terminal."""
-        return self.raw.isatty()
+        return self._below.isatty()
 
 
 def prepare() -> None:
