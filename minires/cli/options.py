@@ -76,9 +76,7 @@ DatasetOption = Annotated[
 ]
 FoldersArgument = Annotated[
     list[Path],
-    typer.Argument(
-        help="Run folders, or folders that hold some.", metavar="DIR...", parser=expanded
-    ),
+    typer.Argument(help="Run folders, or folders that hold some.", metavar="DIR", parser=expanded),
 ]
 NetArgument = typer.Argument(
     help="Such as resnet20, plain56, resnet32B.",
