@@ -18,6 +18,7 @@ import types
 from dataclasses import replace
 from pathlib import Path
 
+import lowest_versions
 import numpy as np
 import pytest
 from PIL import Image
@@ -799,3 +800,9 @@ def test_the_package_says_who_made_it_and_that_it_is_typed():
     assert project["authors"] == [{"name": "The minires authors"}]
     assert "Typing :: Typed" in project["classifiers"]
     assert (ROOT / "minires/py.typed").exists()
+
+
+def test_every_dependency_has_a_lowest_version_that_can_be_installed_for_a_test():
+    requirements = list(lowest_versions.lowest())
+    assert len(requirements) >= 12
+    assert all(re.fullmatch(r"[\w-]+==\d+\.\d+\.\d+", line) for line in requirements)
