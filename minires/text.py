@@ -1,8 +1,9 @@
-"""Plain text for the terminal: tables and word forms."""
+"""Plain text for the terminal: tables, word forms, and suggestions for mistyped names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 
 def columns(lines: Sequence[Sequence[str]], left: int) -> str:
@@ -40,3 +41,25 @@ def shown(text: object, most: int = 300) -> str:
     words = str(text)
     cut = words if len(words) <= most else f"{words[: most - 3]}..."
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three known names that a mistyped one may stand for, the likeliest first.
+
+    Case and hyphens do not matter; a beginning stands for all names that it begins.
+    """
+    by_plain = {_plain(k): k for k in known}
+    typed = _plain(name)
+    started = [k for k in by_plain if typed and k.startswith(typed)]
+    close = get_close_matches(typed, by_plain, n=3, cutoff=0.6)
+    return [by_plain[k] for k in dict.fromkeys([*started, *close])][:3]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: "; did you mean a or b?", or ""."""
+    found = nearest(name, known)
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("-", "").replace("_", "")

@@ -1,28 +1,40 @@
 """What a person types, and what they get: tables, figures, exit codes, one line for a mistake."""
 
 import ast
+import inspect
+import io
 import json
+import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import textwrap
+import tomllib
+import types
 from dataclasses import replace
 from pathlib import Path
 
+import lowest_versions
 import numpy as np
 import pytest
 from PIL import Image
 
-from minires import data
-from minires.cli import options
-from minires.cli import train as train_commands
+import minires
+from minires import data, text
+from minires.bench import nets as bench_nets
+from minires.cli import names, options, streams, timing
+from minires.errors import InputError, quoted
+from minires.lab import plots, presets
 from minires.runs import checkpoint
 from minires.runs.run_folder import RunFolder
-from minires.train import step, together
+from minires.train import progress, step, together
 
+ROOT = Path(__file__).parents[1]
+COMMAND_LINE = sys.modules["minires.cli.main"]
 QUICK = ("--iterations", 2, "--batch-size", 2, "--eval-images", 8, "--quiet")
 
 
@@ -65,22 +77,22 @@ def test_the_second_call_trains_nothing(run_cli, tmp_path, monkeypatch):
 
 def test_train_stopped_and_resumed_ends_as_one_that_was_not(run_cli, tmp_path, monkeypatch):
     run_cli("train", "resnet8", *QUICK, "--out", "whole")
-    real = train_commands.follower
+    real = progress.follower
 
     def press(*args):
         follow = real(*args)
 
-        def pressing(progress):
-            follow(progress)
+        def pressing(position):
+            follow(position)
             signal.raise_signal(signal.SIGINT)
 
         return pressing
 
-    monkeypatch.setattr(train_commands, "follower", press)
+    monkeypatch.setattr(progress, "follower", press)
     code, _, err = run_cli("train", "resnet8", *QUICK, "--out", "stopped")
     assert code == 130
     assert "minires resume stopped" in err
-    monkeypatch.setattr(train_commands, "follower", real)
+    monkeypatch.setattr(progress, "follower", real)
     code, out, _ = run_cli("resume", "stopped", "--quiet")
     assert code == 0
     assert "stopped/errors.png" in out.replace("\\", "/")
@@ -113,9 +125,9 @@ def test_info_audits_a_network(run_cli):
 
 
 def test_info_does_all_that_it_is_asked(run_cli, monkeypatch):
-    monkeypatch.setattr(options, "choose", lambda backend: "numba")
+    monkeypatch.setattr(options, "prepare", lambda *_: None)
     _, out, _ = run_cli("info", "resnet56", "--warmup")
-    assert "numba backend: ready" in out
+    assert "backend: ready" in out
     assert "853,018 parameters" in out
 
 
@@ -132,15 +144,6 @@ def test_the_contact_sheet_is_drawn(run_cli, tmp_path):
 
 
 COMMANDS = ("degradation", "train", "resume", "claims", "plot", "report", "export", "info", "data")
-
-
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
-def test_every_help_fits_a_screen_and_gives_an_example(run_cli, command, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
-    code, out, _ = run_cli(*command, "--help")
-    assert code == 0
-    assert len(out.splitlines()) <= 45
-    assert not command or command == ("data",) or "Example: minires" in out
 
 
 def make_cifar10(folder, label=3, records=10_000):
@@ -395,18 +398,16 @@ def test_commands_that_are_printed_name_the_images_where_they_are_not_found_with
     make_cifar10(folder.parent, records=1)
     found = replace(shapes, name="CIFAR-10", source=str(folder))
     assert data.option(shapes) == ""
-    assert data.option(found) == f' --data "{folder}"'
+    assert data.option(found) == f" --data {quoted(folder)}"
     monkeypatch.setenv("MINIRES_DATA", str(folder.parent))
     assert data.option(found) == ""
     monkeypatch.setenv("MINIRES_DATA", str(tmp_path / "nothing"))
-    assert data.option(found) == f' --data "{folder}"'
+    assert data.option(found) == f" --data {quoted(folder)}"
 
 
 def test_commands_that_are_printed_quote_a_folder_with_a_space(run_cli):
-    assert (
-        'minires exercise check "my dir'
-        in run_cli("exercise", "start", "relu_forward", "my dir")[1]
-    )
+    printed = run_cli("exercise", "start", "relu_forward", "my dir")[1]
+    assert f"minires exercise check {quoted(Path('my dir') / 'relu_forward.py')}" in printed
 
 
 def python_in_the_readme():
@@ -426,3 +427,382 @@ def test_the_programs_that_we_show_run_as_they_stand(program, capsys):
     loss, error = ast.literal_eval(capsys.readouterr().out.splitlines()[-1])
     assert loss > 0
     assert 0 <= error <= 1
+
+
+# ------------------------------------------------------------------- words, help and what it costs
+
+
+LEAVES = [
+    *((name,) for name in (*COMMANDS[:-1], "bench")),
+    *(("data", name) for name in ("cifar10", "shapes10")),
+]
+
+
+@pytest.mark.parametrize("command", [(), ("data",), *LEAVES], ids=" ".join)
+def test_every_help_fits_80_columns_and_40_lines_and_cuts_no_word(run_cli, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = run_cli(*command, "--help")
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert "..." not in "".join(lines[1:])  # the first may say that an argument can be repeated
+    assert f"Example: minires {' '.join(command)}".strip() in out
+
+
+def test_the_names_that_help_lists_are_those_that_exist():
+    assert names.TIERS == tuple(presets.TIERS)
+    assert names.FIGURES == tuple(plots.FIGURES)
+    for net in names.NETS:
+        assert names.network(net).name == net
+
+
+LIGHT = """
+import sys
+from minires.cli import main
+for words in (["--help"], ["train", "--help"], ["bench", "-h"], ["--version"], ["trian"]):
+    sys.argv = ["minires", *words]
+    try:
+        main()
+    except SystemExit:
+        pass
+heavy = {"matplotlib", "numba", "llvmlite", "hypothesis", "PIL", "tqdm", "torch", "scipy"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+
+
+def test_help_and_version_import_no_large_library(tmp_path):
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"minires {minires.__version__}" in done.stdout
+
+
+def test_the_version_stands_in_one_place(run_cli):
+    assert run_cli("--version") == (0, f"minires {minires.__version__}\n", "")
+    assert minires.__version__ not in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+NEAR = {
+    ("train", "resnt20"): "did you mean resnet20",
+    ("train", "ResNet-20"): "did you mean resnet20",
+    ("train", "resnet20b"): "did you mean resnet20B",
+    ("info", "resnet18"): "did you mean imagenet-resnet18",
+    ("bench", "--nets", "resnet20,palin20"): "did you mean plain20",
+    ("degradation", "--nets", "plain20,reset56"): "did you mean resnet56",
+    ("degradation", "--tier", "Lessn"): "did you mean lesson",
+    ("train", "resnet8", "--dataset", "cifar-10"): "did you mean cifar10",
+    ("train", "resnet8", "--dataset", "Shapes"): "did you mean shapes10",
+    ("train", "resnet8", "--init", "norml"): "did you mean normal",
+    ("plot", ".", "--kind", "layer"): "did you mean layers",
+    ("bench", "--backend", "nunpy"): "did you mean numpy",
+    ("--plugin", str(Path(__file__).with_name("toy.py")), "info"): "did you mean toys.py",
+    ("trian", "resnet8"): "Did you mean 'train'",
+    ("train", "resnet8", "--iteration", "5"): "--iterations",
+}
+
+
+@pytest.mark.parametrize("words", NEAR, ids=" ".join)
+def test_a_name_that_is_nearly_right_is_suggested_in_one_line(run_cli, words):
+    code, out, err = run_cli(*words)
+    assert (code, out) == (2, "")
+    assert NEAR[words] in err
+    assert len(err.splitlines()) == 1
+
+
+def test_nothing_is_suggested_for_a_name_like_no_other(run_cli):
+    assert "did you mean" not in run_cli("train", "vgg16")[2]
+    assert text.nearest("conv2d", ["relu_forward", "conv2d_forward", "conv2d_backward"]) == [
+        "conv2d_forward",
+        "conv2d_backward",
+    ]
+    assert text.nearest("", ["a", "b"]) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("minires tr", "train"),
+        ("minires train resnet3", "resnet32"),
+        ("minires degradation --tier q", "quarter"),
+        ("minires train resnet8 --dataset sh", "shapes10-fresh"),
+    ],
+)
+def test_the_shell_completes_commands_and_names(run_cli, monkeypatch, typed, completed):
+    monkeypatch.setenv("_MINIRES_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    code, out, _ = run_cli()
+    assert code == 0
+    assert completed in out.split()
+
+
+# ---------------------------------------------------------------------- checks come before the work
+
+
+SENSELESS = {
+    ("train", "resnet8", "--lr", "nan"): "lr must be a positive number",
+    ("train", "resnet8", "--batch-size", "1"): "batch_size must be an integer of at least 2",
+    ("train", "resnet8", "--momentum", "1"): "momentum",
+    ("train", "resnet8", "--milestones", "5,3"): "milestones must rise",
+    ("train", "resnet8", "--backend", "tpu"): "backend",
+    ("train", "resnet8", "--task", "poetry"): "task",
+    ("train", "resnet8", "--seed", "-1"): "--seed",
+    ("train", "imagenet-resnet18"): "is here to be read",
+    ("train", "resnet8", "--out", ""): "got an empty text",
+    ("degradation", "--depths", ""): "at least one net and one seed",
+    ("degradation", "--shortcut", ""): "must be A, B or C",
+    ("degradation", "--nets", ""): "at least one net and one seed",
+    ("degradation", "--depths", "20,21"): "6n + 2",
+    ("degradation", "--warmup-lr", "0"): "warmup_lr",
+    ("info", "resnet21", "--warmup"): "6n + 2",
+    ("bench", "--nets", "resnet21", "--out", "new/bench.json"): "6n + 2",
+    ("bench", "--rounds", "0", "--out", "new/bench.json"): "--rounds",
+    ("bench", "--batch-size", "1", "--out", "new/bench.json"): "batch of two",
+    ("bench", "--nets", ","): "--nets expects at least one name",
+    ("plot", ".", "--out", "figure.gif"): ".png, .svg, .pdf",
+    ("data", "shapes10", "--out", "sheet.gif"): ".png, .svg, .pdf",
+}
+
+
+@pytest.mark.parametrize("words", SENSELESS, ids=" ".join)
+def test_options_are_checked_before_anything_is_loaded_compiled_or_made(
+    run_cli, words, monkeypatch, tmp_path
+):
+    for module, work in ((data, "load"), (options, "prepare"), (data.shapes10, "sheet")):
+        monkeypatch.setattr(module, work, lambda *a, **k: pytest.fail("work before the check"))
+    code, out, err = run_cli(*words)
+    assert (code, out) == (2, "")
+    assert SENSELESS[words] in err
+    assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_folder_of_another_recipe_is_refused_before_compiling(run_cli, monkeypatch):
+    assert run_cli("train", "resnet8", *QUICK, "--out", "run")[0] == 0
+    monkeypatch.setattr(options, "prepare", lambda *_: pytest.fail("compiled"))
+    assert run_cli("train", "resnet8", *QUICK, "--out", "run", "--lr", 0.3)[0] == 2
+
+
+# ------------------------------------------------------------------------------------ paths, quotes
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home folder."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(folder))
+    return folder
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(run_cli, home):
+    assert run_cli("train", "resnet8", *QUICK, "--out=~/run")[0] == 0
+    for words in (
+        ("resume", "~/run", "--quiet"),
+        ("plot", "~/run", "--out=~/p.svg"),
+        ("report", "~/run", "--out=~/r.html"),
+        ("claims", "~/run"),
+        ("export", "~/run"),
+        ("data", "shapes10", "--out=~/s.png"),
+    ):
+        assert run_cli(*words)[0] == 0, words
+    assert {"run", "p.svg", "r.html", "s.png"} <= {path.name for path in home.iterdir()}
+    assert not Path("~").exists()
+    for words in (
+        ("train", "resnet8", "--data=~/none"),
+        ("data", "cifar10", "--from=~/none"),
+        ("bench", "--against=~/none"),
+        ("--plugin=~/none.py", "info"),
+    ):
+        assert str(home / "none") in run_cli(*words)[2], words
+
+
+def test_every_path_that_is_typed_is_expanded():
+    """A new option cannot forget it."""
+    commands = [command for command, _ in COMMAND_LINE.commands.values()]
+    commands += [c.callback for c in COMMAND_LINE.data.data_app.registered_commands]
+    found = []
+    for command in [*commands, COMMAND_LINE.before_all]:
+        for kind in inspect.get_annotations(command, eval_str=True).values():
+            if "Path" in str(getattr(kind, "__origin__", kind)):
+                found.append(kind.__metadata__[0].parser)
+    assert len(found) > 15
+    assert set(found) == {options.expanded}
+
+
+def test_a_file_in_the_place_of_the_data_folder_is_to_be_installed(run_cli):
+    Path("my cifar.tar.gz").write_bytes(b"x")
+    code, _, err = run_cli("train", "resnet8", "--data", "my cifar.tar.gz")
+    assert code == 2
+    assert f"minires data cifar10 --from {quoted('my cifar.tar.gz')}" in err
+
+
+NAMES = ["plain", "a b", "a&b", "try(1)/x.py", "$HOME/x", "-dash/x", "it's", 'say "a"', "~/x", "é"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the shell of POSIX")
+@pytest.mark.parametrize("name", [*NAMES, "a\nb", "\x1b[31m", "a`id`", "*", "#x", "a;b", "!x"])
+def test_a_printed_path_can_be_pasted(name):
+    shell = ["bash", "-c", f"printf %s {quoted(Path(name))}"]
+    done = subprocess.run(shell, capture_output=True, check=True)
+    printed = done.stdout.decode()
+    assert Path(printed) == Path(name)
+    assert not printed.startswith(("-", "~"))
+    assert quoted(Path(name)).isprintable()
+
+
+@pytest.mark.parametrize("name", ["a b", "a&b", "try(1).py", "a^b", "a,b", "a;b", "it's", "a@b"])
+def test_a_printed_path_has_quotes_on_windows(monkeypatch, name):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert quoted(name) == f'"{name}"'
+    assert quoted("C:\\runs\\a-b_1.2") == "C:\\runs\\a-b_1.2"
+    assert quoted("$x") == "'$x'"
+
+
+# ------------------------------------------------------------------------------- JSON, and streams
+
+
+def test_json_is_the_only_thing_on_standard_output_of_every_command(run_cli):
+    found = {}
+    for words in (
+        ("train", "resnet8", *QUICK, "--out", "one"),
+        ("resume", "one"),
+        ("degradation", "--nets", "plain8,resnet8", *QUICK, "--out", "exp"),
+        ("claims", "exp"),
+        ("plot", "exp"),
+        ("report", "exp"),
+        ("export", "exp"),
+        ("info",),
+        ("info", "resnet20", "--dataset", "shapes10"),
+        ("data", "shapes10"),
+    ):
+        code, printed, _ = run_cli(*words, "--json")
+        assert code == 0, words
+        found[words[0]] = json.loads(printed)
+    (resnet,) = found["train"]["runs"]
+    assert resnet["done"]
+    assert 0 <= resnet["last_evaluation"]["test_error"] <= 1
+    assert [run["net"] for run in found["degradation"]["runs"]] == ["plain8", "resnet8"]
+    assert Path(found["plot"]["figure"]).exists()
+    assert Path(found["report"]["report"]).exists()
+    assert Path(found["export"][0]["weights"]).exists()
+    (verdicts,) = found["claims"]["claims"].values()
+    assert verdicts["i"]["held"] is None
+    assert found["info"]["parameters"] == 269_722
+    assert found["info"]["dataset"]["train"] == 96
+
+
+def test_info_audits_a_net_for_the_images_of_a_data_set(run_cli):
+    code, out, _ = run_cli("info", "--dataset", "shapes10")
+    assert code == 0
+    assert "96 training and 32 test images, 32x32x3, 10 classes" in out
+
+
+def test_bench_without_numba_times_numpy(run_cli, monkeypatch):
+    timed = []
+    monkeypatch.setattr(timing, "default_backend", lambda: "numpy")
+    monkeypatch.setattr(bench_nets, "matrix_product_gflops", lambda: 1.0)
+
+    def stop(nets, contenders, *rest):
+        timed.append(contenders)
+        raise InputError("enough")
+
+    monkeypatch.setattr(bench_nets, "bench", stop)
+    assert "only NumPy is timed" in run_cli("bench")[1]
+    assert timed == [["numpy"]]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors of POSIX")
+@pytest.mark.parametrize(
+    "end", [">&- 2>&- <&-", ">/dev/full 2>/dev/full", "| true", "2>&1 >run模型/log"]
+)
+def test_no_stream_ends_a_training_or_changes_its_exit_code(tmp_path, end):
+    words = "train pocket-tiny --dataset bars --task regression --lr 0.01 --batch-size 8"
+    words += " --eval-images 16 --no-augment --backend numpy --iterations 2 --out run模型"
+    program = f"{quoted(sys.executable)} -m minires --plugin {quoted(ROOT / 'tests/toys.py')}"
+    (tmp_path / "run模型").mkdir()
+    setting = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "cp1252"}
+    shell = ["bash", "-o", "pipefail", "-c", f"{program} {words} {end}"]
+    done = subprocess.run(shell, cwd=tmp_path, env=setting, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run模型/errors.png").stat().st_size > 5000
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_output_that_is_lost_is_said_on_standard_error(monkeypatch, tmp_path):
+    class Full(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(Full()), "utf-8"))
+    streams.prepare()
+    print("lost")
+    assert streams.lost(sys.stdout) == "No space left on device"
+    print("not an error")
+    sys.stdout.flush()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a folder that is in use")
+def test_a_working_folder_that_was_deleted_is_named_as_the_cause(run_cli, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    code, _, err = run_cli("train", "resnet8", *QUICK)
+    assert code == 2
+    assert "current folder does not exist any more" in err
+    assert run_cli("info", "resnet8")[0] == 0
+
+
+def test_too_many_open_files_and_an_early_end_of_input_are_named(run_cli, monkeypatch):
+    for error, words in (
+        (OSError(24, "Too many open files"), "ulimit -n"),
+        (EOFError("kernel.nbi"), "ended too early: kernel.nbi"),
+        (MemoryError(), "smaller --batch-size"),
+    ):
+        monkeypatch.setattr(options, "prepare", lambda *_, error=error: raising(error))
+        code, _, err = run_cli("train", "resnet8", *QUICK, "--out", "new")
+        assert code == 2
+        assert words in err
+
+
+def raising(error):
+    raise error
+
+
+def test_ctrl_c_before_the_training_is_exit_code_130_without_a_traceback(run_cli, monkeypatch):
+    monkeypatch.setattr(options, "prepare", lambda *_: raising(KeyboardInterrupt()))
+    assert run_cli("train", "resnet8", *QUICK)[0] == 130
+
+
+# -------------------------------------------------------------------------------------- the package
+
+
+def test_the_page_of_the_package_index_has_no_link_that_breaks(monkeypatch):
+    builder = types.ModuleType("hatchling.metadata.plugin.interface")
+    builder.MetadataHookInterface = object  # the builder need not be installed here
+    monkeypatch.setitem(sys.modules, builder.__name__, builder)
+    page = runpy.run_path(str(ROOT / "hatch_build.py"))["standalone"](
+        (ROOT / "README.md").read_text(encoding="utf-8")
+    )
+    targets = re.findall(r"\]\(([^)]*)\)", page) + re.findall(r'src="([^"]*)"', page)
+    assert targets
+    assert [t for t in targets if not t.startswith("https://")] == []
+    assert "numpy_ops.py" in page
+
+
+def test_the_package_says_who_made_it_and_that_it_is_typed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["authors"] == [{"name": "The minires authors"}]
+    assert "Typing :: Typed" in project["classifiers"]
+    assert (ROOT / "minires/py.typed").exists()
+
+
+def test_every_dependency_has_a_lowest_version_that_can_be_installed_for_a_test():
+    requirements = list(lowest_versions.lowest())
+    assert len(requirements) >= 12
+    assert all(re.fullmatch(r"[\w-]+==\d+\.\d+\.\d+", line) for line in requirements)

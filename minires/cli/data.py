@@ -7,49 +7,63 @@ from typing import Annotated
 
 import typer
 
-from minires.cli.options import say
-from minires.data import cifar10, cifar10_install, shapes10
-from minires.lab import plots
+from minires.cli.options import Command, JsonOption, Output, path_option
 
 data_app = typer.Typer(
-    help="Get CIFAR-10, or look at shapes10.", no_args_is_help=True, rich_markup_mode=None
+    help="Get CIFAR-10, or look at shapes10.\n\nExample: minires data cifar10",
+    short_help="Get CIFAR-10, or look at shapes10.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
-@data_app.command("cifar10")
+@data_app.command("cifar10", cls=Command, short_help="Download CIFAR-10, or install your copy.")
 def data_cifar10(
     source: Annotated[
-        Path | None, typer.Option("--from", help="A tarball or folder you have.")
+        Path | None, path_option("A tarball or folder that you have.", "PATH", "--from")
     ] = None,
     into: Annotated[
-        Path | None, typer.Option(help="Folder to put it in [default: the cache folder].")
+        Path | None, path_option("Where to put it [default: the cache folder].", "DIR")
     ] = None,
     trust: Annotated[
-        bool, typer.Option(help="Take --from even if its hash is not the official one.")
+        bool, typer.Option("--trust", help="Accept a --from whose hash is not the official one.")
     ] = False,
+    json_output: JsonOption = False,
 ) -> None:
-    """Download CIFAR-10 (170 MB, checked by SHA-256), or take a copy that you have.
+    """Download CIFAR-10 (170 MB, checked by SHA-256), or install a copy that you have.
 
     Example: minires data cifar10 --from ~/Downloads/cifar-10-binary.tar.gz
     """
+    from minires.data import cifar10, cifar10_install
+
     folder = (
         cifar10_install.install(source, into, trust) if source else cifar10_install.download(into)
     )
     found = cifar10.read(folder, trust)
-    say(
+    out = Output(json_output)
+    out.show(
         f"{found.name} is in {folder}: "
         f"{len(found.train):,} training and {len(found.test):,} test images"
     )
+    sizes = {"train": len(found.train), "test": len(found.test)}
+    out.result({"folder": folder, "name": found.name, **sizes})
 
 
-@data_app.command("shapes10")
+@data_app.command("shapes10", cls=Command, short_help="Draw a contact sheet of shapes10.")
 def data_shapes10(
-    out: Annotated[Path, typer.Option(help="File; .png, .svg or .pdf.")] = Path("shapes10.png"),
-    seed: Annotated[int, typer.Option(help="Which images.")] = 0,
+    out: Annotated[Path, path_option("File: .png, .svg or .pdf.")] = Path("shapes10.png"),
+    seed: Annotated[int, typer.Option(help="Which images.", min=0, metavar="N")] = 0,
+    json_output: JsonOption = False,
 ) -> None:
-    """Draw a contact sheet of shapes10, a column for each class.
+    """Draw a contact sheet of shapes10, with a column for each class.
 
     Example: minires data shapes10 --out sheet.png
     """
+    from minires.data import shapes10
+    from minires.lab import plots
+
+    plots.check_format(out)
     plots.save(plots.sheet(shapes10.sheet(seed=seed), shapes10.CLASSES), out)
-    say(f"{', '.join(shapes10.CLASSES)}: {out}")
+    output = Output(json_output)
+    output.show(f"{', '.join(shapes10.CLASSES)}: {out}")
+    output.result({"figure": out, "classes": shapes10.CLASSES})

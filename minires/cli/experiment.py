@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
 
+from minires.cli import names, results
 from minires.cli.options import (
     RUNS,
-    SIZES,
     DataOption,
     DatasetOption,
     FoldersArgument,
+    JsonOption,
+    Output,
     QuietOption,
     choose,
+    compile_kernels,
     load,
-    say,
+    path_option,
     training_options,
 )
 from minires.errors import InputError
-from minires.lab import claims, degradation, plots, presets, report, tables
-from minires.lab.recorded import all_done, begun, find_runs
-from minires.nets.registry import facts
-from minires.runs import files
+from minires.nets.network import Facts
 from minires.runs.config import in_words
 
 WATCH_SECONDS = 5.0
@@ -36,72 +38,135 @@ TIER_OPTIONS = (
     "augment",
     "eval_every",
     "eval_images",
+    "milestones",
+    "init",
 )
+# Stands for images before any are loaded: more of them than any option may ask for by mistake.
+ANY_IMAGES: Any = SimpleNamespace(
+    name="", task="classification", train=range(10**9), test=range(10**9)
+)
+TierOption = Annotated[
+    str,
+    typer.Option(
+        help=f"Size: {', '.join(names.TIERS)}.",
+        metavar="NAME",
+        callback=names.one_of("--tier", names.TIERS),
+        autocompletion=names.completing(names.TIERS),
+    ),
+]
+KindOption = Annotated[
+    str,
+    typer.Option(
+        help="errors (by iteration), depth (errors by depth) or layers.",
+        metavar="NAME",
+        callback=names.one_of("--kind", names.FIGURES),
+        autocompletion=names.completing(names.FIGURES),
+    ),
+]
 
 
-@training_options(dict.fromkeys(TIER_OPTIONS, "the tier's"))
+@training_options(dict.fromkeys(TIER_OPTIONS, ""))
 def degradation_command(
     asked: dict[str, Any],
-    tier: Annotated[str, typer.Option(help=f"Size: {SIZES}.")] = "quick",
-    depths: Annotated[str | None, typer.Option(help="Depths of the nets [default: 20,56].")] = None,
+    tier: TierOption = "quick",
+    depths: Annotated[
+        str | None, typer.Option(help="Depths of the nets [default: 20,56].", metavar="N,N")
+    ] = None,
     shortcut: Annotated[
-        str | None, typer.Option(help="Their shortcuts: A, B or C [default: A].")
+        str | None, typer.Option(help="Their shortcuts [default: A].", metavar="A|B|C")
     ] = None,
     nets: Annotated[
-        str | None, typer.Option(help="Nets by name instead, such as plain20,resnet32B.")
+        str | None, typer.Option(help="Or the nets: plain20,resnet32B.", metavar="NAMES")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Repeat with seeds 0 .. K-1.", metavar="K")] = 1,
+    seeds: Annotated[
+        int, typer.Option(help="Train each net with seeds 0 .. N-1.", metavar="N")
+    ] = 1,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder [default: runs/degradation-DATA-ITERATIONS].")
+        Path | None, path_option("[default: runs/degradation-DATA-ITERATIONS]", "DIR")
     ] = None,
+    json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train plain and residual nets side by side, draw their errors, and check the claims.
+    """Train plain and residual nets, compare their errors, and check the claims.
 
-    All tiers but the quick one crop and flip, and divide the learning rate by 10 at half and at
-    three quarters of the way; the lesson tier warms up before. If you stop it, run it
-    again to resume; what is finished is only drawn. Claims read from the runs are printed; one that
-    does not hold makes the exit code 1. Claims that take computing: minires claims.
+    The tiers train for 280, 2,000, 16,000 and 64,000 iterations; the tier sets every option that
+    has no default below. If you stop it, run it again to resume. The exit code is 1 if a claim
+    does not hold.
 
     Example: minires degradation --tier lesson --seeds 3
     """
-    names = _names(nets, depths, shortcut)
-    if seeds < 1 or not names:
-        raise InputError(
-            f"expected at least one net and one seed, got --nets {nets!r} --seeds {seeds}"
-        )
-    found = load(dataset, data)
-    backend = choose(asked.pop("backend", None))
+    from minires.lab import degradation, presets
+
+    chosen = _chosen(nets, depths, shortcut, seeds)
+    check_recipes([names.network(name) for name in chosen], tier, asked)
+    output = Output(json_output)
+    backend = choose(asked.pop("backend", None), output.say)
+    found = load(dataset, data, output.say)
     base = presets.base_config(found, tier, **asked, backend=backend)
+    compile_kernels(backend, quiet)
     folder = out or RUNS / f"degradation-{found.slug}-{base.iterations}"
-    say(f"Recipe: {in_words(base)}")
-    folders = degradation.run(names, seeds, base, folder, found, quiet, say)
-    show(folders, folder / "degradation.png")
-    print_claims(folders)
+    output.say(f"Recipe: {in_words(base)}")
+    folders = degradation.run(chosen, seeds, base, folder, found, quiet, output.say)
+    shown = show(folders, folder / "degradation.png", output)
+    print_claims(folders, output, False, None, shown)
 
 
-def _names(nets: str | None, depths: str | None, shortcut: str | None) -> list[str]:
-    """Names of the nets that were asked for, each of which exists."""
-    if nets is None:
-        asked = depths.split(",") if depths else degradation.DEPTHS
-        names = degradation.nets(asked, shortcut or "A")
-    elif depths or shortcut:
+def check_recipes(nets: Sequence[Facts], tier: str, asked: dict[str, Any], seed: int = 0) -> None:
+    """Refuse options that no images can make right, before anything is loaded or compiled.
+
+    Raises
+    ------
+    InputError
+        If a value makes no sense, or a net or a task cannot be trained.
+    """
+    from minires.lab import presets
+
+    for facts in nets:
+        config = presets.base_config(ANY_IMAGES, tier, net=facts.name, seed=seed, **asked)
+        presets.recipe(config, facts)
+
+
+def _chosen(nets: str | None, depths: str | None, shortcut: str | None, seeds: int) -> list[str]:
+    """Names of the nets that were asked for: at least one, to be trained with at least one seed."""
+    from minires.lab import degradation
+
+    if nets is not None and (depths is not None or shortcut is not None):
         raise InputError(
             f"expected either --nets or --depths and --shortcut, got both: --nets {nets}"
         )
+    if nets is None:
+        asked = degradation.DEPTHS if depths is None else depths.split(",")
+        chosen = degradation.nets(asked, "A" if shortcut is None else shortcut)
     else:
-        names = [name for name in nets.split(",") if name.strip()]
-    for name in names:
-        facts(name)
-    return names
+        chosen = [name.strip() for name in nets.split(",") if name.strip()]
+    if seeds < 1 or not chosen:
+        typed = f"--depths {depths!r}" if nets is None else f"--nets {nets!r}"
+        raise InputError(
+            f"expected at least one net and one seed, got {typed} --seeds {seeds}; "
+            "name nets such as plain20, or depths such as 20,56"
+        )
+    return chosen
 
 
-def print_claims(folders: list[Path], compute: bool = False, data: Path | None = None) -> None:
-    """Verdict and numbers of every claim; exit code 1 if one does not hold."""
+def print_claims(
+    folders: list[Path],
+    output: Output,
+    compute: bool = False,
+    data: Path | None = None,
+    shown: dict[str, Any] | None = None,
+) -> None:
+    """Print the verdict and numbers of every claim; the exit code is 1 if one does not hold.
+
+    As JSON, they follow what `show` returned.
+    """
+    from minires.lab import claims
+    from minires.lab.recorded import find_runs
+
     verdicts = claims.judge(find_runs(folders), compute, data)
-    say("\n" + claims.text(verdicts))
+    output.show("\n" + claims.text(verdicts))
+    output.result({**(shown or {}), "claims": results.claims(verdicts)})
     if any(verdict.held is False for rows in verdicts.values() for _, verdict in rows):
         raise typer.Exit(1)
 
@@ -109,41 +174,45 @@ def print_claims(folders: list[Path], compute: bool = False, data: Path | None =
 def claims_command(
     folders: FoldersArgument,
     compute: Annotated[
-        bool, typer.Option("--all", help="Compute (v) and (vi) too; about a minute.")
+        bool, typer.Option("--all", help="Also compute claims (v) and (vi): about a minute.")
     ] = False,
     data: DataOption = None,
+    json_output: JsonOption = False,
 ) -> None:
-    """Check what the program claims of an experiment; exit code 1 if a claim does not hold.
+    """Check the claims about an experiment. The exit code is 1 if one does not hold.
 
-    Claims (i) to (iv) are read from recorded runs: deeper is worse, shortcuts mend it, it is
-    neither overfitting nor vanishing gradients. With --all, (v) a deeper net as good as the
-    shallow one is constructed, and (vi) the growth of a rounding error is measured; their verdicts
-    are kept beside the runs.
+    Claims (i) to (iv) are read from recorded runs: a deeper plain net is worse, shortcuts mend
+    it, and neither overfitting nor vanishing gradients explain it. With --all, two more are
+    computed and their verdicts recorded beside the runs: (v) a deeper net as good as the shallow
+    one can be constructed, (vi) rounding errors grow faster in plain nets.
 
     Example: minires claims runs/degradation-shapes10-280 --all
     """
-    print_claims(folders, compute, data)
+    print_claims(folders, Output(json_output), compute, data)
 
 
-def show(folders: list[Path], figure: Path) -> None:
-    """Table to the terminal, figure to a file."""
+def show(folders: list[Path], figure: Path, output: Output) -> dict[str, Any]:
+    """Print the table of runs and draw their figure; returns both as values for JSON."""
+    from minires.lab import plots, tables
+    from minires.lab.recorded import find_runs
+
     runs = find_runs(folders)
-    say("\n" + tables.table(runs))
+    output.show("\n" + tables.table(runs))
     plots.save(plots.errors(runs), figure)
-    say(f"\n{tables.message(runs)}.\nFigure: {figure}")
+    output.show(f"\n{tables.message(runs)}.\nFigure: {figure}")
+    return {"figure": figure, "message": tables.message(runs), "runs": results.runs(runs)}
 
 
 def plot(
     folders: FoldersArgument,
-    kind: Annotated[
-        str, typer.Option(help="errors (by iteration), depth (errors by it) or layers.")
-    ] = "errors",
+    kind: KindOption = "errors",
     out: Annotated[
-        Path | None, typer.Option(help="File; .png, .svg or .pdf [default: KIND.png].")
+        Path | None, path_option("File: .png, .svg or .pdf [default: KIND.png].")
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Draw again every 5 seconds until the runs are done.")
     ] = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Draw recorded runs and print their table.
 
@@ -151,34 +220,56 @@ def plot(
 
     Example: minires plot runs/degradation-shapes10-280 --kind depth --out figure.svg
     """
-    if kind not in plots.FIGURES:
-        raise InputError(f"--kind must be one of {', '.join(plots.FIGURES)}, got {kind!r}")
+    from minires.lab import plots, tables
+    from minires.lab.recorded import find_runs
+
+    output = Output(json_output)
     figure = out or Path(f"{kind}.png")
     plots.check_format(figure)
-    try:
-        while watch and not all_done(folders):
-            if runs := plots.drawable(kind, begun(folders)):
-                plots.save(plots.FIGURES[kind](runs), figure)
-                say(f"drawn {time.strftime('%H:%M:%S')}: {figure}")
-            time.sleep(WATCH_SECONDS)
-    except KeyboardInterrupt:
-        say("stopped watching")
+    if watch:
+        _draw_until_done(folders, kind, figure, output)
     runs = find_runs(folders)
     plots.save(plots.FIGURES[kind](runs), figure)
-    say(f"\n{tables.table(runs)}\n\n{tables.message(runs)}.\nFigure: {figure}")
+    output.show(f"\n{tables.table(runs)}\n\n{tables.message(runs)}.\nFigure: {figure}")
+    message = tables.message(runs)
+    output.result({"figure": figure, "message": message, "runs": results.runs(runs)})
+
+
+def _draw_until_done(folders: list[Path], kind: str, figure: Path, output: Output) -> None:
+    """Draw again and again until the runs are done, or Ctrl-C."""
+    from minires.lab import plots
+    from minires.lab.recorded import all_done, begun
+
+    try:
+        while not all_done(folders):
+            if runs := plots.drawable(kind, begun(folders)):
+                plots.save(plots.FIGURES[kind](runs), figure)
+                output.say(f"drawn {time.strftime('%H:%M:%S')}: {figure}")
+            time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        output.say("stopped watching")
 
 
 def report_command(
     folders: FoldersArgument,
-    out: Annotated[
-        Path | None, typer.Option(help="File [default: report.html in the first folder].")
-    ] = None,
+    out: Annotated[Path | None, path_option("[default: report.html in the first folder]")] = None,
+    json_output: JsonOption = False,
 ) -> None:
-    """Report on recorded runs: one HTML page with figures, tables, claims and provenance.
+    """Report on recorded runs: one HTML page with figures, tables and claims.
+
+    The page also says where each run was trained, and how to repeat it.
 
     Example: minires report runs/degradation-shapes10-280
     """
+    from minires.lab import claims, report
+    from minires.lab.recorded import find_runs
+    from minires.runs import files
+
+    output = Output(json_output)
     runs = find_runs(folders)
     path = out or folders[0] / "report.html"
-    files.write_whole(path, report.page(runs, claims.judge(runs)).encode())
-    say(f"Report: {path}")
+    verdicts = claims.judge(runs)
+    files.write_whole(path, report.page(runs, verdicts).encode())
+    output.show(f"Report: {path}")
+    values = {"runs": results.runs(runs), "claims": results.claims(verdicts)}
+    output.result({"report": path, **values})

@@ -2,140 +2,155 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minires import data as images
-from minires.bench import against as checkouts
-from minires.bench import nets as networks
-from minires.bench import ops as single_ops
-from minires.cli.options import BatchOption, choose, say
+from minires.cli import names, results
+from minires.cli.options import (
+    BatchOption,
+    DataOption,
+    JsonOption,
+    NetArgument,
+    Output,
+    QuietOption,
+    choose,
+    compile_kernels,
+    load,
+    path_option,
+)
 from minires.errors import InputError
-from minires.nets import audit
-from minires.nets.registry import by_name
+from minires.nets import registry
+from minires.nets.network import Facts
 from minires.ops import BACKENDS, default_backend
-from minires.runs import files
 from minires.runs.provenance import provenance
+
+if TYPE_CHECKING:
+    from minires.data import Dataset
+
+ShownDataOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Show these images, or the net for them.",
+        metavar="NAME",
+        show_default=False,
+        callback=names.one_of("--dataset", names.data_sets),
+        autocompletion=names.completing(names.data_sets),
+    ),
+]
 
 
 def info(
-    net: Annotated[
-        str | None, typer.Argument(help="Such as resnet56, plain20, imagenet-resnet50.")
-    ] = None,
+    net: Annotated[str | None, NetArgument] = None,
+    dataset: ShownDataOption = None,
+    data: DataOption = None,
     warmup: Annotated[
         bool, typer.Option("--warmup", help="Compile the kernels of the compiled backend now.")
     ] = False,
+    json_output: JsonOption = False,
 ) -> None:
-    """Audit a network layer by layer; without a name, say what is installed and found here.
+    """Audit a network layer by layer; without NET, say what is installed and found here.
 
     Example: minires info resnet56
     """
+    facts = names.network(net) if net else None
+    output = Output(json_output)
+    result: dict[str, Any] = {}
+    if dataset or data:
+        found = load(dataset or "cifar10", data, output.say)
+        result["dataset"] = _images(found, output)
+        if facts:
+            facts = registry.fit(facts, found.input_shape, len(found.classes) or facts.classes)
     if warmup:
-        say(f"{choose(None)} backend: ready")
-    if net:
-        say(audit.table(by_name(net)))
-    elif not warmup:
-        here = provenance()
-        say("  ".join(f"{name} {number}" for name, number in here["versions"].items()))
-        machine = here["machine"]
-        say(f"{machine['processor']}, {machine['cores']} cores, {machine['system']}")
-        say(f"backends: {', '.join(BACKENDS)}; the default is {default_backend()}")
-        say(f"CIFAR-10: {images.find_cifar10() or 'not found; get it with: minires data cifar10'}")
+        backend = choose(None, output.say)
+        compile_kernels(backend)
+        output.say(f"{backend} backend: ready")
+        result["ready"] = backend
+    if facts:
+        result |= _audit(facts, output)
+    elif not result:
+        result |= _machine_and_data(output)
+    output.result(result)
+
+
+def _images(found: Dataset, output: Output) -> dict[str, Any]:
+    """Say how many images there are, and of which shape."""
+    sizes = {"train": len(found.train), "test": len(found.test)}
+    shape = {"input_shape": found.input_shape, "classes": len(found.classes)}
+    output.show(
+        f"{sizes['train']:,} training and {sizes['test']:,} test images, "
+        f"{'x'.join(map(str, found.input_shape))}, {shape['classes']} classes"
+    )
+    return {"name": found.name, "source": found.source, **shape, **sizes}
+
+
+def _audit(facts: Facts, output: Output) -> dict[str, Any]:
+    """Show the audit of a network."""
+    from minires.nets.audit import table
+
+    net = registry.make(facts)
+    output.show(table(net))
+    return results.audit(net)
+
+
+def _machine_and_data(output: Output) -> dict[str, Any]:
+    """Say which versions, processor, backends and images are here."""
+    from minires import data as images
+
+    here = provenance()
+    machine = here["machine"]
+    folder = images.find_cifar10()
+    output.show("  ".join(f"{name} {number}" for name, number in here["versions"].items()))
+    output.show(f"{machine['processor']}, {machine['cores']} cores, {machine['system']}")
+    output.show(f"backends: {', '.join(BACKENDS)}; the default is {default_backend()}")
+    output.show(f"CIFAR-10: {folder or 'not found; get it with: minires data cifar10'}")
+    return {**here, "backends": BACKENDS, "default_backend": default_backend(), "cifar10": folder}
 
 
 def bench(
-    nets: Annotated[str, typer.Option(help="Names, separated by commas.")] = "resnet20,resnet56",
+    nets: Annotated[str, typer.Option(help="Networks.", metavar="NAMES")] = "resnet20,resnet56",
     backend: Annotated[
-        str | None, typer.Option(help="Backends, separated by commas [default: all].")
+        str | None,
+        typer.Option(help="numpy, numba or both [default: all installed].", metavar="NAMES"),
     ] = None,
     peer: Annotated[
-        str, typer.Option(help="torch, torch.compile, or both with a comma; needs PyTorch.")
+        str, typer.Option(help="torch, torch.compile or both; needs PyTorch.", metavar="NAMES")
     ] = "",
     rounds: Annotated[
         int | None,
-        typer.Option(help="Rounds for each contender, in turn [default: 15; --against: 10]."),
+        typer.Option(help="Rounds, in turn [default: 15; --against: 10].", metavar="N", min=1),
     ] = None,
     batch_size: BatchOption = 128,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything measured to this file.")
-    ] = None,
     ops: Annotated[
-        bool, typer.Option("--ops", help="Time each op's passes against PyTorch's instead.")
+        bool, typer.Option("--ops", help="Time single ops against PyTorch's instead.")
     ] = False,
     against: Annotated[
-        Path | None,
-        typer.Option(help="Time this checkout of minires against the one in this folder instead."),
+        Path | None, path_option("Time this checkout against the one in DIR.", "DIR")
     ] = None,
+    out: Annotated[Path | None, path_option("Also write the result as JSON to FILE.")] = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Time training steps and inference: backends, PyTorch, or another checkout of minires.
+    """Time training and inference: backends, PyTorch, or another checkout of minires.
 
-    Example: minires bench --nets resnet20 --peer torch --json bench.json
+    Several names are separated by commas.
+
+    Example: minires bench --nets resnet20 --peer torch
 
     Example: minires bench --against ../minires-1.0
     """
+    from minires.cli import timing
+
     if against and (ops or peer):
         raise InputError("expected --against alone, got --ops or --peer too; give two commands")
-    if json_file:
-        files.make_folder(json_file.parent)
-    names = nets.split(",")
+    output = Output(json_output)
+    task = timing.Timing(names.listed("--nets", nets), rounds, batch_size, quiet, output)
+    task.check(out)
     if ops:
-        record = _bench_ops(rounds, batch_size)
+        record = task.ops()
     elif against:
-        record = _bench_against(against, names, backend, rounds, batch_size)
+        record = task.against(against, backend)
     else:
-        backends = ",".join(BACKENDS) if backend is None else backend
-        chosen = networks.contenders(_words(backends), _words(peer))
-        record = _bench_nets(names, chosen, rounds, batch_size)
-    if json_file:
-        files.write_whole(json_file, json.dumps(record, indent=1).encode())
-
-
-def _words(listed: str) -> list[str]:
-    return [word for word in listed.split(",") if word]
-
-
-def _tell(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-def _machine(batch_size: int) -> str:
-    here = provenance()
-    versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
-    machine = f"{here['machine']['processor']}, {here['machine']['cores']} cores"
-    return f"{machine}; {versions}; batch {batch_size}"
-
-
-def _bench_ops(rounds: int | None, batch_size: int) -> dict[str, Any]:
-    seconds = single_ops.bench(15 if rounds is None else rounds, batch_size, _tell)
-    say(f"{_machine(batch_size)}\n{single_ops.table(seconds)}")
-    return {"provenance": provenance(), "batch_size": batch_size, "seconds": seconds}
-
-
-def _bench_nets(
-    nets: list[str], contenders: list[str], rounds: int | None, batch_size: int
-) -> dict[str, Any]:
-    peak = networks.matrix_product_gflops()
-    found = networks.bench(nets, contenders, 15 if rounds is None else rounds, batch_size, _tell)
-    tables = f"{networks.table(found, peak)}\n\n{networks.kinds_table(found)}"
-    say(f"{_machine(batch_size)}\nNumPy's matrix product: {peak:.0f} GFLOP/s\n{tables}")
-    return networks.record(found, peak)
-
-
-def _bench_against(
-    path: Path, nets: list[str], backend: str | None, rounds: int | None, batch_size: int
-) -> dict[str, Any]:
-    other = checkouts.checkout(path)
-    backend = default_backend() if backend is None else backend
-    if backend not in BACKENDS:
-        known = ", ".join(BACKENDS)
-        raise InputError(f"--against times one backend of {known}, got --backend {backend!r}")
-    rounds = 10 if rounds is None else rounds
-    found = checkouts.compare(other, nets, backend, rounds, batch_size, _tell)
-    say(f"{_machine(batch_size)}; {backend} backend; rounds: {rounds}")
-    say(f"{checkouts.this_checkout()} and other: {other}; above 1, this one is faster")
-    say(checkouts.table(found))
-    settings = {"backend": backend, "rounds": rounds, "batch_size": batch_size}
-    return checkouts.record(found, other, **settings)
+        record = task.nets(backend, peer)
+    task.write(record, out)

@@ -10,48 +10,73 @@ from typing import Annotated, Any
 
 import typer
 
+import minires
 from minires import plugins
-from minires.cli import data, exercise, experiment, inspect
+from minires.cli import data, exercise, experiment, inspect, mistakes, streams
 from minires.cli import train as training
+from minires.cli.options import Command, expanded
 from minires.errors import InputError
+from minires.text import did_you_mean
 from minires.train.stopping import Interrupted
+
+UsageError: Any = typer.BadParameter.__base__  # typer does not export it
 
 app = typer.Typer(
     name="minires",
-    help="Deep residual learning in NumPy: train plain and residual nets on a CPU and see the "
-    "degradation problem.",
+    help="Deep residual learning in NumPy: train plain and residual nets on a CPU, and see that "
+    "plain nets get worse when they get deeper.\n\nExample: minires degradation",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"minires {minires.__version__}")
+        raise typer.Exit
+
+
 def before_all(
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(help="A Python file that registers nets, data sets or tasks of your own."),
+        typer.Option(
+            help="A Python file that registers your own nets, data sets, tasks or ops.",
+            metavar="FILE",
+            parser=expanded,
+        ),
     ] = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
 ) -> None:
     """Import users' own files before the command runs."""
     for path in plugin or []:
+        if not path.is_file():
+            beside = sorted(file.name for file in path.parent.glob("*.py"))
+            near = did_you_mean(path.name, beside)
+            raise InputError(f"--plugin: expected a Python file, found none at {path}{near}")
         plugins.load(path)
 
 
-commands: dict[str, Callable[..., Any]] = {
-    "degradation": experiment.degradation_command,
-    "claims": experiment.claims_command,
-    "train": training.train_command,
-    "resume": training.resume,
-    "plot": experiment.plot,
-    "report": experiment.report_command,
-    "export": training.export,
-    "info": inspect.info,
-    "bench": inspect.bench,
+# Short enough to stand in one line of `minires --help` on a screen of 80 columns.
+commands: dict[str, tuple[Callable[..., Any], str]] = {
+    "degradation": (experiment.degradation_command, "Train plain and residual nets and compare."),
+    "claims": (experiment.claims_command, "Check the claims about an experiment."),
+    "train": (training.train_command, "Train one net by the paper's recipe."),
+    "resume": (training.resume, "Resume a run that was stopped."),
+    "plot": (experiment.plot, "Draw recorded runs and print their table."),
+    "report": (experiment.report_command, "Report on recorded runs in one HTML page."),
+    "export": (training.export, "Write the weights of trained nets to files."),
+    "info": (inspect.info, "Audit a network, or show what is installed."),
+    "bench": (inspect.bench, "Time training and inference."),
 }
-for name, command in commands.items():
-    app.command(name)(command)
+for name, (command, short_help) in commands.items():
+    app.command(name, cls=Command, short_help=short_help)(command)
 app.callback()(before_all)
 app.add_typer(data.data_app, name="data")
 app.add_typer(exercise.app, name="exercise")
@@ -59,15 +84,34 @@ app.add_typer(exercise.app, name="exercise")
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
+    streams.prepare()
     warnings.showwarning = lambda message, *_: typer.echo(f"note: {message}", err=True)
+    code = _run()
+    lost = streams.lost(sys.stdout)
+    if lost:
+        typer.echo(f"note: standard output could not be written: {lost}", err=True)
+    if code:
+        sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command; returns the exit code."""
     try:
-        app()
-    except (InputError, MemoryError, OSError) as e:
-        more = (
-            "; ask for less, such as a smaller --batch-size" if isinstance(e, MemoryError) else ""
-        )
-        typer.echo(f"error: {e}{more}", err=True)
-        sys.exit(2)
+        return typer.main.get_command(app)(prog_name="minires", standalone_mode=False) or 0
+    except typer.Abort as e:  # typer's name for Ctrl-C, and for an end of input
+        if not isinstance(e.__cause__, EOFError):
+            return 130
+        typer.echo(f"error: {mistakes.one_line(e.__cause__)}", err=True)
+    except KeyboardInterrupt:
+        return 130
     except Interrupted as e:
         typer.echo(f"\n{e}", err=True)
-        sys.exit(130)
+        return 130
+    except UsageError as e:
+        if type(e).__name__ == "NoArgsIsHelpError":
+            typer.echo(e.ctx.get_help(), err=True)
+        else:
+            typer.echo(f"error: {mistakes.usage(e)}", err=True)
+    except (InputError, MemoryError, OSError) as e:
+        typer.echo(f"error: {mistakes.one_line(e)}", err=True)
+    return 2

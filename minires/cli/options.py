@@ -1,37 +1,98 @@
-"""Options that several commands have, and what every command does first."""
+"""Options that several commands have, and how they are checked, shown and made into a recipe."""
 
 from __future__ import annotations
 
 import inspect
+import json
+import os
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
-from tqdm.auto import tqdm
+from typer.core import TyperCommand
 
-from minires import data as images
-from minires.data import Dataset
-from minires.errors import InputError
-from minires.lab.presets import TIERS
+from minires.cli import names
+from minires.errors import InputError, quoted
 from minires.ops import default_backend, get_ops, prepare
 from minires.runs.config import OPTIONS, Config
 from minires.runs.options import UNSET, Entry
+from minires.text import did_you_mean
+
+if TYPE_CHECKING:
+    from minires.data import Dataset
+
+# Imports of matplotlib, Numba and the like stand in the functions that need them, so that --help
+# and completion answer at once.
 
 RUNS = Path("runs")
-SIZES = ", ".join(
-    f"{name} ({t.iterations:,} iterations of {t.batch_size} images)" for name, t in TIERS.items()
-)
+METAVARS = {int: "N", float: "X"}
+
+
+class Command(TyperCommand):
+    """A command whose --help has a narrow column of options, so that it fits a small screen."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options; a long one has its help in the next line."""
+        write = formatter.write_dl
+        formatter.write_dl = lambda rows: write(rows, col_max=17)
+        super().format_options(ctx, formatter)
+
+
+def expanded(text: str | Path) -> Path:
+    """Return a typed path: "~" is the home folder, and an empty text is refused."""
+    if not str(text):
+        raise typer.BadParameter("expected a path, got an empty text; is a shell variable unset?")
+    return Path(os.path.expanduser(text))
+
+
+def _data_folder(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Path | None:
+    """The folder of --data; MINIRES_DATA is left to `minires.data`, which names it in errors."""
+    source = ctx.get_parameter_source(str(param.name))
+    return None if source is not None and source.name == "ENVIRONMENT" else value
+
+
 DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder of CIFAR-10 [env: MINIRES_DATA].")
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder of CIFAR-10.",
+        metavar="DIR",
+        parser=expanded,
+        envvar="MINIRES_DATA",
+        callback=_data_folder,
+    ),
 ]
-DatasetOption = Annotated[str, typer.Option(help="cifar10, shapes10, shapes10-fresh, or auto.")]
+DatasetOption = Annotated[
+    str,
+    typer.Option(
+        help="auto (the default), cifar10, shapes10, shapes10-fresh.",
+        metavar="NAME",
+        show_default=False,
+        callback=names.one_of("--dataset", names.data_sets),
+        autocompletion=names.completing(names.data_sets),
+    ),
+]
 FoldersArgument = Annotated[
-    list[Path], typer.Argument(help="Run folders, or folders that hold some.")
+    list[Path],
+    typer.Argument(help="Run folders, or folders that hold some.", metavar="DIR", parser=expanded),
 ]
-BatchOption = Annotated[int, typer.Option(help="Images a step.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+NetArgument = typer.Argument(
+    help="Such as resnet20, plain56, resnet32B.",
+    metavar="NET",
+    autocompletion=names.completing(names.NETS),
+)
+BatchOption = Annotated[int, typer.Option(help="Images per step.", metavar="N")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON, and notes to stderr.")
+]
+
+
+def path_option(meaning: str, metavar: str = "FILE", *flags: str) -> Any:
+    """An option that names a file or a folder."""
+    return typer.Option(*flags, help=meaning, metavar=metavar, parser=expanded)
 
 
 def training_options(shown: Mapping[str, str], **defaults: Any) -> Callable[[Callable], Callable]:
@@ -43,7 +104,8 @@ def training_options(shown: Mapping[str, str], **defaults: Any) -> Callable[[Cal
     Parameters
     ----------
     shown : dict of str to str
-        Options whose default the command works out, and what --help says of it.
+        What --help says of the default of an option that the command works out; "" where the text
+        of the command says it.
     **defaults
         Other defaults than those of `Config`, by the names of the fields.
     """
@@ -63,8 +125,7 @@ def training_options(shown: Mapping[str, str], **defaults: Any) -> Callable[[Cal
             if name != "asked"
         ]
         added = [
-            _parameter(row, defaults.get(row.name, row.default), shown.get(row.name))
-            for row in rows.values()
+            _parameter(row, defaults.get(row.name), shown.get(row.name)) for row in rows.values()
         ]
         run.__signature__ = inspect.Signature(parameters + added)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters + added}
@@ -75,18 +136,35 @@ def training_options(shown: Mapping[str, str], **defaults: Any) -> Callable[[Cal
 
 def _parameter(row: Entry, default: Any, shown: str | None) -> inspect.Parameter:
     """One row of the table as a parameter that typer understands."""
-    option: dict[str, Any] = {"help": row.option.help}
+    explained, _, _ = row.option.help.partition(" [default")
+    option: dict[str, Any] = {"help": row.option.help if shown is None else explained}
     kind: Any = str if row.option.parse else get_type_hints(Config)[row.name]
     if row.option.switch is not UNSET:
         kind, default = bool, False
-    elif shown or "default" in row.option.help:  # the help itself says what is chosen
-        default = None
+    elif shown is not None or "default" in row.option.help:  # the text says what is chosen
         option["show_default"] = shown or False
+    elif default is None:
+        default = row.default
     if default is None:
         kind = kind | None
+    if kind not in (bool, bool | None):
+        option |= _values(row, kind)
     annotation = Annotated[kind, typer.Option(row.flag, **option)]
     keyword = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(row.name, keyword, default=default, annotation=annotation)
+
+
+def _values(row: Entry, kind: Any) -> dict[str, Any]:
+    """How --help names the values of an option, and how the shell completes them."""
+    if row.option.choices:
+        choices = row.option.choices
+        return {"metavar": "|".join(choices), "autocompletion": names.completing(choices)}
+    if row.option.parse:
+        return {"metavar": "N,N"}
+    plain = {
+        number: metavar for number, metavar in METAVARS.items() if kind in (number, number | None)
+    }
+    return {"metavar": next(iter(plain.values()), "NAME")}
 
 
 def _value(row: Entry, typed: Any) -> Any:
@@ -95,20 +173,43 @@ def _value(row: Entry, typed: Any) -> Any:
         return row.option.switch if typed else None
     if row.option.parse and typed is not None:
         return row.option.parse(typed)
-    if row.option.choices and typed is not None and typed not in row.option.choices:
-        raise InputError(
-            f"{row.flag} must be one of {', '.join(row.option.choices)}, got {typed!r}"
-        )
+    choices = row.option.choices
+    if choices and typed is not None and typed not in choices:
+        near = did_you_mean(typed, choices)
+        raise InputError(f"{row.flag} must be one of {', '.join(choices)}, got {typed!r}{near}")
     return typed
 
 
-def say(text: str) -> None:
-    """Print a line at once."""
-    typer.echo(text)
+class Output:
+    """Where the words of a command go: its result as text or as JSON, and notes about its work."""
+
+    def __init__(self, json_output: bool = False) -> None:
+        self.json = json_output
+
+    def say(self, note: str) -> None:
+        """Print a note at once; to standard error where standard output is for JSON."""
+        typer.echo(note, err=self.json)
+
+    def show(self, result: str) -> None:
+        """Print the result as text, unless it was asked for as JSON."""
+        if not self.json:
+            typer.echo(result)
+
+    def result(self, values: Any) -> None:
+        """Print the result as JSON, if that was asked for."""
+        if self.json:
+            typer.echo(json.dumps(values, default=str))
 
 
-def load(dataset: str, folder: Path | None) -> Dataset:
+def load(dataset: str, folder: Path | None, say: Callable[[str], None] = typer.echo) -> Dataset:
     """Images to train on; says which, and how to get CIFAR-10 where it was not found."""
+    from minires import data as images
+
+    if folder and folder.is_file() and dataset in ("auto", "cifar10"):
+        raise InputError(
+            f"--data expects a folder, got the file {folder}; if this is CIFAR-10, install it "
+            f"with: minires data cifar10 --from {quoted(folder)}"
+        )
     found = images.load(dataset, folder)
     say(f"Data: {found.name} ({found.source})")
     if images.key(found.name) != "cifar10" and dataset == "auto":
@@ -121,8 +222,8 @@ def load(dataset: str, folder: Path | None) -> Dataset:
     return found
 
 
-def choose(backend: str | None) -> str:
-    """Backend to use, compiled and ready; says what is compiled, and if Numba is missing."""
+def choose(backend: str | None, say: Callable[[str], None] = typer.echo) -> str:
+    """Backend to use; says so if Numba is missing. Nothing is compiled yet."""
     if backend is None and default_backend() == "numpy":
         say(
             "Numba is not installed, so this runs on plain NumPy, several times slower: "
@@ -130,7 +231,13 @@ def choose(backend: str | None) -> str:
         )
     chosen = backend or default_backend()
     get_ops(chosen)
-    title = "compiling for this machine, once"
-    with tqdm(desc=title, unit=" kernels", delay=1, leave=False) as progress:
-        prepare(chosen, lambda name: progress.update())
     return chosen
+
+
+def compile_kernels(backend: str, quiet: bool = False) -> None:
+    """Compile what a backend needs, or load it from the disk, with a progress bar."""
+    from tqdm.auto import tqdm
+
+    title = "compiling for this machine, once"
+    with tqdm(desc=title, unit=" kernels", delay=1, leave=False, disable=quiet) as progress:
+        prepare(backend, lambda name: progress.update())

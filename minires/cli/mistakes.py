@@ -1,0 +1,52 @@
+"""A mistake in one line: what was expected, what was given, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+
+def usage(error: Any) -> str:
+    """One line for a mistake in the words of a command."""
+    message = re.sub(r"( Did you mean [^?]*\?)\1", r"\1", error.format_message()).rstrip(".")
+    context = error.ctx
+    return f"{message}; see {context.command_path} --help" if context else message
+
+
+def one_line(error: BaseException) -> str:
+    """One line for an error that the user can mend; the real cause comes first."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+            return (
+                f"{cause.strerror}: this process may not open more; "
+                "raise the limit, such as with: ulimit -n 256"
+            )
+        if isinstance(cause, FileNotFoundError) and _folder_is_gone():
+            return "the current folder does not exist any more; change to another one with cd"
+    if isinstance(error, MemoryError):
+        detail = f": {error}" if str(error) else ""
+        return f"out of memory{detail}; ask for less, such as a smaller --batch-size"
+    if isinstance(error, EOFError):
+        return f"a file or stream ended too early: {error or 'no more input'}"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and those that it followed from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _folder_is_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False

@@ -1,0 +1,107 @@
+"""The three kinds of timing that `minires bench` does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from minires.bench import against as checkouts
+from minires.bench import nets as networks
+from minires.bench import ops as single_ops
+from minires.cli.names import network
+from minires.cli.options import Output
+from minires.errors import InputError
+from minires.ops import BACKENDS, default_backend
+from minires.runs import files
+from minires.runs.provenance import provenance
+from minires.text import did_you_mean
+
+
+@dataclass
+class Timing:
+    """Networks to time, for how long, and where the words go."""
+
+    names: list[str]
+    rounds: int | None
+    batch_size: int
+    quiet: bool
+    output: Output
+
+    def check(self, file: Path | None) -> None:
+        """Refuse what cannot be timed or written, before any process is started."""
+        for name in self.names:
+            network(name)
+        networks.timed_nets(self.names, self.rounds or 1, self.batch_size)
+        if file:
+            files.make_folder(file.parent)
+
+    def nets(self, backend: str | None, peer: str) -> dict[str, Any]:
+        """Time training and inference of networks, by backend, and by PyTorch."""
+        if backend is None:
+            backends = list(BACKENDS) if default_backend() == "numba" else ["numpy"]
+            if len(backends) < len(BACKENDS):
+                self.output.say("Numba is not installed, so only NumPy is timed: pip install numba")
+        else:
+            backends = _words(backend, BACKENDS)
+        contenders = networks.contenders(backends, _words(peer, networks.PEERS))
+        peak = networks.matrix_product_gflops()
+        found = networks.bench(
+            self.names, contenders, self.rounds or 15, self.batch_size, self._tell
+        )
+        tables = f"{networks.table(found, peak)}\n\n{networks.kinds_table(found)}"
+        self.output.show(f"{self._machine()}\nNumPy's matrix product: {peak:.0f} GFLOP/s\n{tables}")
+        return networks.record(found, peak)
+
+    def ops(self) -> dict[str, Any]:
+        """Time single ops, and PyTorch's."""
+        seconds = single_ops.bench(self.rounds or 15, self.batch_size, self._tell)
+        self.output.show(f"{self._machine()}\n{single_ops.table(seconds)}")
+        return {"provenance": provenance(), "batch_size": self.batch_size, "seconds": seconds}
+
+    def against(self, path: Path, backend: str | None) -> dict[str, Any]:
+        """Time this checkout of minires and another one."""
+        backend = default_backend() if backend is None else backend
+        if backend not in BACKENDS:
+            known = ", ".join(BACKENDS)
+            raise InputError(f"--against times one backend of {known}, got --backend {backend!r}")
+        other = checkouts.checkout(path)
+        rounds = self.rounds or 10
+        found = checkouts.compare(other, self.names, backend, rounds, self.batch_size, self._tell)
+        self.output.show(f"{self._machine()}; {backend} backend; rounds: {rounds}")
+        self.output.show(
+            f"{checkouts.this_checkout()} and other: {other}; above 1, this one is faster"
+        )
+        self.output.show(checkouts.table(found))
+        settings = {"backend": backend, "rounds": rounds, "batch_size": self.batch_size}
+        return checkouts.record(found, other, **settings)
+
+    def write(self, record: dict[str, Any], file: Path | None) -> None:
+        """Write what was measured to a file, or as JSON to standard output."""
+        if file:
+            files.write_whole(file, json.dumps(record, indent=1).encode())
+        self.output.result(record)
+
+    def _tell(self, line: str) -> None:
+        if not self.quiet:
+            typer.echo(line, err=True)
+
+    def _machine(self) -> str:
+        here = provenance()
+        versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
+        machine = f"{here['machine']['processor']}, {here['machine']['cores']} cores"
+        return f"{machine}; {versions}; batch {self.batch_size}"
+
+
+def _words(listed: str, known: Any) -> list[str]:
+    """Names that are separated by commas; none for an empty text."""
+    words = [word.strip() for word in listed.split(",") if word.strip()]
+    for word in words:
+        if word not in known:
+            raise InputError(
+                f"expected names of {', '.join(known)}, got {word!r}{did_you_mean(word, known)}"
+            )
+    return words
