@@ -12,6 +12,7 @@ from minires.data import (
     Rows,
     batch_indices,
     crop_and_flip,
+    even_batches,
     normalise,
     per_pixel_mean,
     stream,
@@ -232,3 +233,15 @@ def test_rows_of_a_split_are_a_split_in_the_order_asked_for():
     assert len(rows) == 3
     np.testing.assert_array_equal(images, data.train.images[[9, 7]])
     np.testing.assert_array_equal(labels, data.train.labels[[9, 7]])
+
+
+@given(n=st.integers(0, 300), size=st.integers(1, 40))
+def test_even_batches_hold_every_row_once_and_are_nearly_equal(n, size):
+    batches = even_batches(np.arange(n), size)
+    np.testing.assert_array_equal(np.concatenate([[], *batches]), np.arange(n))
+    sizes = [len(batch) for batch in batches]
+    if n:
+        assert max(sizes) - min(sizes) <= 1
+        assert min(sizes) >= min(2, n)  # one image alone is no sample
+        assert max(sizes) <= size or (max(sizes) <= 3 and size <= 2)
+        assert len(sizes) == 1 or len(sizes) == -(-n // size) or size <= 2

@@ -14,6 +14,7 @@ import pytest
 
 from minires import InputError, resnet
 from minires.data import ArraySplit
+from minires.layers.core import BatchNorm, recompute_statistics
 from minires.optim import SGD
 from minires.runs import checkpoint, files
 from minires.runs import metrics_file as measured
@@ -572,16 +573,19 @@ def test_a_config_survives_json(tiny):
 # --------------------------------------------------------------------------- folders of version 0.1
 
 
+ADDED = ("init", "subtract_mean", "task", "bn_average")
+
+
 def as_version_1_wrote_it(folder):
     """Make a run folder look as version 0.1 left it: no facts, no metrics, fewer settings."""
     record = json.loads((folder / "config.json").read_text())
     del record["network"], record["metrics"]
-    for name in ("init", "subtract_mean", "task"):
+    for name in ADDED:
         del record["config"][name]
     (folder / "config.json").write_text(json.dumps(record))
     for path in folder.glob("checkpoint*"):
         arrays, meta = checkpoint.read(path)
-        for name in ("init", "subtract_mean", "task"):
+        for name in ADDED:
             del meta["config"][name]
         meta["window"] = {"loss": 0.0, "error": 0.0, "steps": 0} | meta["window"]
         checkpoint.save(folder, arrays, meta)
@@ -606,7 +610,9 @@ def test_the_facts_of_a_run_of_version_1_are_derived_from_its_name(unstopped, tm
     shutil.copytree(unstopped, tmp_path / "old")
     as_version_1_wrote_it(tmp_path / "old")
     assert read_run(tmp_path / "old").facts == read_run(unstopped).facts
-    assert read_run(tmp_path / "old").config == read_run(unstopped).config
+    assert read_run(tmp_path / "old").config == read_run(unstopped).config | {
+        "bn_average": "batches"
+    }
     assert read_run(tmp_path / "old").metric.name == "error"
 
 
@@ -658,3 +664,109 @@ def test_damaged_metrics_are_kept_beside_what_is_left_of_them(unstopped, tiny, s
     train(tiny, tmp_path / "run", shapes)
     assert (tmp_path / "run" / "metrics.previous.jsonl").read_bytes() == damaged
     assert metrics(tmp_path / "run") == metrics(unstopped)
+
+
+# ------------------------------------------------------------------ statistics of batch norm
+
+
+def means_and_variances(layer):
+    return layer.buffers["running_mean"].astype(float), layer.buffers["running_var"].astype(float)
+
+
+@pytest.mark.parametrize("large", [511, 128, 1999])
+def test_a_last_batch_of_one_image_changes_statistics_as_little_as_one_image_can(large, rng):
+    N, M = large + 1, 4  # images, values of a channel in one image
+    x = rng.standard_normal((N, 2, 2, 3)).astype("float32")
+    x[-1] += 10  # an image that is no sample of the set
+    norm = BatchNorm(3)
+    recompute_statistics(norm, [x])
+    mean, var = means_and_variances(norm)
+    recompute_statistics(norm, [x[:-1], x[-1:]])
+    weighed_mean, weighed_var = means_and_variances(norm)
+
+    # means agree but for sums of N M float32 values, pairwise; 10 is the largest mean of a part
+    rounding = 10 * np.finfo("float32").eps * np.log2(N * M)
+    np.testing.assert_allclose(weighed_mean, mean, rtol=0, atol=rounding)
+    # variances lack what lies between the parts, and divide by n M - 1 in each part
+    large_part, small = x[:-1].reshape(-1, 3).astype(float), x[-1].reshape(-1, 3).astype(float)
+    between = large / N**2 * (large_part.mean(axis=0) - small.mean(axis=0)) ** 2
+    within = (large_part.var(axis=0, ddof=1) + small.var(axis=0, ddof=1) + var) / (N * M - 1)
+    assert (abs(weighed_var - var) <= between + within + 100 * rounding).all()
+
+
+def test_statistics_of_a_deep_net_are_means_over_images(rng):
+    net = resnet(8)
+    x = rng.standard_normal((9, 32, 32, 3)).astype("float32")
+    parts = [x[:8], x[8:]]
+
+    def statistics(*batches, **weigh):
+        recompute_statistics(net, batches, **weigh)
+        return {k: v.astype(float) for k, v in net.state().items() if "running" in k}
+
+    first, last = (statistics(part) for part in parts)
+    by_images = statistics(*parts)
+    by_batches = statistics(*parts, weigh=lambda x: 1)
+    for name in first:
+        scale = abs(first[name]).max() + abs(last[name]).max()
+        tolerance = {"rtol": 0, "atol": 4 * np.finfo("float32").eps * scale, "err_msg": name}
+        expected = (8 * first[name] + last[name]) / 9
+        np.testing.assert_allclose(by_images[name], expected, **tolerance)
+        expected = (first[name] + last[name]) / 2
+        np.testing.assert_allclose(by_batches[name], expected, **tolerance)
+
+
+def test_equal_batches_give_the_bits_that_they_always_gave(rng):
+    x = rng.standard_normal((21, 2, 2, 3)).astype("float32")
+    norm = BatchNorm(3)
+    recompute_statistics(norm, np.split(x, 7))
+    by_images = [a.tobytes() for a in norm.buffers.values()]
+    recompute_statistics(norm, np.split(x, 7), lambda x: 1)
+    assert by_images == [a.tobytes() for a in norm.buffers.values()]
+
+
+def test_evaluation_recomputes_statistics_from_batches_of_equal_size(
+    tiny, shapes, tmp_path, monkeypatch
+):
+    seen = []
+
+    def spy(net, batches, weigh):
+        seen.append([(len(x), weigh(x)) for x in batches])
+
+    monkeypatch.setattr(state, "recompute_statistics", spy)
+    config = replace(tiny, bn_images=9, iterations=1)
+    train(config, tmp_path / "new", shapes)
+    assert seen == [[(3, 3)] * 3]  # the fewest batches of at most 4
+    train(replace(config, bn_average="batches"), tmp_path / "old", shapes)
+    assert seen[1] == [(4, 1), (4, 1), (1, 1)]
+
+
+def test_a_run_says_how_its_statistics_were_made_and_an_old_one_goes_on_as_it_began(
+    unstopped, tiny, shapes, tmp_path, saves_always
+):
+    assert json.loads((unstopped / "config.json").read_text())["config"]["bn_average"] == "images"
+    began = replace(tiny, bn_images=9, bn_average="batches")
+    train(began, tmp_path / "whole", shapes)
+    stopped_run(began, shapes, tmp_path / "run")
+    (tmp_path / "run" / checkpoint.PREVIOUS).unlink()
+    as_version_1_wrote_it(tmp_path / "run")
+    train(replace(began, bn_average="images"), tmp_path / "run", shapes)  # the command as ever
+    arrays, expected = (final_state(tmp_path / name)[0] for name in ("run", "whole"))
+    assert {k: a.tobytes() for k, a in arrays.items()} == {
+        k: a.tobytes() for k, a in expected.items()
+    }
+    assert read_run(tmp_path / "run").config["bn_average"] == "batches"
+
+
+def test_a_new_run_is_not_continued_with_statistics_of_another_kind(tiny, shapes, unstopped):
+    with pytest.raises(InputError, match="holds another run: bn_average images there, batches"):
+        train(replace(tiny, bn_average="batches"), unstopped, shapes)
+
+
+def test_how_statistics_are_made_changes_no_weight(tiny, shapes, tmp_path):
+    config = replace(tiny, bn_images=9)
+    train(config, tmp_path / "images", shapes)
+    train(replace(config, bn_average="batches"), tmp_path / "batches", shapes)
+    ours, theirs = (final_state(tmp_path / name)[0] for name in ("images", "batches"))
+    differing = {name for name in ours if ours[name].tobytes() != theirs[name].tobytes()}
+    assert differing
+    assert all("running" in name for name in differing)

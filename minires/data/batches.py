@@ -95,6 +95,32 @@ def batch_indices(seed: int, iteration: int, batch_size: int, n: int) -> np.ndar
     return np.concatenate(parts)
 
 
+def even_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """
+    Cut rows into batches of nearly equal size.
+
+    The fewest batches of at most `batch_size` rows are made, and their sizes differ by at most one:
+    512 rows by 511 are 256 and 256. No batch is then a poor sample of its images, which is what a
+    remainder of one image would be. A batch of one row is never made of several rows: 3 rows by 2
+    stay together.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (N,)
+    batch_size : int
+        1 or more.
+
+    Returns
+    -------
+    list of ndarray
+        In the order of `rows`; none for no rows.
+    """
+    if not len(rows):
+        return []
+    most = max(1, len(rows) // 2)
+    return np.array_split(rows, min(-(-len(rows) // batch_size), most))
+
+
 def training_batch(
     dataset: Dataset, seed: int, iteration: int, batch_size: int, augment: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:

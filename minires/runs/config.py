@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from minires.errors import InputError
@@ -13,6 +13,8 @@ from minires.ops import BACKENDS
 from minires.optim import paper_milestones
 from minires.runs import options
 from minires.runs.options import declare
+
+BN_AVERAGES = ("images", "batches")
 
 
 def _warm(value: float | None, config: Mapping[str, Any]) -> str:
@@ -57,6 +59,9 @@ class Config:
     backend : str
     task : str
         See `minires.train.task`.
+    bn_average : {"images", "batches"}
+        Average the recomputed statistics over images, from batches of equal size; or over batches,
+        whatever their sizes, as runs of version 0.1 did.
     """
 
     net: str = declare()
@@ -126,6 +131,15 @@ class Config:
         added=True,
     )
     task: str = declare("classification", help="What is learned [default: the data's].", added=True)
+    bn_average: str = declare(
+        "images",
+        help="Average batch norm's statistics over images, or over batches as version 0.1 did.",
+        words="statistics averaged over {}".format,
+        line=lambda *_: "",
+        choices=BN_AVERAGES,
+        added=True,
+        earlier="batches",
+    )
     backend: str = declare(
         "numpy",
         help="numba (compiled, the default where installed) or numpy.",
@@ -139,7 +153,11 @@ class Config:
         for name in ("net", "dataset", "task"):
             if not isinstance(getattr(self, name), str):
                 raise InputError(f"{name} must be a name, got {getattr(self, name)!r}")
-        for name, allowed in (("backend", BACKENDS), ("init", INITS)):
+        for name, allowed in (
+            ("backend", BACKENDS),
+            ("init", INITS),
+            ("bn_average", BN_AVERAGES),
+        ):
             value = getattr(self, name)
             if value not in allowed:  # a record is read where its backend is not installed, too
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
@@ -185,7 +203,7 @@ class Config:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`; fields that version 0.1 did not record have their defaults.
+        """Inverse of `to_json`; fields that an earlier version did not record are filled in.
 
         Raises
         ------
@@ -200,7 +218,22 @@ class Config:
                 f"a run's config must have the fields {sorted(known)}; differing: {differing}. "
                 "It was written by another version; train into another folder"
             )
-        return cls(**{**values, "milestones": tuple(values["milestones"])})
+        earlier = {name: row.option.earlier for name, row in OPTIONS.items() if row.is_changed}
+        return cls(**{**earlier, **values, "milestones": tuple(values["milestones"])})
+
+    def as_begun(self, recorded: Self) -> Self:
+        """This recipe, with what `recorded`, its own record of an earlier version, did otherwise.
+
+        A run goes on as it began, although the defaults have changed since.
+        """
+        changed = {
+            name: row.option.earlier
+            for name, row in OPTIONS.items()
+            if row.is_changed
+            and getattr(self, name) == row.default
+            and getattr(recorded, name) == row.option.earlier
+        }
+        return replace(self, **changed)
 
 
 OPTIONS = options.table(Config)

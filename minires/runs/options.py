@@ -43,7 +43,9 @@ class Option:
     choices : tuple of str
         All allowed values, if these are few.
     added : bool
-        Not recorded by version 0.1; runs of that version have the default.
+        Not recorded by earlier versions.
+    earlier : object
+        What earlier versions did that did not record the field; by default the default.
     """
 
     help: str = ""
@@ -56,6 +58,7 @@ class Option:
     derived: Callable[[Values], Any] | None = None
     choices: tuple[str, ...] = ()
     added: bool = False
+    earlier: Any = UNSET
 
 
 def declare(default: Any = dataclasses.MISSING, **option: Any) -> Any:
@@ -75,6 +78,11 @@ class Entry:
     def flag(self) -> str:
         """The flag, by default made of the name."""
         return self.option.flag or f"--{self.name.replace('_', '-')}"
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether earlier versions did something else than the default."""
+        return self.option.earlier is not UNSET
 
     def expected(self, config: Values) -> Any:
         """The value that this field has if nobody asks for another one."""

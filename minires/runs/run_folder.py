@@ -81,16 +81,16 @@ class RunFolder:
 
     # ---------------------------------------------------------------------------------- record
 
-    def claim(
+    def acquire(
         self,
         config: Config,
         facts: Facts,
         task_metrics: Sequence[Metric],
         data: Mapping[str, Any],
-    ) -> None:
+    ) -> Config:
         """Write config.json, or make sure that the one there asks for the same run.
 
-        A record of another run is replaced as long as nothing of that run is left.
+        A record of another run is replaced if nothing of that run is left.
 
         Parameters
         ----------
@@ -99,6 +99,12 @@ class RunFolder:
         task_metrics : list of Metric
         data : dict
             "name", "source" and "sha256".
+
+        Returns
+        -------
+        config : Config
+            The recipe to train by. A run that an earlier version began goes on as it began, see
+            `Config.as_begun`.
 
         Raises
         ------
@@ -111,18 +117,20 @@ class RunFolder:
                 f"{self} has a checkpoint but no config.json; put it back, or choose another --out"
             )
         found = record.read_record(self.path) if has_record else None
-        same = found and found.config == config and found.data["sha256"] == data["sha256"]
+        begun = config.as_begun(found.config) if found else config
+        same = found and found.config == begun and found.data["sha256"] == data["sha256"]
         if found is None or not (same or self.position() or self.read().evals):
             wanted = Record(config, facts, tuple(task_metrics), dict(data), provenance(), [])
             self._write(wanted)
         elif not same:
-            self._refuse(found, config, data)
+            self._refuse(found, begun, data)
         elif found.metrics != tuple(task_metrics):
             measured = ", ".join(metric.name for metric in found.metrics)
             raise InputError(
                 f"{self} holds a run that measured {measured}, and the task {config.task!r} "
                 "measures something else now; choose another --out"
             )
+        return begun if same else config
 
     def _refuse(self, found: Record, config: Config, data: Mapping[str, Any]) -> None:
         """Say in which settings the run that is here differs, or that its data are others."""

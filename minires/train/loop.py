@@ -98,7 +98,7 @@ def train(
     config = replace(config, net=facts.name)  # "resnet-20" is a name, too
     run_folder = RunFolder(folder)
     with run_folder.locked():
-        claim(run_folder, config, facts, data)
+        config = acquire(run_folder, config, facts, data)
         run = TrainingRun(config, run_folder, data, initial_net(config, facts))
         run.restore()
         asked = contextlib.nullcontext(stop) if stop else stop_requests()
@@ -122,13 +122,13 @@ def _how_to_go_on(run: TrainingRun, folder: Path, data: Dataset) -> str:
     )
 
 
-def claim(run_folder: RunFolder, config: Config, facts: Facts, data: Dataset) -> None:
-    """Claim a run folder for this recipe, these data and their task.
+def acquire(run_folder: RunFolder, config: Config, facts: Facts, data: Dataset) -> Config:
+    """Record in a run folder what is to be trained there; return the recipe to train by.
 
     Raises
     ------
     InputError
-        If the data have too few images, or the task does not warm up, or as `RunFolder.claim`.
+        If the data have too few images, or the task does not warm up, or as `RunFolder.acquire`.
     """
     needed = config.bn_images + config.eval_images
     if needed > len(data.train) or config.eval_images > len(data.test):
@@ -142,4 +142,7 @@ def claim(run_folder: RunFolder, config: Config, facts: Facts, data: Dataset) ->
         raise InputError(f"the task {config.task!r} has no warm-up; drop --warmup-lr")
     source = Path(data.source).name  # a record is to be shared: it names no path of a machine
     known = {"name": data.name, "source": source, "sha256": data.sha256}
-    run_folder.claim(config, facts, task.metrics, known)
+    return run_folder.acquire(config, facts, task.metrics, known)
+
+
+claim = acquire

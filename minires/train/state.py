@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from minires.data import Dataset, Rows, Split, seeds, stream, training_batch
+from minires.data import Dataset, Rows, Split, even_batches, seeds, stream, training_batch
 from minires.errors import InputError
 from minires.layers.base import Array, layer_outputs
 from minires.layers.core import recompute_statistics
@@ -45,6 +46,11 @@ def evaluation_rows(config: Config, images: int) -> tuple[Array, Array]:
     chosen = stream(config.seed, "evaluation", 0).permutation(images)
     last = config.bn_images + config.eval_images
     return chosen[: config.bn_images], chosen[config.bn_images : last]
+
+
+def _one(batch: Array) -> int:
+    """Weight of a batch in runs that give every batch the same."""
+    return 1
 
 
 class TrainingRun:
@@ -203,9 +209,7 @@ class TrainingRun:
     def _evaluate(self, lr: float) -> None:
         config, data = self.config, self.data
         size = config.batch_size
-        if len(self.bn_rows):
-            rows = [self.bn_rows[i : i + size] for i in range(0, len(self.bn_rows), size)]
-            recompute_statistics(self.net, (data.prepare(data.train[r][0], None) for r in rows))
+        self._recompute_statistics()
         sets: dict[str, Split] = {
             "train": Rows(data.train, self.eval_rows),
             "test": Rows(data.test, np.arange(config.eval_images)),
@@ -218,6 +222,19 @@ class TrainingRun:
             images, _ = data.train[self.eval_rows[:size]]
             raise DivergenceError(self._explain(data.prepare(images, None), lr))
         self._record("eval", **values)
+
+    def _recompute_statistics(self) -> None:
+        """Recompute batch norm's statistics in the way that the run's record names."""
+        rows, size, data = self.bn_rows, self.config.batch_size, self.data
+        if self.config.bn_average == "images":
+            batches = even_batches(rows, size)
+            weigh: Callable[[Array], int] = len
+        else:  # a run that version 0.1 began goes on as it began
+            batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+            weigh = _one
+        if batches:
+            images = (data.prepare(data.train[r][0], None) for r in batches)
+            recompute_statistics(self.net, images, weigh)
 
     def _explain(self, x: Array, lr: float) -> str:
         """Where the first value that is not finite appears, and what helps."""
