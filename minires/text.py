@@ -29,3 +29,14 @@ def plural(noun: str) -> str:
 def sentence_case(words: str) -> str:
     """The same words with the first letter in upper case."""
     return words[:1].upper() + words[1:]
+
+
+def shown(text: object, most: int = 300) -> str:
+    """Text from a file or from foreign code, safe to print: one line, no control characters.
+
+    Line breaks, control characters, direction marks and lone surrogates appear as escapes such as
+    `\\n`. Text longer than `most` characters is cut.
+    """
+    words = str(text)
+    cut = words if len(words) <= most else f"{words[: most - 3]}..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 
 from minires.data.augment import CropAndFlip
 from minires.errors import InputError
+from minires.text import shown
 
 Array = np.ndarray
 Prepare = Callable[..., Array]  # prepare(images, rng or None) -> float32 batch, augmented if rng
@@ -107,13 +109,20 @@ class Dataset:
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
+        name = self.name
+        if not isinstance(name, str) or not name.strip() or shown(name) != name:
+            raise InputError(
+                f"a data set needs a name of printable characters on one line, got "
+                f"{shown(repr(name), 100)}; give Dataset(name, ...)"
+            )
         if self.prepare is None:
             object.__setattr__(self, "prepare", CropAndFlip(self.train))
 
     @property
     def slug(self) -> str:
-        """First word of the name, for names of folders."""
-        return self.name.split()[0].lower()
+        """First word of the name, as a part of a folder's name: no path, nothing hidden."""
+        word = re.sub(r"[^\w.-]+", "-", self.name.split()[0].lower())
+        return word.strip(".-")[:40] or "data"
 
     @cached_property
     def input_shape(self) -> tuple[int, ...]:

@@ -12,9 +12,19 @@ from minires.nets.initialise import HOW as INITS
 from minires.ops import BACKENDS
 from minires.optim import paper_milestones
 from minires.runs import options
+from minires.runs.metric import is_number
 from minires.runs.options import declare
+from minires.text import shown
 
 BN_AVERAGES = ("images", "batches")
+
+
+def _given(value: object) -> str:
+    """A value in a message; an integer may have too many digits to be written."""
+    try:
+        return shown(repr(value))
+    except ValueError:
+        return "an integer of thousands of digits"
 
 
 def _warm(value: float | None, config: Mapping[str, Any]) -> str:
@@ -150,9 +160,12 @@ class Config:
         self._check_integers()
         self._check_numbers()
         self._check_milestones()
+        for name in ("augment", "subtract_mean"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be true or false, got {_given(getattr(self, name))}")
         for name in ("net", "dataset", "task"):
-            if not isinstance(getattr(self, name), str):
-                raise InputError(f"{name} must be a name, got {getattr(self, name)!r}")
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise InputError(f"{name} must be a name, got {_given(getattr(self, name))}")
         for name, allowed in (
             ("backend", BACKENDS),
             ("init", INITS),
@@ -160,13 +173,15 @@ class Config:
         ):
             value = getattr(self, name)
             if value not in allowed:  # a record is read where its backend is not installed, too
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {_given(value)}")
 
     def _check_milestones(self) -> None:
-        if not all(type(m) is int and 0 <= m <= self.iterations for m in self.milestones):
+        if not isinstance(self.milestones, tuple) or not all(
+            type(m) is int and 0 <= m <= self.iterations for m in self.milestones
+        ):
             raise InputError(
                 f"milestones must be integers from 0 to the {self.iterations} iterations, "
-                f"got {self.milestones}"
+                f"got {_given(self.milestones)}"
             )
         if any(a >= b for a, b in itertools.pairwise(self.milestones)):
             raise InputError(f"milestones must rise, got {self.milestones}")
@@ -176,16 +191,19 @@ class Config:
         least |= {"eval_every": 1, "eval_images": 1, "bn_images": 0}
         for name, bound in least.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < bound:
-                raise InputError(f"{name} must be an integer of at least {bound}, got {value!r}")
+            if not isinstance(value, int) or not is_number(value) or value < bound:
+                raise InputError(
+                    f"{name} must be an integer of at least {bound} and below 2^63, "
+                    f"got {_given(value)}"
+                )
 
     def _check_numbers(self) -> None:
         names = ["lr", "momentum", "weight_decay"]
         if self.warmup_lr is not None:
             names.append("warmup_lr")
         for name in names:
-            if not isinstance(getattr(self, name), (int, float)):
-                raise InputError(f"{name} must be a number, got {getattr(self, name)!r}")
+            if not is_number(getattr(self, name)):
+                raise InputError(f"{name} must be a number, got {_given(getattr(self, name))}")
         for name, papers in (("lr", 0.1), ("warmup_lr", 0.01)):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -222,9 +240,10 @@ class Config:
         return cls(**{**earlier, **values, "milestones": tuple(values["milestones"])})
 
     def as_begun(self, recorded: Self) -> Self:
-        """This recipe, with what `recorded`, its own record of an earlier version, did otherwise.
+        """Recipe by which a run that an earlier version began goes on.
 
-        A run goes on as it began, although the defaults have changed since.
+        Where a default has changed since then, the run keeps what `recorded`, its own record,
+        says. A setting that was asked for is not replaced.
         """
         changed = {
             name: row.option.earlier
