@@ -133,7 +133,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
-            found = f"{shown(f'{module}.{name}', 80)} in it, which this reader does not know"
+            found = f"{shown(f'{module}.{name}', 80)} in it, unknown to this reader: it could run anything"
             raise _refusal(
                 self.path, "a pickle of NumPy arrays only", found, f"do not use this file, {AGAIN}"
             )
