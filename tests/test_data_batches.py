@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minires import data
 from minires.data import (
     ArraySplit,
     Dataset,
@@ -245,3 +246,81 @@ def test_even_batches_hold_every_row_once_and_are_nearly_equal(n, size):
         assert min(sizes) >= min(2, n)  # one image alone is no sample
         assert max(sizes) <= size or (max(sizes) <= 3 and size <= 2)
         assert len(sizes) == 1 or len(sizes) == -(-n // size) or size <= 2
+
+
+def test_fresh_images_are_new_at_every_step_and_for_every_seed():
+    dataset = replace(
+        small_dataset(), fresh=lambda n, rng: (rng.integers(0, 256, (n, 32, 32, 3)), np.zeros(n))
+    )
+    batches = [
+        training_batch(dataset, seed, iteration, 4, augment=False)[0]
+        for seed, iteration in ((0, 0), (0, 1), (1, 0))
+    ]
+    for i, x in enumerate(batches):
+        assert not any(np.array_equal(x, other) for other in batches[:i])
+    again = training_batch(dataset, 0, 1, 4, augment=False)[0]
+    np.testing.assert_array_equal(batches[1], again)
+
+
+def test_the_mean_of_many_bright_images_is_exact():
+    n = 66_000  # 255 n is above 2^24, where float32 has no odd numbers
+    images = np.full((n, 1, 1, 1), 255, np.uint8)
+    images[0] = 254
+    exact = np.float32((255 * n - 1) / n)
+    assert per_pixel_mean(images)[0, 0, 0] == exact
+    many = np.ones((2**24 + 2001, 1, 1, 1), np.uint8)  # a sum in float32 stops at 2^24
+    assert per_pixel_mean(many)[0, 0, 0] == 1
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x1b]0;title\x07", None, 5])
+def test_a_data_set_needs_a_printable_name(name):
+    with pytest.raises(InputError, match="needs a name of printable characters") as e:
+        replace(small_dataset(), name=name)
+    assert str(e.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("CIFAR-10 (JPEG copy)", "cifar-10"),
+        ("shapes10", "shapes10"),
+        ("../../evil", "evil"),
+        ("/etc/passwd", "etc-passwd"),
+        ("a\\b:c", "a-b-c"),
+        ("...", "data"),
+        ("x" * 300, "x" * 40),
+    ],
+)
+def test_the_part_of_a_folders_name_is_no_path(name, slug):
+    assert replace(small_dataset(), name=name).slug == slug
+
+
+@pytest.fixture
+def registered():
+    """Register data sets for one test."""
+    names = []
+
+    def register(name, *args, **options):
+        data.register(name, *args, **options)
+        names.append(name)
+
+    yield register
+    for name in names:
+        data.unregister(name)
+
+
+def test_data_that_have_another_name_than_they_were_registered_with_are_refused(registered):
+    registered("mine", lambda folder: small_dataset())
+    with pytest.raises(InputError, match="register it with title='small'"):
+        data.load("mine")
+    registered("mine2", lambda folder: small_dataset(), title="small")  # as the message says
+    assert data.load("mine2").name == "small"
+    assert data.key("small") == "mine2"
+    assert data.key("small (a copy)") == "mine2"
+
+
+def test_a_title_names_one_data_set(registered):
+    with pytest.raises(InputError, match="choose another title"):
+        registered("mine", lambda folder: small_dataset(), title="CIFAR-10")
+    with pytest.raises(InputError, match="choose another title"):
+        registered("mine", lambda folder: small_dataset(), title="CIFAR-10 (mine)")

@@ -848,6 +848,7 @@ DEEP = json.loads("[" * 50 + "]" * 50)
         ("provenance", "plugins", "toys.py"),
         ("provenance", "machine", DEEP),
         ("network", "depth", 10**30),
+        ("network", "input_shape", [32, 3]),
     ],
 )
 def test_a_damaged_config_is_one_line(part, name, value, unstopped, tiny, shapes, tmp_path):

@@ -133,7 +133,8 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
-            found = f"{shown(f'{module}.{name}', 80)} in it, unknown to this reader: it could run anything"
+            unknown = shown(f"{module}.{name}", 80)
+            found = f"{unknown} in it, unknown to this reader: it could run anything"
             raise _refusal(
                 self.path, "a pickle of NumPy arrays only", found, f"do not use this file, {AGAIN}"
             )

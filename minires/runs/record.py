@@ -130,7 +130,8 @@ def _check_facts(facts: Facts, net: str) -> None:
         raise TypeError(f"net is {net}, and the network's facts are of {facts.name}")
     if facts.family in registry.FAMILIES:
         known = registry.facts(net)
-        if (known.family, known.depth, known.variant) != (facts.family, facts.depth, facts.variant):
+        same = all(getattr(known, n) == getattr(facts, n) for n in ("family", "depth", "variant"))
+        if not same or len(known.input_shape) != len(facts.input_shape):
             raise TypeError(f"the network's facts are not those of {net}")
 
 
