@@ -124,11 +124,11 @@ def test_every_shift_and_both_flips_are_equally_frequent():
 
 
 @pytest.mark.parametrize(
-    ("shape", "pad", "came"),
+    ("shape", "pad", "given"),
     [((2, 3, 4), 4, r"shape \(2, 3, 4\) and"), ((2, 3, 4, 1), -1, "pad -1")],
 )
-def test_crop_of_three_dimensional_input_or_by_a_negative_pad_is_refused(shape, pad, came):
-    with pytest.raises(InputError, match=came):
+def test_crop_of_three_dimensional_input_or_by_a_negative_pad_is_refused(shape, pad, given):
+    with pytest.raises(InputError, match=given):
         crop_and_flip(np.zeros(shape, np.float32), np.random.default_rng(0), pad)
 
 

@@ -1,9 +1,9 @@
 """
-Which images a step sees, and how they are augmented, as pure functions of (seed, iteration).
+The images of a step, and their augmentation, as pure functions of (seed, iteration).
 
-No generator lives from one step to the next: each draw makes its own from the seed, its purpose
-and the step's number. A run resumed at iteration i therefore needs only (seed, i) to see the very
-images it would have seen uninterrupted.
+No generator is kept from one step to the next. Each draw makes its own from the seed, its purpose
+and the step's number. So a run that is resumed at iteration i sees the same images as one that was
+never stopped.
 """
 
 import zlib
@@ -24,8 +24,7 @@ def seeds(seed: int, purpose: int | str, index: int) -> np.random.SeedSequence:
     seed : int
         The run's seed, 0 or more.
     purpose : int or str
-        What the numbers are for; different purposes draw independent numbers. A text stands for
-        its CRC-32.
+        Different purposes draw independent numbers. A text stands for its CRC-32.
     index : int
         Number of the step, epoch or repetition, 0 or more.
 
@@ -99,10 +98,10 @@ def even_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """
     Cut rows into batches of nearly equal size.
 
-    The fewest batches of at most `batch_size` rows are made, and their sizes differ by at most one:
-    512 rows by 511 are 256 and 256. No batch is then a poor sample of its images, which is what a
-    remainder of one image would be. A batch of one row is never made of several rows: 3 rows by 2
-    stay together.
+    There are as few batches of at most `batch_size` rows as possible, and their sizes differ by at
+    most one: 512 rows with a batch size of 511 give 256 and 256. A remainder of one image would be
+    a poor sample: in the deep layers, a few small maps of it make up the whole batch. For the same
+    reason, several rows never give a batch of one: 3 rows with a batch size of 2 stay together.
 
     Parameters
     ----------

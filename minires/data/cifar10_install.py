@@ -163,7 +163,7 @@ def _read_tarball(source: Path, work: Path, trust: bool) -> Dataset:
 
 @contextlib.contextmanager
 def _ending_cleanly() -> Iterator[None]:
-    """Let SIGTERM end the call as Ctrl-C does, so that what is half done is removed."""
+    """Let SIGTERM end the call as Ctrl-C does, so that unfinished files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

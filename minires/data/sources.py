@@ -166,7 +166,7 @@ def find_cifar10(folder: str | Path | None = None) -> Path | None:
 
 
 def _what_is_wrong(path: Path, origin: str) -> str:
-    """Why a named path is no folder of CIFAR-10, and what to do."""
+    """The error for a path that is no folder of CIFAR-10, and its remedy."""
     if path.is_file():
         whole = path.parent if path.name in cifar10.ALL_FILES else path
         return (

@@ -1,4 +1,4 @@
-"""The recipe of a run: every hyper-parameter, declared once with its default and its words."""
+"""The recipe of a run: every hyper-parameter, declared once with its default and its wording."""
 
 from __future__ import annotations
 
@@ -47,25 +47,26 @@ class Config:
     milestones : tuple of int
         See `minires.optim.paper_milestones`.
     warmup_lr : float or None
-        Learning rate at the start. It ends when the running main metric of training is below
-        the task's `warm_below`: 80 % error for classification. Milestones do not lower it. The
-        paper's is 0.01 from 110 layers on.
+        Learning rate of the warm-up. The warm-up ends when the running main metric of training is
+        below the task's `warm_below`: 80 % error for classification. Milestones do not lower this
+        rate. The paper uses 0.01 for 110 layers and more.
     momentum, weight_decay : float
     init : {"he", "normal"}
         Initial weights: He's (arXiv 1502.01852), or N(0, 0.01^2), see `minires.nets.initialise`.
     seed : int
-        Decides initial weights, order, crops and flips; the same for every net of an experiment.
+        Decides initial weights, order, crops and flips. All nets of an experiment have the same.
     augment : bool
         Augment training images; for CIFAR-10: pad by 4, crop, flip.
     subtract_mean : bool
         Subtract the mean of the training images.
     eval_every : int
-        Iterations between two evaluations; the last iteration is evaluated in any case.
+        Iterations between two evaluations. The last iteration is always evaluated.
     eval_images : int
-        Fixed training images, not augmented, and as many test images, on which metrics are taken.
+        How many training images, not augmented, and how many test images metrics are measured on.
+        They are the same in every evaluation.
     bn_images : int
-        Other training images, over which batch norm's statistics are recomputed before each
-        evaluation, as the paper's authors did; 0 keeps the moving averages of training.
+        How many other training images batch norm's statistics are recomputed from before each
+        evaluation, as the paper's authors did. 0 keeps the moving averages of training.
     backend : str
     task : str
         See `minires.train.task`.
@@ -172,7 +173,7 @@ class Config:
             ("bn_average", BN_AVERAGES),
         ):
             value = getattr(self, name)
-            if value not in allowed:  # a record is read where its backend is not installed, too
+            if value not in allowed:  # whether a backend is installed does not matter to a reader
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {_given(value)}")
 
     def _check_milestones(self) -> None:
@@ -259,5 +260,5 @@ OPTIONS = options.table(Config)
 
 
 def in_words(config: Config) -> str:
-    """What is done in a run, in one line: "280 iterations, batch 64, lr 0.01, ..."."""
+    """The recipe in one line: "280 iterations, batch 64, lr 0.01, ..."."""
     return options.recipe_line(OPTIONS, config.to_json())

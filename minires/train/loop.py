@@ -130,7 +130,7 @@ def _after_a_stop(run: TrainingRun, folder: RunFolder, data: Dataset) -> str:
 
 
 def acquire(run_folder: RunFolder, config: Config, facts: Facts, data: Dataset) -> Config:
-    """Record in a run folder what is to be trained there; return the recipe to train by.
+    """Write a run's record to its folder, or check the one there; return the recipe to train by.
 
     Raises
     ------

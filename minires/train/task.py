@@ -1,4 +1,4 @@
-"""A task stands between the training loop and the loss: it decides what is learned and measured.
+"""A task connects the training loop and the loss: it defines the learning step and the metrics.
 
 The loop, checkpoints, records and figures use only the interface `Task`; none of them knows a loss.
 Classification is the task of the paper. `register` adds others.
@@ -182,7 +182,7 @@ def _is_real(value: object) -> bool:
 
 
 def unregister(name: str) -> None:
-    """Take a task out again: its name is unknown from here on."""
+    """Remove a task; its name is unknown afterwards."""
     TASKS.pop(name, None)
 
 
