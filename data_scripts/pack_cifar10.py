@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 
 from minires import data
+from minires.data.paths import expanded
 from minires.errors import InputError
 
 if __name__ == "__main__":
@@ -20,7 +21,8 @@ if __name__ == "__main__":
                 f"expected [FOLDER] and the tarball to write, got {sys.argv[1:]}; "
                 "give one or two paths"
             )
-        folder, tarball = (sys.argv[1] if len(sys.argv) == 3 else None), Path(sys.argv[-1])
+        folder = sys.argv[1] if len(sys.argv) == 3 else None
+        tarball = expanded(sys.argv[-1])
         source = Path(data.load("cifar10", folder).source)
         layout, files = next(
             found for found in data.cifar10.FILES.items() if (source / found[1][0]).is_file()

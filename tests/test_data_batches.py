@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minires import data
 from minires.data import (
     ArraySplit,
     Dataset,
     Rows,
     batch_indices,
     crop_and_flip,
+    even_batches,
     normalise,
     per_pixel_mean,
     stream,
@@ -122,11 +124,11 @@ def test_every_shift_and_both_flips_are_equally_frequent():
 
 
 @pytest.mark.parametrize(
-    ("shape", "pad", "came"),
+    ("shape", "pad", "given"),
     [((2, 3, 4), 4, r"shape \(2, 3, 4\) and"), ((2, 3, 4, 1), -1, "pad -1")],
 )
-def test_crop_of_three_dimensional_input_or_by_a_negative_pad_is_refused(shape, pad, came):
-    with pytest.raises(InputError, match=came):
+def test_crop_of_three_dimensional_input_or_by_a_negative_pad_is_refused(shape, pad, given):
+    with pytest.raises(InputError, match=given):
         crop_and_flip(np.zeros(shape, np.float32), np.random.default_rng(0), pad)
 
 
@@ -232,3 +234,93 @@ def test_rows_of_a_split_are_a_split_in_the_order_asked_for():
     assert len(rows) == 3
     np.testing.assert_array_equal(images, data.train.images[[9, 7]])
     np.testing.assert_array_equal(labels, data.train.labels[[9, 7]])
+
+
+@given(n=st.integers(0, 300), size=st.integers(1, 40))
+def test_even_batches_hold_every_row_once_and_are_nearly_equal(n, size):
+    batches = even_batches(np.arange(n), size)
+    np.testing.assert_array_equal(np.concatenate([[], *batches]), np.arange(n))
+    sizes = [len(batch) for batch in batches]
+    if n:
+        assert max(sizes) - min(sizes) <= 1
+        assert min(sizes) >= min(2, n)  # one image alone is no sample
+        assert max(sizes) <= size or (max(sizes) <= 3 and size <= 2)
+        assert len(sizes) == 1 or len(sizes) == -(-n // size) or size <= 2
+
+
+def test_fresh_images_are_new_at_every_step_and_for_every_seed():
+    dataset = replace(
+        small_dataset(), fresh=lambda n, rng: (rng.integers(0, 256, (n, 32, 32, 3)), np.zeros(n))
+    )
+    batches = [
+        training_batch(dataset, seed, iteration, 4, augment=False)[0]
+        for seed, iteration in ((0, 0), (0, 1), (1, 0))
+    ]
+    for i, x in enumerate(batches):
+        assert not any(np.array_equal(x, other) for other in batches[:i])
+    again = training_batch(dataset, 0, 1, 4, augment=False)[0]
+    np.testing.assert_array_equal(batches[1], again)
+
+
+def test_the_mean_of_many_bright_images_is_exact():
+    n = 66_000  # 255 n is above 2^24, where float32 has no odd numbers
+    images = np.full((n, 1, 1, 1), 255, np.uint8)
+    images[0] = 254
+    exact = np.float32((255 * n - 1) / n)
+    assert per_pixel_mean(images)[0, 0, 0] == exact
+    many = np.ones((2**24 + 2001, 1, 1, 1), np.uint8)  # a sum in float32 stops at 2^24
+    assert per_pixel_mean(many)[0, 0, 0] == 1
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x1b]0;title\x07", None, 5])
+def test_a_data_set_needs_a_printable_name(name):
+    with pytest.raises(InputError, match="needs a name of printable characters") as e:
+        replace(small_dataset(), name=name)
+    assert str(e.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("CIFAR-10 (JPEG copy)", "cifar-10"),
+        ("shapes10", "shapes10"),
+        ("../../evil", "evil"),
+        ("/etc/passwd", "etc-passwd"),
+        ("a\\b:c", "a-b-c"),
+        ("...", "data"),
+        ("x" * 300, "x" * 40),
+    ],
+)
+def test_the_part_of_a_folders_name_is_no_path(name, slug):
+    assert replace(small_dataset(), name=name).slug == slug
+
+
+@pytest.fixture
+def registered():
+    """Register data sets for one test."""
+    names = []
+
+    def register(name, *args, **options):
+        data.register(name, *args, **options)
+        names.append(name)
+
+    yield register
+    for name in names:
+        data.unregister(name)
+
+
+def test_data_that_have_another_name_than_they_were_registered_with_are_refused(registered):
+    registered("mine", lambda folder: small_dataset())
+    with pytest.raises(InputError, match="register it with title='small'"):
+        data.load("mine")
+    registered("mine2", lambda folder: small_dataset(), title="small")  # as the message says
+    assert data.load("mine2").name == "small"
+    assert data.key("small") == "mine2"
+    assert data.key("small (a copy)") == "mine2"
+
+
+def test_a_title_names_one_data_set(registered):
+    with pytest.raises(InputError, match="choose another title"):
+        registered("mine", lambda folder: small_dataset(), title="CIFAR-10")
+    with pytest.raises(InputError, match="choose another title"):
+        registered("mine", lambda folder: small_dataset(), title="CIFAR-10 (mine)")

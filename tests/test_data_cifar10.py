@@ -309,3 +309,115 @@ def test_every_copy_of_cifar10_is_loaded_by_one_name(name):
 @pytest.mark.parametrize("name", ["shapes10", "shapes10-fresh"])
 def test_another_data_set_is_loaded_by_its_own_name(name):
     assert data.key(name) == name
+
+
+# ----------------------------------------------------------------------------- files of other kinds
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("text_keys", [False, True])
+def test_honest_pickles_of_python_3_and_numpy_2_are_read(protocol, text_keys, originals, tmp_path):
+    folder = links(originals / cifar10.PYTHON, tmp_path / cifar10.PYTHON)
+    batch = {b"data": some_pixels(0), b"labels": [int(k) for k in some_labels(0)]}
+    if text_keys:
+        batch = {key.decode(): value for key, value in batch.items()}
+    replace(folder / "data_batch_1", pickle.dumps(batch, protocol=protocol))
+    pixels, labels = cifar10._python_file(folder / "data_batch_1", trust=True)
+    np.testing.assert_array_equal(pixels, some_pixels(0))
+    np.testing.assert_array_equal(labels, some_labels(0))
+
+
+def test_pixels_in_the_memory_order_of_fortran_are_read(originals, tmp_path):
+    for protocol in (2, 5):
+        path = tmp_path / "data_batch_1"
+        batch = {b"data": np.asfortranarray(some_pixels(1)), b"labels": some_labels(1)}
+        path.write_bytes(pickle.dumps(batch, protocol=protocol))
+        np.testing.assert_array_equal(cifar10._python_file(path, trust=True)[0], some_pixels(1))
+
+
+EVIL = "evil\n(i) held \x1b]0;title\x07" + "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {b"data": EVIL, b"labels": [1]},
+        {b"data": np.zeros((2, 2)), b"labels": [[1], [2, 3]]},
+        {b"data": np.zeros((2, 2)), b"labels": EVIL},
+        {b"data": np.array([EVIL]), b"labels": [1]},
+        {b"data": np.array([None], object), b"labels": [1]},
+        [EVIL],
+        EVIL,
+    ],
+    ids=range(7),
+)
+def test_a_pickle_of_other_things_is_one_line(batch, tmp_path):
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(pickle.dumps(batch))
+    with pytest.raises(InputError) as e:
+        cifar10._python_file(path, trust=True)
+    assert str(e.value).isprintable()
+    assert len(str(e.value)) < 600
+
+
+def test_the_name_of_an_unknown_class_is_one_line(tmp_path):
+    path = tmp_path / "data_batch_1"
+    name = b"a\x1b]0;title\x07"
+    path.write_bytes(
+        b"\x80\x04\x8c" + bytes([len(name)]) + name + b"\x8c" + bytes([len(name)]) + name + b"\x93."
+    )
+    with pytest.raises(InputError, match="unknown to this reader") as e:
+        cifar10._python_file(path, trust=True)
+    assert str(e.value).isprintable()
+
+
+def test_nested_lists_of_labels_that_would_fill_the_memory_are_refused(tmp_path):
+    labels = [1]
+    for _ in range(40):
+        labels = [labels] * 10  # 10^40 labels in a pickle of a few hundred bytes
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(pickle.dumps({b"data": np.zeros((2, 2), np.uint8), b"labels": labels}))
+    with pytest.raises(InputError, match="labels that are integers"):
+        cifar10._python_file(path, trust=True)
+
+
+# ------------------------------------------------------------------------------- names and paths
+
+
+def test_a_home_folder_is_expanded_in_option_and_variable(originals, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    there = links(originals / cifar10.BINARY, tmp_path / "x" / cifar10.BINARY)
+    assert data.find_cifar10("~/x") == there
+    monkeypatch.setenv("MINIRES_DATA", "~/x")
+    assert data.find_cifar10() == there
+    assert data.find_cifar10(Path("~/x")) == there
+
+
+def test_an_unknown_home_folder_is_one_line():
+    with pytest.raises(InputError, match="no such home folder"):
+        data.find_cifar10("~nobody-of-that-name/x")
+
+
+@pytest.mark.parametrize("file", ["cifar-10-python.tar.gz", "data_batch_1", "test_batch.bin"])
+def test_a_file_in_the_place_of_a_folder_is_told_how_to_install_it(file, tmp_path):
+    path = tmp_path / file
+    path.write_bytes(b"")
+    with pytest.raises(InputError) as e:
+        data.load("cifar10", path)
+    source = path if file.endswith("gz") else tmp_path
+    assert "got a file" in str(e.value)
+    assert f"`minires data cifar10 --from {source}`" in str(e.value)
+
+
+@pytest.mark.parametrize("inner", [(), ("deeper",)])
+def test_a_folder_that_holds_the_folder_twice_names_the_inner_one(inner, originals, tmp_path):
+    outer = tmp_path / cifar10.BINARY
+    there = links(originals / cifar10.BINARY, outer.joinpath(*inner, cifar10.BINARY))
+    if inner:
+        with pytest.raises(InputError, match=f"deeper in it; name {there} instead"):
+            data.find_cifar10(outer)
+    else:
+        assert data.find_cifar10(outer) == there
+        with pytest.raises(InputError, match=f"deeper in it; name {there} instead"):
+            data.find_cifar10(tmp_path)

@@ -1,9 +1,12 @@
 import hashlib
 import io
+import os
 import runpy
+import signal
 import sys
 import tarfile
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -297,6 +300,41 @@ def test_a_whole_data_set_is_kept_and_a_damaged_one_replaced(mirrors, tarball):
     seal.write_text(official)
     (folder / "data_batch_3.bin").unlink()
     check_installed(cifar10_install.download(progress=False))
+
+
+def test_folders_that_killed_installs_left_behind_are_removed(tarball, tmp_path):
+    cache = tmp_path / "cache"
+    old, young, other = (
+        cache / name for name in (f".cifar-10-{'0' * 16}", f".cifar-10-{'1' * 16}", ".cifar-10-x")
+    )
+    for folder in (old, young, other):
+        folder.mkdir(parents=True)
+        (folder / "large").write_bytes(b"x")
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for folder in (old, other):
+        os.utime(folder, (two_days_ago, two_days_ago))
+    cifar10_install.install(tarball)
+    assert sorted(p.name for p in cache.iterdir()) == sorted(
+        [young.name, other.name, cifar10.BINARY]  # the young one may be in use
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM ends the process at once")
+def test_sigterm_ends_an_install_as_ctrl_c_does(tarball, tmp_path, monkeypatch):
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cifar10_install, "write", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        cifar10_install.install(tarball)
+    assert not list((tmp_path / "cache").iterdir())
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_home_folder_is_expanded_in_an_install(tarball, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    folder = cifar10_install.install(Path("~/somewhere") / OFFICIAL, Path("~/elsewhere"))
+    assert folder == tmp_path / "elsewhere" / cifar10.BINARY
+    check_installed(folder)
 
 
 # ------------------------------------------------------------------------------------- the scripts

@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minires import InputError, resnet
 from minires.data import ArraySplit
+from minires.lab.recorded import final
+from minires.layers import Sequential
+from minires.layers.core import BatchNorm, recompute_statistics
 from minires.optim import SGD
 from minires.runs import checkpoint, files
 from minires.runs import metrics_file as measured
@@ -21,7 +25,8 @@ from minires.runs import run_folder as run_folders
 from minires.runs.config import Config
 from minires.runs.run import read_run
 from minires.runs.run_folder import RunFolder
-from minires.train import loop, state, step, task
+from minires.train import loop, state, step, stopping, task
+from minires.train.layerwise import by_layer
 from minires.train.loop import DivergenceError, train
 from minires.train.step import evaluate, train_step
 
@@ -572,16 +577,19 @@ def test_a_config_survives_json(tiny):
 # --------------------------------------------------------------------------- folders of version 0.1
 
 
+ADDED = ("init", "subtract_mean", "task", "bn_average")
+
+
 def as_version_1_wrote_it(folder):
     """Make a run folder look as version 0.1 left it: no facts, no metrics, fewer settings."""
     record = json.loads((folder / "config.json").read_text())
     del record["network"], record["metrics"]
-    for name in ("init", "subtract_mean", "task"):
+    for name in ADDED:
         del record["config"][name]
     (folder / "config.json").write_text(json.dumps(record))
     for path in folder.glob("checkpoint*"):
         arrays, meta = checkpoint.read(path)
-        for name in ("init", "subtract_mean", "task"):
+        for name in ADDED:
             del meta["config"][name]
         meta["window"] = {"loss": 0.0, "error": 0.0, "steps": 0} | meta["window"]
         checkpoint.save(folder, arrays, meta)
@@ -606,7 +614,9 @@ def test_the_facts_of_a_run_of_version_1_are_derived_from_its_name(unstopped, tm
     shutil.copytree(unstopped, tmp_path / "old")
     as_version_1_wrote_it(tmp_path / "old")
     assert read_run(tmp_path / "old").facts == read_run(unstopped).facts
-    assert read_run(tmp_path / "old").config == read_run(unstopped).config
+    assert read_run(tmp_path / "old").config == read_run(unstopped).config | {
+        "bn_average": "batches"
+    }
     assert read_run(tmp_path / "old").metric.name == "error"
 
 
@@ -658,3 +668,525 @@ def test_damaged_metrics_are_kept_beside_what_is_left_of_them(unstopped, tiny, s
     train(tiny, tmp_path / "run", shapes)
     assert (tmp_path / "run" / "metrics.previous.jsonl").read_bytes() == damaged
     assert metrics(tmp_path / "run") == metrics(unstopped)
+
+
+# ------------------------------------------------------------------ statistics of batch norm
+
+
+def means_and_variances(layer):
+    return layer.buffers["running_mean"].astype(float), layer.buffers["running_var"].astype(float)
+
+
+@pytest.mark.parametrize("large", [511, 128, 1999])
+def test_a_last_batch_of_one_image_changes_statistics_as_little_as_one_image_can(large, rng):
+    N, M = large + 1, 4  # images, values of a channel in one image
+    x = rng.standard_normal((N, 2, 2, 3)).astype("float32")
+    x[-1] += 10  # an image that is no sample of the set
+    norm = BatchNorm(3)
+    recompute_statistics(norm, [x])
+    mean, var = means_and_variances(norm)
+    recompute_statistics(norm, [x[:-1], x[-1:]])
+    weighed_mean, weighed_var = means_and_variances(norm)
+
+    # means agree but for sums of N M float32 values, pairwise; 10 is the largest mean of a part
+    rounding = 10 * np.finfo("float32").eps * np.log2(N * M)
+    np.testing.assert_allclose(weighed_mean, mean, rtol=0, atol=rounding)
+    # variances lack what lies between the parts, and divide by n M - 1 in each part
+    large_part, small = x[:-1].reshape(-1, 3).astype(float), x[-1].reshape(-1, 3).astype(float)
+    between = large / N**2 * (large_part.mean(axis=0) - small.mean(axis=0)) ** 2
+    within = (large_part.var(axis=0, ddof=1) + small.var(axis=0, ddof=1) + var) / (N * M - 1)
+    assert (abs(weighed_var - var) <= between + within + 100 * rounding).all()
+
+
+def test_statistics_of_a_deep_net_are_means_over_images(rng):
+    net = resnet(8)
+    x = rng.standard_normal((9, 32, 32, 3)).astype("float32")
+    parts = [x[:8], x[8:]]
+
+    def statistics(*batches, **weigh):
+        recompute_statistics(net, batches, **weigh)
+        return {k: v.astype(float) for k, v in net.state().items() if "running" in k}
+
+    first, last = (statistics(part) for part in parts)
+    by_images = statistics(*parts)
+    by_batches = statistics(*parts, weigh=lambda x: 1)
+    for name in first:
+        scale = abs(first[name]).max() + abs(last[name]).max()
+        tolerance = {"rtol": 0, "atol": 4 * np.finfo("float32").eps * scale, "err_msg": name}
+        expected = (8 * first[name] + last[name]) / 9
+        np.testing.assert_allclose(by_images[name], expected, **tolerance)
+        expected = (first[name] + last[name]) / 2
+        np.testing.assert_allclose(by_batches[name], expected, **tolerance)
+
+
+def test_equal_batches_give_the_bits_that_they_always_gave(rng):
+    x = rng.standard_normal((21, 2, 2, 3)).astype("float32")
+    norm = BatchNorm(3)
+    recompute_statistics(norm, np.split(x, 7))
+    by_images = [a.tobytes() for a in norm.buffers.values()]
+    recompute_statistics(norm, np.split(x, 7), lambda x: 1)
+    assert by_images == [a.tobytes() for a in norm.buffers.values()]
+
+
+def test_evaluation_recomputes_statistics_from_batches_of_equal_size(
+    tiny, shapes, tmp_path, monkeypatch
+):
+    seen = []
+
+    def spy(net, batches, weigh):
+        seen.append([(len(x), weigh(x)) for x in batches])
+
+    monkeypatch.setattr(state, "recompute_statistics", spy)
+    config = replace(tiny, bn_images=9, iterations=1)
+    train(config, tmp_path / "new", shapes)
+    assert seen == [[(3, 3)] * 3]  # the fewest batches of at most 4
+    train(replace(config, bn_average="batches"), tmp_path / "old", shapes)
+    assert seen[1] == [(4, 1), (4, 1), (1, 1)]
+
+
+def test_a_run_says_how_its_statistics_were_made_and_an_old_one_goes_on_as_it_began(
+    unstopped, tiny, shapes, tmp_path, saves_always
+):
+    assert json.loads((unstopped / "config.json").read_text())["config"]["bn_average"] == "images"
+    began = replace(tiny, bn_images=9, bn_average="batches")
+    train(began, tmp_path / "whole", shapes)
+    stopped_run(began, shapes, tmp_path / "run")
+    (tmp_path / "run" / checkpoint.PREVIOUS).unlink()
+    as_version_1_wrote_it(tmp_path / "run")
+    train(replace(began, bn_average="images"), tmp_path / "run", shapes)  # the command as ever
+    arrays, expected = (final_state(tmp_path / name)[0] for name in ("run", "whole"))
+    assert {k: a.tobytes() for k, a in arrays.items()} == {
+        k: a.tobytes() for k, a in expected.items()
+    }
+    assert read_run(tmp_path / "run").config["bn_average"] == "batches"
+
+
+def test_a_new_run_is_not_continued_with_statistics_of_another_kind(tiny, shapes, unstopped):
+    with pytest.raises(InputError, match="holds another run: bn_average images there, batches"):
+        train(replace(tiny, bn_average="batches"), unstopped, shapes)
+
+
+def test_how_statistics_are_made_changes_no_weight(tiny, shapes, tmp_path):
+    config = replace(tiny, bn_images=9)
+    train(config, tmp_path / "images", shapes)
+    train(replace(config, bn_average="batches"), tmp_path / "batches", shapes)
+    ours, theirs = (final_state(tmp_path / name)[0] for name in ("images", "batches"))
+    differing = {name for name in ours if ours[name].tobytes() != theirs[name].tobytes()}
+    assert differing
+    assert all("running" in name for name in differing)
+
+
+# ------------------------------------------------------------------------- damaged and forged files
+
+TRAIN = '{"kind": "train", "iteration": %s, "error": %s, "lr": 0.1, "seconds": 1, "loss": 1}'
+LAYERS = '{"kind": "layers", "iteration": 2, "gradient_norm": %s, "weight_norm": %s, %s}'
+NO_RESPONSE = '"response_std": {}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        '{"kind": ' + "[" * 40 + "]" * 40 + "}",
+        TRAIN % ("1", "9" * 6000),
+        TRAIN % ("1", "9" * 400),
+        TRAIN % ("1", '"half"'),
+        TRAIN % ("1", "true"),
+        TRAIN % ("true", "0.5"),
+        TRAIN % ("1.5", "0.5"),
+        TRAIN % ("-1", "0.5"),
+        TRAIN % ("7", "0.5"),  # the run has 6 iterations
+        '{"kind": ["train"], "iteration": 1}',
+        LAYERS % ("{}", "{}", NO_RESPONSE),
+        LAYERS % ('{"conv": 1}', '{"fc": 1}', NO_RESPONSE),
+        LAYERS % ('{"conv": 1}', '{"conv": 1}', NO_RESPONSE),  # fewer layers than other lines
+        "\x1b]0;title\x07",
+    ],
+)
+def test_a_damaged_line_of_metrics_is_passed_over_with_a_note(line, unstopped, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(unstopped, folder)
+    lines = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(f"{line}\n{lines}")
+    whole = read_run(unstopped)
+    with pytest.warns(UserWarning, match="1 damaged line passed over"):
+        run = read_run(folder)
+    assert (run.train, run.evals, run.layers) == (whole.train, whole.evals, whole.layers)
+    (folder / "metrics.jsonl").write_text(lines + line)  # as a crash leaves it: no note
+    assert read_run(folder).evals == whole.evals
+
+
+def forged(folder, unstopped, change):
+    """A copy of a run whose config.json was changed."""
+    shutil.copytree(unstopped, folder)
+    record = json.loads((folder / "config.json").read_text())
+    change(record)
+    (folder / "config.json").write_text(json.dumps(record))
+    return folder
+
+
+DEEP = json.loads("[" * 50 + "]" * 50)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("config", "iterations", True),
+        ("config", "iterations", 10**4000),
+        ("config", "seed", 2**63),
+        ("config", "lr", 10**400),
+        ("config", "lr", True),
+        ("config", "augment", "no"),
+        ("config", "net", "resnet8\n(i) held"),
+        ("config", "net", ""),
+        ("config", "milestones", "12"),
+        ("config", "task", "\x1b]0;title\x07" * 500),
+        ("config", "backend", ["\n"]),
+        ("data", "name", ""),
+        ("data", "sha256", 5),
+        ("provenance", "plugins", [5]),
+        ("provenance", "plugins", "toys.py"),
+        ("provenance", "machine", DEEP),
+        ("network", "depth", 10**30),
+        ("network", "input_shape", [32, 3]),
+    ],
+)
+def test_a_damaged_config_is_one_line(part, name, value, unstopped, tiny, shapes, tmp_path):
+    folder = forged(tmp_path / "run", unstopped, lambda record: record[part].update({name: value}))
+    with pytest.raises(InputError) as e:
+        train(tiny, folder, shapes)
+    assert str(e.value).isprintable()
+    assert len(str(e.value)) < 1500
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("continued", [{"iteration": "3", "provenance": {}}]),
+        ("continued", [{"iteration": 3, "provenance": {"plugins": [None]}}]),
+        ("continued", 5),
+        ("metrics", [{"name": "error", "scale": 10**400}]),
+        ("metrics", "error"),
+        ("data", []),
+        ("provenance", [["commit", "x"]]),
+    ],
+)
+def test_a_config_with_another_type_in_it_is_damaged(name, value, unstopped, tmp_path):
+    folder = forged(tmp_path / "run", unstopped, lambda record: record.update({name: value}))
+    with pytest.raises(InputError, match=r"config\.json is damaged"):
+        read_run(folder)
+
+
+def test_texts_of_a_config_cannot_set_the_title_nor_forge_a_line(unstopped, tmp_path):
+    evil = "shapes10\x1b]0;title\x07\n  (i)   held          \u202eeverything\ud800"
+
+    def change(record):
+        record["data"]["name"] = evil
+        record["data"][evil] = evil
+        record["provenance"]["commit"] = evil
+        record["continued"] = [{"iteration": 1, "provenance": {evil: {evil: [evil]}}}]
+
+    run = read_run(forged(tmp_path / "run", unstopped, change))
+    assert run.data["name"].startswith(r"shapes10\x1b]0;title\x07\n  (i)   held")
+    assert repr((run.data, run.provenance, run.continued)).isprintable()
+    texts = [run.data["name"], *run.data, run.provenance["commit"]]
+    texts += [*run.continued[0]["provenance"]]
+    assert all(map(str.isprintable, texts))
+
+
+def safetensors_file(entries, metadata=None):
+    """Bytes of a file whose header names these dtypes and shapes: name -> (dtype, shape, bytes)."""
+    header = {} if metadata is None else {"__metadata__": metadata}
+    body = b""
+    for name, (dtype, shape, content) in entries.items():
+        header[name] = {"dtype": dtype, "shape": shape}
+        header[name]["data_offsets"] = [len(body), len(body) + len(content)]
+        body += content
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F8_E4M3", "I32", "U8", "BOOL", "C64"])
+def test_weights_of_another_type_are_refused_by_its_name(dtype, tmp_path):
+    size = {"BF16": 2, "F16": 2, "I32": 4, "C64": 8}.get(dtype, 1)
+    content = safetensors_file({"w": (dtype, [4], bytes(4 * size))})
+    for name in (checkpoint.NAME, checkpoint.WEIGHTS):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"w holds {dtype}, expected F32 or F64"):
+            checkpoint.load_weights(tmp_path)
+        (tmp_path / name).unlink()
+
+
+def test_weights_without_a_checksum_are_loaded_with_a_note(unstopped, tmp_path):
+    state = checkpoint.load_weights(unstopped)
+    entries = {name: ("F32", list(a.shape), a.tobytes()) for name, a in state.items()}
+    (tmp_path / checkpoint.WEIGHTS).write_bytes(safetensors_file(entries))
+    with pytest.warns(UserWarning, match="no SHA-256"):
+        loaded = checkpoint.load_weights(tmp_path)
+    assert all(np.array_equal(loaded[name], a) for name, a in state.items())
+    with pytest.warns(UserWarning, match="no SHA-256"):
+        checkpoint.export_weights(tmp_path)  # writes one, as the note says
+    assert checkpoint.load_weights(tmp_path).keys() == state.keys()
+
+
+def test_the_checksum_covers_names_and_shapes(tmp_path):
+    a, b = np.arange(4, dtype="float32"), np.ones(4, "float32")
+    checkpoint.save(tmp_path, {"a": a, "b": b}, {"iteration": 1})
+    path = tmp_path / checkpoint.NAME
+    whole = path.read_bytes()
+    for old, new in ((b'"a"', b'"c"'), (b"[4]", b"[2,2]")):
+        head = int.from_bytes(whole[:8], "little")
+        text = whole[8 : 8 + head].replace(old, new).rstrip()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + head :])
+        with pytest.raises(InputError, match="another SHA-256"):
+            checkpoint.read(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"iteration": -1},
+        {"iteration": 1.5},
+        {"iteration": True},
+        {"iteration": 10**30},
+        {"iteration": 7},
+        {"iteration": DEEP},
+        {"seconds": "x"},
+        {"warm": 1},
+        {"running_error": None},
+        {"window": {}},
+        {"window": {"steps": 0, "loss": "x"}},
+        {"config": []},
+        {"config": {"net": "\n\x1b"}},
+    ],
+)
+def test_a_checkpoint_with_senseless_values_is_refused_and_the_metrics_are_kept(
+    change, unstopped, tiny, shapes, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(unstopped, folder)
+    for path in folder.glob("checkpoint*"):
+        path.unlink()
+    arrays, meta = checkpoint.load(unstopped)
+    checkpoint.save(folder, arrays, meta | change)
+    before = (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError) as e:
+        train(tiny, folder, shapes)
+    assert str(e.value).isprintable()
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("change", ["shape", "type", "missing", "unknown"])
+def test_a_checkpoint_with_odd_arrays_names_the_first(change, unstopped, tiny, shapes, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(unstopped, folder)
+    arrays, meta = checkpoint.load(unstopped)
+    odd = {
+        "shape": {"velocity/fc.w": arrays["velocity/fc.w"][:1]},  # would be broadcast
+        "type": {"velocity/fc.w": arrays["velocity/fc.w"].astype("float64")},
+        "unknown": {"velocity/fc.w2": arrays["velocity/fc.w"]},
+    }
+    arrays |= odd.get(change, {})
+    if change == "missing":
+        del arrays["velocity/fc.w"]
+    checkpoint.save(folder, arrays, meta)
+    with pytest.raises(InputError, match=r"not of resnet8 for these images \(velocity/fc\.w"):
+        train(tiny, folder, shapes)
+
+
+def test_a_checkpoint_that_cannot_be_opened_is_not_replaced_by_the_one_before(
+    tmp_path, monkeypatch
+):
+    for i in (1, 2):
+        checkpoint.save(tmp_path, {"w": np.zeros(1)}, {"iteration": i})
+
+    def refuse(path, *args):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(checkpoint.Path, "open", refuse)
+    with pytest.raises(InputError, match=r"Too many open files; raise the limit .*ulimit"):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EMFILE, "raise the limit of open files"),
+        (errno.EACCES, "choose a folder that can be read and written"),
+        (errno.EROFS, "choose a folder that can be read and written"),
+    ],
+)
+def test_the_advice_fits_the_cause(number, advice, tmp_path):
+    with pytest.raises(InputError, match=advice) as e, files.writing(tmp_path / "x"):
+        raise OSError(number, os.strerror(number))
+    assert os.strerror(number) in str(e.value)
+    assert ("make room" in str(e.value)) == (number == errno.ENOSPC)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there no working folder can be deleted")
+def test_a_deleted_working_folder_is_named_as_the_cause(tiny, shapes, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for ask in (lambda: train(tiny, Path("run"), shapes), lambda: read_run(Path("run"))):
+        with pytest.raises(InputError, match=r"working folder was deleted.*change to a folder"):
+            ask()
+
+
+# ------------------------------------------------------------------------------- ends of a run
+
+
+def test_a_finished_run_that_lost_its_last_evaluation_is_evaluated_again(
+    unstopped, tiny, shapes, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(unstopped, folder)
+    path = folder / "metrics.jsonl"
+    lines = [line for line in path.read_text().splitlines() if '"eval", "iteration": 6' not in line]
+    path.write_text("\n".join([*lines, '{"kind": "eval", "iter']))
+    assert not read_run(folder).done
+    assert RunFolder(folder).position() == 5  # so that an experiment takes it up
+    train(tiny, folder, shapes, lambda progress: pytest.fail("it trained again"))
+    assert read_run(folder).done
+    assert RunFolder(folder).position() == 6
+    assert sorted(map(str, metrics(folder))) == sorted(map(str, metrics(unstopped)))
+
+
+def test_ctrl_c_in_the_last_iteration_says_that_the_run_is_finished(tiny, shapes, tmp_path):
+    def press(progress):
+        if progress.iteration == tiny.iterations:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(loop.Interrupted) as e:
+        train(tiny, tmp_path, shapes, press)
+    assert str(e.value) == f"resnet8 is finished: all 6 iterations are saved in {tmp_path}"
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+    with stopping.stop_requests() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_the_advice_of_a_divergence_reads_no_checkpoint(tiny, shapes, tmp_path, monkeypatch):
+    train(tiny, tmp_path, shapes)
+    run = state.TrainingRun(tiny, RunFolder(tmp_path), shapes, loop.initial_net(tiny))
+    monkeypatch.setattr(RunFolder, "load", lambda *_: pytest.fail("it was read"))
+    assert f"the checkpoint in {tmp_path} is from before" in run._advice(0.1)
+
+
+def test_a_home_folder_is_expanded(tiny, shapes, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert train(replace(tiny, iterations=1), Path("~/run"), shapes) == tmp_path / "run"
+    assert (tmp_path / "run" / "config.json").exists()
+
+
+# ------------------------------------------------------------------------------------ users' tasks
+
+
+class Odd(task.Classification):
+    """Classification with other values in place of its numbers."""
+
+    def __init__(self, method, change):
+        self.change = {method: change}
+
+    def step(self, *args):
+        return self.change.get("step", lambda v: v)(super().step(*args))
+
+    def evaluate(self, *args):
+        return self.change.get("evaluate", lambda v: v)(super().evaluate(*args))
+
+
+@pytest.fixture
+def with_task(tiny, shapes, tmp_path):
+    def run(odd):
+        task.register("odd", odd)
+        try:
+            return read_run(train(replace(tiny, task="odd", iterations=1), tmp_path, shapes))
+        finally:
+            task.unregister("odd")
+
+    return run
+
+
+@pytest.mark.parametrize("method", ["step", "evaluate"])
+@pytest.mark.parametrize("convert", [np.float32, np.float64, np.array])
+def test_numbers_of_numpy_are_metrics(method, convert, with_task):
+    run = with_task(Odd(method, lambda v: {k: convert(x) for k, x in v.items()}))
+    assert run.done
+    assert type(run.evals[-1]["test_error"]) is float
+
+
+@pytest.mark.parametrize("method", ["step", "evaluate"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: {"loss": 1.0}, "error is missing"),
+        (lambda v: v | {"error": "low"}, "got 'low' for 'error'"),
+        (lambda v: v | {"error": None}, "got None for 'error'"),
+        (lambda v: v | {"error": np.zeros(2)}, "for 'error'"),
+        (lambda v: v | {"iteration": 3.0}, "for 'iteration'"),
+        (lambda v: (1.0, 0.5), r"a dict.*got \(1\.0, 0\.5\)"),
+        (lambda v: None, "got None"),
+    ],
+)
+def test_a_task_that_returns_no_numbers_is_told_so(method, change, words, with_task):
+    with pytest.raises(InputError, match=f"{method} of the task 'odd' must return.*{words}"):
+        with_task(Odd(method, change))
+
+
+def test_a_task_that_returns_a_loss_of_nan_diverges(with_task):
+    with pytest.raises(DivergenceError):
+        with_task(Odd("step", lambda v: v | {"loss": float("nan")}))
+
+
+@pytest.mark.parametrize(
+    "named", [("loss",), ("iteration",), ("a", "a")], ids=["loss", "a key", "twice"]
+)
+def test_metrics_need_names_of_their_own(named):
+    odd = task.Classification()
+    odd.metrics = tuple(map(task.Metric, named))
+    with pytest.raises(InputError, match="names of their own"):
+        task.register("odd", odd)
+
+
+def test_a_guess_that_is_no_number_is_told_so(with_task):
+    odd = Odd("step", lambda v: v)
+    odd.guess = lambda data: "half"
+    with pytest.raises(InputError, match="guess of the task 'odd' must return a number"):
+        with_task(odd)
+
+
+# --------------------------------------------------------------------------------- what is recorded
+
+
+def test_the_recorded_learning_rate_is_the_one_that_was_used(tiny, shapes, tmp_path):
+    run = read_run(train(replace(tiny, milestones=(2, 4)), tmp_path, shapes))
+    np.testing.assert_allclose(
+        [line["lr"] for line in run.train], [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    )
+
+
+def test_responses_are_the_spread_of_batch_norms_output(rng):
+    norm = BatchNorm(3, eps=0.5, momentum=1.0)
+    norm.params["gamma"][:] = [0.5, 2.0, -1.0]
+    norm.params["beta"][:] = [3.0, -4.0, 0.0]
+    x = (0.7 * rng.standard_normal((64, 8, 8, 3))).astype("float32")
+    y = norm.forward(x, train=True)
+    norm.name = "bn"
+    net = Sequential(bn=norm)
+    response = by_layer(net)["response_std"]["bn"]
+    # the running variance is unbiased, and six digits are recorded
+    assert response == pytest.approx(y.astype(float).std(), rel=1 / y[..., 0].size + 1e-5)
+
+
+def test_the_final_error_is_that_of_the_last_evaluation_not_the_best(unstopped):
+    run = read_run(unstopped)
+    run.evals[-1]["test_error"] = 0.9
+    run.evals[0]["test_error"] = 0.1
+    assert final([run], "test").tolist() == [90.0]

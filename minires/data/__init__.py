@@ -2,7 +2,7 @@
 
 from minires.data import cifar10, shapes10
 from minires.data.augment import CropAndFlip, crop_and_flip, normalise, per_pixel_mean
-from minires.data.batches import batch_indices, seeds, stream, training_batch
+from minires.data.batches import batch_indices, even_batches, seeds, stream, training_batch
 from minires.data.dataset import ArraySplit, Dataset, Rows, Split
 from minires.data.sources import find_cifar10, key, load, option, register, unregister
 
@@ -15,6 +15,7 @@ __all__ = [
     "batch_indices",
     "cifar10",
     "crop_and_flip",
+    "even_batches",
     "find_cifar10",
     "key",
     "load",

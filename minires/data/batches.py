@@ -1,9 +1,9 @@
 """
-Which images a step sees, and how they are augmented, as pure functions of (seed, iteration).
+The images of a step, and their augmentation, as pure functions of (seed, iteration).
 
-No generator lives from one step to the next: each draw makes its own from the seed, its purpose
-and the step's number. A run resumed at iteration i therefore needs only (seed, i) to see the very
-images it would have seen uninterrupted.
+No generator is kept from one step to the next. Each draw makes its own from the seed, its purpose
+and the step's number. So a run that is resumed at iteration i sees the same images as one that was
+never stopped.
 """
 
 import zlib
@@ -24,8 +24,7 @@ def seeds(seed: int, purpose: int | str, index: int) -> np.random.SeedSequence:
     seed : int
         The run's seed, 0 or more.
     purpose : int or str
-        What the numbers are for; different purposes draw independent numbers. A text stands for
-        its CRC-32.
+        Different purposes draw independent numbers. A text stands for its CRC-32.
     index : int
         Number of the step, epoch or repetition, 0 or more.
 
@@ -93,6 +92,32 @@ def batch_indices(seed: int, iteration: int, batch_size: int, n: int) -> np.ndar
         first = epoch * n
         parts.append(_permutation(seed, epoch, n)[max(start - first, 0) : stop - first])
     return np.concatenate(parts)
+
+
+def even_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """
+    Cut rows into batches of nearly equal size.
+
+    There are as few batches of at most `batch_size` rows as possible, and their sizes differ by at
+    most one: 512 rows with a batch size of 511 give 256 and 256. A remainder of one image would be
+    a poor sample: in the deep layers, a few small maps of it make up the whole batch. For the same
+    reason, several rows never give a batch of one: 3 rows with a batch size of 2 stay together.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (N,)
+    batch_size : int
+        1 or more.
+
+    Returns
+    -------
+    list of ndarray
+        In the order of `rows`; none for no rows.
+    """
+    if not len(rows):
+        return []
+    most = max(1, len(rows) // 2)
+    return np.array_split(rows, min(-(-len(rows) // batch_size), most))
 
 
 def training_batch(

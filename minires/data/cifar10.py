@@ -20,7 +20,9 @@ import numpy as np
 import pooch
 
 from minires.data.dataset import ArraySplit, Dataset
-from minires.errors import InputError
+from minires.data.paths import expanded
+from minires.errors import InputError, quoted
+from minires.text import shown
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 STEMS = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
@@ -28,6 +30,8 @@ RECORDS = 10_000  # per file
 PIXELS = 3 * 32 * 32
 BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
 FILES = {BINARY: tuple(f"{stem}.bin" for stem in STEMS), PYTHON: STEMS}
+ALL_FILES = {name for names in FILES.values() for name in names}
+LARGEST_PICKLE = 200_000_000  # bytes; 31 million if official, up to six times that in protocol 0
 SEAL = "official.sha256"  # hash of the content; `install` writes it if the source was official
 # not needed, or not trusted in a tarball
 EXTRAS = ("batches.meta.txt", "batches.meta", "readme.html", SEAL)
@@ -52,7 +56,7 @@ def cache_folder() -> Path:
 
 
 def _refusal(where: Path, expected: str, found: object, advice: str = AGAIN) -> InputError:
-    return InputError(f"{where}: expected {expected}, found {found}; {advice}")
+    return InputError(f"{shown(where)}: expected {expected}, found {found}; {advice}")
 
 
 def layout_folder(folder: Path) -> Path | None:
@@ -66,11 +70,58 @@ def layout_folder(folder: Path) -> Path | None:
     return None
 
 
+def layout_below(folder: Path) -> Path | None:
+    """Find a layout folder one or two levels deeper than `layout_folder` looks.
+
+    Some archives unpack into a folder of the same name.
+    """
+    for pattern in ("*/cifar-10-batches-*", "*/*/cifar-10-batches-*", "*"):
+        for place in sorted(folder.glob(pattern)):
+            if _layout(place):
+                return place
+    return None
+
+
 def _layout(folder: Path) -> str | None:
     return next(
         (layout for layout, files in FILES.items() if any((folder / f).is_file() for f in files)),
         None,
     )
+
+
+def _reconstruct(kind: type, shape: tuple[int, ...], typecode: bytes) -> np.ndarray:
+    """NumPy's function of that name, for the empty array that a pickled array begins with."""
+    if kind is not np.ndarray or shape != (0,):
+        raise pickle.UnpicklingError(f"an array that begins as {kind} {shape}")
+    return np.empty(0, np.int8)
+
+
+def _frombuffer(
+    buffer: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = None
+) -> np.ndarray:
+    """NumPy's function of that name, which makes the arrays in a pickle of protocol 5."""
+    array = np.frombuffer(buffer, dtype)
+    if order == "K" and axis_order is not None:
+        return array.reshape(shape).transpose(axis_order)
+    return array.reshape(shape, order=order)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Bytes as Python 3 writes them in a pickle of protocol 2 or less."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes in {encoding}")
+    return text.encode("latin1")
+
+
+ALLOWED: dict[tuple[str, str], Callable] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # since NumPy 2
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
+    ("_codecs", "encode"): _encode,
+}
 
 
 class _Unpickler(pickle.Unpickler):
@@ -81,45 +132,57 @@ class _Unpickler(pickle.Unpickler):
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        reconstruct: Any = np.empty(0).__reduce__()[0]
-        allowed: dict[tuple[str, str], Callable] = {
-            ("numpy.core.multiarray", "_reconstruct"): reconstruct,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-        }
-        if (module, name) not in allowed:
-            found = f"{module}.{name} in it, which could run anything"
+        if (module, name) not in ALLOWED:
+            unknown = shown(f"{module}.{name}", 80)
+            found = f"{unknown} in it, unknown to this reader: it could run anything"
             raise _refusal(
                 self.path, "a pickle of NumPy arrays only", found, f"do not use this file, {AGAIN}"
             )
-        return allowed[module, name]
+        return ALLOWED[module, name]
 
 
 def _python_file(path: Path, trust: bool) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (10000, 3072) and labels (10000,) of one file of the python layout."""
+    size = path.stat().st_size
+    if size > LARGEST_PICKLE:
+        raise _refusal(path, f"a file of at most {LARGEST_PICKLE} bytes", size)
     content = path.read_bytes()
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if not trust and md5 != PYTHON_MD5[path.name]:
-        command = f"`minires data cifar10 --from {path.parent} --trust`"
+        command = f"`minires data cifar10 --from {quoted(path.parent)} --trust`"
         advice = f"{AGAIN}, or, if you know where it comes from, {command}"
         raise _refusal(path, f"MD5 {PYTHON_MD5[path.name]} of the official file", md5, advice)
     try:
         batch = _Unpickler(io.BytesIO(content), path).load()
-        pixels = batch[b"data"]
-        labels = np.array(batch[b"labels"])
+        pixels, labels = _arrays(batch)
         found = f"{pixels.dtype} {pixels.shape} and {labels.dtype} {labels.shape}"
     except InputError:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise _refusal(
-            path, "a pickled CIFAR-10 batch", f"{type(error).__name__}: {error}"
-        ) from error
+        reason = f"{type(error).__name__}: {shown(error, 100)}"
+        raise _refusal(path, "a pickled CIFAR-10 batch", reason) from error
     right_pixels = pixels.dtype == np.uint8 and pixels.shape == (RECORDS, PIXELS)
     if not right_pixels or labels.shape != (RECORDS,) or labels.dtype.kind != "i":
         raise _refusal(
             path, f"pixels uint8 ({RECORDS}, {PIXELS}) and labels int64 ({RECORDS},)", found
         )
     return pixels, labels
+
+
+def _arrays(batch: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and labels of a batch; its keys are bytes, or text if Python 3 wrote it."""
+    if not isinstance(batch, dict):
+        raise TypeError(f"expected a dict, found {type(batch).__name__}")
+    pixels, labels = (
+        batch[key] if key in batch else batch[key.decode()] for key in (b"data", b"labels")
+    )
+    if not isinstance(pixels, np.ndarray):
+        raise TypeError(f"expected pixels in an array, found {type(pixels).__name__}")
+    if isinstance(labels, list) and not all(type(k) is int for k in labels):
+        raise TypeError("expected labels that are integers")
+    if not isinstance(labels, (list, np.ndarray)):
+        raise TypeError(f"expected a list of labels, found {type(labels).__name__}")
+    return pixels, np.array(labels)
 
 
 def _binary_file(path: Path, trust: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +224,7 @@ def read(folder: Path, trust: bool = False) -> Dataset:
         If a file is missing, too short or long, not official (python layout) or holds a label
         outside 0..9.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     layout = _layout(folder)
     if layout is None:
         raise _refusal(
@@ -180,7 +243,7 @@ def read(folder: Path, trust: bool = False) -> Dataset:
             pixels, labels[part] = load_file(path, trust)
         except OSError as error:
             raise _refusal(
-                path, "a readable file", error, "check the file and its permissions"
+                path, "a readable file", shown(error), "check the file and its permissions"
             ) from error
         bad = np.flatnonzero((labels[part] < 0) | (labels[part] >= len(CLASSES)))
         if len(bad):

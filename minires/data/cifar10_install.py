@@ -7,7 +7,10 @@ import lzma
 import os
 import secrets
 import shutil
+import signal
 import tarfile
+import threading
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,19 +24,25 @@ from minires.data.cifar10 import (
     BINARY,
     EXTRAS,
     FILES,
+    LARGEST_PICKLE,
     OFFICIAL,
     PIXELS,
     PYTHON,
     RECORDS,
     _refusal,
+    layout_below,
     layout_folder,
     read,
     write,
 )
 from minires.data.dataset import Dataset
+from minires.data.paths import expanded
 from minires.errors import InputError
+from minires.text import shown
 
-LARGEST = {BINARY: RECORDS * (1 + PIXELS), PYTHON: 40_000_000}  # bytes per file
+LARGEST = {BINARY: RECORDS * (1 + PIXELS), PYTHON: LARGEST_PICKLE}  # bytes per file
+
+ABANDONED = 24 * 3600  # seconds; no install takes as long
 
 SHA256 = {
     "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
@@ -57,7 +66,7 @@ def _unpack(tarball: Path, into: Path) -> Path:
             for member in tar:
                 _unpack_member(tar, member, tarball, into, seen)
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        found = f"{type(error).__name__}: {error}"
+        found = f"{type(error).__name__}: {shown(error)}"
         raise _refusal(tarball, "a whole tarball of CIFAR-10", found) from error
     folder = layout_folder(into)
     if folder is None:
@@ -77,7 +86,7 @@ def _unpack_member(
     if not member.isreg() or name in seen or name not in wanted.keys() | ignored:
         expected = f"the regular files of {BINARY} or {PYTHON}, each once"
         advice = f"do not use this tarball, {AGAIN}"
-        raise _refusal(tarball, expected, f"member {member.name!r}", advice)
+        raise _refusal(tarball, expected, f"member {shown(repr(member.name))}", advice)
     seen.add(name)
     if name in ignored:
         return
@@ -113,13 +122,13 @@ def install(source: Path, into: Path | None = None, trust: bool = False) -> Path
     InputError
         If `source` does not exist, is not CIFAR-10, is damaged, or is neither official nor trusted.
     """
-    source = Path(source)
-    into = Path(into) if into else cifar10.cache_folder()
+    source = expanded(source)
+    into = expanded(into) if into else cifar10.cache_folder()
     if not source.exists():
         expected = "a tarball or a folder of CIFAR-10"
         raise _refusal(source, expected, "nothing there", "check the path")
     try:
-        with _workplace(into) as work:
+        with _ending_cleanly(), _workplace(into) as work:
             if source.is_dir():
                 found = read(_layout_folder(source), trust)
             else:
@@ -128,12 +137,13 @@ def install(source: Path, into: Path | None = None, trust: bool = False) -> Path
             return _replace(work / "new", into / BINARY, aside=work / "old")
     except OSError as error:
         advice = "free space or choose another folder"
-        raise _refusal(into, "a folder to write 500 MB to for a moment", error, advice) from error
+        reason = shown(error)
+        raise _refusal(into, "a folder to write 500 MB to for a moment", reason, advice) from error
 
 
 def _layout_folder(source: Path) -> Path:
     """Find the layout folder that `source` is or holds, or refuse it."""
-    folder = layout_folder(source)
+    folder = layout_folder(source) or layout_below(source)
     if folder is None:
         raise _refusal(source, f"{BINARY} or {PYTHON}, or a folder that holds one", "neither")
     return folder
@@ -152,11 +162,29 @@ def _read_tarball(source: Path, work: Path, trust: bool) -> Dataset:
 
 
 @contextlib.contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """Let SIGTERM end the call as Ctrl-C does, so that unfinished files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def _workplace(into: Path) -> Iterator[Path]:
     """A new folder in `into`, removed at the end.
 
-    Not one of tempfile's: on Windows, files moved out of those stay private.
+    Those that killed calls left behind are removed, too. It is not one of tempfile's: on Windows,
+    files moved out of those stay private.
     """
+    for left in into.glob(".cifar-10-" + "[0-9a-f]" * 16):
+        with contextlib.suppress(OSError):
+            if time.time() - left.lstat().st_mtime > ABANDONED and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
     work = into / f".cifar-10-{secrets.token_hex(8)}"
     work.mkdir(parents=True)
     try:
@@ -204,7 +232,7 @@ def download(into: Path | None = None, progress: bool = True) -> Path:
         If no mirror delivered the official bytes: the message lists each mirror and its answer. Or
         if the folder holds another copy, which is not replaced.
     """
-    into = Path(into) if into else cifar10.cache_folder()
+    into = expanded(into) if into else cifar10.cache_folder()
     if _is_complete(into / BINARY):
         return into / BINARY
     try:
@@ -212,9 +240,10 @@ def download(into: Path | None = None, progress: bool = True) -> Path:
             (work / "a file").touch()
     except OSError as error:
         advice = "choose another folder (--into)"
-        raise _refusal(into, "a folder to write to", error, advice) from error
-    tarball = _fetch(into, progress)
-    folder = install(tarball, into)
+        raise _refusal(into, "a folder to write to", shown(error), advice) from error
+    with _ending_cleanly():
+        tarball = _fetch(into, progress)
+        folder = install(tarball, into)
     with contextlib.suppress(OSError):  # a virus scanner may hold it: then it stays
         tarball.unlink()
     return folder
@@ -244,7 +273,7 @@ def _fetch(into: Path, progress: bool) -> Path:
         try:
             return Path(pooch.retrieve(url, known_hash, fname=name, path=into, downloader=fetch))
         except (OSError, ValueError) as error:  # dead, interrupted or refused; wrong hash
-            failures[url] = f"{type(error).__name__}: {error}"
+            failures[url] = f"{type(error).__name__}: {shown(error)}"
     tried = "\n".join(f"  {url}\n    {error}" for url, error in failures.items())
     raise InputError(
         f"expected one of {len(MIRRORS)} mirrors to deliver CIFAR-10, but none did:\n{tried}\n"

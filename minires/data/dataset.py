@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 
 from minires.data.augment import CropAndFlip
 from minires.errors import InputError
+from minires.text import shown
 
 Array = np.ndarray
 Prepare = Callable[..., Array]  # prepare(images, rng or None) -> float32 batch, augmented if rng
@@ -75,20 +77,20 @@ class Dataset:
     Attributes
     ----------
     name : str
-        "CIFAR-10", "CIFAR-10 (JPEG copy)", "shapes10", ...: what figures and records call it.
+        Such as "CIFAR-10", "CIFAR-10 (JPEG copy)" or "shapes10". Figures and records show it.
     train, test : Split
     classes : tuple of str
-        Names of the classes, which labels number from 0. If targets are no classes, it is empty,
-        and a network has as many outputs as its own facts say.
+        Names of the classes; labels number them from 0. It is empty if targets are no classes. A
+        network then has as many outputs as its own facts say.
     source : str
         The folder it was read from, or the seed and sizes it was drawn with.
     prepare : callable
-        `prepare(images, rng)` makes a float32 batch (N, H, W, C) of stored images, augmented if
-        `rng` is a Generator, and as they are if it is None. By default that of section 4.2 of the
+        `prepare(images, rng)` makes a float32 batch (N, H, W, C) of stored images. It augments
+        them if `rng` is a Generator, and does not if it is None. The default is section 4.2 of the
         paper, see `CropAndFlip`.
     fresh : callable, optional
-        `fresh(n, rng)` draws `n` new images and labels. Where it is given, training sees new
-        images at every step, and the training split serves the per-pixel mean, batch norm's
+        `fresh(n, rng)` draws `n` new images and labels. If it is given, training sees new images
+        at every step. The training split then serves only the per-pixel mean, batch norm's
         statistics and the evaluation.
     task : str
         The task that these targets are for, see `minires.train.task`.
@@ -107,13 +109,20 @@ class Dataset:
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
+        name = self.name
+        if not isinstance(name, str) or not name.strip() or shown(name) != name:
+            raise InputError(
+                f"a data set needs a name of printable characters on one line, got "
+                f"{shown(repr(name), 100)}; give Dataset(name, ...)"
+            )
         if self.prepare is None:
             object.__setattr__(self, "prepare", CropAndFlip(self.train))
 
     @property
     def slug(self) -> str:
-        """First word of the name, for names of folders."""
-        return self.name.split()[0].lower()
+        """First word of the name, as a part of a folder's name: no path, nothing hidden."""
+        word = re.sub(r"[^\w.-]+", "-", self.name.split()[0].lower())
+        return word.strip(".-")[:40] or "data"
 
     @cached_property
     def input_shape(self) -> tuple[int, ...]:
@@ -123,7 +132,7 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """What a run's record identifies its data by: `fingerprint`, or a hash of all arrays."""
+        """The hash by which records identify the data: `fingerprint`, or one of all arrays."""
         if self.fingerprint:
             return self.fingerprint
         digest = hashlib.sha256()

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from minires.data import cifar10, shapes10
 from minires.data.dataset import Dataset
+from minires.data.paths import expanded
 from minires.errors import InputError, quoted
+from minires.text import shown
 
 Load = Callable[[Path | None], Dataset]
 
@@ -43,27 +45,35 @@ def register(
     load : callable
         `load(folder)` returns the `Dataset`; `folder` is that of --data, or None.
     title : str, optional
-        What `Dataset.name` is or begins with, "TITLE (...)"; `name` itself by default.
+        `Dataset.name` must be this title, or "TITLE (...)". By default, it is `name`.
     find : callable, optional
-        For data that are read from a folder: where they are found if nobody names one, or None.
+        For data that are read from a folder: `find()` returns the folder where they are found if
+        nobody names one, or None.
 
     Raises
     ------
     InputError
-        If a data set of that name is registered already.
+        If a data set of that name, or with that title, is registered already.
     """
     if name in SOURCES or name == "auto":
         raise InputError(f"the data set {name!r} is registered already; choose another name")
-    SOURCES[name] = Source(load, title or name, find)
+    title = title or name
+    other = next((known for known in SOURCES if SOURCES[known].title == title), None)
+    if other or key(title) != title:
+        raise InputError(
+            f"the data set {name!r} has the title {title!r}, which is that of "
+            f"{other or key(title)!r}; choose another title"
+        )
+    SOURCES[name] = Source(load, title, find)
 
 
 def unregister(name: str) -> None:
-    """Take a data set out again: its name is unknown from here on."""
+    """Remove a data set; its name is unknown afterwards."""
     SOURCES.pop(name, None)
 
 
 def key(name: str) -> str:
-    """Name that `load` takes of a data set, by its `Dataset.name`."""
+    """The name under which `load` finds a data set, from its `Dataset.name`."""
     for known, source in SOURCES.items():
         if name == source.title or name.startswith(f"{source.title} ("):
             return known
@@ -89,21 +99,29 @@ def load(name: str = "auto", folder: str | Path | None = None) -> Dataset:
     Raises
     ------
     InputError
-        If the name is unknown, the data are not found, a named folder does not hold them, or what
-        is found is damaged.
+        If the name is unknown, the data are not found or damaged, a named folder does not hold
+        them, or they have another name than they were registered with.
     """
     if name == "auto":
         name = "cifar10" if find_cifar10(folder) else "shapes10"
     if name not in SOURCES:
         names = ", ".join(("auto", *SOURCES))
         raise InputError(
-            f"expected a data set named {names}, but got {name!r}; choose one of these"
+            f"expected a data set named {names}, but got {shown(name)!r}; choose one of these"
         )
-    return SOURCES[name].load(Path(folder) if folder else None)
+    found = SOURCES[name].load(expanded(folder) if folder else None)
+    if isinstance(found, Dataset) and key(found.name) != name:
+        title = SOURCES[name].title
+        raise InputError(
+            f"the data set {name!r} loads one that is named {shown(found.name)!r}, so that a "
+            f"recorded run would not find it again; name it {title!r} or '{title} (...)', or "
+            f"register it with title={shown(found.name)!r}"
+        )
+    return found
 
 
 def option(dataset: Dataset) -> str:
-    """What a command needs to find the same images again: nothing, or " --data FOLDER"."""
+    """The option by which a command finds the same images again: "" or " --data FOLDER"."""
     source = SOURCES.get(key(dataset.name))
     if source is None or source.find is None:
         return ""
@@ -139,15 +157,31 @@ def find_cifar10(folder: str | Path | None = None) -> Path | None:
     for origin, named in (("--data", folder), ("MINIRES_DATA", os.environ.get("MINIRES_DATA"))):
         if not named:
             continue
-        found = cifar10.layout_folder(Path(named))
+        path = expanded(named)
+        found = cifar10.layout_folder(path)
         if found is None:
-            raise InputError(
-                f"{origin} names {named}: expected {cifar10.BINARY} or {cifar10.PYTHON} in it, "
-                f"found neither; correct or drop {origin}, or get CIFAR-10 with "
-                "`minires data cifar10`"
-            )
+            raise InputError(f"{origin} names {shown(named)}: {_what_is_wrong(path, origin)}")
         return found
     return cifar10.layout_folder(cifar10.cache_folder())
+
+
+def _what_is_wrong(path: Path, origin: str) -> str:
+    """The error for a path that is no folder of CIFAR-10, and its remedy."""
+    if path.is_file():
+        whole = path.parent if path.name in cifar10.ALL_FILES else path
+        return (
+            f"expected a folder with {cifar10.BINARY} or {cifar10.PYTHON}, got a file; install it "
+            f"with `minires data cifar10 --from {quoted(whole)}`, then drop {origin}"
+        )
+    below = cifar10.layout_below(path)
+    if below:
+        return f"the data are deeper in it; name {quoted(below)} instead"
+    there = "found neither" if path.is_dir() else "but there is nothing"
+    return (
+        f"expected {cifar10.BINARY} or {cifar10.PYTHON} in it, {there}; correct or drop "
+        f"{origin}, get CIFAR-10 with `minires data cifar10`, or install a tarball or folder with "
+        "`minires data cifar10 --from FILE`"
+    )
 
 
 def _load_cifar10(folder: Path | None) -> Dataset:
@@ -166,7 +200,7 @@ def _draw_shapes10(fresh: bool) -> Load:
         if folder:
             name = "shapes10-fresh" if fresh else "shapes10"
             raise InputError(
-                f"{name} is drawn and reads no folder, but got {folder}; "
+                f"{name} is drawn and reads no folder, but got {shown(folder)}; "
                 "drop --data or choose cifar10"
             )
         return shapes10.dataset(fresh=fresh)

@@ -11,7 +11,7 @@ which says what it does to one image.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -260,18 +260,31 @@ class Linear(Layer):
 # ----------------------------------------------------------------- what is done with a network
 
 
-def recompute_statistics(net: Layer, batches: Iterable[Array]) -> None:
-    """Replace every running statistic by its plain average over `batches`, as the paper does.
+def recompute_statistics(
+    net: Layer, batches: Iterable[Array], weigh: Callable[[Array], int] = len
+) -> None:
+    """Replace every running statistic by its average over `batches`, as the paper does.
 
-    The k-th batch enters with momentum 1/k, which makes the moving average a plain one. A smaller
-    last batch counts as much as a full one. Weights do not change.
+    A batch enters with momentum n_k / (n_1 + ... + n_k), where n_k is its number of images. That
+    makes the moving average a mean over images: a small last batch counts as little as it has
+    images. Its own statistics stay poor, as those of a few small maps are. So cut images into
+    batches of equal size (`data.even_batches`). Weights do not change.
+
+    Parameters
+    ----------
+    net : Layer
+    batches : iterable of ndarray
+    weigh : callable
+        n_k of a batch. Version 0.1 gave all batches the same weight: `lambda x: 1`.
     """
     norms = [layer for _, layer in net.named_layers() if isinstance(layer, BatchNorm)]
     before = [norm.momentum for norm in norms]
+    total = 0
     try:
-        for k, x in enumerate(batches, start=1):
+        for x in batches:
+            total += weigh(x)
             for norm in norms:
-                norm.momentum = 1 / k
+                norm.momentum = weigh(x) / total
             net.forward(x, train=True)
             net.forget()
     finally:

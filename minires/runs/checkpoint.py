@@ -1,4 +1,4 @@
-"""Checkpoints and weights: safetensors files with a checksum; the one before is kept."""
+"""Checkpoints and weights: safetensors files with a checksum; the previous one is kept."""
 
 from __future__ import annotations
 
@@ -15,59 +15,66 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from minires.errors import InputError
-from minires.runs.files import move, write_whole
+from minires.runs.files import advice, cause, escaped, move, parse_json, write_whole
+from minires.text import shown
 
 Array = np.ndarray
 NAME, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 WEIGHTS = "weights.safetensors"
 
 
+class UnreadableError(InputError):
+    """The system does not let us read a file now; the file itself may be whole."""
+
+
 def save(folder: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
-    """Write the checkpoint of `folder`; the one before is kept beside it, unless it is damaged.
+    """Write the checkpoint of `folder`; the previous one is kept beside it, unless it is damaged.
 
     Parameters
     ----------
     folder : Path
     arrays : dict of str to ndarray
     meta : dict
-        JSON values: position, running error and whatever else the next step depends on.
+        JSON values: iteration, running error, and everything else that the next step depends on.
     """
     path = folder / NAME
 
-    def keep() -> None:
-        # none yet, or damaged: then the previous one is what `load` takes
+    def set_aside() -> None:
+        # suppressed if there is none yet, or it is damaged: `load` then takes the previous one
         with contextlib.suppress(InputError):
             read(path)
             move(path, folder / PREVIOUS)
 
-    write_whole(path, _pack(arrays, json.dumps(meta)), before=keep)
+    write_whole(path, _pack(arrays, json.dumps(meta)), before=set_aside)
 
 
 def load(folder: Path) -> tuple[dict[str, Array], dict[str, Any]] | None:
-    """Latest whole checkpoint of `folder`: the current one, else the previous one, else None.
+    """Latest whole checkpoint of `folder`: the current one, or the previous one, or None.
 
     Raises
     ------
     InputError
-        If there are files, and none of them is whole.
+        If there are files, and none of them is whole; or if one cannot be read at the moment.
     """
     damage = []
     for path in (folder / NAME, folder / PREVIOUS):
         if path.exists():
             try:
                 whole = read(path)
+            except UnreadableError:
+                raise  # it may be whole: the one before must not replace it
             except InputError as e:
                 damage.append(str(e))
             else:
                 if damage:
                     warnings.warn(
-                        f"{damage[0]}; going on from the one before, {path}", stacklevel=2
+                        f"{damage[0]}; going on from the one before, {shown(path)}", stacklevel=2
                     )
                 return whole
     if damage:
         raise InputError(
             "; ".join(damage)
-            + f". Move {folder} away to start again; its metrics.jsonl is still readable"
+            + f". Move {shown(folder)} away to start again; its metrics.jsonl is still readable"
         )
     return None
 
@@ -80,7 +87,7 @@ def exists(folder: Path) -> bool:
 def position(folder: Path) -> int | None:
     """Iteration of the latest checkpoint, None if there is none.
 
-    Reads headers only: whether the arrays are whole is found out by `load`.
+    Reads headers only; `load` checks the arrays.
 
     Raises
     ------
@@ -88,14 +95,20 @@ def position(folder: Path) -> int | None:
         If there are files, and none of them has a readable header.
     """
     for path in (folder / NAME, folder / PREVIOUS):
-        with contextlib.suppress(SafetensorError, OSError, KeyError, TypeError, ValueError):
-            return _iteration(path)
-    return int(found[1]["iteration"]) if (found := load(folder)) else None
+        with (
+            contextlib.suppress(SafetensorError, OSError, KeyError, TypeError, ValueError),
+            safe_open(path, framework="numpy") as f,
+        ):
+            return _iteration(parse_json((f.metadata() or {})["meta"]))
+    return _iteration(found[1]) if (found := load(folder)) else None
 
 
-def _iteration(path: Path) -> int:
-    with safe_open(path, framework="numpy") as f:
-        return int(json.loads((f.metadata() or {})["meta"])["iteration"])
+def _iteration(meta: Any) -> int:
+    """Iteration of a checkpoint; a TypeError if it is no number of iterations."""
+    iteration = meta["iteration"]
+    if type(iteration) is not int or not 0 <= iteration < 2**63:
+        raise TypeError(f"the iteration is {shown(repr(iteration))}")
+    return iteration
 
 
 def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -110,12 +123,12 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     try:
         if "sha256" not in header:
             raise KeyError("sha256")
-        meta = json.loads(header["meta"])
-        if "iteration" not in meta:  # an export of weights
-            raise KeyError("iteration")
-    except (KeyError, TypeError, json.JSONDecodeError) as e:
-        raise InputError(f"{path} is not a whole checkpoint ({type(e).__name__}: {e})") from e
-    return arrays, meta
+        meta = parse_json(header["meta"])
+        _iteration(meta)  # an export of weights has none
+    except (KeyError, TypeError, ValueError) as e:
+        reason = f"{type(e).__name__}: {shown(e)}"
+        raise InputError(f"{shown(path)} is not a whole checkpoint ({reason})") from e
+    return arrays, escaped(meta)
 
 
 def _pack(arrays: Mapping[str, Array], meta: str) -> bytes:
@@ -125,24 +138,41 @@ def _pack(arrays: Mapping[str, Array], meta: str) -> bytes:
 
 def _unpack(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
     """Arrays and header of a file; its SHA-256 must be the one in the header, if there is one."""
+    name = shown(path)
+    if path.is_dir():
+        raise InputError(f"{name} is not {kind} (it is a folder)")
+    try:
+        path.open("rb").close()  # the system's reason; safetensors has words of its own
+    except OSError as e:
+        raise UnreadableError(f"{name} cannot be read: {cause(e)}; {advice(e)}") from e
     try:
         with safe_open(path, framework="numpy") as f:
             header = f.metadata() or {}
-            arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as e:
-        raise InputError(f"{path} is not {kind} ({type(e).__name__}: {e})") from e
+            names = list(f.keys())
+            _check_types({n: f.get_slice(n).get_dtype() for n in names})
+            arrays = {n: f.get_tensor(n) for n in names}
+    except (SafetensorError, OSError, TypeError, ValueError) as e:
+        reason = f"{type(e).__name__}: {shown(e)}"
+        raise InputError(f"{name} is not {kind} ({reason})") from e
     expected = header.get("sha256")
     whole = (None, _digest(arrays, header.get("meta", "")), _digest(arrays))  # the last: old files
     if expected not in whole:
         raise InputError(
-            f"{path} is damaged: its content has another SHA-256 than {expected[:12]}..., "
+            f"{name} is damaged: its content has another SHA-256 than {shown(expected, 12)}, "
             "the one recorded"
         )
     return arrays, header
 
 
+def _check_types(types: Mapping[str, str]) -> None:
+    """Refuse arrays of other types than weights have; a TypeError names the type."""
+    for name, kind in types.items():
+        if kind not in ("F32", "F64"):
+            raise TypeError(f"{shown(name, 60)} holds {shown(kind)}, expected F32 or F64")
+
+
 def load_weights(folder: Path) -> dict[str, Array] | None:
-    """State of a run's net, as `Layer.state` gave it: from the checkpoint, else from its export.
+    """State of a run's net, as `Layer.state` returned it, from the checkpoint or the export.
 
     Returns
     -------
@@ -160,21 +190,34 @@ def load_weights(folder: Path) -> dict[str, Array] | None:
             name.removeprefix("net/"): a for name, a in found[0].items() if name.startswith("net/")
         }
     path = folder / WEIGHTS
-    return _unpack(path, "a file of weights; restore it")[0] if path.exists() else None
+    if not path.exists():
+        return None
+    state, header = _unpack(path, "a file of weights; restore it")
+    if "sha256" not in header:
+        warnings.warn(
+            f"{shown(path)} has no SHA-256, so nothing shows whether these are the weights that "
+            "were trained; minires export writes one",
+            stacklevel=2,
+        )
+    return state
 
 
 def export_weights(folder: Path) -> Path:
-    """Write the state of a run's net alone to weights.safetensors; return its path.
+    """Write the state of a run's net, without the optimizer's, to weights.safetensors.
+
+    Returns
+    -------
+    path : Path
 
     Raises
     ------
     InputError
-        If the run has no checkpoint, nor weights that were written before.
+        If the run has neither a checkpoint nor exported weights.
     """
     state = load_weights(folder)
     if state is None:
         raise InputError(
-            f"{folder} has no checkpoint to take weights from; "
+            f"{shown(folder)} has no checkpoint to take weights from; "
             "give the folder of a run that was trained"
         )
     write_whole(folder / WEIGHTS, _pack(state, "{}"))

@@ -1,10 +1,10 @@
-"""The recipe of a run: every hyper-parameter, declared once with its default and its words."""
+"""The recipe of a run: every hyper-parameter, declared once with its default and its wording."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from minires.errors import InputError
@@ -12,7 +12,19 @@ from minires.nets.initialise import HOW as INITS
 from minires.ops import BACKENDS
 from minires.optim import paper_milestones
 from minires.runs import options
+from minires.runs.metric import is_number
 from minires.runs.options import declare
+from minires.text import shown
+
+BN_AVERAGES = ("images", "batches")
+
+
+def _given(value: object) -> str:
+    """A value in a message; an integer may have too many digits to be written."""
+    try:
+        return shown(repr(value))
+    except ValueError:
+        return "an integer of thousands of digits"
 
 
 def _warm(value: float | None, config: Mapping[str, Any]) -> str:
@@ -35,28 +47,32 @@ class Config:
     milestones : tuple of int
         See `minires.optim.paper_milestones`.
     warmup_lr : float or None
-        Learning rate at the start. It ends when the running main metric of training is below
-        the task's `warm_below`: 80 % error for classification. Milestones do not lower it. The
-        paper's is 0.01 from 110 layers on.
+        Learning rate of the warm-up. The warm-up ends when the running main metric of training is
+        below the task's `warm_below`: 80 % error for classification. Milestones do not lower this
+        rate. The paper uses 0.01 for 110 layers and more.
     momentum, weight_decay : float
     init : {"he", "normal"}
         Initial weights: He's (arXiv 1502.01852), or N(0, 0.01^2), see `minires.nets.initialise`.
     seed : int
-        Decides initial weights, order, crops and flips; the same for every net of an experiment.
+        Decides initial weights, order, crops and flips. All nets of an experiment have the same.
     augment : bool
         Augment training images; for CIFAR-10: pad by 4, crop, flip.
     subtract_mean : bool
         Subtract the mean of the training images.
     eval_every : int
-        Iterations between two evaluations; the last iteration is evaluated in any case.
+        Iterations between two evaluations. The last iteration is always evaluated.
     eval_images : int
-        Fixed training images, not augmented, and as many test images, on which metrics are taken.
+        How many training images, not augmented, and how many test images metrics are measured on.
+        They are the same in every evaluation.
     bn_images : int
-        Other training images, over which batch norm's statistics are recomputed before each
-        evaluation, as the paper's authors did; 0 keeps the moving averages of training.
+        How many other training images batch norm's statistics are recomputed from before each
+        evaluation, as the paper's authors did. 0 keeps the moving averages of training.
     backend : str
     task : str
         See `minires.train.task`.
+    bn_average : {"images", "batches"}
+        Average the recomputed statistics over images, from batches of equal size; or over batches,
+        whatever their sizes, as runs of version 0.1 did.
     """
 
     net: str = declare()
@@ -126,6 +142,15 @@ class Config:
         added=True,
     )
     task: str = declare("classification", help="What is learned [default: the data's].", added=True)
+    bn_average: str = declare(
+        "images",
+        help="Average batch norm's statistics over images, or over batches as version 0.1 did.",
+        words="statistics averaged over {}".format,
+        line=lambda *_: "",
+        choices=BN_AVERAGES,
+        added=True,
+        earlier="batches",
+    )
     backend: str = declare(
         "numpy",
         help="numba (compiled, the default where installed) or numpy.",
@@ -136,19 +161,28 @@ class Config:
         self._check_integers()
         self._check_numbers()
         self._check_milestones()
+        for name in ("augment", "subtract_mean"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be true or false, got {_given(getattr(self, name))}")
         for name in ("net", "dataset", "task"):
-            if not isinstance(getattr(self, name), str):
-                raise InputError(f"{name} must be a name, got {getattr(self, name)!r}")
-        for name, allowed in (("backend", BACKENDS), ("init", INITS)):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise InputError(f"{name} must be a name, got {_given(getattr(self, name))}")
+        for name, allowed in (
+            ("backend", BACKENDS),
+            ("init", INITS),
+            ("bn_average", BN_AVERAGES),
+        ):
             value = getattr(self, name)
-            if value not in allowed:  # a record is read where its backend is not installed, too
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+            if value not in allowed:  # whether a backend is installed does not matter to a reader
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {_given(value)}")
 
     def _check_milestones(self) -> None:
-        if not all(type(m) is int and 0 <= m <= self.iterations for m in self.milestones):
+        if not isinstance(self.milestones, tuple) or not all(
+            type(m) is int and 0 <= m <= self.iterations for m in self.milestones
+        ):
             raise InputError(
                 f"milestones must be integers from 0 to the {self.iterations} iterations, "
-                f"got {self.milestones}"
+                f"got {_given(self.milestones)}"
             )
         if any(a >= b for a, b in itertools.pairwise(self.milestones)):
             raise InputError(f"milestones must rise, got {self.milestones}")
@@ -158,16 +192,19 @@ class Config:
         least |= {"eval_every": 1, "eval_images": 1, "bn_images": 0}
         for name, bound in least.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < bound:
-                raise InputError(f"{name} must be an integer of at least {bound}, got {value!r}")
+            if not isinstance(value, int) or not is_number(value) or value < bound:
+                raise InputError(
+                    f"{name} must be an integer of at least {bound} and below 2^63, "
+                    f"got {_given(value)}"
+                )
 
     def _check_numbers(self) -> None:
         names = ["lr", "momentum", "weight_decay"]
         if self.warmup_lr is not None:
             names.append("warmup_lr")
         for name in names:
-            if not isinstance(getattr(self, name), (int, float)):
-                raise InputError(f"{name} must be a number, got {getattr(self, name)!r}")
+            if not is_number(getattr(self, name)):
+                raise InputError(f"{name} must be a number, got {_given(getattr(self, name))}")
         for name, papers in (("lr", 0.1), ("warmup_lr", 0.01)):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -185,7 +222,7 @@ class Config:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`; fields that version 0.1 did not record have their defaults.
+        """Inverse of `to_json`; fields that an earlier version did not record are filled in.
 
         Raises
         ------
@@ -200,12 +237,28 @@ class Config:
                 f"a run's config must have the fields {sorted(known)}; differing: {differing}. "
                 "It was written by another version; train into another folder"
             )
-        return cls(**{**values, "milestones": tuple(values["milestones"])})
+        earlier = {name: row.option.earlier for name, row in OPTIONS.items() if row.is_changed}
+        return cls(**{**earlier, **values, "milestones": tuple(values["milestones"])})
+
+    def as_begun(self, recorded: Self) -> Self:
+        """Recipe by which a run that an earlier version began goes on.
+
+        Where a default has changed since then, the run keeps what `recorded`, its own record,
+        says. A setting that was asked for is not replaced.
+        """
+        changed = {
+            name: row.option.earlier
+            for name, row in OPTIONS.items()
+            if row.is_changed
+            and getattr(self, name) == row.default
+            and getattr(recorded, name) == row.option.earlier
+        }
+        return replace(self, **changed)
 
 
 OPTIONS = options.table(Config)
 
 
 def in_words(config: Config) -> str:
-    """What is done in a run, in one line: "280 iterations, batch 64, lr 0.01, ..."."""
+    """The recipe in one line: "280 iterations, batch 64, lr 0.01, ..."."""
     return options.recipe_line(OPTIONS, config.to_json())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from minires.errors import InputError
+from minires.text import shown
+
+DEEPEST = 12  # levels of nesting in our JSON; real files have up to 4
 
 
 def move(source: Path, target: Path) -> None:
@@ -37,7 +41,7 @@ def write_whole(path: Path, data: bytes, before: Callable[[], None] = lambda: No
     Raises
     ------
     InputError
-        If it cannot be written (disk full, no permission); what was there before is untouched.
+        If it cannot be written (disk full, no permission). The old content is untouched.
     """
     part = path.with_name(f".{path.name}.part")
     with writing(path):
@@ -62,9 +66,70 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as e:
         raise InputError(
-            f"cannot write {path}: {e.strerror or e}. Everything recorded before is whole; "
-            "make room, or choose a folder that can be written, then give the command again"
+            f"cannot write {shown(path)}: {cause(e)}. Everything recorded before is whole; "
+            f"{advice(e)}, then give the command again"
         ) from e
+
+
+def cause(error: OSError) -> str:
+    """The system's reason in words; a deleted working folder is named as such."""
+    if error.errno == errno.ENOENT and not _has_working_folder():
+        return "the working folder was deleted"
+    return error.strerror or shown(error)
+
+
+def advice(error: OSError) -> str:
+    """What helps against an error of the system."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "raise the limit of open files (ulimit -n 256), or close other programs"
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return "make room, or choose a folder on another disk"
+    if error.errno == errno.ENOENT and not _has_working_folder():
+        return "change to a folder that exists (cd)"
+    return "choose a folder that can be read and written"
+
+
+def _has_working_folder() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON that minires wrote.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON, is nested too deeply, or holds an integer of thousands of digits.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check_depth(value, DEEPEST)
+    return value
+
+
+def _check_depth(value: Any, levels: int) -> None:
+    if not levels:
+        raise ValueError("it is nested too deeply")
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            _check_depth(part, levels - 1)
+
+
+def escaped(value: Any) -> Any:
+    """A JSON value with every string made safe to print, see `text.shown`."""
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, dict):
+        return {shown(key): escaped(v) for key, v in value.items()}
+    return [escaped(v) for v in value] if isinstance(value, list) else value
 
 
 def make_folder(folder: Path) -> None:
@@ -80,21 +145,19 @@ def make_folder(folder: Path) -> None:
 
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:
-    """Append one JSON line; a crash can only cut the last one, which the reader passes over."""
+    """Append one JSON line. A crash can only cut the last one, and the reader skips that."""
     with writing(path), open(path, "a", encoding="utf-8", newline="\n") as f:
         f.write(json.dumps(values) + "\n")
 
 
 def sync(path: Path) -> None:
-    """Wait until what was appended to a file is on the disk."""
+    """Wait until everything that was appended to a file is on the disk."""
     with writing(path), open(path, "a", encoding="utf-8") as f:
         os.fsync(f.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
-    if (
-        sys.platform != "win32"
-    ):  # Windows has no handle for a folder, and replaces files through its journal
+    if sys.platform != "win32":  # where a folder has no handle, and files move through a journal
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

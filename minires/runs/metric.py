@@ -8,22 +8,29 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that float64 can hold; NaN and infinity are, true is not."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return isinstance(value, float) or abs(value) < 2**63
+
+
 @dataclass(frozen=True)
 class Metric:
-    """One number that a task measures in training and in evaluation.
+    """A number that a task measures in training and in evaluation.
 
     Attributes
     ----------
     name : str
-        Such as "error"; metrics.jsonl holds it under this name, in evaluations as "train_error"
-        and "test_error".
+        Such as "error". metrics.jsonl holds it under this name, and in evaluations as
+        "train_error" and "test_error".
     unit : str
-        Of the number as it is shown, such as "%".
+        Unit of the number that is shown, such as "%".
     scale : float
         The number shown is `scale` times the number recorded.
     lower_is_better : bool
     fraction : bool
-        A fraction of images, so that its sampling error is known: binomial.
+        Whether it is a fraction of images. Its sampling error is then known: it is binomial.
     """
 
     name: str
@@ -38,14 +45,14 @@ class Metric:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`; a TypeError if the values are others."""
+        """Inverse of `to_json`; a TypeError if it is no metric."""
         metric = cls(**values)
         flags = (metric.lower_is_better, metric.fraction)
         texts = (metric.name, metric.unit)
         whole = all(isinstance(v, bool) for v in flags) and all(isinstance(v, str) for v in texts)
         if not whole or not metric.name:
             raise TypeError(f"{dict(values)} is no metric")
-        if isinstance(metric.scale, bool) or not 0 < metric.scale < math.inf:
+        if not is_number(metric.scale) or not 0 < metric.scale < math.inf:
             raise TypeError(f"the scale of the metric {metric.name} is {metric.scale}")
         return metric
 

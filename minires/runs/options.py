@@ -1,7 +1,7 @@
-"""The table of options: a hyper-parameter is declared once, as a field of `Config`.
+"""The table of options: each hyper-parameter is declared once, as a field of `Config`.
 
-From the declaration are made: the field with its default, the options of the training commands,
-the recipe line, the names of groups of runs, and the command that repeats a run.
+The declaration defines the field and its default, the option of the training commands, the recipe
+line, the names of groups of runs, and the command that repeats a run.
 """
 
 from __future__ import annotations
@@ -24,26 +24,28 @@ class Option:
     Attributes
     ----------
     help : str
-        For --help. Without it the field is no option of the training commands.
+        Text for --help. Without it, the training commands have no such option.
     flag : str
         As typed, such as "--batch-size"; "--augment/--no-augment" for a choice of two.
     switch : object
-        For a flag without a value: what the field is set to if the flag is given.
+        For a flag without a value: the value of the field if the flag is given.
     parse : callable or None
-        Makes the value from the typed text, for a field whose type does not say how.
+        Makes the value from the typed text, for a field whose type alone does not tell how.
     typed : callable
         `typed(value)` is the value as it is typed in a command.
     words : callable or None
-        `words(value)` names the setting where runs differ by it; by default "name value".
+        `words(value)` names the setting if runs differ by it. By default, it is "name value".
     line : callable or None
-        `line(value, config)` is its part of the recipe line, "" to say nothing; by default its
-        words where the value is not the default.
+        `line(value, config)` is its part of the recipe line, "" for none. By default, it is the
+        words if the value is not the default.
     derived : callable or None
-        `derived(config)` is the value that the training commands choose by themselves.
+        `derived(config)` is the value that the training commands choose if none is typed.
     choices : tuple of str
-        All allowed values, if these are few.
+        All allowed values, if there are few.
     added : bool
-        Not recorded by version 0.1; runs of that version have the default.
+        Not recorded by earlier versions.
+    earlier : object
+        The value in effect in versions that did not record the field, if it is not the default.
     """
 
     help: str = ""
@@ -56,6 +58,7 @@ class Option:
     derived: Callable[[Values], Any] | None = None
     choices: tuple[str, ...] = ()
     added: bool = False
+    earlier: Any = UNSET
 
 
 def declare(default: Any = dataclasses.MISSING, **option: Any) -> Any:
@@ -76,18 +79,23 @@ class Entry:
         """The flag, by default made of the name."""
         return self.option.flag or f"--{self.name.replace('_', '-')}"
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether earlier versions did something else than the default."""
+        return self.option.earlier is not UNSET
+
     def expected(self, config: Values) -> Any:
-        """The value that this field has if nobody asks for another one."""
+        """The value of this field if none is typed."""
         return self.option.derived(config) if self.option.derived else self.default
 
     def is_usual(self, config: Values) -> bool:
-        """Whether the field has the value that it has if nobody asks for another one."""
+        """Whether the field has the value that it has if none is typed."""
         values = (config[self.name], self.expected(config))
         value, expected = (list(v) if isinstance(v, tuple) else v for v in values)  # as in JSON
         return bool(value == expected)
 
     def words(self, value: Any) -> str:
-        """The setting in words, where runs differ by it."""
+        """The setting in words, for runs that differ by it."""
         if self.option.words:
             return self.option.words(value)
         return f"{self.name.replace('_', ' ')} {value}"
@@ -126,7 +134,7 @@ def settings_in_words(rows: Mapping[str, Entry], config: Values) -> dict[str, st
 
 
 def recipe_line(rows: Mapping[str, Entry], config: Values) -> str:
-    """What is done in a run, in one line."""
+    """The recipe of a run in one line."""
     parts = (row.line(config) for name, row in rows.items() if name not in ("net", "dataset"))
     return ", ".join(filter(None, parts))
 
@@ -142,7 +150,7 @@ def command_options(
     names : list of str
         Fields that are always given.
     changed : list of str
-        Fields that are given only where they have another value than the commands choose.
+        Fields that are given only if their value is not the one that the commands choose.
     """
     given = list(names)
     given += [name for name in changed if not rows[name].is_usual(config)]

@@ -17,7 +17,7 @@ LIBRARIES = ("numpy", "numba", "safetensors")
 
 
 def provenance() -> dict[str, Any]:
-    """Where and with what this process runs.
+    """The commit, versions and machine of this process.
 
     `commit` is None where git does not track the package; "plugins" lists users' files, if any.
     """
@@ -38,7 +38,7 @@ def _cores() -> int:
 
 
 def _git(*words: str) -> str | None:
-    """What git says about the folder of the package, None if it says nothing."""
+    """Git's answer about the folder of the package, None if it fails."""
     package = Path(minires.__file__).resolve().parent
     if not any((folder / ".git").exists() for folder in package.parents):
         return None  # a Mac without git would offer to install it
@@ -51,7 +51,7 @@ def _git(*words: str) -> str | None:
 
 
 def processor() -> str:
-    """Name of the processor as the system tells it."""
+    """Name of the processor, from the operating system."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next(

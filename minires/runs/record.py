@@ -1,9 +1,8 @@
-"""config.json: what a run is, recorded before it begins, and the one reader of old records."""
+"""config.json: a run's recipe, network, data and machine; the only reader of old records."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,17 @@ from typing import Any
 from minires.errors import InputError
 from minires.nets import registry
 from minires.nets.network import Facts
+from minires.runs import files
 from minires.runs.config import Config
 from minires.runs.metric import ERROR, Metric
+from minires.text import shown
 
 NAME = "config.json"
 
 
 @dataclass(frozen=True)
 class Record:
-    """What config.json says.
+    """The content of config.json.
 
     Attributes
     ----------
@@ -64,27 +65,33 @@ def read_record(folder: Path) -> Record:
         If the folder is no run, or the file is damaged.
     """
     path = folder / NAME
+    where = shown(path)
     try:
-        return _parse(json.loads(path.read_text(encoding="utf-8")))
+        return _parse(files.escaped(files.parse_json(path.read_text(encoding="utf-8"))))
     except InputError as e:
-        raise InputError(f"{path}: {e}") from e
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"{folder} is no run folder: it has no config.json; give the folder of one run"
-        ) from None
+        raise InputError(f"{where}: {shown(e)}") from e
     except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror or e}") from e
-    except (KeyError, TypeError, ValueError, RecursionError) as e:
+        reason = files.cause(e)
+        if isinstance(e, (FileNotFoundError, NotADirectoryError)) and reason == e.strerror:
+            raise InputError(
+                f"{shown(folder)} is no run folder: it has no config.json; "
+                "give the folder of one run"
+            ) from None
+        raise InputError(f"{where} cannot be read: {reason}; {files.advice(e)}") from e
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        reason = f"{type(e).__name__}: {shown(e)}"
         raise InputError(
-            f"{path} is damaged ({type(e).__name__}: {e}); restore it or choose another folder"
+            f"{where} is damaged ({reason}); restore it or choose another folder"
         ) from e
 
 
-def _parse(found: Mapping[str, Any]) -> Record:
+def _parse(found: Any) -> Record:
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        raise TypeError("expected an object with a config")
     config = Config.from_json(found["config"])
     # version 0.1 recorded neither facts nor metrics
     known = {"network": None, "metrics": [ERROR.to_json()]} | dict(found)
-    metrics = tuple(map(Metric.from_json, known["metrics"]))
+    metrics = tuple(Metric.from_json(_object(metric)) for metric in known["metrics"])
     network = known["network"]
     facts = registry.facts(config.net) if network is None else Facts.from_json(network)
     if not metrics:
@@ -93,15 +100,28 @@ def _parse(found: Mapping[str, Any]) -> Record:
         config,
         facts,
         metrics,
-        dict(found["data"]),
-        dict(found.get("provenance", {})),
+        _object(found["data"]),
+        _provenance(found.get("provenance", {})),
         [_continuation(part) for part in found.get("continued", [])],
     )
     _check_facts(record.facts, config.net)
     for name in ("name", "sha256"):
-        if not isinstance(record.data[name], str):
-            raise TypeError(f"{name} of the data is {record.data[name]}")
+        if not isinstance(record.data[name], str) or not record.data[name]:
+            raise TypeError(f"{name} of the data is {record.data[name]!r}")
     return record
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, got {value!r}")
+    return value
+
+
+def _provenance(value: Any) -> dict[str, Any]:
+    plugins = _object(value).get("plugins", [])
+    if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
+        raise TypeError(f"the plugins are {plugins!r}")
+    return value
 
 
 def _check_facts(facts: Facts, net: str) -> None:
@@ -110,16 +130,20 @@ def _check_facts(facts: Facts, net: str) -> None:
         raise TypeError(f"net is {net}, and the network's facts are of {facts.name}")
     if facts.family in registry.FAMILIES:
         known = registry.facts(net)
-        if (known.family, known.depth, known.variant) != (facts.family, facts.depth, facts.variant):
+        same = all(getattr(known, n) == getattr(facts, n) for n in ("family", "depth", "variant"))
+        if not same or len(known.input_shape) != len(facts.input_shape):
             raise TypeError(f"the network's facts are not those of {net}")
 
 
-def _continuation(part: Mapping[str, Any]) -> dict[str, Any]:
-    return {"iteration": part["iteration"], "provenance": dict(part["provenance"])}
+def _continuation(part: Any) -> dict[str, Any]:
+    iteration = _object(part)["iteration"]
+    if type(iteration) is not int or not 0 <= iteration < 2**63:
+        raise TypeError(f"a run was continued at iteration {iteration!r}")
+    return {"iteration": iteration, "provenance": _provenance(part["provenance"])}
 
 
 def differences(there: Config, here: Config) -> Sequence[str]:
-    """What a recorded recipe and another one differ in, in words."""
+    """Each setting in which a recorded recipe differs from the one asked for, in words."""
     recorded = there.to_json()
     return [
         f"{name} {recorded[name]} there, {value} asked for"

@@ -1,4 +1,4 @@
-"""A recorded run, read for figures, claims and reports, and the search for runs in folders."""
+"""Recorded runs as figures, claims and reports read them, and the search for runs in folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minires.runs.record import NAME, read_record
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder says: recipe, network, data, provenance, and what was measured.
+    """The content of a run folder: recipe, network, data, provenance and measurements.
 
     Attributes
     ----------
@@ -24,12 +24,12 @@ class Run:
     config : dict
         The recipe, see `Config`.
     facts : Facts
-        Of the network.
+        The facts of the network.
     metric : Metric
-        The task's main metric: what tables, figures and messages are about.
+        The task's main metric, which tables, figures and messages show.
     data, provenance : dict
     continued : list of dict
-        By "iteration", from where on something other than `provenance` trained it.
+        From each "iteration" on, that entry's "provenance" trained the run, not the first one.
     train, evals, layers : list of dict
         The lines of metrics.jsonl by kind.
     """
@@ -67,20 +67,27 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether the last evaluation is that of the last iteration."""
+        """Whether the last iteration was evaluated."""
         return bool(self.evals) and self.evals[-1]["iteration"] == self.config["iterations"]
 
 
-def read_run(folder: Path) -> Run:
-    """Read one run folder.
+def read_run(folder: Path, note: bool = True) -> Run:
+    """Read a run folder.
+
+    Parameters
+    ----------
+    folder : Path
+    note : bool
+        Warn if damaged lines of metrics are skipped.
 
     Raises
     ------
     InputError
-        If it is none.
+        If the folder holds no run.
     """
     record = read_record(folder)
-    lines = metrics_file.read(folder, record.metrics[0])
+    last = record.config.iterations
+    lines = metrics_file.read(folder, record.metrics[0], last, note)
     return Run(
         folder,
         record.config.to_json(),
@@ -94,7 +101,7 @@ def read_run(folder: Path) -> Run:
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """Folders of runs, begun or waiting, among these folders and one level below them.
+    """Folders of runs, with or without measurements, among these folders and one level below.
 
     Raises
     ------
@@ -113,7 +120,7 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 
 
 def trained_folders(paths: Sequence[Path]) -> list[Path]:
-    """Folders of runs that have weights; all run folders if none has, to be named in the error.
+    """Folders of runs that have weights; all run folders if none has, so that an error names them.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""A run folder: the one class that writes the record, the metrics and the checkpoint of a run.
+"""A run folder: the only class that writes the record, the metrics and the checkpoint of a run.
 
-config.json says what the run is, metrics.jsonl what it measured, checkpoint.safetensors where it
-stands. Each file is whole at every instant, and one process at a time holds the folder.
+config.json holds the recipe, metrics.jsonl the measurements, checkpoint.safetensors the state to
+go on from. Each file is whole at every instant, and one process at a time holds the folder.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from minires.runs.metric import Metric
 from minires.runs.provenance import provenance
 from minires.runs.record import Record
 from minires.runs.run import Run, read_run
+from minires.text import shown
 
 Array = np.ndarray
 
@@ -35,25 +36,25 @@ class RunFolder:
     Parameters
     ----------
     path : Path
-        `locked` makes it if it is not there.
+        `locked` creates it if needed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __str__(self) -> str:
-        return str(self.path)
+        return shown(self.path)
 
     # ------------------------------------------------------------------------------ one process
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder; the system releases it when the process ends, however it ends.
+        """Hold the folder. The system releases it when the process ends, for whatever reason.
 
         Raises
         ------
         InputError
-            If another process holds it, or it cannot be made or locked.
+            If another process holds it, or it cannot be created or locked.
         """
         files.make_folder(self.path)
         owner = self.path / ".owner"
@@ -65,10 +66,14 @@ class RunFolder:
                 f"{self} is in use by process {_read(owner) or 'unknown'}; "
                 "let it finish, or choose another --out"
             ) from None
-        except (NotImplementedError, OSError) as e:
+        except NotImplementedError as e:
             raise InputError(
-                f"{self} cannot be locked ({e}); choose an --out on a local disk that can be "
-                "written"
+                f"{self} cannot be locked ({shown(e)}); choose an --out on a local disk"
+            ) from e
+        except OSError as e:
+            raise InputError(
+                f"{self} cannot be locked ({files.cause(e)}); {files.advice(e)}, or an --out on a "
+                "local disk"
             ) from e
         try:
             with contextlib.suppress(OSError):
@@ -81,16 +86,16 @@ class RunFolder:
 
     # ---------------------------------------------------------------------------------- record
 
-    def claim(
+    def acquire(
         self,
         config: Config,
         facts: Facts,
         task_metrics: Sequence[Metric],
         data: Mapping[str, Any],
-    ) -> None:
+    ) -> Config:
         """Write config.json, or make sure that the one there asks for the same run.
 
-        A record of another run is replaced as long as nothing of that run is left.
+        A record of another run is replaced if nothing of that run is left.
 
         Parameters
         ----------
@@ -100,32 +105,40 @@ class RunFolder:
         data : dict
             "name", "source" and "sha256".
 
+        Returns
+        -------
+        config : Config
+            The recipe to train by. A run that an earlier version began goes on as it began, see
+            `Config.as_begun`.
+
         Raises
         ------
         InputError
             If the folder holds another run, or a checkpoint without a record.
         """
         has_record = (self.path / record.NAME).exists()
-        if not has_record and checkpoint.exists(self.path):
+        if not has_record and self.has_checkpoint():
             raise InputError(
                 f"{self} has a checkpoint but no config.json; put it back, or choose another --out"
             )
         found = record.read_record(self.path) if has_record else None
-        same = found and found.config == config and found.data["sha256"] == data["sha256"]
-        if found is None or not (same or self.position() or self.read().evals):
+        begun = config.as_begun(found.config) if found else config
+        same = found and found.config == begun and found.data["sha256"] == data["sha256"]
+        if found is None or not (same or self.has_checkpoint() or self.read().evals):
             wanted = Record(config, facts, tuple(task_metrics), dict(data), provenance(), [])
             self._write(wanted)
         elif not same:
-            self._refuse(found, config, data)
+            self._refuse(found, begun, data)
         elif found.metrics != tuple(task_metrics):
             measured = ", ".join(metric.name for metric in found.metrics)
             raise InputError(
                 f"{self} holds a run that measured {measured}, and the task {config.task!r} "
                 "measures something else now; choose another --out"
             )
+        return begun if same else config
 
     def _refuse(self, found: Record, config: Config, data: Mapping[str, Any]) -> None:
-        """Say in which settings the run that is here differs, or that its data are others."""
+        """Raise the error that names the settings that differ, or the other data."""
         differing = record.differences(found.config, config)
         if differing:
             raise InputError(
@@ -138,10 +151,10 @@ class RunFolder:
         )
 
     def note_who_trains(self, iteration: int) -> None:
-        """Record the commit, versions and machine from here on, where they have changed.
+        """Record the commit, versions and machine that train from here on, if they have changed.
 
-        "provenance" is that of the first iteration; "continued" lists from which iteration
-        another one took over.
+        "provenance" is that of the first iteration. "continued" lists the later ones, each with
+        the iteration at which it took over.
         """
         found = record.read_record(self.path)
         here = provenance()
@@ -158,8 +171,8 @@ class RunFolder:
         files.write_whole(self.path / record.NAME, text.encode())
 
     def read(self) -> Run:
-        """Return what the folder says of its run; an `InputError` if it is none."""
-        return read_run(self.path)
+        """Read the run; an `InputError` if the folder holds none."""
+        return read_run(self.path, note=False)
 
     # ------------------------------------------------------------------ metrics and checkpoint
 
@@ -168,14 +181,14 @@ class RunFolder:
         metrics_file.append(self.path, values)
 
     def save(self, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
-        """Write a checkpoint; metrics are on the disk before it, never behind it."""
+        """Write a checkpoint, once the metrics up to it are on the disk."""
         metrics_file.sync(self.path)
         checkpoint.save(self.path, arrays, meta)
 
     def drop_newer(self, iteration: int, metric: Metric, keep_copy: bool) -> None:
         """Drop metrics after `iteration`: they will be measured again.
 
-        With `keep_copy`, for a run whose checkpoint is gone, they are kept in another file.
+        With `keep_copy`, for a run whose checkpoint is gone, they are first copied to another file.
         """
         metrics_file.truncate(self.path, iteration, metric, keep_copy)
 
@@ -183,18 +196,26 @@ class RunFolder:
         """Return the latest whole checkpoint, None if there is none."""
         return checkpoint.load(self.path)
 
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint, whole or not."""
+        return checkpoint.exists(self.path)
+
     def position(self) -> int:
-        """Iterations that the run has behind it, by its checkpoint or its finished metrics."""
+        """Iterations that are done, by the checkpoint, or by the metrics of a finished run.
+
+        The last iteration is done once its evaluation is recorded.
+        """
         iteration = checkpoint.position(self.path)
-        if iteration is not None:
-            return iteration
         run = self.read()
-        return int(run.config["iterations"]) if run.done else 0
+        last = int(run.config["iterations"])
+        if iteration is None:
+            return last if run.done else 0
+        return iteration if run.done else min(iteration, last - 1)
 
 
 def _read(path: Path) -> str:
     """Content of a small file, "" if it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return shown(path.read_text(encoding="utf-8", errors="replace").strip(), 20)
     except OSError:
         return ""

@@ -9,9 +9,9 @@ from minires.layers.core import BatchNorm
 
 
 def by_layer(net: Layer) -> dict[str, dict[str, float]]:
-    """Norms of gradients and weights of the convolutions, and responses of the batch norms.
+    """Norms of the convolutions' gradients and weights, and responses of the batch norms.
 
-    The response is the standard deviation of batch norm's output, before ReLU or addition (the
+    A response is the standard deviation of batch norm's output, before ReLU or addition (the
     paper's figure 7). No forward pass is needed: in channel c the mean is beta and the variance
     gamma^2 var / (var + eps), so over a batch and all channels the variance is the mean of the
     channels' variances plus the variance of their means.

@@ -1,8 +1,9 @@
 """Training, from a recipe to a run folder.
 
-Every random draw is a function of the seed and the iteration, so a run that is killed at any
-instant and started again by the same command ends with bitwise the weights of one that was never
-stopped. `step.train_step` is the heart; `state.TrainingRun` is what a checkpoint holds.
+Every random draw is a function of the seed and the iteration. So a run that is killed at any
+instant and started again by the same command ends with the same bits as one that was never stopped.
+`step.train_step` is one step of gradient descent. `state.TrainingRun` holds the state that a
+checkpoint saves.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from minires import data as images
 from minires import plugins
 from minires.data import Dataset, option, stream
+from minires.data.paths import expanded
 from minires.errors import InputError, quoted
 from minires.nets import registry
 from minires.nets.fuse import fuse
@@ -25,6 +27,7 @@ from minires.nets.initialise import initialise
 from minires.nets.network import Facts, Network
 from minires.runs.config import Config
 from minires.runs.run_folder import RunFolder
+from minires.text import shown
 from minires.train.progress import Progress
 from minires.train.state import TrainingRun
 from minires.train.stopping import DivergenceError, Interrupted, stop_requests
@@ -41,13 +44,13 @@ def fitted_facts(net: str, data: Dataset) -> Facts:
 
 
 def initial_net(config: Config, facts: Facts | None = None) -> Network:
-    """Network that a run of this recipe begins with: the same bits at every call.
+    """The network with the initial weights of this recipe: the same bits at every call.
 
     Parameters
     ----------
     config : Config
     facts : Facts, optional
-        Those of `config.net` by default; the facts of a run if its data have another shape.
+        The facts of `config.net` by default. For data of another shape, those of the run.
     """
     facts = facts or registry.facts(config.net)
     net = registry.make(facts, rng=stream(config.seed, "weights", 0))
@@ -62,20 +65,20 @@ def train(
     report: Callable[[Progress], None] = lambda _: None,
     stop: threading.Event | None = None,
 ) -> Path:
-    """Train a network by its recipe into a run folder, from where an earlier call was stopped.
+    """Train a network by its recipe into a run folder; resume a run that was stopped.
 
     Parameters
     ----------
     config : Config
     folder : Path
         Receives config.json, metrics.jsonl and checkpoint.safetensors. A finished run is left as
-        it is.
+        it is. A "~" at its beginning is the home folder.
     data : Dataset or Path, optional
-        By default, `config.dataset` is loaded; from this folder, if a folder is given.
+        By default, `config.dataset` is loaded. If a folder is given, it is loaded from there.
     report : callable
         Called after each iteration, for progress bars.
     stop : Event, optional
-        Asks the run to save and stop, as Ctrl-C does; by default Ctrl-C alone. See
+        Asks the run to save and stop, as Ctrl-C does. By default only Ctrl-C does, see
         `stop_requests`.
 
     Returns
@@ -95,14 +98,15 @@ def train(
     if not isinstance(data, Dataset):
         data = images.load(images.key(config.dataset), data)
     facts = fitted_facts(config.net, data)
-    config = replace(config, net=facts.name)  # "resnet-20" is a name, too
+    config = replace(config, net=facts.name)  # "resnet-20" names resnet20
+    folder = expanded(folder)
     run_folder = RunFolder(folder)
     with run_folder.locked():
-        claim(run_folder, config, facts, data)
+        config = acquire(run_folder, config, facts, data)
         run = TrainingRun(config, run_folder, data, initial_net(config, facts))
         run.restore()
         asked = contextlib.nullcontext(stop) if stop else stop_requests()
-        # what overflows is explained by `TrainingRun`
+        # `TrainingRun` explains what overflows
         with asked as stop, np.errstate(over="ignore", invalid="ignore"):
             if run.iteration < config.iterations:
                 run_folder.note_who_trains(run.iteration)
@@ -110,36 +114,42 @@ def train(
                 report(run.step())
                 if stop.is_set():
                     run.save()
-                    raise Interrupted(_how_to_go_on(run, folder, data))
+                    raise Interrupted(_after_a_stop(run, run_folder, data))
     return folder
 
 
-def _how_to_go_on(run: TrainingRun, folder: Path, data: Dataset) -> str:
-    where = f"{quoted(folder)}{option(data)}"
+def _after_a_stop(run: TrainingRun, folder: RunFolder, data: Dataset) -> str:
+    """The message after Ctrl-C: where the run is saved, and the command that resumes it."""
+    iterations = run.config.iterations
+    if run.iteration == iterations:
+        return f"{run.config.net} is finished: all {iterations} iterations are saved in {folder}"
     return (
-        f"stopped and saved at iteration {run.iteration} of {run.config.iterations} in {folder}; "
-        f"run it again to resume, or: {plugins.command()} resume {where}"
+        f"stopped and saved at iteration {run.iteration} of {iterations} in {folder}; run it again "
+        f"to resume, or: {plugins.command()} resume {quoted(folder.path)}{option(data)}"
     )
 
 
-def claim(run_folder: RunFolder, config: Config, facts: Facts, data: Dataset) -> None:
-    """Claim a run folder for this recipe, these data and their task.
+def acquire(run_folder: RunFolder, config: Config, facts: Facts, data: Dataset) -> Config:
+    """Write a run's record to its folder, or check the one there; return the recipe to train by.
 
     Raises
     ------
     InputError
-        If the data have too few images, or the task does not warm up, or as `RunFolder.claim`.
+        If the data have too few images, or the task does not warm up, or as `RunFolder.acquire`.
     """
     needed = config.bn_images + config.eval_images
     if needed > len(data.train) or config.eval_images > len(data.test):
         raise InputError(
             f"evaluation needs {needed} training and {config.eval_images} test images, "
-            f"{data.name} has {len(data.train)} and {len(data.test)}; "
+            f"{shown(data.name)} has {len(data.train)} and {len(data.test)}; "
             "ask for fewer (--eval-images)"
         )
     task = get_task(config.task)
     if config.warmup_lr is not None and task.warm_below is None:
         raise InputError(f"the task {config.task!r} has no warm-up; drop --warmup-lr")
-    source = Path(data.source).name  # a record is to be shared: it names no path of a machine
+    source = Path(data.source).name  # records are shared, so they name no path of a machine
     known = {"name": data.name, "source": source, "sha256": data.sha256}
-    run_folder.claim(config, facts, task.metrics, known)
+    return run_folder.acquire(config, facts, task.metrics, known)
+
+
+claim = acquire

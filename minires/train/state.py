@@ -1,28 +1,31 @@
-"""The state of a run between two iterations: what a checkpoint holds, and the next iteration."""
+"""The state of a run between two iterations, and the step to the next one."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from minires.data import Dataset, Rows, Split, seeds, stream, training_batch
+from minires.data import Dataset, Rows, Split, even_batches, seeds, stream, training_batch
 from minires.errors import InputError
 from minires.layers.base import Array, layer_outputs
 from minires.layers.core import recompute_statistics
 from minires.nets.network import Network
 from minires.optim import SGD, step_schedule
 from minires.runs.config import Config
+from minires.runs.metric import is_number
 from minires.runs.run_folder import RunFolder
+from minires.text import shown
 from minires.train.layerwise import by_layer
 from minires.train.progress import Progress
 from minires.train.stopping import DivergenceError
-from minires.train.task import get_task
+from minires.train.task import get_task, guess_of, measured_by
 
 SMOOTHING = 0.02  # weight of the latest batch in the running training metric
-LINES = 1000  # training lines in metrics.jsonl: fewer than twice as many
-LAYER_STEPS = (1, 100)  # steps that are recorded layer by layer; the last one is, too
+LINES = 1000  # metrics.jsonl gets from LINES to 2 LINES training lines in a long run
+LAYER_STEPS = (1, 100)  # iterations that are recorded layer by layer, beside the last one
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -47,6 +50,47 @@ def evaluation_rows(config: Config, images: int) -> tuple[Array, Array]:
     return chosen[: config.bn_images], chosen[config.bn_images : last]
 
 
+def _one(batch: Array) -> int:
+    """Weight of a batch in runs that give every batch the same."""
+    return 1
+
+
+def _net_state(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The network's part of a checkpoint's arrays, as `Layer.load_state` takes it."""
+    return {k.removeprefix("net/"): a for k, a in arrays.items() if k.startswith("net/")}
+
+
+def _odd_arrays(found: Mapping[str, Array], expected: Mapping[str, Array]) -> str:
+    """The first array that is missing, unknown, or of another shape or type; "" if all are right.
+
+    An error message shows it.
+    """
+    for name in [*expected, *found]:
+        if name not in found:
+            return f"{name} is missing"
+        if name not in expected:
+            return f"{shown(name, 60)} is unknown"
+        kinds = [f"{a.dtype} {a.shape}" for a in (expected[name], found[name])]
+        if kinds[0] != kinds[1]:
+            return f"{name}: expected {kinds[0]}, got {kinds[1]}"
+    return ""
+
+
+def _wrong_values(meta: Mapping[str, Any], iterations: int) -> list[str]:
+    """Names of the values of a checkpoint that make no sense."""
+    window = meta.get("window")
+    sensible = {
+        "iteration": meta["iteration"] <= iterations,
+        "seconds": is_number(meta.get("seconds")) and 0 <= meta["seconds"] < np.inf,
+        "warm": isinstance(meta.get("warm"), bool),
+        "running_error": is_number(meta.get("running_error")),
+        "window": isinstance(window, dict)
+        and type(window.get("steps")) is int
+        and all(map(is_number, window.values())),
+    }
+    return [name for name, is_sensible in sensible.items() if not is_sensible]
+
+
 class TrainingRun:
     """A run in progress.
 
@@ -54,10 +98,10 @@ class TrainingRun:
     ----------
     config : Config
     folder : RunFolder
-        Claimed and locked.
+        Acquired and locked.
     data : Dataset
     net : Network
-        As it was initialised.
+        With its initial weights.
     """
 
     def __init__(self, config: Config, folder: RunFolder, data: Dataset, net: Network) -> None:
@@ -73,13 +117,13 @@ class TrainingRun:
         self.seconds = 0.0
         self.saved_at = time.monotonic()
         self.warm = config.warmup_lr is None
-        self.running = self.task.guess(data)  # main metric of training, a moving average
+        self.running = guess_of(self.task, config.task, data)  # main metric, a moving average
         self.window: dict[str, float] = {"steps": 0}  # sums of metrics since the last training line
 
     # ------------------------------------------------------------------------------ checkpoints
 
     def arrays(self) -> dict[str, Array]:
-        """Everything a checkpoint must hold but the scalars."""
+        """Arrays of a checkpoint: the network's state and the optimizer's velocities."""
         velocity = {f"velocity/{name}": v for name, v in self.optimizer.velocity.items()}
         return {f"net/{name}": a for name, a in self.net.state().items()} | velocity
 
@@ -97,7 +141,10 @@ class TrainingRun:
         self.saved_at = time.monotonic()
 
     def restore(self) -> None:
-        """Continue from the latest checkpoint, if there is one."""
+        """Continue from the latest checkpoint, if there is one.
+
+        A run that is complete but for the record of its last evaluation is evaluated again.
+        """
         found = self.folder.load()
         if found is None and self.folder.read().done:
             self.iteration = self.config.iterations
@@ -106,10 +153,11 @@ class TrainingRun:
             self._check(*found)  # before anything is dropped
             self._continue_from(*found)
         self.folder.drop_newer(self.iteration, self.metric, keep_copy=not found)
+        if self.iteration == self.config.iterations and not self.folder.read().done:
+            self._evaluate(self._learning_rate())
 
     def _continue_from(self, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
-        state = {k.removeprefix("net/"): a for k, a in arrays.items() if k.startswith("net/")}
-        self.net.load_state(state)
+        self.net.load_state(_net_state(arrays))
         for name, v in self.optimizer.velocity.items():
             v[...] = arrays[f"velocity/{name}"]
         self.iteration = meta["iteration"]
@@ -119,25 +167,39 @@ class TrainingRun:
         self.window = meta["window"]
 
     def _check(self, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
-        theirs = meta.get("config", {}).get("net", "weights alone")
-        complete = all(f"velocity/{name}" in arrays for name in self.optimizer.velocity)
-        if theirs != self.config.net or not complete:
+        """Refuse a checkpoint of another network or run, or with values that make no sense."""
+        theirs = meta["config"].get("net") if isinstance(meta.get("config"), dict) else None
+        if theirs != self.config.net:
             raise InputError(
-                f"{self.folder}: its checkpoint is of {theirs}, not {self.config.net}; restore it"
+                f"{self.folder}: its checkpoint is of {shown(theirs or 'weights alone')}, "
+                f"not {self.config.net}; restore it"
+            )
+        odd = _odd_arrays(arrays, self.arrays())
+        if odd:
+            raise InputError(
+                f"{self.folder}: its checkpoint is not of {self.config.net} for these images "
+                f"({odd}); restore it"
             )
         saved = meta["config"]
         here = self.config.to_json()
-        differing = [f"{k} {saved[k]}, not {v}" for k, v in here.items() if saved.get(k, v) != v]
+        differing = [
+            f"{k} {shown(saved[k])}, not {v}" for k, v in here.items() if saved.get(k, v) != v
+        ]
         if differing:
             raise InputError(
                 f"{self.folder}: its checkpoint is of another run ({'; '.join(differing)}); "
                 "restore it"
             )
+        wrong = _wrong_values(meta, self.config.iterations)
+        if wrong:
+            raise InputError(
+                f"{self.folder}: its checkpoint is damaged ({', '.join(wrong)}); restore it"
+            )
 
     # -------------------------------------------------------------------------------- iterations
 
     def step(self) -> Progress:
-        """Train on the next batch, then record, evaluate and save where it is time to."""
+        """Train on the next batch, then record, evaluate and save as scheduled."""
         start = time.monotonic()
         lr = self._learning_rate()
         measured = self._train(lr)
@@ -171,9 +233,13 @@ class TrainingRun:
         )
         self.net.reseed(seeds(config.seed, "layers", self.iteration))
         try:
-            return self.task.step(self.net, self.optimizer, batch, lr)
+            values = self.task.step(self.net, self.optimizer, batch, lr)
         except FloatingPointError:
             raise DivergenceError(self._explain(batch[0], lr)) from None
+        measured = measured_by(self.task, config.task, "step", values)
+        if not np.isfinite(measured["loss"]):
+            raise DivergenceError(self._explain(batch[0], lr))
+        return measured
 
     def _average(self, measured: dict[str, float]) -> None:
         """Update the running metric, the warm-up that depends on it, and the sums of the window."""
@@ -203,24 +269,36 @@ class TrainingRun:
     def _evaluate(self, lr: float) -> None:
         config, data = self.config, self.data
         size = config.batch_size
-        if len(self.bn_rows):
-            rows = [self.bn_rows[i : i + size] for i in range(0, len(self.bn_rows), size)]
-            recompute_statistics(self.net, (data.prepare(data.train[r][0], None) for r in rows))
+        self._recompute_statistics()
         sets: dict[str, Split] = {
             "train": Rows(data.train, self.eval_rows),
             "test": Rows(data.test, np.arange(config.eval_images)),
         }
         values: dict[str, float] = {}
         for name, split in sets.items():
-            measured = self.task.evaluate(self.net, split, data.prepare, size)
+            returned = self.task.evaluate(self.net, split, data.prepare, size)
+            measured = measured_by(self.task, config.task, "evaluate", returned)
             values |= {f"{name}_{key}": value for key, value in measured.items()}
         if not np.isfinite(list(values.values())).all():
             images, _ = data.train[self.eval_rows[:size]]
             raise DivergenceError(self._explain(data.prepare(images, None), lr))
         self._record("eval", **values)
 
+    def _recompute_statistics(self) -> None:
+        """Recompute batch norm's statistics in the way that the run's record names."""
+        rows, size, data = self.bn_rows, self.config.batch_size, self.data
+        if self.config.bn_average == "images":
+            batches = even_batches(rows, size)
+            weigh: Callable[[Array], int] = len
+        else:  # a run that version 0.1 began goes on as it began
+            batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+            weigh = _one
+        if batches:
+            images = (data.prepare(data.train[r][0], None) for r in batches)
+            recompute_statistics(self.net, images, weigh)
+
     def _explain(self, x: Array, lr: float) -> str:
-        """Where the first value that is not finite appears, and what helps."""
+        """The message of a divergence: where values stop being finite, and what helps."""
         begins = (
             f"{self.config.net} diverged at iteration {self.iteration}: the loss is not finite. "
         )
@@ -238,6 +316,6 @@ class TrainingRun:
         advice = f"Lower the learning rate of the warm-up (it was {lr:g}; --warmup-lr)"
         if self.warm:
             advice = f"Lower the learning rate (it was {lr:g}; --lr), or warm up (--warmup-lr 0.01)"
-        if self.folder.load():
+        if self.folder.has_checkpoint():
             advice += f", and choose another --out: the checkpoint in {self.folder} is from before"
         return advice

@@ -1,4 +1,4 @@
-"""How a run ends before its last iteration: on request, or because its loss is not finite."""
+"""Ends of a run before its last iteration: on request, or because the loss is not finite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Interrupted(BaseException):
 
 
 class DivergenceError(InputError):
-    """The loss is not finite any more; the message says where it began and what helps."""
+    """The loss is no longer finite; the message names the first layer concerned, and remedies."""
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ Follow = Callable[[Path, Progress], None]
 
 
 class _Crew:
-    """Runs that train at a time and divide the kernel threads among them."""
+    """Runs that train at the same time and share the kernel threads."""
 
     def __init__(self, backend: str, data: Dataset, stop: threading.Event) -> None:
         self.backend = backend
@@ -42,7 +42,7 @@ class _Crew:
         return min(AT_ONCE, self.threads) or 1
 
     def share_threads(self) -> None:
-        """Give the calling run its share of threads; one that is left alone takes all of them."""
+        """Give the calling run its share of threads: all of them if it trains alone."""
         use_threads(self.backend, self.threads // len(self.going))
 
     def train(self, config: Config, folder: Path) -> None:
