@@ -116,6 +116,13 @@ def _signature(chosen: Exercise) -> str:
     return ast.unparse(arguments)
 
 
+def arguments(chosen: Exercise) -> tuple[list[str], bool]:
+    """Names of the arguments, and whether the grader gives them by name."""
+    names = [argument.arg for argument in _tree(chosen.reference).args.args]
+    by_name = not chosen.name.endswith("_backward") and "." not in chosen.function
+    return [name for name in names if name not in OPTIONS], by_name
+
+
 def cache_line(chosen: Exercise) -> str:
     """Line in which the op's backward unpacks the cache; "" if there is no cache."""
     module = reference_module(chosen.where)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from random import Random
 from typing import Any
 
-from hypothesis import HealthCheck, find, settings
+from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis.errors import Flaky, NoSuchExample
 
-from minires.school.cases import Case, problems
+from minires.school.cases import problems
+from minires.school.draw import LARGE, MEDIUM, SMALL, Case
 
-SIZES = (2, 4)  # largest rows and columns: small images first, as their failures are easy to read
-EXAMPLES = 60  # cases of each size
+# size and number of cases: small ones first, as their failures are easy to read
+SEARCHES = ((SMALL, 40), (MEDIUM, 60), (LARGE, 30))
+SAMPLES = ((MEDIUM, 40), (LARGE, 20))  # that a diagnosis must explain
 
 
 class FlakyError(Exception):
@@ -27,29 +30,32 @@ def smallest_case(name: str, condition: Callable[[Case], bool]) -> Case | None:
     FlakyError
         If the condition gives different answers for the same case.
     """
-    found = (_find(problems(size)[name][0], condition) for size in SIZES)
-    return next(filter(None, found), None)
+    found = (_find(problems(size)[name][0], condition, most) for size, most in SEARCHES)
+    return next((case for case in found if case is not None), None)
 
 
-def sample(name: str) -> list[Case]:
-    """Draw many cases of an exercise, of the larger size."""
+@lru_cache(maxsize=4)
+def sample(name: str) -> tuple[Case, ...]:
+    """Draw many cases of an exercise; do not change them."""
     drawn: list[Case] = []
 
     def note(case: Case) -> bool:
         drawn.append(case)
         return False
 
-    _find(problems(SIZES[-1])[name][0], note)
-    return drawn
+    for size, most in SAMPLES:
+        _find(problems(size)[name][0], note, most)
+    return tuple(drawn)
 
 
-def _find(cases: Any, condition: Callable[[Case], bool]) -> Case | None:
+def _find(cases: Any, condition: Callable[[Case], bool], most: int) -> Case | None:
     quiet = settings(
-        max_examples=EXAMPLES,
+        max_examples=most,
         deadline=None,
         database=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
+        phases=PHASES,
     )
     try:
         return find(cases, condition, settings=quiet, random=Random(0))
@@ -57,3 +63,6 @@ def _find(cases: Any, condition: Callable[[Case], bool]) -> Case | None:
         return None
     except Flaky as e:
         raise FlakyError from e
+
+
+PHASES = (Phase.generate, Phase.shrink)
