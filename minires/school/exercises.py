@@ -70,6 +70,22 @@ def _exercises() -> dict[str, Exercise]:
 EXERCISES = _exercises()
 
 
+def exercises() -> list[Exercise]:
+    """Return every exercise, in the order of the list.
+
+    Raises
+    ------
+    InputError
+        If Python runs without docstrings: exercises are made from them.
+    """
+    if exercise.__doc__ is None:
+        raise InputError(
+            "exercises are made from docstrings, which python -OO and PYTHONOPTIMIZE=2 remove; "
+            "run the command again without them"
+        )
+    return list(EXERCISES.values())
+
+
 def exercise(name: str) -> Exercise:
     """Return the exercise of that name.
 
@@ -78,6 +94,7 @@ def exercise(name: str) -> Exercise:
     InputError
         If there is none.
     """
+    exercises()
     if name not in EXERCISES:
         raise InputError(f"unknown exercise {name!r}: expected one of {', '.join(EXERCISES)}")
     return EXERCISES[name]

@@ -25,13 +25,17 @@ from minires.school.words import plain, raised_text, show_case
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """The grade of a solution: passed or not, after how many cases, why, and the bug it has."""
+    """The grade of a solution: passed or not, after how many cases, why, and the bug it has.
+
+    `interrupted` is true if the user stopped the check.
+    """
 
     name: str
     passed: bool
     examples: int
     message: str
     diagnosis: str = ""
+    interrupted: bool = False
 
     @property
     def _verdict(self) -> str:
@@ -86,7 +90,8 @@ def check_file(file: Path, limits: Limits | None = None) -> Report:
                 return _misfit(chosen, choice["refused"])
             return _grade(chosen, child.call, limits)
     except Stopped as e:
-        return Report(name, False, 0, f"The file cannot be imported.\n{e}")
+        message = f"The file cannot be imported.\n{e}"
+        return Report(name, False, 0, message, interrupted=e.interrupted)
 
 
 def _exercise_in(found: list[str], file: Path) -> str:
@@ -144,6 +149,7 @@ class _Search:
         self.tried = 0
         self.failed: tuple[Case, Wrong] | None = None  # the last one, which is the smallest so far
         self.stopped = ""  # why the solution can no longer be called
+        self.interrupted = False
 
     def fails(self, case: Case) -> bool:
         """Whether a case fails; False from when the search is stopped."""
@@ -157,6 +163,7 @@ class _Search:
             wrong = self.attempt.judge(case)
         except Stopped as e:
             self.stopped = str(e)
+            self.interrupted = e.interrupted
             self.failed = self.failed or (case, Wrong(self.stopped))
             return False
         if wrong:
@@ -195,9 +202,8 @@ def _explained(search: _Search, case: Case, wrong: Wrong) -> Report:
     """Report a failing case, what it printed, and the bug that explains it."""
     attempt = search.attempt
     name = attempt.exercise.name
-    message = (
-        f"The smallest case that fails, of {search.tried} tried:\n\n{show_case(case)}\n\n{wrong}"
-    )
+    what = "This case" if search.stopped else "The smallest case that fails"
+    message = f"{what}, of {search.tried} tried:\n\n{show_case(case)}\n\n{wrong}"
     if attempt.printed:
         message += (
             f"\n\nIn this case it printed:\n{textwrap.indent(plain(attempt.printed), '    ')}"
@@ -206,4 +212,4 @@ def _explained(search: _Search, case: Case, wrong: Wrong) -> Report:
     if wrong.output and not search.stopped:
         with contextlib.suppress(Stopped):
             diagnosis = diagnose(attempt, case, wrong.output)
-    return Report(name, False, search.tried, message, diagnosis)
+    return Report(name, False, search.tried, message, diagnosis, search.interrupted)

@@ -45,16 +45,21 @@ class Running:
                     self.function, message, self.previous, (KeyboardInterrupt, TimeLimit)
                 )
         except TimeLimit as e:
-            line = perform.describe(e, perform.file_of(self.function))
-            where = f", in line {line['line']}: {line['source']}" if line["line"] else ""
-            seconds = f"{self.limits.seconds:g} seconds"
-            raise Stopped(f"It takes longer than {seconds}{where}.") from None
+            words = f"It takes longer than {self.limits.seconds:g} seconds"
+            raise Stopped(f"{words}{self._line(e)}.") from None
+        except KeyboardInterrupt as e:
+            raise Stopped(f"You stopped it{self._line(e)}.", interrupted=True) from None
         finally:
             changed = self._restore()
         if changed:
             raise Stopped(f"It changed {changed}. A solution must leave the libraries alone.")
         value, _ = wire.unpack(answer, things)
         return value
+
+    def _line(self, e: BaseException) -> str:
+        """The line of the function that an exception passed."""
+        told = perform.describe(e, perform.file_of(self.function))
+        return f", in line {told['line']}: {told['source']}" if told["line"] else ""
 
     def _restore(self) -> str:
         """Undo changes to the guarded modules; return the name of one that was changed."""

@@ -50,7 +50,11 @@ class Limits:
 
 
 class Stopped(Exception):  # noqa: N818 - it is a verdict, and caught by the grader
-    """The process is gone, or was stopped; the message says why and in which line."""
+    """The solution cannot be called again; the message says why and in which line."""
+
+    def __init__(self, message: str, interrupted: bool = False) -> None:
+        super().__init__(message)
+        self.interrupted = interrupted
 
 
 class Child:
@@ -121,7 +125,8 @@ class Child:
             self._kill()
             raise Stopped(self._too_long()) from None
         except KeyboardInterrupt:
-            raise Stopped(f"Stopped by Ctrl-C{self._line_of_running()}.") from None
+            line = self._line_of_running()
+            raise Stopped(f"You stopped it{line}.", interrupted=True) from None
         if answer is None:
             raise Stopped(self._ended())
         if isinstance(answer, str) or not secrets.compare_digest(answer[0], token):

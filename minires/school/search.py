@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from random import Random
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, find, settings
+from hypothesis import HealthCheck, Phase, configuration, find, settings
 from hypothesis.errors import Flaky, NoSuchExample
 
 from minires.school.cases import problems
@@ -15,6 +17,7 @@ from minires.school.draw import LARGE, MEDIUM, SMALL, Case
 
 # size and number of cases: small ones first, as their failures are easy to read
 SEARCHES = ((SMALL, 40), (MEDIUM, 60), (LARGE, 30))
+PHASES = (Phase.generate, Phase.shrink)
 SAMPLES = ((MEDIUM, 40), (LARGE, 20))  # that a diagnosis must explain
 
 
@@ -58,11 +61,21 @@ def _find(cases: Any, condition: Callable[[Case], bool], most: int) -> Case | No
         phases=PHASES,
     )
     try:
-        return find(cases, condition, settings=quiet, random=Random(0))
+        with _elsewhere():
+            return find(cases, condition, settings=quiet, random=Random(0))
     except NoSuchExample:
         return None
     except Flaky as e:
         raise FlakyError from e
 
 
-PHASES = (Phase.generate, Phase.shrink)
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Let hypothesis store its notes in a temporary folder, not in the student's."""
+    before = configuration.storage_directory(intent_to_write=False).path
+    with tempfile.TemporaryDirectory(prefix="minires-", ignore_cleanup_errors=True) as folder:
+        configuration.set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            configuration.set_hypothesis_home_dir(before)
