@@ -1,4 +1,4 @@
-"""minires exercise: what a student types."""
+"""The commands of minires exercise."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def hunt(
     folder: Annotated[Path, typer.Option("--into", help="Folder for the file.")] = Path(),
     reveal: Annotated[bool, typer.Option("--reveal", help="Say which bug it is.")] = False,
 ) -> None:
-    """Write a file in which one line is wrong, to be found with the gradient checker.
+    """Write a file in which one line is wrong. Find it with the gradient checker.
 
     Example: minires exercise hunt batchnorm_backward --seed 2
     """

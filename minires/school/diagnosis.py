@@ -8,40 +8,59 @@ message says it already.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from minires.school.bugs import copy_of, reference_module, replace_function
-from minires.school.cases import fresh
-from minires.school.draw import Case
+from minires.school.bugs import Bug, copy_of, reference_module, replace_function
+from minires.school.cases import fresh, problems
+from minires.school.draw import SMALL, Case
+from minires.school.exercises import exercise
 from minires.school.expected import TIMES, Expected
-from minires.school.judge import Attempt, Wrong
+from minires.school.judge import Attempt, Wrong, right_results
 from minires.school.mistakes import MISTAKES, RELATIONS
+from minires.school.sandbox import Clock
 from minires.school.search import sample
 from minires.school.zoo import ZOO
 
-Candidate = Callable[[Case], Any]  # what a mistake would give as the output
+# from a case, the name of an output and its right value: what a mistake would give
+Candidate = Callable[[Case, str, Expected], Any]
+Seen = list[tuple[Case, str, Expected, np.ndarray]]
 
 
-def diagnose(attempt: Attempt, smallest: Case, output: str) -> str:
-    """Find the mistake that gives the same wrong `output` in this case and in many others."""
-    cases = [smallest, *sample(attempt.exercise.name)]
-    seen = []
-    for case in cases:
-        got = attempt.results(case)
-        right = attempt.expected(case).get(output)
-        if right is None:  # another number of steps
-            continue
-        if isinstance(got, Wrong) or not _comparable(right, got.get(output)):
+def diagnose(attempt: Attempt, smallest: Case, output: str, clock: Clock) -> str:
+    """Find the mistake that gives the same wrong `output` in this case and in many others.
+
+    No mistake is named when the time is up.
+    """
+    stem = output.partition(" after ")[0]  # every step of one parameter
+    seen: Seen = []
+    for case, expected in [
+        (smallest, attempt.expected(smallest)),
+        *_examined(attempt.exercise.name),
+    ]:
+        if clock.is_over:
             return ""
-        seen.append((case, right, np.asarray(got[output])))
+        got = attempt.results(case)
+        for name in [name for name in expected if name.partition(" after ")[0] == stem]:
+            if isinstance(got, Wrong) or not _comparable(expected[name], got.get(name)):
+                return ""
+            seen.append((case, name, expected[name], np.asarray(got[name])))
     with np.errstate(all="ignore"):
-        for says, candidate in _candidates(attempt, output):
+        for says, candidate in _candidates(attempt):
             if _explains(candidate, seen):
                 return f"Your {output.removeprefix('the ')} equals the true one, but {says}."
     return ""
+
+
+@cache
+def _examined(name: str) -> tuple[tuple[Case, dict[str, Expected]], ...]:
+    """Many cases of an exercise and their right results."""
+    chosen = exercise(name)
+    run = problems(SMALL)[name][1]
+    return tuple((case, right_results(chosen, run, case)) for case in sample(name))
 
 
 def _comparable(right: Expected, got: Any) -> bool:
@@ -55,35 +74,36 @@ def _comparable(right: Expected, got: Any) -> bool:
     )
 
 
-def _candidates(attempt: Attempt, output: str) -> Iterator[tuple[str, Candidate]]:
+def _candidates(attempt: Attempt) -> Iterator[tuple[str, Candidate]]:
     """The mistakes of this exercise, the function's own bugs first."""
     where = attempt.exercise.where
     module = reference_module(where)
 
     def results(copy: ModuleType) -> Candidate:
-        return lambda case: attempt.run(copy, fresh(case)).get(output)
+        return lambda case, name, right: attempt.run(copy, fresh(case)).get(name)
 
     bugs = [bug for bug in ZOO if reference_module(bug.where) is module]
     for bug in sorted(bugs, key=lambda bug: bug.where != where):
-        yield bug.says, results(bug.plant())
+        yield bug.says, results(_planted(bug))
     copy = copy_of(where)
     for says, function in MISTAKES.get(attempt.exercise.name, {}).items():
         replace_function(copy, attempt.exercise.function, function)
         yield says, results(copy)
     for says, relation in RELATIONS.items():
-        yield says, _related(relation, attempt, module, output)
+        yield says, lambda case, name, right, relation=relation: relation(right.value, case)
 
 
-def _related(relation: Any, attempt: Attempt, module: ModuleType, output: str) -> Candidate:
-    return lambda case: relation(np.asarray(attempt.run(module, fresh(case))[output]), case)
+@cache
+def _planted(bug: Bug) -> ModuleType:
+    return bug.plant()
 
 
-def _explains(candidate: Candidate, seen: list[tuple[Case, Expected, np.ndarray]]) -> bool:
+def _explains(candidate: Candidate, seen: Seen) -> bool:
     """Whether a mistake gives what was seen in every case, and something wrong in one."""
     differs = False
-    for case, right, got in seen:
+    for case, name, right, got in seen:
         try:
-            value = candidate(case)
+            value = candidate(case, name, right)
         except Exception:
             return False
         value = np.asarray(value)
@@ -95,11 +115,12 @@ def _explains(candidate: Candidate, seen: list[tuple[Case, Expected, np.ndarray]
     return differs
 
 
-def _allowed(right: Expected, got: np.ndarray) -> float:
+def _allowed(right: Expected, got: np.ndarray) -> Any:
     """Rounding errors grow with the wrong values, where these are larger than the right ones."""
+    rounding = TIMES * float(np.finfo(right.value.dtype).eps)
+    if np.ndim(right.allowed):
+        return rounding * np.abs(got)
     large = float(np.abs(got[np.isfinite(got)]).max(initial=0))
     usual = float(np.abs(right.value[np.isfinite(right.value)]).max(initial=0))
     ratio = large / usual if usual else 0.0
-    return max(
-        right.allowed * max(1.0, ratio), TIMES * float(np.finfo(right.value.dtype).eps) * large
-    )
+    return max(right.allowed * max(1.0, ratio), rounding * large)

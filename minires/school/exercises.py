@@ -1,6 +1,6 @@
 """Exercises: write an op yourself.
 
-The file that a student starts from is made from the reference: everything but the answer.
+The file that a student starts from is made from the reference, without the answer.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class Exercise:
 
     @property
     def reference(self) -> Any:
-        """The function that is to be written."""
+        """The function that the student writes."""
         return attrgetter(self.function)(reference_module(self.where))
 
     @property
     def summary(self) -> str:
-        """First line of what it should do."""
+        """First line of its description."""
         return _doc(self).splitlines()[0]
 
 
 def _name(where: str) -> str:
-    """Return the function's own name; for a method, the class in small letters before it."""
+    """Return the name of the function; for a method, the class in lower case comes first."""
     owner, _, function = where.partition(":")[2].rpartition(".")
     return "_".join(filter(None, [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", owner).lower(), function]))
 
@@ -224,7 +224,7 @@ def write(text: str, file: Path) -> Path:
             f.write(text)
     except FileExistsError:
         raise InputError(
-            f"{file} is there already, and is left as it is; name another folder, or move the file"
+            f"{file} is there already and was not changed; name another folder, or move the file"
         ) from None
     except OSError as e:
         raise InputError(f"cannot write {file}: {e.strerror}; name another folder") from None

@@ -187,8 +187,7 @@ def _grade(chosen: Exercise, call: Call, limits: Limits) -> Report:
         message = search.stopped or f"{search.tried} cases agree with the reference."
         return Report(chosen.name, passed, search.tried, message)
     if not search.stopped:
-        again = attempt.judge(smallest) if smallest is not None else None
-        flaky = flaky or again is None
+        flaky = flaky or smallest is None or not search.fails(smallest)
     if flaky and not search.stopped:
         message = (
             "The same arguments gave different answers: "
@@ -211,5 +210,5 @@ def _explained(search: _Search, case: Case, wrong: Wrong) -> Report:
     diagnosis = ""
     if wrong.output and not search.stopped:
         with contextlib.suppress(Stopped):
-            diagnosis = diagnose(attempt, case, wrong.output)
+            diagnosis = diagnose(attempt, case, wrong.output, search.clock)
     return Report(name, False, search.tried, message, diagnosis, search.interrupted)

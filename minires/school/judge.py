@@ -61,8 +61,7 @@ class Attempt:
 
     def expected(self, case: Case) -> dict[str, Expected]:
         """The right results of a case."""
-        reference = reference_module(self.exercise.where)
-        return expect(self.run, reference, case, ties="max_pool" in self.exercise.name)
+        return right_results(self.exercise, self.run, case)
 
     def results(self, case: Case) -> dict[str, Any] | Wrong:
         """The results of the attempt, or what is wrong without looking at values."""
@@ -121,6 +120,11 @@ class Attempt:
         _refuse_shared(answer, self.names)
         self.fixed = {self.names[i] for i in answer["fixed"] if i < len(self.names)}
         return result
+
+
+def right_results(chosen: Exercise, run: Run, case: Case) -> dict[str, Expected]:
+    """What the reference makes of a case."""
+    return expect(run, reference_module(chosen.where), case, ties="max_pool" in chosen.name)
 
 
 def _raised(chosen: Exercise, raised: dict[str, Any]) -> str:

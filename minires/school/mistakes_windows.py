@@ -177,6 +177,15 @@ def _in_pooling(put_back: Any, share: Any = None) -> Any:
     return backward
 
 
+def _winners_overwritten(dy: Array, cache: tuple) -> Array:
+    """Assign, where gradients of windows that share a winner must add up."""
+    winner, (N, H, W, C), size, stride, pad = cache
+    dx = np.zeros((N, H + 2 * pad, W + 2 * pad, C), dy.dtype)
+    n, i, j, c = np.indices(dy.shape)
+    dx[n, i * stride + winner // size, j * stride + winner % size, c] = dy
+    return dx[:, pad : pad + H, pad : pad + W]
+
+
 PUT_BACK: dict[str, Any] = {
     "averaged, not added up, where windows overlap": _average,
     "with windows that overlap overwriting each other": _overwritten,
@@ -262,5 +271,6 @@ MISTAKES: dict[str, dict[str, Any]] = {
     | {says: _on_filters(change)[1] for says, change in FILTERS.items()},
     "max_pool_forward": POOLS,
     "max_pool_backward": {says: _in_pooling(put_back) for says, put_back in PUT_BACK.items()}
-    | {says: _in_pooling(col2im, share) for says, share in SHARES.items()},
+    | {says: _in_pooling(col2im, share) for says, share in SHARES.items()}
+    | {"with windows that share a winner overwriting each other": _winners_overwritten},
 }

@@ -19,7 +19,7 @@ import numpy as np
 
 from minires.school.wire import pack, unpack
 
-KEPT = 4000  # characters of what is printed in a case, and of an exception's message
+KEPT = 2000  # bytes of what is printed in a case, and characters of an exception's message
 MOST = 1 << 20  # bytes that a case may print
 
 shares_memory = np.shares_memory

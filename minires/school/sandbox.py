@@ -44,7 +44,7 @@ class Limits:
         Memory, on systems that can limit it (Linux).
     """
 
-    seconds: float = 10.0
+    seconds: float = 20.0
     total: float = 60.0
     megabytes: int = 1024
 
@@ -196,7 +196,8 @@ class Child:
 
     def _line(self) -> str:
         """The innermost line of the student's file in the stack of the process."""
-        pattern = rf'File "{re.escape(str(self.file))}", line (\d+)'
+        name = str(self.file).encode("ascii", "backslashreplace").decode()
+        pattern = rf'File "{re.escape(name)}", line (\d+)'
         found = re.search(pattern, self._stack())
         if not found:
             return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -37,7 +37,7 @@ def smallest_case(name: str, condition: Callable[[Case], bool]) -> Case | None:
     return next((case for case in found if case is not None), None)
 
 
-@lru_cache(maxsize=4)
+@cache
 def sample(name: str) -> tuple[Case, ...]:
     """Draw many cases of an exercise; do not change them."""
     drawn: list[Case] = []
