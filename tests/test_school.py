@@ -543,6 +543,20 @@ def windows_by_hand(dy, cache, add):
     return x[:, pad : pad + shape[1], pad : pad + shape[2]].copy()
 
 
+def eats_milestones(lr, milestones, iteration):
+    while milestones and milestones[0] <= iteration:
+        milestones.pop(0)
+        lr /= 10
+    return lr
+
+
+def eats_gradients(self, gradients, lr):
+    for name, w in self.parameters.items():
+        gradients[name] = gradients[name] + self.weight_decay * w
+        self.velocity[name][...] = self.momentum * self.velocity[name] + gradients[name]
+        w -= lr * self.velocity[name]
+
+
 # exercise, a wrong solution, and words of the diagnosis; "" where the message says it all
 WRONG = [
     # found in trials: they passed the first grader
@@ -560,6 +574,8 @@ WRONG = [
     ("linear_forward", changes_b, ""),
     ("relu_backward", shared_result, ""),
     ("residual_block_backward", identity_only, ""),
+    ("step_schedule", eats_milestones, ""),
+    ("sgd_step", eats_gradients, ""),
     # made to fit small cases
     ("relu_forward", rounded("relu_forward", np.round), "whole numbers"),
     ("linear_forward", rounded("linear_forward", lambda a: a.astype("f2").astype(a.dtype)), ""),
@@ -963,3 +979,98 @@ def test_cases_vary_layout_scale_and_size(name):
     assert any(not a.flags.writeable for a in arrays)
     assert any((a != np.round(a)).any() for a in arrays)
     assert max(a.size for a in arrays) > 40
+
+
+# ---------------------------------------------------------------------- right, in another style
+
+
+def norm_by_numpy(x, gamma, beta, eps):
+    axes = tuple(range(x.ndim - 1))
+    mean, var = np.mean(x, axis=axes), np.var(x, axis=axes)
+    std = np.sqrt(var + eps)
+    return (x - mean) / std * gamma + beta, mean, var, ((x - mean) / std, gamma, 1 / std)
+
+
+def norm_backward_by_chain_rule(dy, cache):
+    xhat, gamma, inv = cache
+    axes = tuple(range(dy.ndim - 1))
+    M = dy.size // dy.shape[-1]
+    dxhat = dy * gamma
+    dx = (M * dxhat - dxhat.sum(axes) - xhat * (dxhat * xhat).sum(axes)) * inv / M
+    return dx, (dy * xhat).sum(axes), dy.sum(axes)
+
+
+def conv_by_loops(x, w, stride, pad):
+    KH, KW, _, K = w.shape
+    a = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    OH, OW = (a.shape[1] - KH) // stride + 1, (a.shape[2] - KW) // stride + 1
+    y = np.zeros((len(x), OH, OW, K), x.dtype)
+    for i in range(OH):
+        for j in range(OW):
+            window = a[:, i * stride : i * stride + KH, j * stride : j * stride + KW]
+            y[:, i, j] = np.einsum("npqc,pqck->nk", window, w)
+    return y, (x, w, stride, pad)
+
+
+def loss_by_log_softmax(logits, labels):
+    top = logits.max(axis=1, keepdims=True)
+    log_p = logits - top - np.log(np.sum(np.exp(logits - top), axis=1, keepdims=True))
+    onehot = np.eye(logits.shape[1], dtype=logits.dtype)[labels]
+    return float(-(onehot * log_p).sum() / len(labels)), (np.exp(log_p) - onehot) / len(labels)
+
+
+def step_with_new_velocities(self, gradients, lr):
+    for name in self.parameters:
+        g = gradients[name] + self.weight_decay * self.parameters[name]
+        self.velocity[name] = self.momentum * self.velocity[name] + g
+        self.parameters[name] -= lr * self.velocity[name]
+
+
+def pool_by_loops(x, size, stride, pad):
+    a = np.full((len(x), x.shape[1] + 2 * pad, x.shape[2] + 2 * pad, x.shape[3]), -np.inf, x.dtype)
+    a[:, pad : pad + x.shape[1], pad : pad + x.shape[2]] = x
+    OH, OW = (a.shape[1] - size) // stride + 1, (a.shape[2] - size) // stride + 1
+    y = np.zeros((len(x), OH, OW, x.shape[3]), x.dtype)
+    winner = np.zeros(y.shape, int)
+    for n, i, j, c in np.ndindex(y.shape):
+        window = a[n, i * stride : i * stride + size, j * stride : j * stride + size, c]
+        winner[n, i, j, c] = window.argmax()
+        y[n, i, j, c] = window.max()
+    return y, (winner, x.shape, size, stride, pad)
+
+
+def rate_by_division(lr, milestones, iteration):
+    for m in milestones:
+        lr = lr / 10 if iteration >= m else lr
+    return lr
+
+
+STYLES = [
+    ("batchnorm_forward", norm_by_numpy),
+    ("batchnorm_backward", norm_backward_by_chain_rule),
+    ("batchnorm_inference", lambda x, gamma, beta, mean, var, eps: gamma * (x - mean)
+        / np.sqrt(var + eps).astype(x.dtype) + beta),
+    ("conv2d_forward", conv_by_loops),
+    ("softmax_cross_entropy", loss_by_log_softmax),
+    ("sgd_step", step_with_new_velocities),
+    ("max_pool_forward", pool_by_loops),
+    ("step_schedule", rate_by_division),
+    ("step_schedule", lambda lr, milestones, iteration: lr
+        * 0.1 ** np.searchsorted(milestones, iteration, side="right")),
+    ("linear_forward", lambda x, w, b: (np.einsum("nc,ck->nk", x, w) + b, (x, w))),
+    ("linear_backward", lambda dy, cache: (np.einsum("nk,ck->nc", dy, cache[1]),
+        np.einsum("nc,nk->ck", cache[0], dy), np.add.reduce(dy))),
+    ("relu_forward", lambda x: (np.where(x > 0, x, x.dtype.type(0)), (x > 0,))),
+    ("relu_forward", lambda x: (x * (x > 0), (np.greater(x, 0),))),
+    ("global_avg_pool_forward", lambda x: (x.sum((1, 2)) / (x.shape[1] * x.shape[2]),
+        (x.shape,))),
+    ("global_avg_pool_backward", lambda dy, cache: np.ones(cache[0], dy.dtype)
+        * dy[:, None, None] / (cache[0][1] * cache[0][2])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "function"), STYLES)
+def test_a_right_solution_in_another_style_passes(name, function, monkeypatch):
+    monkeypatch.setattr(search, "SEARCHES", ((SMALL, 10), (MEDIUM, 30), (LARGE, 20)))
+    report = school.check(function, name)
+    assert report.passed, report

@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 
 from minires.layers.core import Conv2d
 from minires.ops import numpy_ops
@@ -83,7 +82,7 @@ def run_sgd(module: ModuleType, case: Case) -> dict[str, Any]:
     return seen | {f"velocity of {name}": v for name, v in sgd.velocity.items()}
 
 
-Problem = tuple[st.SearchStrategy[Case], Run]
+Problem = tuple[draw.st.SearchStrategy[Case], Run]
 
 
 def problems(size: Size) -> dict[str, Problem]:

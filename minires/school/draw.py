@@ -26,7 +26,7 @@ Case = dict[str, Any]
 BYTES = 17  # drawn for an array
 STEPS = (1, 2, 7, 11, 17, 13)  # in these bytes, from an element to its neighbour along each axis
 GOLDEN = 0.6180339887498949
-LAYOUTS = ("C", "C", "C", "F", "reversed", "read-only")
+LAYOUTS = ("C", "F", "reversed", "read-only")
 drawn = st.binary(min_size=BYTES, max_size=BYTES)
 
 
@@ -78,8 +78,9 @@ SCALES = {
     "shifted": lambda whole, part, first, last: 1000 + whole,
     "rows apart": lambda whole, part, first, last: whole + part + 1000 * (1 - first % 3),
     "classes apart": lambda whole, part, first, last: whole + part - 1000 * (last % 3),
-    "very negative": lambda whole, part, first, last: -1e30 * (1 + abs(whole + part)),
+    "very negative": lambda whole, part, first, last: -1 - abs(whole + part),
 }
+LARGEST = {"float32": 3e37, "float64": 1e300}  # of the very negative values
 
 
 @st.composite
@@ -104,7 +105,10 @@ def values(draw: Any, style: Style, *shape: int, scale: str = "") -> np.ndarray:
     part = (index * GOLDEN + numbers * GOLDEN**2) % 1
     numbers = numbers % 7
     whole = np.where(numbers % 2, numbers // 2 + 1, 0.0 - numbers // 2)
-    a = SCALES[scale or style.scale](whole, part, indices[0], indices[-1])
+    scale = scale or style.scale
+    a = SCALES[scale](whole, part, indices[0], indices[-1])
+    if scale == "very negative":
+        a = a * LARGEST[style.dtype]
     return arranged(np.broadcast_to(a, shape).astype(style.dtype), style.layout)
 
 

@@ -93,13 +93,10 @@ class Attempt:
 
     def _called(self, args: tuple, named: dict[str, Any]) -> Any:
         """Call the function; check what it did with its arguments and how much it returned."""
-        labels = [*self.arguments[: len(args)], *named]
-        given = [
-            (label, a)
-            for label, value in zip(labels, [*args, *named.values()], strict=True)
-            for a in _arrays([value])
-        ]
-        before = [a.copy() for _, a in given]
+        given = dict(
+            zip([*self.arguments[: len(args)], *named], [*args, *named.values()], strict=True)
+        )
+        before = {label: [a.tobytes() for a in _arrays([v])] for label, v in given.items()}
         answer = self.call(args, named)
         self.printed = answer.get("printed", "")
         if "reference" in answer:
@@ -109,8 +106,11 @@ class Attempt:
             )
         if "raised" in answer:
             raise Wrong(_raised(self.exercise, answer["raised"]))
-        for (label, a), old in zip(given, before, strict=True):
-            if answer["reshaped"] or a.tobytes() != old.tobytes():
+        positional, by_name = answer["arguments"]
+        now = [*positional, *by_name.values()]
+        for (label, value), new in zip(given.items(), now, strict=True):
+            bytes_now = [a.tobytes() for a in _arrays([value])]
+            if answer["reshaped"] or bytes_now != before[label] or not _same(value, new):
                 raise Wrong(
                     f"An argument was changed in place ({label}). Work on a copy: the caller "
                     "still needs it."
@@ -210,6 +210,17 @@ def _arrays(values: Iterable[Any]) -> Iterator[np.ndarray]:
             yield value
         elif isinstance(value, tuple | list | dict):
             yield from _arrays(value.values() if isinstance(value, dict) else value)
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Whether lists and dicts hold the same things, and numbers are equal."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return list(old) == list(new) and all(_same(old[key], new[key]) for key in old)
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        return len(old) == len(new) and all(map(_same, old, new))
+    if isinstance(old, int | float | str | np.generic):
+        return bool(old == new)
+    return old is new
 
 
 def _refuse_wrong_count(result: Any, names: list[str]) -> None:

@@ -2,8 +2,10 @@
 
 The grader sends arguments and gets back data. Whatever happens to the process, the verdict is
 made here: a solution cannot hang the grader, crash it, or answer in its place. Every request has a
-fresh random token, and an answer without it is refused. The limits guard against accidents and
-lazy tricks. They are no defence against a program that attacks the machine of the same user.
+fresh random token, and an answer without it is refused.
+
+The limits guard against accidents and lazy tricks. They are no defence against a program that
+attacks the machine of the same user. A solution that is wrong once in many calls can pass.
 """
 
 from __future__ import annotations
