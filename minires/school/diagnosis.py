@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from minires.school.bugs import Bug, copy_of, reference_module, replace_function
-from minires.school.cases import fresh, problems
+from minires.school.cases import fresh, problems, with_arrays
 from minires.school.draw import SMALL, Case
 from minires.school.exercises import exercise
 from minires.school.expected import TIMES, Expected
 from minires.school.judge import Attempt, Wrong, right_results
-from minires.school.mistakes import MISTAKES, RELATIONS
+from minires.school.mistakes import MISTAKES, RELATIONS, UNSTABLE
 from minires.school.sandbox import Clock
 from minires.school.search import sample
 from minires.school.zoo import ZOO
@@ -50,7 +50,7 @@ def diagnose(attempt: Attempt, smallest: Case, output: str, clock: Clock) -> str
             seen.append((case, name, expected[name], np.asarray(got[name])))
     with np.errstate(all="ignore"):
         for says, candidate in _candidates(attempt):
-            if _explains(candidate, seen):
+            if _explains(candidate, seen, unstable=says in UNSTABLE):
                 return f"Your {output.removeprefix('the ')} equals the true one, but {says}."
     return ""
 
@@ -98,8 +98,11 @@ def _planted(bug: Bug) -> ModuleType:
     return bug.plant()
 
 
-def _explains(candidate: Candidate, seen: Seen) -> bool:
-    """Whether a mistake gives what was seen in every case, and something wrong in one."""
+def _explains(candidate: Candidate, seen: Seen, unstable: bool) -> bool:
+    """Whether a mistake gives what was seen in every case, and something wrong in one.
+
+    A result of an unstable mistake counts for as much as its own rounding error tells.
+    """
     differs = False
     for case, name, right, got in seen:
         try:
@@ -109,10 +112,27 @@ def _explains(candidate: Candidate, seen: Seen) -> bool:
         value = np.asarray(value)
         if value.dtype.kind not in "biuf" or value.shape != got.shape:
             return False
-        if not Expected(got, right.is_array, _allowed(right, got)).agrees(value).all():
+        allowed = _allowed(right, got)
+        if unstable:
+            changed = np.asarray(candidate(with_arrays(case, _next), name, right))
+            noise = TIMES * np.abs(changed - value).max(initial=0)
+            allowed = np.fmax(allowed, noise if np.isfinite(noise) else np.inf)
+        if not _agree(value, got, allowed, unstable):
             return False
         differs = differs or not right.agrees(value).all()
     return differs
+
+
+def _agree(value: np.ndarray, got: np.ndarray, allowed: Any, unstable: bool) -> bool:
+    if unstable:  # infinite, or close
+        return not np.isfinite(allowed).all() or bool((np.abs(value - got) <= allowed).all())
+    return bool(Expected(got, True, allowed).agrees(value).all())
+
+
+def _next(a: np.ndarray) -> np.ndarray:
+    """The array with a rounding error in every other element."""
+    changed = np.nextafter(a, np.inf, dtype=a.dtype)
+    return np.where(np.arange(a.size).reshape(a.shape) % 2, a, changed)
 
 
 def _allowed(right: Expected, got: np.ndarray) -> Any:

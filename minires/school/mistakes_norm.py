@@ -182,12 +182,24 @@ def _of_batch(x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps:
     return _norm()(x, gamma, beta, eps)[0]
 
 
+def _one_pass(x: Array, gamma: Array, beta: Array, eps: float) -> Any:
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    var = (x * x).mean(axes) - mean * mean
+    inv = 1 / np.sqrt(var + eps)
+    xhat = (x - mean) * inv
+    return gamma * xhat + beta, mean, var, (xhat, gamma, inv)
+
+
+ONE_PASS = "with the variance as mean(x^2) - mean(x)^2, which cancels where the mean is large"
+
 MISTAKES: dict[str, dict[str, Any]] = {
     "batchnorm_forward": {says: _norm(spread=f) for says, f in SPREADS.items()}
     | {says: _norm(y=f) for says, f in OUTPUTS.items()}
     | {says: _norm(var=f) for says, f in VARIANCES.items()}
     | {says: _norm(cache=f) for says, f in CACHES.items()}
-    | {says: _norm(axes=axes) for says, axes in AXES.items()},
+    | {says: _norm(axes=axes) for says, axes in AXES.items()}
+    | {ONE_PASS: _one_pass},
     "batchnorm_backward": {says: _norm_backward(f) for says, f in BACKWARDS.items()}
     | {says: _norm_backward_result(f) for says, f in RESULTS.items()},
     "batchnorm_inference": {says: _inference(f) for says, f in SPREADS.items()}
