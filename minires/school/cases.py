@@ -125,7 +125,7 @@ def fresh(value: Any) -> Any:
         return [fresh(item) for item in value]
     if not isinstance(value, np.ndarray):
         return value
-    flipped = [axis for axis in range(value.ndim) if value.strides[axis] < 0]
+    flipped = tuple(axis for axis in range(value.ndim) if value.strides[axis] < 0)
     copy = np.flip(np.flip(value, flipped).copy("K"), flipped) if flipped else value.copy("K")
     copy.flags.writeable = value.flags.writeable
     return copy

@@ -55,7 +55,7 @@ class Guard:
             for other in [m for key, m in sys.modules.items() if key.startswith("minires.")]:
                 if vars(other).get(name) is original:
                     setattr(other, name, checked)
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, self)
         for name in HIDDEN:
             sys.modules[name] = None  # type: ignore[assignment]
 
@@ -67,7 +67,7 @@ class Guard:
                 raise Forbidden(f"minires.{where.replace(':', '.')} is what you are to write")
             return original(*args, **named)
 
-        del call.__wrapped__  # type: ignore[attr-defined]
+        del call.__wrapped__
         return call
 
     def find_spec(self, name: str, *_: Any) -> None:

@@ -70,14 +70,16 @@ class Child:
         os.close(handle)
         self.stack = Path(name)
         root = str(Path(__file__).resolve().parents[2])
-        new_group = {"start_new_session": True} if os.name == "posix" else {"creationflags": 0x200}
-        self.process = subprocess.Popen(
+        new_group: dict[str, Any] = (
+            {"start_new_session": True} if os.name == "posix" else {"creationflags": 0x200}
+        )
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
             [sys.executable, "-P", "-c", CODE.format(root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={"OPENBLAS_NUM_THREADS": "1", **os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            **new_group,  # type: ignore[call-overload]
+            **new_group,
         )
         threading.Thread(target=self._read, daemon=True).start()
         settings = [name, limits.seconds, limits.megabytes, references]

@@ -80,7 +80,7 @@ class _Writer:
             }
         a = np.asarray(thing)
         order = sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))  # outermost first
-        flipped = [axis for axis in range(a.ndim) if a.strides[axis] < 0]
+        flipped = tuple(axis for axis in range(a.ndim) if a.strides[axis] < 0)
         buffers.append((np.flip(a, flipped) if flipped else a).transpose(order).tobytes())
         return {
             "dtype": a.dtype.str,
@@ -116,7 +116,7 @@ def pack(value: Any, known: Sequence[Any] = ()) -> tuple[bytes, list[Any]]:
     writer = _Writer(known)
     root = writer.value(value)
     buffers: list[bytes] = []
-    things = []
+    things: list[Any] = []
     while len(things) < len(writer.things):  # an object's attributes may add more
         things.append(writer.thing(writer.things[len(things)], buffers))
     head = json.dumps({"value": root, "things": things}).encode()
@@ -179,7 +179,7 @@ def _array(thing: Any, data: memoryview, offset: int) -> tuple[np.ndarray, int]:
     flat = np.frombuffer(data, dtype, count, offset).copy()
     a = flat.reshape(shape).transpose([order.index(axis) for axis in range(len(order))])
     if thing["flipped"]:
-        a = np.flip(a, thing["flipped"])
+        a = np.flip(a, tuple(thing["flipped"]))
     a.flags.writeable = thing["writeable"]
     return a, offset + flat.nbytes
 
