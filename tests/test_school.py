@@ -880,7 +880,13 @@ def test_a_right_solution_in_unusual_form_passes(kind, tmp_path, monkeypatch):
 def test_a_right_solution_compiled_by_numba_passes(tmp_path, monkeypatch):
     pytest.importorskip("numba")
     monkeypatch.setattr(search, "SEARCHES", ((SMALL, 3),))
-    text = "import numba\n@numba.njit\ndef relu_backward(dy, cache):\n    return dy * cache[0]\n"
+    text = (
+        "import numba\nimport numpy as np\n@numba.njit\ndef times(d, m):\n"
+        "    out = np.empty_like(d)\n    for i in range(d.size):\n"
+        "        out[i] = d[i] if m[i] else 0\n    return out\n"
+        "def relu_backward(dy, cache):\n"
+        "    return times(dy.ravel(), cache[0].ravel()).reshape(dy.shape)\n"
+    )
     report = graded(text, tmp_path, Limits(seconds=60, total=120))
     assert report.passed, report
 
