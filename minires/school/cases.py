@@ -75,7 +75,7 @@ def run_sgd(module: ModuleType, case: Case) -> dict[str, Any]:
     """Steps of SGD on live arrays."""
     live = case["parameters"]
     sgd = module.SGD(live, case["momentum"], case["weight_decay"])
-    seen = {}
+    seen: dict[str, Any] = {}
     for i, gradients in enumerate(case["gradients"], start=1):
         sgd.step(gradients, case["lr"])
         seen |= {f"{name} after step {i}": w.copy() for name, w in live.items()}

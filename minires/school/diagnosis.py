@@ -90,7 +90,11 @@ def _candidates(attempt: Attempt) -> Iterator[tuple[str, Candidate]]:
         replace_function(copy, attempt.exercise.function, function)
         yield says, results(copy)
     for says, relation in RELATIONS.items():
-        yield says, lambda case, name, right, relation=relation: relation(right.value, case)
+        yield says, _related(relation)
+
+
+def _related(relation: Callable[[np.ndarray, Case], Any]) -> Candidate:
+    return lambda case, name, right: relation(right.value, case)
 
 
 @cache

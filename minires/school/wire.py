@@ -12,7 +12,7 @@ import math
 import struct
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -235,13 +235,13 @@ def unpack(message: bytes, known: Sequence[Any] = (), make: bool = False) -> tup
 # ---------------------------------------------------------------------------------------- the pipe
 
 
-def send(pipe: BinaryIO, token: bytes, message: bytes) -> None:
+def send(pipe: IO[bytes], token: bytes, message: bytes) -> None:
     """Write a message to a pipe."""
     pipe.write(token + struct.pack("<Q", len(message)) + message)
     pipe.flush()
 
 
-def receive(pipe: BinaryIO) -> tuple[bytes, bytes] | None:
+def receive(pipe: IO[bytes]) -> tuple[bytes, bytes] | None:
     """Read a token and a message from a pipe; None at its end.
 
     Raises
