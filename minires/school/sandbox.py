@@ -83,7 +83,11 @@ class Child:
         )
         threading.Thread(target=self._read, daemon=True).start()
         settings = [name, limits.seconds, limits.megabytes, references]
-        self._ask(pack(settings)[0], STARTING)
+        try:
+            self._ask(pack(settings)[0], STARTING)
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Self:
         return self
