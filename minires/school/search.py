@@ -18,7 +18,7 @@ from minires.school.draw import LARGE, MEDIUM, SMALL, Case
 # size and number of cases: small ones first, as their failures are easy to read
 SEARCHES = ((SMALL, 40), (MEDIUM, 60), (LARGE, 30))
 PHASES = (Phase.generate, Phase.shrink)
-SAMPLES = ((MEDIUM, 30), (LARGE, 15))  # that a diagnosis must explain
+SAMPLES = ((MEDIUM, 40), (LARGE, 20))  # that a diagnosis must explain
 
 
 class FlakyError(Exception):
