@@ -1,4 +1,4 @@
-"""minires exercise: what a student types."""
+"""The commands of minires exercise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app = typer.Typer(
 @app.command("list")
 def list_exercises() -> None:
     """List the exercises."""
-    for chosen in exercises.EXERCISES.values():
+    for chosen in exercises.exercises():
         typer.echo(f"{chosen.name:26}{chosen.summary}")
 
 
@@ -45,16 +45,19 @@ def check(
 ) -> None:
     """Find the smallest case in which a solution is wrong, and the bug that explains it.
 
-    The exit code is 1 if there is such a case.
+    The solution runs in a process of its own, with limits of time and memory.
+    The exit code is 0 if it passed, 1 if not.
 
     Example: minires exercise check conv2d_backward.py
     """
     from minires.school import grading  # hypothesis takes a moment to import
 
     report = grading.check_file(file)
-    typer.echo(json.dumps(asdict(report)) if json_output else f"File: {file.resolve()}\n{report}")
+    record = asdict(report)
+    interrupted = record.pop("interrupted")
+    typer.echo(json.dumps(record) if json_output else f"File: {file.resolve()}\n{report}")
     if not report.passed:
-        raise typer.Exit(1)
+        raise typer.Exit(130 if interrupted else 1)
 
 
 @app.command("hunt")
@@ -64,7 +67,7 @@ def hunt(
     folder: Annotated[Path, typer.Option("--into", help="Folder for the file.")] = Path(),
     reveal: Annotated[bool, typer.Option("--reveal", help="Say which bug it is.")] = False,
 ) -> None:
-    """Write a file in which one line is wrong, to be found with the gradient checker.
+    """Write a file in which one line is wrong. Find it with the gradient checker.
 
     Example: minires exercise hunt batchnorm_backward --seed 2
     """

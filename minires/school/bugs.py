@@ -1,6 +1,7 @@
-"""A bug is one wrong line: a piece of the reference's source, and what the bug has in its place.
+"""A bug is one wrong line: a piece of the reference's source, and its wrong replacement.
 
-Planting fails unless the piece stands in the reference exactly once: no bug is lost unnoticed.
+Planting a bug fails unless the reference contains the piece exactly once. So a change of the
+reference cannot disarm a bug unnoticed.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ class Bug:
     where : str
         "module:function" or "module:Class.method" below minires.
     old, new : str
-        Piece of the source, and what the bug has in its place.
+        Piece of the source, and its wrong replacement.
     says : str
         Completes "your result equals the true one, but ...".
     hint : str
-        What to think about, without the answer.
+        A question that leads to the bug, without the answer.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Bug:
         return source.replace(self.old, self.new)
 
     def plant(self) -> ModuleType:
-        """Copy of the module with the bug in it; the module itself is left alone."""
+        """Copy of the module with the bug in it; the module itself does not change."""
         return copy_of(self.where, self.source())
 
 
@@ -66,12 +67,12 @@ def reference_module(where: str) -> ModuleType:
 
 
 def copy_of(where: str, source: str | None = None) -> ModuleType:
-    """Execute a copy of a module, with `source` in place of the function that `where` names.
+    """Execute a copy of a module. `source` replaces the function that `where` names.
 
     Raises
     ------
     InputError
-        If the function is written in another module, which imports alone bring into this one.
+        If the module only imports the function.
     """
     module = reference_module(where)
     function = where.partition(":")[2]

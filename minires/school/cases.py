@@ -1,7 +1,7 @@
-"""Small problems for every exercise, drawn so that what fails shrinks to a few small whole numbers.
+"""The problems of the exercises: a strategy that draws cases, and a function that runs a case.
 
-A case is a dict of arguments by name. A problem is a strategy that draws cases, and a function that
-runs a case on any copy of a module and returns every result by name.
+A case is a dict of arguments by name. The function runs it on any copy of a module and returns
+every result by name.
 """
 
 from __future__ import annotations
@@ -14,183 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from minires.errors import InputError
 from minires.layers.core import Conv2d
 from minires.ops import numpy_ops
+from minires.school import draw
+from minires.school.draw import Case, Size
 
-try:
-    from hypothesis import strategies as st
-except ImportError as e:
-    raise InputError(
-        "exercises are checked with hypothesis, which is not installed: pip install hypothesis"
-    ) from e
-
-Case = dict[str, Any]
 Run = Callable[[ModuleType, Case], dict[str, Any]]
-
-BYTES = 17  # drawn for an array
-STEPS = (1, 2, 7, 11, 17, 13)  # in these bytes, from an element to its neighbour along each axis
-small = st.integers(1, 2)
-drawn = st.binary(min_size=BYTES, max_size=BYTES)
-dtypes = st.sampled_from(["float64", "float32"])
-
-
-def values(draw: Any, dtype: Any, *shape: int) -> np.ndarray:
-    """Draw an array of 0, 1, -1, 2, -2, 3, -3, which shrink towards 0.
-
-    One string of bytes makes a draw cheap. Which byte an element takes depends on its index alone,
-    so an element keeps its value when the shape shrinks.
-    """
-    steps = zip(STEPS, np.indices(shape, sparse=True), strict=False)
-    index = sum(step * i for step, i in steps) % BYTES
-    numbers = np.frombuffer(draw(drawn), np.uint8)[index] % 7
-    return np.where(numbers % 2, numbers // 2 + 1, 0.0 - numbers // 2).astype(dtype)
-
-
-@st.composite
-def windows(draw: Any, largest: int, pooling: bool = False) -> tuple[int, ...]:
-    """H, W, KH, KW, stride, pad of a window that fits.
-
-    For pooling it is square and never lies in the padding alone.
-    """
-    kernels = st.integers(1, min(largest, 3))
-    KH = draw(kernels)
-    stride = draw(kernels)
-    KW = KH if pooling else draw(kernels)
-    pad = draw(st.integers(0, KH // 2 if pooling else largest // 2))
-    H = draw(st.integers(max(1, KH - 2 * pad), largest))
-    W = draw(st.integers(max(1, KW - 2 * pad), largest))
-    return H, W, KH, KW, stride, pad
-
-
-@st.composite
-def images(draw: Any, largest: int, flat: bool = True) -> np.ndarray:
-    """An x of shape (N, C), if `flat` allows it, or (N, H, W, C)."""
-    axes = draw(st.sampled_from([1, 3])) if flat else 3
-    shape = [draw(st.integers(1, largest)) for _ in range(axes)]
-    return values(draw, draw(dtypes), *shape, draw(small))
-
-
-@st.composite
-def im2col_cases(draw: Any, largest: int) -> Case:
-    """Arguments of im2col."""
-    H, W, KH, KW, stride, pad = draw(windows(largest))
-    x = values(draw, draw(dtypes), draw(small), H, W, draw(small))
-    return {"x": x, "KH": KH, "KW": KW, "stride": stride, "pad": pad}
-
-
-@st.composite
-def col2im_cases(draw: Any, largest: int) -> Case:
-    """Arguments of col2im."""
-    case = draw(im2col_cases(largest))
-    x = case["x"]
-    _, H, W, _ = x.shape
-    cols = values(draw, x.dtype, *numpy_ops.im2col(**case).shape)
-    return {"cols": cols, "H": H, "W": W, "stride": case["stride"], "pad": case["pad"]}
-
-
-@st.composite
-def convolution_cases(draw: Any, largest: int) -> Case:
-    """Arguments of conv2d_forward."""
-    H, W, KH, KW, stride, pad = draw(windows(largest))
-    N = draw(small)
-    C = draw(small)
-    K = draw(small)
-    dtype = draw(dtypes)
-    x = values(draw, dtype, N, H, W, C)
-    w = values(draw, dtype, KH, KW, C, K)
-    return {"x": x, "w": w, "stride": stride, "pad": pad}
-
-
-@st.composite
-def batch_norm_cases(draw: Any, largest: int, inference: bool = False) -> Case:
-    """Arguments of batchnorm_forward, or of batchnorm_inference."""
-    x = draw(images(largest))
-    names = ("gamma", "beta", "mean", "var") if inference else ("gamma", "beta")
-    case = {"x": x, **{name: values(draw, x.dtype, x.shape[-1]) for name in names}}
-    if inference:
-        case["var"] = abs(case["var"])
-    return case | {"eps": draw(st.sampled_from([1.0, 0.25, 0.01]))}
-
-
-@st.composite
-def max_pool_cases(draw: Any, largest: int) -> Case:
-    """Arguments of max_pool_forward; many values are equal."""
-    H, W, size, _, stride, pad = draw(windows(largest, pooling=True))
-    x = values(draw, draw(dtypes), draw(small), H, W, draw(small))
-    return {"x": x, "size": size, "stride": stride, "pad": pad}
-
-
-@st.composite
-def linear_cases(draw: Any, largest: int) -> Case:
-    """Arguments of linear_forward."""
-    N = draw(st.integers(1, largest))
-    C = draw(small)
-    K = draw(small)
-    dtype = draw(dtypes)
-    x = values(draw, dtype, N, C)
-    w = values(draw, dtype, C, K)
-    return {"x": x, "w": w, "b": values(draw, dtype, K)}
-
-
-@st.composite
-def cross_entropy_cases(draw: Any, largest: int) -> Case:
-    """Arguments of softmax_cross_entropy; some logits are large."""
-    N = draw(st.integers(1, largest))
-    K = draw(st.integers(1, largest))
-    logits = values(draw, draw(dtypes), N, K) + draw(st.sampled_from([0, 1000]))
-    labels = draw(st.lists(st.integers(0, K - 1), min_size=N, max_size=N))
-    return {"logits": logits, "labels": np.array(labels)}
-
-
-@st.composite
-def forward_backward_cases(draw: Any, op: str, inputs: st.SearchStrategy[Case]) -> Case:
-    """Arguments of a forward, and a gradient for its backward."""
-    case = draw(inputs)
-    y = getattr(numpy_ops, f"{op}_forward")(**case)[0]
-    return case | {"dy": values(draw, y.dtype, *y.shape)}
-
-
-@st.composite
-def residual_block_cases(draw: Any) -> Case:
-    """A residual block whose body is one convolution; its shortcut is the identity, or option A."""
-    C = draw(small)
-    grows = draw(st.booleans())
-    dtype = draw(dtypes)
-    K, stride = (2 * C, 2) if grows else (C, 1)
-    x = values(draw, dtype, draw(small), 2, 2, C)
-    w = values(draw, dtype, 1, 1, C, K)
-    dy = values(draw, dtype, len(x), 2 // stride, 2 // stride, K)
-    return {"x": x, "w": w, "stride": stride, "dy": dy}
-
-
-@st.composite
-def sgd_cases(draw: Any) -> Case:
-    """Some weights, and the gradients of a few steps."""
-    dtype = draw(dtypes)
-    size = draw(small)
-    gradients = [values(draw, dtype, size) for _ in range(draw(st.integers(1, 3)))]
-    rates = st.sampled_from([0.0, 0.5, 0.25])
-    momentum = draw(rates)
-    weight_decay = draw(rates)
-    return {
-        "w": values(draw, dtype, size),
-        "gradients": gradients,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "lr": draw(st.sampled_from([1.0, 0.5])),
-    }
-
-
-@st.composite
-def schedule_cases(draw: Any) -> Case:
-    """Arguments of step_schedule."""
-    milestones = sorted(draw(st.lists(st.integers(0, 9), max_size=3, unique=True)))
-    lr = draw(st.sampled_from([1.0, 0.1]))
-    return {"lr": lr, "milestones": milestones, "iteration": draw(st.integers(0, 10))}
-
-
-# --------------------------------------------------------------------------------- running a case
 
 
 def returned(function: Callable[..., Any]) -> list[str]:
@@ -233,51 +62,83 @@ def run_op(op: str) -> Run:
 def run_residual_block(module: ModuleType, case: Case) -> dict[str, Any]:
     """Forward and backward of a residual block."""
     C, K = case["w"].shape[2:]
-    body = Conv2d(C, K, 1, case["stride"], rng=0)
+    stride = case["stride"]
+    dtype = case["x"].dtype.name
+    body = Conv2d(C, K, 1, stride, rng=0).astype(dtype)
     body.params["w"] = case["w"]
-    block = module.ResidualBlock(body, module.make_shortcut("A", C, K, case["stride"], 0))
+    shortcut = module.make_shortcut(case["option"], C, K, stride, 0).astype(dtype)
+    block = module.ResidualBlock(body, shortcut)
     y = block.forward(case["x"], train=True)
     dx = block.backward(case["dy"])
     return {"y": y, "dx": dx, "dw of the body": body.grads.get("w")}
 
 
 def run_sgd(module: ModuleType, case: Case) -> dict[str, Any]:
-    """Steps of SGD on one live array."""
-    sgd = module.SGD({"w": case["w"]}, case["momentum"], case["weight_decay"])
-    seen = {}
-    for i, g in enumerate(case["gradients"], start=1):
-        sgd.step({"w": g}, case["lr"])
-        seen[f"w after step {i}"] = case["w"].copy()
-    return seen | {"the velocity": sgd.velocity["w"]}
+    """Steps of SGD on live arrays."""
+    live = case["parameters"]
+    sgd = module.SGD(live, case["momentum"], case["weight_decay"])
+    seen: dict[str, Any] = {}
+    for i, gradients in enumerate(case["gradients"], start=1):
+        sgd.step(gradients, case["lr"])
+        seen |= {f"{name} after step {i}": w.copy() for name, w in live.items()}
+    return seen | {f"velocity of {name}": v for name, v in sgd.velocity.items()}
 
 
-Problem = tuple[st.SearchStrategy[Case], Run]
+Problem = tuple[draw.st.SearchStrategy[Case], Run]
 
 
-def problems(largest: int) -> dict[str, Problem]:
-    """Strategy and run of every exercise; images have at most `largest` rows and columns."""
+def problems(size: Size) -> dict[str, Problem]:
+    """Strategy and run of every exercise, for cases up to this size."""
     ops = {
-        "conv2d": convolution_cases(largest),
-        "batchnorm": batch_norm_cases(largest),
-        "relu": images(largest).map(lambda x: {"x": x}),
-        "max_pool": max_pool_cases(largest),
-        "global_avg_pool": images(largest, flat=False).map(lambda x: {"x": x}),
-        "linear": linear_cases(largest),
+        "conv2d": draw.convolution_cases(size),
+        "batchnorm": draw.batch_norm_cases(size),
+        "relu": draw.relu_cases(size),
+        "max_pool": draw.max_pool_cases(size),
+        "global_avg_pool": draw.average_cases(size),
+        "linear": draw.linear_cases(size),
     }
     functions = {
-        "im2col": im2col_cases(largest),
-        "col2im": col2im_cases(largest),
-        "batchnorm_inference": batch_norm_cases(largest, inference=True),
-        "softmax_cross_entropy": cross_entropy_cases(largest),
-        "step_schedule": schedule_cases(),
+        "im2col": draw.im2col_cases(size),
+        "col2im": draw.col2im_cases(size),
+        "batchnorm_inference": draw.batch_norm_cases(size, inference=True),
+        "softmax_cross_entropy": draw.cross_entropy_cases(size),
+        "step_schedule": draw.schedule_cases(size),
     }
     found: dict[str, Problem] = {
-        "residual_block_backward": (residual_block_cases(), run_residual_block),
-        "sgd_step": (sgd_cases(), run_sgd),
+        "residual_block_backward": (draw.residual_block_cases(size), run_residual_block),
+        "sgd_step": (draw.sgd_cases(size), run_sgd),
     }
     for name, cases in functions.items():
         found[name] = cases, run_function(name)
     for op, cases in ops.items():
-        problem = forward_backward_cases(op, cases), run_op(op)
+        problem = draw.forward_backward_cases(op, cases), run_op(op)
         found[f"{op}_forward"] = found[f"{op}_backward"] = problem
     return found
+
+
+# ------------------------------------------------------------------------------- copies of a case
+
+
+def fresh(value: Any) -> Any:
+    """Copy a case, or a part of one, with the order of every array in memory."""
+    if isinstance(value, dict):
+        return {key: fresh(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fresh(item) for item in value]
+    if not isinstance(value, np.ndarray):
+        return value
+    flipped = tuple(axis for axis in range(value.ndim) if value.strides[axis] < 0)
+    copy = np.flip(np.flip(value, flipped).copy("K"), flipped) if flipped else value.copy("K")
+    copy.flags.writeable = value.flags.writeable
+    return copy
+
+
+def with_arrays(value: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """Copy a case, or a part of one, with `change` applied to every array of floats."""
+    if isinstance(value, dict):
+        return {key: with_arrays(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_arrays(item, change) for item in value]
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return change(value)
+    return fresh(value)

@@ -1,6 +1,6 @@
 """Exercises: write an op yourself.
 
-The file that a student starts from is made from the reference: everything but the answer.
+The file that a student starts from is made from the reference, without the answer.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class Exercise:
 
     @property
     def reference(self) -> Any:
-        """The function that is to be written."""
+        """The function that the student writes."""
         return attrgetter(self.function)(reference_module(self.where))
 
     @property
     def summary(self) -> str:
-        """First line of what it should do."""
+        """First line of its description."""
         return _doc(self).splitlines()[0]
 
 
 def _name(where: str) -> str:
-    """Return the function's own name; for a method, the class in small letters before it."""
+    """Return the name of the function; for a method, the class in lower case comes first."""
     owner, _, function = where.partition(":")[2].rpartition(".")
     return "_".join(filter(None, [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", owner).lower(), function]))
 
@@ -70,6 +70,22 @@ def _exercises() -> dict[str, Exercise]:
 EXERCISES = _exercises()
 
 
+def exercises() -> list[Exercise]:
+    """Return every exercise, in the order of the list.
+
+    Raises
+    ------
+    InputError
+        If Python runs without docstrings: exercises are made from them.
+    """
+    if exercise.__doc__ is None:
+        raise InputError(
+            "exercises are made from docstrings, which python -OO and PYTHONOPTIMIZE=2 remove; "
+            "run the command again without them"
+        )
+    return list(EXERCISES.values())
+
+
 def exercise(name: str) -> Exercise:
     """Return the exercise of that name.
 
@@ -78,6 +94,7 @@ def exercise(name: str) -> Exercise:
     InputError
         If there is none.
     """
+    exercises()
     if name not in EXERCISES:
         raise InputError(f"unknown exercise {name!r}: expected one of {', '.join(EXERCISES)}")
     return EXERCISES[name]
@@ -113,6 +130,13 @@ def _signature(chosen: Exercise) -> str:
         arguments.args.pop()
         arguments.defaults.pop()
     return ast.unparse(arguments)
+
+
+def arguments(chosen: Exercise) -> tuple[list[str], bool]:
+    """Names of the arguments, and whether the grader gives them by name."""
+    names = [argument.arg for argument in _tree(chosen.reference).args.args]
+    by_name = not chosen.name.endswith("_backward") and "." not in chosen.function
+    return [name for name in names if name not in OPTIONS], by_name
 
 
 def cache_line(chosen: Exercise) -> str:
@@ -199,7 +223,7 @@ def write(text: str, file: Path) -> Path:
             f.write(text)
     except FileExistsError:
         raise InputError(
-            f"{file} is there already, and is left as it is; name another folder, or move the file"
+            f"{file} is there already and was not changed; name another folder, or move the file"
         ) from None
     except OSError as e:
         raise InputError(f"cannot write {file}: {e.strerror}; name another folder") from None

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import html
-import importlib.util
-import io
-import linecache
-import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from minires.errors import InputError
-from minires.school.cases import Case, problems
+from minires.school.cases import problems
 from minires.school.diagnosis import diagnose
-from minires.school.exercises import EXERCISES, exercise
-from minires.school.judge import Attempt, Wrong
-from minires.school.search import SIZES, FlakyError, smallest_case
-from minires.school.words import error_with_line, show_case
+from minires.school.draw import SMALL, Case
+from minires.school.exercises import EXERCISES, Exercise, arguments, exercise
+from minires.school.judge import Attempt, Call, Wrong
+from minires.school.perform import refusal
+from minires.school.running import Running
+from minires.school.sandbox import Child, Clock, Limits, Stopped
+from minires.school.search import FlakyError, smallest_case
+from minires.school.words import plain, raised_text, show_case
 
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """The grade of a solution: passed or not, after how many cases, why, and the bug it has."""
+    """The grade of a solution: passed or not, after how many cases, why, and the bug it has.
+
+    `interrupted` is true if the user stopped the check.
+    """
 
     name: str
     passed: bool
     examples: int
     message: str
     diagnosis: str = ""
+    interrupted: bool = False
 
     @property
     def _verdict(self) -> str:
@@ -53,54 +54,68 @@ class Report:
         )
 
 
-def check_file(file: Path) -> Report:
-    """Grade the solution in a file, which is imported by its path and by nothing else.
+def check_file(file: Path, limits: Limits | None = None) -> Report:
+    """Grade the solution in a file, in a process of its own.
+
+    Parameters
+    ----------
+    file : Path
+        Imported by its path and by nothing else; it may import helpers beside it.
+    limits : Limits, optional
 
     Raises
     ------
     InputError
         If there is no such file, or no exercise in it.
     """
-    path = str(file.resolve())
-    spec = importlib.util.spec_from_file_location(f"solution_{file.stem}", path)
-    if not file.is_file() or spec is None:
+    if not file.is_file():
         raise InputError(
             f"expected a Python file, found none at {file}; minires exercise start NAME makes one"
         )
-    module = importlib.util.module_from_spec(spec)
-    linecache.checkcache(path)
-    try:  # compiled here: a loader would leave a __pycache__ beside the file
-        with contextlib.redirect_stdout(sys.stderr):  # the file's own output is not the answer
-            exec(compile(file.read_bytes(), path, "exec"), vars(module))
-    except (Exception, SystemExit) as e:
-        reason = error_with_line(e, path) or f"{type(e).__name__}: {e}"
-        return Report(file.stem, False, 0, f"The file cannot be imported.\n{reason}")
-    name = _exercise_in(module, file)
-    return check(vars(module)[name], name)
+    file = file.resolve()
+    limits = limits or Limits()
+    references = [chosen.where for chosen in EXERCISES.values()]
+    name = file.stem
+    try:
+        with Child(file, references, limits) as child:
+            answer = child.request("load", str(file), list(EXERCISES))
+            if "raised" in answer:
+                reason = raised_text(answer["raised"])
+                return Report(name, False, 0, f"The file cannot be imported.\n{reason}")
+            name = _exercise_in(answer["found"], file)
+            chosen = exercise(name)
+            names, by_name = arguments(chosen)
+            choice = child.request("choose", name, chosen.where, names, by_name)
+            if choice["refused"]:
+                return _misfit(chosen, choice["refused"])
+            return _grade(chosen, child.call, limits)
+    except Stopped as e:
+        message = f"The file cannot be imported.\n{e}"
+        return Report(name, False, 0, message, interrupted=e.interrupted)
 
 
-def _exercise_in(module: ModuleType, file: Path) -> str:
+def _exercise_in(found: list[str], file: Path) -> str:
     """Name of the exercise that a file solves."""
-    names = vars(module)
-    origin = {name: getattr(names.get(name), "__module__", "") for name in EXERCISES}
-    found = [name for name in EXERCISES if origin[name] == module.__name__]
     if len(found) > 1 and file.stem in found:  # the others are helpers
         return file.stem
-    if len(found) != 1:
+    if len(found) != 1 or found[0] not in EXERCISES:
         raise InputError(
             f"{file}: expected the function of one exercise, found {', '.join(found) or 'none'}"
         )
     return found[0]
 
 
-def check(function: Callable[..., Any], name: str | None = None) -> Report:
-    """Grade a function.
+def check(
+    function: Callable[..., Any], name: str | None = None, limits: Limits | None = None
+) -> Report:
+    """Grade a function of this program, where it is: see `minires.school.running`.
 
     Parameters
     ----------
     function : callable
     name : str, optional
         The exercise; by default the name of the function.
+    limits : Limits, optional
 
     Returns
     -------
@@ -111,43 +126,89 @@ def check(function: Callable[..., Any], name: str | None = None) -> Report:
             f"expected a function to grade, got {function!r}; give the function itself"
         )
     chosen = exercise(name or str(getattr(function, "__name__", "?")))
-    _, run = problems(SIZES[0])[chosen.name]
-    attempt = Attempt.of(chosen, run, function)
-    printed = io.StringIO()
-    with np.errstate(all="ignore"), contextlib.redirect_stdout(printed):
-        return _grade(attempt, printed)
+    refused = refusal(function, *arguments(chosen))
+    if refused:
+        return _misfit(chosen, refused)
+    limits = limits or Limits()
+    return _grade(chosen, Running(function, limits).call, limits)
 
 
-def _grade(attempt: Attempt, printed: io.StringIO) -> Report:
-    """Search for a case that fails, and explain it; `printed` holds what the attempt prints."""
-    name = attempt.exercise.name
-    tried = 0
+def _misfit(chosen: Exercise, got: str) -> Report:
+    names, _ = arguments(chosen)
+    message = f"{chosen.name} must take ({', '.join(names)}), yours takes {plain(got)}."
+    return Report(chosen.name, False, 0, message)
 
-    def judge(case: Case) -> Wrong | None:
-        printed.seek(0)
-        printed.truncate()
-        return attempt.judge(case)
 
-    def fails(case: Case) -> bool:
-        nonlocal tried
-        tried += 1
-        return judge(case) is not None
+class _Search:
+    """A search for the smallest case that fails, within the limits."""
 
-    smallest = wrong = None
-    with contextlib.suppress(FlakyError):
-        smallest = smallest_case(name, fails)
-        if smallest is None:
-            return Report(name, True, tried, f"{tried} cases agree with the reference.")
-        wrong = judge(smallest)
-    if smallest is None or wrong is None:
-        flaky = (
+    def __init__(self, attempt: Attempt, limits: Limits) -> None:
+        self.attempt = attempt
+        self.limits = limits
+        self.clock = Clock(limits.total)
+        self.tried = 0
+        self.failed: tuple[Case, Wrong] | None = None  # the last one, which is the smallest so far
+        self.stopped = ""  # why the solution can no longer be called
+        self.interrupted = False
+
+    def fails(self, case: Case) -> bool:
+        """Whether a case fails; False from when the search is stopped."""
+        if self.stopped:
+            return False
+        if self.clock.is_over:
+            self.stopped = f"All cases together take longer than {self.limits.total:g} seconds."
+            return False
+        self.tried += 1
+        try:
+            wrong = self.attempt.judge(case)
+        except Stopped as e:
+            self.stopped = str(e)
+            self.interrupted = e.interrupted
+            self.failed = self.failed or (case, Wrong(self.stopped))
+            return False
+        if wrong:
+            self.failed = case, wrong
+        return wrong is not None
+
+
+def _grade(chosen: Exercise, call: Call, limits: Limits) -> Report:
+    """Search for a case that fails, and explain it."""
+    _, run = problems(SMALL)[chosen.name]
+    attempt = Attempt(chosen, run, call, arguments=arguments(chosen)[0])
+    search = _Search(attempt, limits)
+    flaky = False
+    try:
+        smallest = smallest_case(chosen.name, search.fails)
+    except FlakyError:
+        smallest = None
+        flaky = True
+    if search.failed is None:
+        passed = not search.stopped
+        message = search.stopped or f"{search.tried} cases agree with the reference."
+        return Report(chosen.name, passed, search.tried, message)
+    if not search.stopped:
+        flaky = flaky or smallest is None or not search.fails(smallest)
+    if flaky and not search.stopped:
+        message = (
             "The same arguments gave different answers: "
             "the result must depend on nothing but the arguments."
         )
-        return Report(name, False, tried, flaky)
-    output = printed.getvalue()
-    message = f"The smallest case that fails, of {tried} tried:\n\n{show_case(smallest)}\n\n{wrong}"
-    if output:
-        message += f"\n\nIn this case it printed:\n{textwrap.indent(output, '    ')}"
-    diagnosis = diagnose(attempt, smallest, wrong.output) if wrong.output else ""
-    return Report(name, False, tried, message, diagnosis)
+        return Report(chosen.name, False, search.tried, message)
+    return _explained(search, *search.failed)
+
+
+def _explained(search: _Search, case: Case, wrong: Wrong) -> Report:
+    """Report a failing case, what it printed, and the bug that explains it."""
+    attempt = search.attempt
+    name = attempt.exercise.name
+    what = "This case" if search.stopped else "The smallest case that fails"
+    message = f"{what}, of {search.tried} tried:\n\n{show_case(case)}\n\n{wrong}"
+    if attempt.printed:
+        message += (
+            f"\n\nIn this case it printed:\n{textwrap.indent(plain(attempt.printed), '    ')}"
+        )
+    diagnosis = ""
+    if wrong.output and not search.stopped:
+        with contextlib.suppress(Stopped):
+            diagnosis = diagnose(attempt, case, wrong.output, search.clock)
+    return Report(name, False, search.tried, message, diagnosis, search.interrupted)

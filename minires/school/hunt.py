@@ -1,4 +1,4 @@
-"""The hunt: a whole op with one wrong line in it, to be found with the gradient checker."""
+"""The hunt: one line of an op is wrong. The student finds it with the gradient checker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from minires.school.zoo import ZOO
 
 
 def choose_bug(op: str | None = None, seed: int = 0) -> tuple[Exercise, Bug]:
-    """Choose a bug that the gradient checker can find: in one backward pass, or in any.
+    """Choose a bug that the gradient checker can find, in one backward pass or in any.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def _is_backward(exercise: Exercise) -> bool:
 
 
 def hidden_bug_file(chosen: Exercise, bug: Bug) -> str:
-    """Text of a file that holds the whole op with `bug` in it, without naming the bug."""
+    """Text of a file with the whole op and the bug, which it does not name."""
     source = bug.source()
     used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
     module = reference_module(chosen.where)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
 from random import Random
 from typing import Any
 
-from hypothesis import HealthCheck, find, settings
+from hypothesis import HealthCheck, Phase, configuration, find, settings
 from hypothesis.errors import Flaky, NoSuchExample
 
-from minires.school.cases import Case, problems
+from minires.school.cases import problems
+from minires.school.draw import LARGE, MEDIUM, SMALL, Case
 
-SIZES = (2, 4)  # largest rows and columns: small images first, as their failures are easy to read
-EXAMPLES = 60  # cases of each size
+# size and number of cases: small ones first, as their failures are easy to read
+SEARCHES = ((SMALL, 40), (MEDIUM, 60), (LARGE, 30))
+PHASES = (Phase.generate, Phase.shrink)
+SAMPLES = ((MEDIUM, 40), (LARGE, 20))  # that a diagnosis must explain
 
 
 class FlakyError(Exception):
@@ -27,33 +33,49 @@ def smallest_case(name: str, condition: Callable[[Case], bool]) -> Case | None:
     FlakyError
         If the condition gives different answers for the same case.
     """
-    found = (_find(problems(size)[name][0], condition) for size in SIZES)
-    return next(filter(None, found), None)
+    found = (_find(problems(size)[name][0], condition, most) for size, most in SEARCHES)
+    return next((case for case in found if case is not None), None)
 
 
-def sample(name: str) -> list[Case]:
-    """Draw many cases of an exercise, of the larger size."""
+@cache
+def sample(name: str) -> tuple[Case, ...]:
+    """Draw many cases of an exercise; do not change them."""
     drawn: list[Case] = []
 
     def note(case: Case) -> bool:
         drawn.append(case)
         return False
 
-    _find(problems(SIZES[-1])[name][0], note)
-    return drawn
+    for size, most in SAMPLES:
+        _find(problems(size)[name][0], note, most)
+    return tuple(drawn)
 
 
-def _find(cases: Any, condition: Callable[[Case], bool]) -> Case | None:
+def _find(cases: Any, condition: Callable[[Case], bool], most: int) -> Case | None:
     quiet = settings(
-        max_examples=EXAMPLES,
+        max_examples=most,
         deadline=None,
         database=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
+        phases=PHASES,
     )
     try:
-        return find(cases, condition, settings=quiet, random=Random(0))
+        with _elsewhere():
+            return find(cases, condition, settings=quiet, random=Random(0))
     except NoSuchExample:
         return None
     except Flaky as e:
         raise FlakyError from e
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Let hypothesis store its notes in a temporary folder, not in the student's."""
+    before = configuration.storage_directory(intent_to_write=False).path
+    with tempfile.TemporaryDirectory(prefix="minires-", ignore_cleanup_errors=True) as folder:
+        configuration.set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            configuration.set_hypothesis_home_dir(before)

@@ -1,4 +1,4 @@
-"""The bugs of `zoo.toml`: to be hunted, to diagnose, to test the tests."""
+"""The bugs of `zoo.toml`. Hunts hide them, diagnoses name them, tests must catch them."""
 
 from __future__ import annotations
 
