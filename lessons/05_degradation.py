@@ -47,7 +47,7 @@ from minires import get_ops, plain
 from minires.data import ArraySplit, load, normalise, per_pixel_mean, shapes10
 from minires.lab import live, plots, tables
 from minires.lab.claims import LEARNED, direction_gradients
-from minires.lab.presets import TIERS, base_config, tier_name
+from minires.lab.presets import PRESETS, base_config, preset_name
 from minires.lab.recorded import by_net, final, find_runs, noise
 from minires.lab.studies.deepen import deepen
 from minires.layers import recompute_statistics
@@ -86,7 +86,7 @@ say(f"""
     Training error: plain-20 {train_error["plain20"]:.1f} %, plain-56 **{train_error["plain56"]:.1f} %**. Test error: {test_error["plain20"]:.1f} and {test_error["plain56"]:.1f} %.
     With shortcuts, 56 layers come to {train_error["resnet56"]:.1f} % in training: {train_error["plain56"] - train_error["resnet56"]:.0f} points less, with not one parameter more.
 """)
-margin = TIERS[tier_name(runs[0])].margin  # points, as registered in the code
+margin = PRESETS[preset_name(runs[0])].margin  # points, as registered in the code
 assert train_error["plain56"] > train_error["plain20"] + margin
 assert train_error["resnet56"] < train_error["plain56"] - margin
 

@@ -54,7 +54,7 @@ from minires.data import (
     stream,
 )
 from minires.lab import live, plots
-from minires.lab.presets import TIERS, base_config, recipe
+from minires.lab.presets import PRESETS, base_config, with_warmup
 from minires.lab.recorded import by_net, final
 from minires.layers import recompute_statistics
 from minires.nets.audit import macs
@@ -219,7 +219,7 @@ assert (base.milestones, base.momentum, base.weight_decay, base.batch_size) == (
     1e-4,
     128,
 )
-deep = recipe(base_config(few, "paper", net="resnet110"), facts("resnet110"))
+deep = with_warmup(base_config(few, "paper", net="resnet110"), facts("resnet110"))
 assert (deep.warmup_lr, base.warmup_lr) == (0.01, None)
 assert get_task("classification").warm_below == 0.8  # the error that ends a warm-up
 w = resnet(20, rng=0).parameters()["stage2.block2.body.conv1.w"]
@@ -435,7 +435,9 @@ def running_mean(run):
 warmed = next(line["iteration"] for line in warm.train if line["lr"] > warm.config["warmup_lr"])
 cold_end, warm_end = (100 * run.evals[-1]["train_error"] for run in (cold, warm))
 chance = next(
-    line["iteration"] for line, e in zip(cold.train[9:], running_mean(cold)[1], strict=False) if e < 85
+    line["iteration"]
+    for line, e in zip(cold.train[9:], running_mean(cold)[1], strict=False)
+    if e < 85
 )
 
 # %% jupyter={"source_hidden": true}
@@ -490,9 +492,9 @@ plain_end = (
     100 * read_run(RECORDS / "cold-start-cifar10" / "plain56-seed0").evals[-1]["train_error"]
 )
 say(f"""
-    The paper notes that at 0.1 ResNet-110 gets going too, after several epochs, and reaches a similar accuracy (footnote 5). A short run does not have that time. When the experiment of lesson 5 was first recorded at 2,000 steps, without a warm-up, ResNet-56 ended {plain_end - cold_end:.1f} points below plain-56, where {TIERS["lesson"].margin} had been claimed beforehand. So that claim was *refuted*, as [the page of the records](runs/README.md) tells. Since then this size begins with a warm-up, for all four nets alike, and the claim is the same.
+    The paper notes that at 0.1 ResNet-110 gets going too, after several epochs, and reaches a similar accuracy (footnote 5). A short run does not have that time. When the experiment of lesson 5 was first recorded at 2,000 steps, without a warm-up, ResNet-56 ended {plain_end - cold_end:.1f} points below plain-56, where {PRESETS["lesson"].margin} had been claimed beforehand. So that claim was *refuted*, as [the page of the records](runs/README.md) tells. Since then this size begins with a warm-up, for all four nets alike, and the claim is the same.
 """)
-assert plain_end - cold_end < TIERS["lesson"].margin
+assert plain_end - cold_end < PRESETS["lesson"].margin
 
 # %% [markdown]
 # ## The experiment: what a run costs

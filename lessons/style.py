@@ -1,6 +1,8 @@
 """Shared by all lessons: colours with a fixed meaning, figures with alt text, code read from the library."""
 
 import ast
+import base64
+import html
 import inspect
 import io
 import textwrap
@@ -10,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
-from IPython.display import Image, Markdown, display
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 
 from minires.data import key
-from minires.lab.presets import TIERS, tier_name
+from minires.lab.presets import PRESETS, preset_name
 from minires.lab.recorded import by_net, find_runs
 from minires.runs.run_folder import Run
 
@@ -55,13 +57,18 @@ mpl.rcParams.update(
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Display a figure as a picture, with an alt text for readers who cannot see it."""
+    """Display a figure as a picture, with an alt text for readers who cannot see it.
+
+    JupyterLab and nbconvert show the HTML, which has the alt text; others show the picture.
+    """
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=100)
     Picture.open(drawn).convert("RGB").quantize(256, dither=Picture.Dither.NONE).save(
         small, "png", optimize=True
     )
-    display(Image(small.getvalue(), alt=alt))
+    picture = base64.b64encode(small.getvalue()).decode()
+    shown = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">'
+    display({"image/png": picture, "text/html": shown}, raw=True)
 
 
 def say(text: str) -> None:
@@ -114,8 +121,8 @@ def recorded(data: str) -> list[Run]:
     found: dict[str, list[Run]] = defaultdict(list)
     for run in find_runs(sorted(RECORDS.iterdir())):
         if run.done and key(run.data["name"]) == data and run.net in FOUR:
-            found[tier_name(run) or ""].append(run)
-    return found[[tier for tier in TIERS if len(by_net(found[tier])) == len(FOUR)][-1]]
+            found[preset_name(run) or ""].append(run)
+    return found[[tier for tier in PRESETS if len(by_net(found[tier])) == len(FOUR)][-1]]
 
 
 def counting(total: int, what: str) -> Iterator[int]:

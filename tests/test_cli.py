@@ -451,7 +451,7 @@ def test_every_help_fits_80_columns_and_40_lines_and_cuts_no_word(run_cli, comma
 
 
 def test_the_names_that_help_lists_are_those_that_exist():
-    assert names.TIERS == tuple(presets.TIERS)
+    assert names.TIERS == tuple(presets.PRESETS)
     assert names.FIGURES == tuple(plots.FIGURES)
     for net in names.NETS:
         assert names.network(net).name == net

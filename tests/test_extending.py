@@ -272,9 +272,9 @@ def test_options_of_a_task_without_warm_up_are_refused(tmp_path):
 
 def test_a_deep_net_gets_no_warm_up_from_a_task_without_one(tiny):
     config = replace(tiny, net="resnet110", task="regression")
-    assert presets.recipe(config, registry.facts("resnet110")).warmup_lr is None
+    assert presets.with_warmup(config, registry.facts("resnet110")).warmup_lr is None
     config = replace(config, task="classification")
-    assert presets.recipe(config, registry.facts("resnet110")).warmup_lr == 0.01
+    assert presets.with_warmup(config, registry.facts("resnet110")).warmup_lr == 0.01
 
 
 def test_classification_of_data_without_classes_is_refused(tiny, tmp_path):

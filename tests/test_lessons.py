@@ -91,9 +91,12 @@ def test_a_lesson_was_executed_from_top_to_bottom(path):
 
 @each_lesson
 def test_every_figure_has_a_text_for_those_who_cannot_see_it(path):
-    figures = [o for o in outputs(path) if "image/png" in o.get("data", {})]
+    figures = [o["data"] for o in outputs(path) if "image/png" in o.get("data", {})]
     assert figures
-    assert all(len(f["metadata"]["image/png"].get("alt", "")) > 60 for f in figures)
+    for data in figures:
+        shown = "".join(data["text/html"])
+        assert len(re.search(r'<img alt="([^"]*)"', shown)[1]) > 60
+        assert "".join(data["image/png"]).strip() in shown
 
 
 @each_lesson

@@ -17,7 +17,7 @@ from minires.cli import experiment, options
 from minires.cli import train as train_commands
 from minires.data import stream
 from minires.lab import degradation
-from minires.lab.presets import TIERS
+from minires.lab.presets import PRESETS
 from minires.layers.base import layer_outputs
 from minires.ops import default_backend
 from minires.runs import checkpoint, files
@@ -114,7 +114,7 @@ def test_the_defaults_are_the_papers():
 def test_what_was_registered_before_the_runs_stays_as_it_was():
     registered = {
         name: (t.iterations, t.batch_size, t.lr, t.warmup_lr, t.augment, t.margin)
-        for name, t in TIERS.items()
+        for name, t in PRESETS.items()
     }
     assert registered == {
         "quick": (280, 64, 0.01, None, False, 10),
@@ -122,7 +122,7 @@ def test_what_was_registered_before_the_runs_stays_as_it_was():
         "quarter": (16_000, 128, 0.1, None, True, 5),
         "paper": (64_000, 128, 0.1, None, True, 1),
     }
-    measured = {name: (t.eval_images, t.evaluations) for name, t in TIERS.items()}
+    measured = {name: (t.eval_images, t.evaluations) for name, t in PRESETS.items()}
     assert measured == {
         "quick": (512, 2),
         "lesson": (2_000, 5),

@@ -43,7 +43,11 @@ TIER_OPTIONS = (
 )
 # Stands for images before any are loaded: more of them than any option may ask for by mistake.
 ANY_IMAGES: Any = SimpleNamespace(
-    name="", task="classification", train=range(10**9), test=range(10**9)
+    name="",
+    task="classification",
+    train=range(10**9),
+    test=range(10**9),
+    input_shape=(32, 32, 3),
 )
 TierOption = Annotated[
     str,
@@ -110,7 +114,7 @@ def degradation_command(
     output.say(f"Recipe: {in_words(base)}")
     folders = degradation.run(chosen, seeds, base, folder, found, quiet, output.say)
     shown = show(folders, folder / "degradation.png", output)
-    print_claims(folders, output, False, None, shown)
+    print_claims(folders, output, shown=shown, folder=folder)
 
 
 def check_recipes(nets: Sequence[Facts], tier: str, asked: dict[str, Any], seed: int = 0) -> None:
@@ -125,7 +129,7 @@ def check_recipes(nets: Sequence[Facts], tier: str, asked: dict[str, Any], seed:
 
     for facts in nets:
         config = presets.base_config(ANY_IMAGES, tier, net=facts.name, seed=seed, **asked)
-        presets.recipe(config, facts)
+        presets.with_warmup(config, facts)
 
 
 def _chosen(nets: str | None, depths: str | None, shortcut: str | None, seeds: int) -> list[str]:
@@ -156,16 +160,22 @@ def print_claims(
     compute: bool = False,
     data: Path | None = None,
     shown: dict[str, Any] | None = None,
+    folder: Path | None = None,
 ) -> None:
     """Print the verdict and numbers of every claim; the exit code is 1 if one does not hold.
 
-    As JSON, they follow what `show` returned.
+    As JSON, they follow what `show` returned. With the `folder` of an experiment, its closing words
+    come last.
     """
     from minires.lab import claims
+    from minires.lab.closing import closing_words
     from minires.lab.recorded import find_runs
 
-    verdicts = claims.judge(find_runs(folders), compute, data)
+    runs = find_runs(folders)
+    verdicts = claims.judge(runs, compute, data)
     output.show("\n" + claims.text(verdicts))
+    if folder:
+        output.show("\n" + closing_words(runs, folder))
     output.result({**(shown or {}), "claims": results.claims(verdicts)})
     if any(verdict.held is False for rows in verdicts.values() for _, verdict in rows):
         raise typer.Exit(1)
@@ -238,11 +248,11 @@ def plot(
 def _draw_until_done(folders: list[Path], kind: str, figure: Path, output: Output) -> None:
     """Draw again and again until the runs are done, or Ctrl-C."""
     from minires.lab import plots
-    from minires.lab.recorded import all_done, begun
+    from minires.lab.recorded import all_done, measured_runs
 
     try:
         while not all_done(folders):
-            if runs := plots.drawable(kind, begun(folders)):
+            if runs := plots.drawable(kind, measured_runs(folders)):
                 plots.save(plots.FIGURES[kind](runs), figure)
                 output.say(f"drawn {time.strftime('%H:%M:%S')}: {figure}")
             time.sleep(WATCH_SECONDS)

@@ -23,7 +23,7 @@ from minires.cli.options import (
 from minires.errors import InputError
 from minires.nets import registry
 from minires.nets.network import Facts
-from minires.ops import BACKENDS, default_backend
+from minires.ops import default_backend, usable_backends, why_not_numba
 from minires.runs.provenance import provenance
 
 if TYPE_CHECKING:
@@ -103,9 +103,19 @@ def _machine_and_data(output: Output) -> dict[str, Any]:
     folder = images.find_cifar10()
     output.show("  ".join(f"{name} {number}" for name, number in here["versions"].items()))
     output.show(f"{machine['processor']}, {machine['cores']} cores, {machine['system']}")
-    output.show(f"backends: {', '.join(BACKENDS)}; the default is {default_backend()}")
+    backends = usable_backends()
+    output.show(f"backends: {', '.join(backends)}; the default is {default_backend()}")
+    reason = why_not_numba()
+    if reason:
+        output.show(f"no compiled backend: {reason}")
     output.show(f"CIFAR-10: {folder or 'not found; get it with: minires data cifar10'}")
-    return {**here, "backends": BACKENDS, "default_backend": default_backend(), "cifar10": folder}
+    return {
+        **here,
+        "backends": backends,
+        "default_backend": default_backend(),
+        "no_compiled_backend": reason,
+        "cifar10": folder,
+    }
 
 
 def bench(

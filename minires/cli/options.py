@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 
 from minires.cli import names
 from minires.errors import InputError, quoted
-from minires.ops import default_backend, get_ops, prepare
+from minires.ops import default_backend, get_ops, numba_installed, prepare
 from minires.runs.config import OPTIONS, Config
 from minires.runs.options import UNSET, Entry
 from minires.text import did_you_mean
@@ -224,7 +224,7 @@ def load(dataset: str, folder: Path | None, say: Callable[[str], None] = typer.e
 
 def choose(backend: str | None, say: Callable[[str], None] = typer.echo) -> str:
     """Backend to use; says so if Numba is missing. Nothing is compiled yet."""
-    if backend is None and default_backend() == "numpy":
+    if backend is None and not numba_installed():
         say(
             "Numba is not installed, so this runs on plain NumPy, several times slower: "
             "pip install numba"
@@ -236,8 +236,7 @@ def choose(backend: str | None, say: Callable[[str], None] = typer.echo) -> str:
 
 def compile_kernels(backend: str, quiet: bool = False) -> None:
     """Compile what a backend needs, or load it from the disk, with a progress bar."""
-    from tqdm.auto import tqdm
+    from minires.train.progress import compile_bar
 
-    title = "compiling for this machine, once"
-    with tqdm(desc=title, unit=" kernels", delay=1, leave=False, disable=quiet) as progress:
-        prepare(backend, lambda name: progress.update())
+    with compile_bar(quiet) as report:
+        prepare(backend, report)

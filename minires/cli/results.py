@@ -34,6 +34,7 @@ def claims(verdicts: Mapping[str, Sequence[tuple[Claim, Verdict]]]) -> Values:
                 "claim": claim.sentence,
                 "held": verdict.held,
                 "numbers": verdict.numbers,
+                "reason": verdict.reason,
             }
             for claim, verdict in rows
         }

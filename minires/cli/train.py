@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from minires import plugins
 from minires.cli import experiment, names
 from minires.cli.options import (
     RUNS,
@@ -25,6 +26,7 @@ from minires.cli.options import (
     path_option,
     training_options,
 )
+from minires.errors import quoted
 from minires.runs.config import Config
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def train_command(
     found = load(dataset, data, output.say)
     config = presets.base_config(found, net=facts.name, seed=seed, **asked, backend=backend)
     folder = out or RUNS / f"{facts.name}-{found.slug}-{iterations}-seed{seed}"
-    run_one(presets.recipe(config, facts), folder, found, quiet)
+    run_one(presets.with_warmup(config, facts), folder, found, quiet)
     output.result(experiment.show([folder], folder / "errors.png", output))
 
 
@@ -86,6 +88,7 @@ def resume(
 
     output = Output(json_output)
     record = read_record(folder)
+    plugins.require(record.provenance.get("plugins", []), f"resume {quoted(folder)}")
     backend = choose(record.config.backend, output.say)
     found = images.load(images.key(record.data["name"]), data)
     run_one(replace(record.config, backend=backend), folder, found, quiet)

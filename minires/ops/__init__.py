@@ -53,15 +53,15 @@ def default_backend() -> str:
     return "numpy" if reason else "numba"
 
 
-def prepare(backend: str, report: Callable[[str], None]) -> None:
+def prepare(backend: str, report: Callable[[str, int, int], None]) -> None:
     """Compile everything that a network needs, before it is timed or watched.
 
     Parameters
     ----------
     backend : str
     report : callable
-        Called with the name of each kernel that is about to be compiled; kernels that are found on
-        disk are not reported.
+        Called before a kernel is compiled, with its name, how many kernels are ready, and how many
+        are needed. Kernels that are found on disk are not reported.
 
     Raises
     ------

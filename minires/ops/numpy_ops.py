@@ -39,7 +39,7 @@ def im2col(x: Array, KH: int, KW: int, stride: Size = 1, pad: Size = 0) -> Array
     xpad = np.pad(x, ((0, 0), (PH, PH), (PW, PW), (0, 0)))  # (N, H + 2 PH, W + 2 PW, C)
     windows = sliding_window_view(xpad, (KH, KW), axis=(1, 2))  # (N, ., ., C, KH, KW), stride 1
     windows = windows[:, ::SH, ::SW]  # (N, OH, OW, C, KH, KW)
-    return np.ascontiguousarray(windows.transpose(0, 1, 2, 4, 5, 3))  # (N, OH, OW, KH, KW, C)
+    return windows.transpose(0, 1, 2, 4, 5, 3).copy()  # (N, OH, OW, KH, KW, C)
 
 
 def col2im(cols: Array, H: int, W: int, stride: Size = 1, pad: Size = 0) -> Array:

@@ -1,16 +1,17 @@
-"""Where a run was trained: commit, versions, machine."""
+"""Provenance of a run: commit, versions and machine."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
-from importlib.metadata import version
-from importlib.util import find_spec
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import minires
+from minires.ops.availability import settings
 from minires.plugins import LOADED
 
 LIBRARIES = ("numpy", "numba", "safetensors")
@@ -19,17 +20,31 @@ LIBRARIES = ("numpy", "numba", "safetensors")
 def provenance() -> dict[str, Any]:
     """The commit, versions and machine of this process.
 
-    `commit` is None where git does not track the package; "plugins" lists users' files, if any.
+    `commit` is None where git does not track the package; "plugins" lists users' files, if any, and
+    "settings" the variables of Numba that may change a result's last bits.
     """
     commit = _git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     tracked = _git("ls-files", "--error-unmatch", "__init__.py") is not None
     origin = {
         "commit": commit if tracked else None,
         "versions": {"minires": minires.__version__, "python": platform.python_version()}
-        | {name: version(name) for name in LIBRARIES if find_spec(name)},
+        | _versions(),
         "machine": {"system": platform.platform(), "processor": processor(), "cores": _cores()},
     }
-    return origin | ({"plugins": [file.name for file in LOADED]} if LOADED else {})
+    if chosen := settings():
+        origin["settings"] = chosen
+    if LOADED:
+        origin["plugins"] = [file.name for file in LOADED]
+    return origin
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the libraries that are installed."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _cores() -> int:

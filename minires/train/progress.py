@@ -125,10 +125,10 @@ def compile_bar(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]
         if quiet or sys.stderr is None:
             return
         if not shown and not _is_terminal(sys.stderr):
-            _Output(sys.stderr).write("compiling for this machine, once\n")
+            _Output(sys.stderr).write("compiling for this machine\n")
             shown.append(plain_tqdm(disable=True))
         if not shown:
-            text = "compiling for this machine, once: {n_fmt} of {total_fmt} kernels |{bar}| "
+            text = "compiling for this machine: {n_fmt} of {total_fmt} kernels |{bar}| "
             output = {"file": _Output(sys.stderr), "dynamic_ncols": True, "leave": False}
             shown.append(plain_tqdm(total=total, bar_format=text + "{elapsed}", **output))
         shown[0].n = ready

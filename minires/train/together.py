@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from minires.data import Dataset, training_batch
+from minires.data import Dataset
 from minires.ops import threads_to_share, use_threads
-from minires.optim import SGD
 from minires.runs.config import Config
-from minires.train.loop import fitted_facts, initial_net, train
+from minires.train.loop import train
 from minires.train.progress import Progress
 from minires.train.stopping import Interrupted, stop_requests
-from minires.train.task import get_task
 
 AT_ONCE = 2  # runs; each has its own activations in memory
-FORECAST_FROM = 50  # iterations of a net that are worth two steps of timing beforehand
 
 Job = tuple[Config, Path]
 Follow = Callable[[Path, Progress], None]
@@ -110,59 +106,3 @@ def _raise_errors(futures: Sequence[Future], asked: bool) -> None:
         raise Interrupted(
             "\n".join(map(str, errors)) or "stopped between two runs; run it again to resume"
         )
-
-
-def forecast(configs: Sequence[Config], left: Sequence[int], data: Dataset) -> str:
-    """How long the remaining runs will take here, from two timed steps of each distinct net.
-
-    Parameters
-    ----------
-    configs : list of Config
-    left : list of int
-        Iterations that are left of each run.
-    data : Dataset
-    """
-    waiting = [(config, n) for config, n in zip(configs, left, strict=True) if n > 0]
-    first = {config.net: config for config, _ in waiting}
-    backend = configs[0].backend
-    threads = threads_to_share(backend)
-    at_once = min(AT_ONCE, threads, len(waiting)) or 1
-    try:
-        use_threads(backend, threads // at_once)
-        step = {net: seconds_per_step(config, data) for net, config in first.items()}
-    finally:
-        use_threads(backend, threads)
-    total = sum(n * step[config.net] * _with_evaluations(config) for config, n in waiting)
-    total /= at_once
-    each = ", ".join(f"{net} {seconds:.2f}" for net, seconds in step.items())
-    time_needed = f"{total / 60:.1f} minutes" if total < 5400 else f"{total / 3600:.1f} hours"
-    together = ", two nets at a time" if at_once > 1 else ""
-    return (
-        f"This will take about {time_needed} here (seconds a step{together}: {each}). "
-        "Stop it with Ctrl-C at any time; run it again to resume."
-    )
-
-
-def seconds_per_step(config: Config, data: Dataset) -> float:
-    """Seconds of the faster one of two training steps, batch and all."""
-    net = initial_net(config, fitted_facts(config.net, data))
-    task = get_task(config.task)
-    optimizer = SGD(net.parameters())
-    seconds = []
-    for iteration in range(2):  # the first one has memory to fetch
-        start = time.perf_counter()
-        batch = training_batch(
-            data, config.seed, iteration, config.batch_size, augment=config.augment
-        )
-        task.step(net, optimizer, batch, 0.0)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
-
-
-def _with_evaluations(config: Config) -> float:
-    """Cost of a run with its evaluations, in units of its training.
-
-    A forward pass is a third of a step.
-    """
-    images = (config.bn_images + 2 * config.eval_images) / 3
-    return 1 + images / (config.batch_size * config.eval_every)

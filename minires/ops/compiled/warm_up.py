@@ -25,9 +25,21 @@ from minires.ops.numba_ops import (
 BACKWARDS = "from minires.ops.compiled.warm_up import warm_up; warm_up(backwards=True)"
 
 
-def prepare(report: Callable[[str], None]) -> None:
-    """Compile or load every kernel; call `report(name)` for each one that is compiled."""
-    with jit.announce(report), compile_from_both_ends(BACKWARDS):
+NEEDED = 10  # compiled versions of kernels after `warm_up`
+
+
+def ready() -> int:
+    """How many of the versions that are needed are compiled or loaded."""
+    return min(NEEDED, sum(len(kernel.signatures) for kernel in jit.KERNELS))
+
+
+def prepare(report: Callable[[str, int, int], None]) -> None:
+    """Compile or load every kernel; call `report(name, ready, needed)` before each compilation."""
+
+    def announce(name: str) -> None:
+        report(name, ready(), NEEDED)
+
+    with jit.announce(announce), compile_from_both_ends(BACKWARDS):
         warm_up()
 
 
