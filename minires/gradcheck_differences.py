@@ -252,7 +252,7 @@ class Check(Slopes):
 
     def _halved(self, line: Line, analytic: Array, scale: float) -> Line:
         """Halve a direction, and go on with the worse half; return the line along one element."""
-        candidates = np.flatnonzero(line.v)
+        candidates = np.flatnonzero(line.direction)
         while len(candidates) > 1:
             middle = len(candidates) // 2
             halves = [candidates[:middle], candidates[middle:]]
