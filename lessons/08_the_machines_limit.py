@@ -337,7 +337,7 @@ table(
 
 # %%
 record = Path("bench.json")
-command = "minires bench --peer torch,torch.compile --json lessons/bench.json"
+command = "minires bench --peer torch,torch.compile --out lessons/bench.json"
 if record.exists():
     timings = json.loads(record.read_text(encoding="utf-8"))["timings"]
     rates = [(t["net"], t["contender"], t["batch_size"] / np.array(t["train"])) for t in timings]

@@ -89,7 +89,7 @@ def test_what_a_worker_said_before_it_ended_is_heard():
 
 
 def test_bench_prints_its_table_and_writes_json(run_cli, tmp_path):
-    words = ("--nets", "resnet8", "--backend", "numpy", "--rounds", 1, "--batch-size", 2, "--json")
+    words = ("--nets", "resnet8", "--backend", "numpy", "--rounds", 1, "--batch-size", 2, "--out")
     code, out, _ = run_cli("bench", *words, tmp_path / "a new folder" / "b.json")
     assert code == 0
     assert "train images/s" in out
@@ -115,7 +115,7 @@ def test_the_table_of_ops_compares_with_the_better_pytorch():
 @pytest.mark.peers
 def test_every_pass_of_every_op_is_timed_with_every_contender(run_cli, tmp_path):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    words = ("bench", "--ops", "--rounds", 1, "--batch-size", 1, "--json", tmp_path / "ops.json")
+    words = ("bench", "--ops", "--rounds", 1, "--batch-size", 1, "--out", tmp_path / "ops.json")
     code, out, _ = run_cli(*words)
     assert code == 0
     seconds = json.loads((tmp_path / "ops.json").read_text())["seconds"]
@@ -203,7 +203,7 @@ def against(run_cli, folder, *words):
 
 
 def test_two_checkouts_are_timed_in_every_round(run_cli, tmp_path):
-    code, out, _ = against(run_cli, ROOT, "--rounds", 2, "--json", tmp_path / "a.json")
+    code, out, _ = against(run_cli, ROOT, "--rounds", 2, "--out", tmp_path / "a.json")
     assert code == 0
     assert str(ROOT) in out
     lines = [line.split() for line in out.splitlines() if line.startswith("resnet8")]

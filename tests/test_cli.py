@@ -435,10 +435,11 @@ def test_the_programs_that_we_show_run_as_they_stand(program, capsys):
 LEAVES = [
     *((name,) for name in (*COMMANDS[:-1], "bench")),
     *(("data", name) for name in ("cifar10", "shapes10")),
+    *(("exercise", name) for name in ("list", "start", "check", "hunt")),
 ]
 
 
-@pytest.mark.parametrize("command", [(), ("data",), *LEAVES], ids=" ".join)
+@pytest.mark.parametrize("command", [(), ("data",), ("exercise",), *LEAVES], ids=" ".join)
 def test_every_help_fits_80_columns_and_40_lines_and_cuts_no_word(run_cli, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = run_cli(*command, "--help")
@@ -786,7 +787,7 @@ def test_the_page_of_the_package_index_has_no_link_that_breaks(monkeypatch):
     builder = types.ModuleType("hatchling.metadata.plugin.interface")
     builder.MetadataHookInterface = object  # the builder need not be installed here
     monkeypatch.setitem(sys.modules, builder.__name__, builder)
-    page = runpy.run_path(str(ROOT / "hatch_build.py"))["standalone"](
+    page = runpy.run_path(str(ROOT / ".github" / "package_page.py"))["standalone"](
         (ROOT / "README.md").read_text(encoding="utf-8")
     )
     targets = re.findall(r"\]\(([^)]*)\)", page) + re.findall(r'src="([^"]*)"', page)

@@ -182,7 +182,7 @@ def test_a_report_repeats_a_run_of_toys_by_a_command_that_gives_the_same_bits(tm
 def test_registered_networks_are_benchmarked(tmp_path):
     done = minires(
         tmp_path, "bench", "--nets", "pocket-tiny", "--backend", "numpy", "--rounds", 1,
-        "--batch-size", 4, "--json", "bench.json",
+        "--batch-size", 4, "--out", "bench.json",
     )  # fmt: skip
     record = json.loads((tmp_path / "bench.json").read_text())
     assert [t["net"] for t in record["timings"]] == ["pocket-tiny"]

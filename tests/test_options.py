@@ -69,7 +69,7 @@ def understood(monkeypatch, run_cli, shapes_like, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data.shapes10, "dataset", lambda **_: shapes_like)
     monkeypatch.setattr(train_commands, "run_one", lambda config, *_: seen.append(config))
-    monkeypatch.setattr(degradation, "run", lambda nets, seeds, base, *_: seen.append(base))
+    monkeypatch.setattr(degradation, "run", lambda nets, seeds, base, *_, **__: seen.append(base))
     monkeypatch.setattr(cli_options, "prepare", lambda *_: None)  # nothing is compiled
     monkeypatch.setattr(experiment, "show", lambda *_: None)
     monkeypatch.setattr(experiment, "print_claims", lambda *_: None)

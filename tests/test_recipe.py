@@ -267,7 +267,7 @@ def asked(monkeypatch, shapes, tmp_path):
     monkeypatch.setattr(options, "prepare", lambda *_: None)  # nothing is compiled
     monkeypatch.setattr(experiment, "show", lambda *_: None)
     monkeypatch.setattr(experiment, "print_claims", lambda *_: None)
-    monkeypatch.setattr(degradation, "run", lambda *words: seen.append(words))
+    monkeypatch.setattr(degradation, "run", lambda *words, **_: seen.append(words))
     return seen
 
 

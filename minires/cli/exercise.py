@@ -9,26 +9,40 @@ from typing import Annotated
 
 import typer
 
+from minires.cli.names import completing
+from minires.cli.options import Command, expanded
 from minires.errors import quoted
 from minires.school import exercises
 from minires.school.hunt import choose_bug, hidden_bug_file
 
+NAMES = list(exercises.EXERCISES)
+
 app = typer.Typer(
-    help="Write an op yourself, or find a bug.", no_args_is_help=True, rich_markup_mode=None
+    help="Write an op yourself, or find a bug. Example: minires exercise start relu_forward",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_exercises() -> None:
-    """List the exercises."""
+    """List the exercises.
+
+    Example: minires exercise list
+    """
     for chosen in exercises.exercises():
         typer.echo(f"{chosen.name:26}{chosen.summary}")
 
 
-@app.command("start")
+@app.command("start", cls=Command)
 def start(
-    name: Annotated[str, typer.Argument(help="As in: minires exercise list.")],
-    folder: Annotated[Path, typer.Argument(help="Folder for NAME.py.")] = Path(),
+    name: Annotated[
+        str,
+        typer.Argument(help="As in: minires exercise list.", autocompletion=completing(NAMES)),
+    ],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder for NAME.py.", metavar="[DIR]", parser=expanded)
+    ] = Path(),
 ) -> None:
     """Write NAME.py: the signature, a description and hints.
 
@@ -38,9 +52,11 @@ def start(
     typer.echo(f"Write the function in {file}, then: minires exercise check {quoted(file)}")
 
 
-@app.command("check")
+@app.command("check", cls=Command, short_help="Grade a solution.")
 def check(
-    file: Annotated[Path, typer.Argument(help="A file with a solution.")],
+    file: Annotated[
+        Path, typer.Argument(help="A file with a solution.", metavar="FILE", parser=expanded)
+    ],
     json_output: Annotated[bool, typer.Option("--json", help="For grade books.")] = False,
 ) -> None:
     """Find the smallest case in which a solution is wrong, and the bug that explains it.
@@ -60,11 +76,13 @@ def check(
         raise typer.Exit(130 if interrupted else 1)
 
 
-@app.command("hunt")
+@app.command("hunt", cls=Command, short_help="Write a file with one wrong line.")
 def hunt(
     name: Annotated[str | None, typer.Argument(help="An op's backward [default: any].")] = None,
     seed: Annotated[int, typer.Option(help="Which bug.", min=0)] = 0,
-    folder: Annotated[Path, typer.Option("--into", help="Folder for the file.")] = Path(),
+    folder: Annotated[
+        Path, typer.Option("--into", help="Folder for the file.", metavar="DIR", parser=expanded)
+    ] = Path(),
     reveal: Annotated[bool, typer.Option("--reveal", help="Say which bug it is.")] = False,
 ) -> None:
     """Write a file in which one line is wrong. Find it with the gradient checker.

@@ -109,10 +109,18 @@ def degradation_command(
     backend = choose(asked.pop("backend", None), output.say)
     found = load(dataset, data, output.say)
     base = presets.base_config(found, tier, **asked, backend=backend)
-    compile_kernels(backend, quiet)
     folder = out or RUNS / f"degradation-{found.slug}-{base.iterations}"
     output.say(f"Recipe: {in_words(base)}")
-    folders = degradation.run(chosen, seeds, base, folder, found, quiet, output.say)
+    folders = degradation.run(
+        chosen,
+        seeds,
+        base,
+        folder,
+        found,
+        quiet,
+        output.say,
+        begin=lambda: compile_kernels(backend, quiet),
+    )
     shown = show(folders, folder / "degradation.png", output)
     print_claims(folders, output, shown=shown, folder=folder)
 

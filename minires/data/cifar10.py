@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pooch
 
 from minires.data.dataset import ArraySplit, Dataset
 from minires.data.paths import expanded
@@ -52,6 +51,8 @@ AGAIN = "get it again with `minires data cifar10`, or `minires data cifar10 --fr
 
 def cache_folder() -> Path:
     """Return the folder for downloads; it is searched last."""
+    import pooch  # browsers lack it
+
     return Path(pooch.os_cache("minires"))
 
 

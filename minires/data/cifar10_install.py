@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import lzma
 import os
 import secrets
 import shutil
@@ -15,8 +14,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-
-import pooch
 
 from minires.data import cifar10
 from minires.data.cifar10 import (
@@ -60,6 +57,8 @@ MIRRORS = (  # the official host comes last: it is slow, and the hash makes the 
 
 def _unpack(tarball: Path, into: Path) -> Path:
     """Take the six files of a layout out of a tarball, and nothing else."""
+    import lzma
+
     try:
         with tarfile.open(tarball) as tar:
             seen: set[str] = set()
@@ -151,6 +150,8 @@ def _layout_folder(source: Path) -> Path:
 
 def _read_tarball(source: Path, work: Path, trust: bool) -> Dataset:
     """Read a tarball that is official, or trusted; `work` holds its files for a moment."""
+    import pooch
+
     sha256 = pooch.file_hash(str(source), alg="sha256")
     official = sha256 in SHA256.values()
     if not trust and not official:
@@ -265,6 +266,8 @@ def _is_complete(folder: Path) -> bool:
 
 def _fetch(into: Path, progress: bool) -> Path:
     """Download an official tarball from the first mirror that delivers one."""
+    import pooch
+
     failures: dict[str, str] = {}
     for url in MIRRORS * 2:
         name = url.rpartition("/")[2]

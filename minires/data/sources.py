@@ -12,7 +12,7 @@ from minires.data import cifar10, shapes10
 from minires.data.dataset import Dataset
 from minires.data.paths import expanded
 from minires.errors import InputError, quoted
-from minires.text import shown
+from minires.text import did_you_mean, shown
 
 Load = Callable[[Path | None], Dataset]
 
@@ -108,6 +108,7 @@ def load(name: str = "auto", folder: str | Path | None = None) -> Dataset:
         names = ", ".join(("auto", *SOURCES))
         raise InputError(
             f"expected a data set named {names}, but got {shown(name)!r}; choose one of these"
+            f"{did_you_mean(shown(name), SOURCES)}"
         )
     found = SOURCES[name].load(expanded(folder) if folder else None)
     if isinstance(found, Dataset) and key(found.name) != name:

@@ -59,6 +59,7 @@ def run(
     quiet: bool = False,
     say: Callable[[str], None] = lambda _: None,
     report: Report = lambda _: None,
+    begin: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Train every net with every seed. Finished runs are left as they are.
 
@@ -85,6 +86,8 @@ def run(
         sentence that cannot be printed does not end the experiment.
     report : callable
         Called after each iteration.
+    begin : callable
+        Called once all folders are found to be this experiment's, and before anything is trained.
 
     Returns
     -------
@@ -108,6 +111,7 @@ def run(
         for seed in range(seeds)
         for f in facts
     ]
+    begin()
     if any(job.left >= LONG for job in jobs):
         with contextlib.suppress(OSError, ValueError):  # closed, full, or lacks a character
             say("Stop it with Ctrl-C at any time; run it again to resume.")

@@ -25,7 +25,7 @@ def provenance() -> dict[str, Any]:
     """
     commit = _git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     tracked = _git("ls-files", "--error-unmatch", "__init__.py") is not None
-    origin = {
+    origin: dict[str, Any] = {
         "commit": commit if tracked else None,
         "versions": {"minires": minires.__version__, "python": platform.python_version()}
         | _versions(),

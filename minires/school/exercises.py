@@ -17,6 +17,7 @@ from typing import Any
 from minires.errors import InputError
 from minires.school.bugs import reference_module
 from minires.school.tables import read_tables
+from minires.text import did_you_mean
 
 OPTIONS = ("groups", "input_gradient")  # arguments that exercises leave out
 
@@ -96,7 +97,10 @@ def exercise(name: str) -> Exercise:
     """
     exercises()
     if name not in EXERCISES:
-        raise InputError(f"unknown exercise {name!r}: expected one of {', '.join(EXERCISES)}")
+        raise InputError(
+            f"unknown exercise {name!r}: expected one of {', '.join(EXERCISES)}"
+            f"{did_you_mean(name, EXERCISES)}"
+        )
     return EXERCISES[name]
 
 

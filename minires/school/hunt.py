@@ -11,6 +11,7 @@ from minires.errors import InputError
 from minires.school.bugs import Bug, reference_module
 from minires.school.exercises import EXERCISES, OPTIONS, Exercise
 from minires.school.zoo import ZOO
+from minires.text import did_you_mean
 
 
 def choose_bug(op: str | None = None, seed: int = 0) -> tuple[Exercise, Bug]:
@@ -26,7 +27,10 @@ def choose_bug(op: str | None = None, seed: int = 0) -> tuple[Exercise, Bug]:
     chosen = [bug for bug in bugs if op in (None, bug.function)]
     if not chosen:
         known = sorted({bug.function for bug in bugs})
-        raise InputError(f"no bug hides in {op!r}: expected one of {', '.join(known)}")
+        raise InputError(
+            f"no bug hides in {op!r}: expected one of {', '.join(known)}"
+            f"{did_you_mean(op or '', known)}"
+        )
     bug = chosen[int(np.random.default_rng(seed).integers(len(chosen)))]
     return by_where[bug.where], bug
 
