@@ -93,7 +93,7 @@ def _layout(folder: Path) -> str | None:
 def _reconstruct(kind: type, shape: tuple[int, ...], typecode: bytes) -> np.ndarray:
     """NumPy's function of that name, for the empty array that a pickled array begins with."""
     if kind is not np.ndarray or shape != (0,):
-        raise pickle.UnpicklingError(f"an array that begins as {kind} {shape}")
+        raise ValueError(f"an array that begins as {kind} {shape}")
     return np.empty(0, np.int8)
 
 
@@ -110,7 +110,7 @@ def _frombuffer(
 def _encode(text: str, encoding: str) -> bytes:
     """Bytes as Python 3 writes them in a pickle of protocol 2 or less."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes in {encoding}")
+        raise ValueError(f"bytes in {encoding}")
     return text.encode("latin1")
 
 
