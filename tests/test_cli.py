@@ -1,4 +1,4 @@
-"""What a person types, and what they get: tables, figures, exit codes, one line for a mistake."""
+"""The command line: tables, figures, exit codes, one line for a mistake."""
 
 import ast
 import inspect

@@ -118,9 +118,9 @@ def test_every_shift_and_both_flips_are_equally_frequent():
     assert (
         np.sum((shifts - expected) ** 2 / expected) < 134
     )  # chi-squared, 80 degrees of freedom: p = 1e-4
-    inner = (column > 0) & (column < 8)
-    flipped = y[n[inner], row[inner], column[inner] + 1] == 1
-    assert abs(flipped.mean() - 0.5) < 4 * 0.5 / inner.sum() ** 0.5
+    inside = (column > 0) & (column < 8)
+    flipped = y[n[inside], row[inside], column[inside] + 1] == 1
+    assert abs(flipped.mean() - 0.5) < 4 * 0.5 / inside.sum() ** 0.5
 
 
 @pytest.mark.parametrize(

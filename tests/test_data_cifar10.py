@@ -410,11 +410,11 @@ def test_a_file_in_the_place_of_a_folder_is_told_how_to_install_it(file, tmp_pat
     assert f"`minires data cifar10 --from {source}`" in str(e.value)
 
 
-@pytest.mark.parametrize("inner", [(), ("deeper",)])
-def test_a_folder_that_holds_the_folder_twice_names_the_inner_one(inner, originals, tmp_path):
+@pytest.mark.parametrize("below", [(), ("deeper",)])
+def test_a_folder_that_holds_the_folder_twice_names_the_inner_one(below, originals, tmp_path):
     outer = tmp_path / cifar10.BINARY
-    there = links(originals / cifar10.BINARY, outer.joinpath(*inner, cifar10.BINARY))
-    if inner:
+    there = links(originals / cifar10.BINARY, outer.joinpath(*below, cifar10.BINARY))
+    if below:
         with pytest.raises(InputError, match=f"deeper in it; name {there} instead"):
             data.find_cifar10(outer)
     else:

@@ -255,7 +255,7 @@ def terminal(monkeypatch):
 
 
 def bars(text):
-    """What a bar showed, one after the other."""
+    """Texts of a bar, in order."""
     return [shown for shown in re.split("[\r\n]", text) if shown.strip()]
 
 
@@ -454,8 +454,10 @@ def test_a_folder_given_twice_is_one_run(record):
 def test_sensitivity_is_compared_between_the_plain_net_and_its_residual_twin(
     monkeypatch, ratio, held
 ):
-    apart = {"plain": ratio * 1e-12, "resnet": 1e-12}
-    ends = {f"{family}{depth}": end for family, end in apart.items() for depth in (8, 14, 20, 32)}
+    distances = {"plain": ratio * 1e-12, "resnet": 1e-12}
+    ends = {
+        f"{family}{depth}": end for family, end in distances.items() for depth in (8, 14, 20, 32)
+    }
     ends["plain32"] = 1e-13  # plain20 decides
     monkeypatch.setattr(claims, "sensitivity", lambda net: np.geomspace(1e-14, ends[net], 11))
     verdict = claims._sensitivity.__wrapped__()
@@ -814,9 +816,9 @@ def test_only_plain_nets_are_deepened_and_never_made_shallower():
 
 
 def test_a_rounding_error_grows_faster_in_the_plain_net():
-    apart = {net: sensitivity(net, 6, batch_size=8) for net in ("plain20", "resnet20")}
-    assert (apart["resnet20"] > 0).all()
-    assert apart["plain20"][-1] > 10 * apart["resnet20"][-1]
+    distances = {net: sensitivity(net, 6, batch_size=8) for net in ("plain20", "resnet20")}
+    assert (distances["resnet20"] > 0).all()
+    assert distances["plain20"][-1] > 10 * distances["resnet20"][-1]
 
 
 def test_growth_is_the_factor_of_each_step_until_the_distance_is_large():

@@ -255,7 +255,7 @@ def test_everything_is_on_the_disk_before_it_replaces_anything(tiny, shapes, tmp
 
 @pytest.fixture
 def asked(monkeypatch, shapes, tmp_path):
-    """What the commands `train` and `degradation` ask for, without training."""
+    """Recipes that the commands `train` and `degradation` ask for, without training."""
     seen = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data.shapes10, "dataset", lambda **_: shapes)

@@ -1,4 +1,4 @@
-"""What all figures share: style, colours, title and caption, and how they are written.
+"""Shared parts of all figures: style, colours, title and caption, and how they are written.
 
 Figures look the same everywhere: the user's matplotlibrc and MPLBACKEND have no effect on them.
 """

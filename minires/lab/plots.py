@@ -118,14 +118,14 @@ def _draw_net(
     metric = group[0].metric
     iterations, values = common(group, "train", metric.name)
     steps = max(1, values.shape[1] // 25)
-    smooth = np.apply_along_axis(_running_mean, 1, values, steps)
+    averages = np.apply_along_axis(_running_mean, 1, values, steps)
     # seeds without an evaluation do not hide those of the others
     evaluated = [run for run in group if run.evals]
     label = None if evaluated else plain(net)
     thin = {"color": colour, "lw": 0.7 * width, "alpha": 0.55, "label": label}
-    axes.plot(iterations, smooth.mean(axis=0), **thin)
+    axes.plot(iterations, averages.mean(axis=0), **thin)
     if len(group) > 1:
-        _draw_band(axes, iterations, smooth, colour)
+        _draw_band(axes, iterations, averages, colour)
     for which, line, marker in LINES if evaluated else ():
         iterations, values = common(evaluated, "evals", f"{which}_{metric.name}")
         if not len(iterations):  # damaged lines left no evaluation that all seeds have

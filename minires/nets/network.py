@@ -16,7 +16,7 @@ MOST_LAYERS = 10_000
 
 @dataclass(frozen=True)
 class Facts:
-    """What identifies a network, known without building it and written to config.json.
+    """Identity of a network, known without building it and written to config.json.
 
     Attributes
     ----------

@@ -103,7 +103,7 @@ def conv2d_backward(dy: Array, cache: Cache, input_gradient: bool = True) -> tup
         return None, dw
     drows = dy_rows @ W.T  # (N*OH*OW, KH*KW*C)
     dcols = drows.reshape(N, OH, OW, KH, KW, C)
-    return col2im(dcols, *x.shape[1:3], stride, pad), dw
+    return col2im(dcols, x.shape[1], x.shape[2], stride, pad), dw
 
 
 def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple:

@@ -38,7 +38,7 @@ def parts(x: Array, w: Array, dy: Array) -> Iterator[Part]:
 def forward_in_parts(convolve: Callable[..., tuple]) -> Callable[..., tuple]:
     """Check the arguments of a convolution, and let `convolve` compute it part by part.
 
-    Adds the argument `groups`: the C channels and the K filters are split into so many groups, and
+    Adds the argument `groups`: the C channels and the K filters are split into that many groups, and
     a filter sees only the channels of its own group, so that w is (KH, KW, C / groups, K).
     """
 
@@ -74,7 +74,7 @@ def backward_in_parts(differentiate: Callable[..., tuple]) -> Callable[..., tupl
     return _named_like(differentiate, conv2d_backward)
 
 
-def _named_like(inner: Callable[..., Any], outer: Any) -> Callable[..., Any]:
-    """Give `outer` the name and docstring of `inner`, and leave it its own arguments."""
+def _named_like(function: Callable[..., Any], outer: Any) -> Callable[..., Any]:
+    """Give `outer` the name and docstring of `function`, and leave it its own arguments."""
     outer.__signature__ = inspect.signature(outer)
-    return functools.update_wrapper(outer, inner)
+    return functools.update_wrapper(outer, function)

@@ -1,1 +1,1 @@
-"""What is kept on disk: nothing else opens the files of a run."""
+"""Files of a run: no other package opens them."""

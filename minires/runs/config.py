@@ -91,8 +91,7 @@ class Config:
     lr: float = declare(0.1, help="Learning rate.", words="lr {}".format, line=lambda *_: "")
     milestones: tuple[int, ...] = declare(
         (),
-        help="Steps at which the learning rate is divided by 10: 1000,1500, or none "
-        "[default: half and three quarters of the way, from 2,000 steps on].",
+        help="Steps at which the rate drops tenfold: 1000,1500, or none.",
         parse=options.integers,
         typed=lambda value: ",".join(map(str, value)) or "none",
         derived=lambda config: paper_milestones(config["iterations"]),

@@ -79,7 +79,7 @@ def cause(error: OSError) -> str:
 
 
 def advice(error: OSError) -> str:
-    """What helps against an error of the system."""
+    """Advice on an error of the system."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "raise the limit of open files (ulimit -n 256), or close other programs"
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):

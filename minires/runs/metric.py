@@ -1,4 +1,4 @@
-"""What a task measures: names, units and directions, recorded with every run."""
+"""Metrics of a task: names, units and directions, recorded with every run."""
 
 from __future__ import annotations
 

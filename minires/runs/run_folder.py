@@ -122,20 +122,20 @@ class RunFolder:
                 f"{self} has a checkpoint but no config.json; put it back, or choose another --out"
             )
         found = record.read_record(self.path) if has_record else None
-        begun = config.as_begun(found.config) if found else config
-        same = found and found.config == begun and found.data["sha256"] == data["sha256"]
+        started = config.as_begun(found.config) if found else config
+        same = found and found.config == started and found.data["sha256"] == data["sha256"]
         if found is None or not (same or self.has_checkpoint() or self.read().evals):
             wanted = Record(config, facts, tuple(task_metrics), dict(data), provenance(), [])
             self._write(wanted)
         elif not same:
-            self._refuse(found, begun, data)
+            self._refuse(found, started, data)
         elif found.metrics != tuple(task_metrics):
             measured = ", ".join(metric.name for metric in found.metrics)
             raise InputError(
                 f"{self} holds a run that measured {measured}, and the task {config.task!r} "
                 "measures something else now; choose another --out"
             )
-        return begun if same else config
+        return started if same else config
 
     def _refuse(self, found: Record, config: Config, data: Mapping[str, Any]) -> None:
         """Raise the error that names the settings that differ, or the other data."""

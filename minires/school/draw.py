@@ -52,7 +52,7 @@ LARGE = Size(images=9, kernel=6, channels=5, batch=7)
 
 @dataclass(frozen=True)
 class Style:
-    """What the arrays of a case have in common.
+    """Scale and memory layout that the arrays of a case share.
 
     Attributes
     ----------
@@ -201,9 +201,9 @@ def max_pool_cases(draw: Any, size: Size) -> Case:
 def images(draw: Any, size: Size, style: Style, ranks: tuple[int, ...] = (4,)) -> np.ndarray:
     """An x of shape (N, ..., C)."""
     rank = draw(st.sampled_from(ranks))
-    inner = [to(draw, size.images) for _ in range(rank - 2)]
+    middle = [to(draw, size.images) for _ in range(rank - 2)]
     ends = [to(draw, max(size.images, size.batch)), to(draw, size.channels)][2 - min(rank, 2) :]
-    return values(draw, style, *ends[:1], *inner, *ends[1:])
+    return values(draw, style, *ends[:1], *middle, *ends[1:])
 
 
 @st.composite

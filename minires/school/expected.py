@@ -45,7 +45,7 @@ class Expected:
         return np.isclose(got, self.value, rtol=0, atol=atol, equal_nan=True)
 
 
-def expect(run: Run, module: ModuleType, case: Case, ties: bool) -> dict[str, Expected]:
+def expected_results(run: Run, module: ModuleType, case: Case, ties: bool) -> dict[str, Expected]:
     """Run the reference on a case.
 
     Parameters

@@ -12,7 +12,7 @@ from minires.school.bugs import copy_of, reference_module, replace_function
 from minires.school.cases import Run, fresh, returned
 from minires.school.draw import Case
 from minires.school.exercises import Exercise, cache_line
-from minires.school.expected import Expected, expect
+from minires.school.expected import Expected, expected_results
 from minires.school.sandbox import Stopped
 from minires.school.wire import Foreign
 from minires.school.words import plain, raised_text, show_both
@@ -21,7 +21,7 @@ Call = Callable[[tuple, dict[str, Any]], dict[str, Any]]  # what is called in th
 
 
 class Wrong(Exception):  # noqa: N818 - it is the student's error, and caught here
-    """What is wrong with one result; `output` names it if its values are wrong."""
+    """One wrong result; `output` names it if its values are wrong."""
 
     def __init__(self, message: str, output: str = "") -> None:
         self.output = output
@@ -76,7 +76,7 @@ class Attempt:
             return Wrong(_misfit(self.exercise, e))
 
     def judge(self, case: Case) -> Wrong | None:
-        """What is wrong with the attempt at this case, if anything."""
+        """Return the first wrong result of the attempt at this case, None if there is none."""
         got = self.results(case)
         if isinstance(got, Wrong):
             return got
@@ -123,8 +123,10 @@ class Attempt:
 
 
 def right_results(chosen: Exercise, run: Run, case: Case) -> dict[str, Expected]:
-    """What the reference makes of a case."""
-    return expect(run, reference_module(chosen.where), case, ties="max_pool" in chosen.name)
+    """Results of the reference in a case."""
+    return expected_results(
+        run, reference_module(chosen.where), case, ties="max_pool" in chosen.name
+    )
 
 
 def _raised(chosen: Exercise, raised: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Run a solution in a process of its own, with limits: the grader's side.
 
-The grader sends arguments and gets back data. Whatever happens to the process, the verdict is
+The grader sends arguments and gets back data. If anything happens to the process, the verdict is
 made here: a solution cannot hang the grader, crash it, or answer in its place. Every request has a
 fresh random token, and an answer without it is refused.
 
@@ -34,7 +34,7 @@ CODE = "import sys; sys.path.append({!r}); from minires.school.child import main
 
 @dataclass(frozen=True)
 class Limits:
-    """What a solution may use.
+    """Limits of a solution: time, memory and output.
 
     Attributes
     ----------

@@ -23,7 +23,7 @@ PLAIN = (bool, int, float, str)
 
 
 class BadMessageError(Exception):
-    """What was read is no message."""
+    """The bytes that were read are no message."""
 
 
 class Foreign:
