@@ -138,7 +138,7 @@ def _repeated(
 ) -> Any:
     """Return the gradients; raise unless a second forward and a second backward repeat the first.
 
-    A backward that uses up its cache must raise at the second call: then it gets a new cache.
+    A backward that consumes its cache must raise at the second call: then it gets a new cache.
     """
     if not same(y, run()[0]):
         message = "forward is not deterministic: a second call with the same inputs gives another y"

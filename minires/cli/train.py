@@ -96,14 +96,14 @@ def resume(
 
 
 def run_one(config: Config, folder: Path, found: Dataset, quiet: bool) -> None:
-    """Train one run with a bar; its folder is claimed before anything is compiled."""
+    """Train one run with a bar; its folder is acquired before anything is compiled."""
     from minires.runs.run_folder import RunFolder
     from minires.train import loop, progress
 
     run_folder = RunFolder(folder)
     with run_folder.locked():
         facts = loop.fitted_facts(config.net, found)
-        loop.claim(run_folder, replace(config, net=facts.name), facts, found)
+        loop.acquire(run_folder, replace(config, net=facts.name), facts, found)
     compile_kernels(config.backend, quiet)
     with progress.bar(config.iterations, quiet) as bar:
         title = f"{config.net} seed {config.seed}"

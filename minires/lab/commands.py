@@ -14,7 +14,7 @@ from minires.runs.run import Run
 
 LENGTH = ("iterations", "lr", "warmup_lr")
 ALWAYS = ("batch_size", "eval_images", "eval_every", "bn_images")
-CHANGED = tuple(name for name in PAPERS if name != "task")
+CHANGED = (*(name for name in PAPERS if name != "task"), "bn_average")
 
 
 def commands(runs: Sequence[Run]) -> list[str]:

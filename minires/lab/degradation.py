@@ -19,7 +19,7 @@ from minires.nets.audit import macs
 from minires.nets.network import Facts
 from minires.runs.config import Config
 from minires.runs.run_folder import RunFolder
-from minires.train.loop import claim, fitted_facts
+from minires.train.loop import acquire, fitted_facts
 from minires.train.progress import Report, Shown, bar, follower
 from minires.train.together import train_together
 
@@ -142,7 +142,7 @@ def _job(config: Config, facts: Facts, out: Path, data: Dataset) -> Job:
     """Claim the folder of a run, and work out how much of the run is left."""
     folder = RunFolder(run_folder(out, config))
     with folder.locked():
-        claim(folder, config, facts, data)
+        acquire(folder, config, facts, data)
     left = config.iterations - folder.position()
     return Job(config, folder.path, facts.family, left, macs(registry.make(facts)))
 

@@ -106,7 +106,7 @@ def groups(runs: Sequence[Run]) -> list[tuple[str, Path | None, list[Run]]]:
 
 def _size(run: Run) -> tuple:
     """Key of the runs that are judged together."""
-    settings = ("iterations", "batch_size", "lr", "eval_images", "bn_images")
+    settings = ("iterations", "batch_size", "lr", "eval_images", "bn_images", "bn_average")
     values = (run.config[key] for key in settings)
     return run.data["name"], run.data["sha256"], preset_name(run), *values, run.metric
 

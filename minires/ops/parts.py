@@ -38,8 +38,8 @@ def parts(x: Array, w: Array, dy: Array) -> Iterator[Part]:
 def forward_in_parts(convolve: Callable[..., tuple]) -> Callable[..., tuple]:
     """Check the arguments of a convolution, and let `convolve` compute it part by part.
 
-    Adds the argument `groups`: the C channels and the K filters are split into that many groups, and
-    a filter sees only the channels of its own group, so that w is (KH, KW, C / groups, K).
+    Adds the argument `groups`: the C channels and the K filters are split into that many groups,
+    and a filter sees only the channels of its own group, so that w is (KH, KW, C / groups, K).
     """
 
     def conv2d_forward(

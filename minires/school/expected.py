@@ -38,7 +38,7 @@ class Expected:
     allowed: Any
 
     def agrees(self, got: np.ndarray) -> np.ndarray:
-        """Which elements are right; two arrays of different shape have none in common."""
+        """Mark the right elements; two arrays of different shape have none in common."""
         if self.value.shape != got.shape:
             return np.zeros(1, bool)
         atol = np.where(np.isfinite(self.allowed), self.allowed, 0)

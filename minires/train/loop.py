@@ -150,6 +150,3 @@ def acquire(run_folder: RunFolder, config: Config, facts: Facts, data: Dataset) 
     source = Path(data.source).name  # records are shared, so they name no path of a machine
     known = {"name": data.name, "source": source, "sha256": data.sha256}
     return run_folder.acquire(config, facts, task.metrics, known)
-
-
-claim = acquire
