@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from minires.errors import InputError
 from minires.gradcheck_arguments import (
@@ -172,6 +171,8 @@ def _report(check: Check, arrays: Mapping[str, Array], gradients: Mapping[str, A
     check.precision = precision_of(check.op, check.evaluate, checked, check.y, check.rtol)
     lines = sum(map(check.count, flat.values()))
     rows = []
+    from tqdm.auto import tqdm
+
     with tqdm(total=lines, desc=f"check {check.op}", unit=" slopes", delay=2, leave=False) as bar:
         check.tick = bar.update
         for name, a in checked.items():

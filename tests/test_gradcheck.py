@@ -4,10 +4,11 @@ import io
 
 import numpy as np
 import pytest
+import tqdm.auto
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minires import InputError, gradcheck
+from minires import InputError
 from minires.gradcheck import GradientError, Report, check_layer, check_op
 from minires.layers.base import Layer
 from minires.layers.core import BatchNorm, Conv2d, Linear, ReLU
@@ -961,13 +962,13 @@ def test_a_layer_with_integer_input_and_no_parameters_has_nothing_to_check():
 
 def test_a_progress_bar_counts_every_slope_and_waits_two_seconds(monkeypatch, capsys):
     bars = []
-    real = gradcheck.tqdm
+    real = tqdm.auto.tqdm
 
     def bar(**options):
         bars.append((options, real(file=io.StringIO(), **options)))
         return bars[-1][1]
 
-    monkeypatch.setattr(gradcheck, "tqdm", bar)
+    monkeypatch.setattr(tqdm.auto, "tqdm", bar)
     check_op(ops.relu_forward, ops.relu_backward, X, elements=4)
     check_op(ops.linear_forward, ops.linear_backward, X[0, 0], X[0, 1, :2], BETA)
     for options, made in bars:

@@ -328,8 +328,8 @@ def test_there_is_no_bar_without_standard_error_or_if_quiet(monkeypatch, quiet):
 
 def test_the_bar_for_compiling_appears_with_the_first_kernel_and_has_a_total(monkeypatch, terminal):
     for stream, first in (
-        (terminal(), "compiling for this machine, once: 0 of 10 kernels |"),
-        (io.StringIO(), "compiling for this machine, once\n"),
+        (terminal(), "compiling for this machine: 0 of 10 kernels |"),
+        (io.StringIO(), "compiling for this machine\n"),
     ):
         monkeypatch.setattr(sys, "stderr", stream)
         with compile_bar() as report:

@@ -333,7 +333,7 @@ def test_closing_words_say_the_result_its_meaning_and_what_to_do_next():
         "With shortcuts, resnet56 has 35.0 points less than plain56.",
         "Meaning": "A deeper net can represent every shallower one: its additional layers may be "
         "identities. So a larger training error is a failure of training, not of the net.",
-        "Next": 'minires report "an exp" Lesson 5 explains the experiment: '
+        "Next": f"minires report {quoted(Path('an exp'))} Lesson 5 explains the experiment: "
         "lessons/05_degradation.ipynb",
     }
     lines = closing_words(runs, Path("an exp")).splitlines()

@@ -158,10 +158,10 @@ def test_the_bar_says_where_both_runs_are():
         shown = {}
         plain, residual = (follower(progress, net, 1, shown=shown) for net in ("plain8", "resnet8"))
         plain(Progress(1, 2, 2.0, 0.9, 0.1))
-        assert (progress.desc, progress.postfix) == ("plain8 1/2", "loss 2.00, error 90 %, lr 0.1")
+        assert progress.postfix == "plain8 1/2 error 90 %, loss 2.00, lr 0.1"
         residual(Progress(1, 2, 1.0, 0.8, 0.1))
-        assert (progress.desc, progress.postfix) == ("plain8 1/2, resnet8 1/2", "errors 90 %, 80 %")
+        assert progress.postfix == "plain8 1/2 error 90 %, resnet8 1/2 error 80 %"
         plain(Progress(2, 2, 2.0, 0.7, 0.1))
         residual(Progress(2, 2, 1.0, 0.6, 0.1))
-        assert progress.desc == "resnet8 2/2"
+        assert progress.postfix == "resnet8 2/2 error 60 %, loss 1.00, lr 0.1"
     assert progress.n == 4

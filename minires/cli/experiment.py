@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -43,7 +44,7 @@ TIER_OPTIONS = (
 )
 # Stands for images before any are loaded: more of them than any option may ask for by mistake.
 ANY_IMAGES: Any = SimpleNamespace(
-    name="",
+    name="any",
     task="classification",
     train=range(10**9),
     test=range(10**9),
@@ -111,16 +112,8 @@ def degradation_command(
     base = presets.base_config(found, tier, **asked, backend=backend)
     folder = out or RUNS / f"degradation-{found.slug}-{base.iterations}"
     output.say(f"Recipe: {in_words(base)}")
-    folders = degradation.run(
-        chosen,
-        seeds,
-        base,
-        folder,
-        found,
-        quiet,
-        output.say,
-        begin=lambda: compile_kernels(backend, quiet),
-    )
+    begin = partial(compile_kernels, backend, quiet)
+    folders = degradation.run(chosen, seeds, base, folder, found, quiet, output.say, begin=begin)
     shown = show(folders, folder / "degradation.png", output)
     print_claims(folders, output, shown=shown, folder=folder)
 

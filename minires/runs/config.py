@@ -84,14 +84,14 @@ class Config:
     )
     batch_size: int = declare(
         128,
-        help="Images a step.",
+        help="Images per step.",
         words="batch {}".format,
         line=lambda value, config: f"batch {value}",
     )
     lr: float = declare(0.1, help="Learning rate.", words="lr {}".format, line=lambda *_: "")
     milestones: tuple[int, ...] = declare(
         (),
-        help="Steps at which the rate drops tenfold: 1000,1500, or none.",
+        help="Steps at which lr drops tenfold: 1000,1500, or none.",
         parse=options.integers,
         typed=lambda value: ",".join(map(str, value)) or "none",
         derived=lambda config: paper_milestones(config["iterations"]),
@@ -143,7 +143,7 @@ class Config:
     task: str = declare("classification", help="What is learned [default: the data's].", added=True)
     bn_average: str = declare(
         "images",
-        help="Average batch norm's statistics over images, or over batches as version 0.1 did.",
+        help="Batch norm's statistics: mean over images, or batches.",
         words="statistics averaged over {}".format,
         line=lambda *_: "",
         choices=BN_AVERAGES,

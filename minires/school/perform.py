@@ -63,7 +63,8 @@ def _refuse_input(*_: Any) -> str:
 def quiet() -> Iterator[Output]:
     """Capture what is printed, give `input` nothing to read, and keep NumPy from warning."""
     output = Output()
-    stream = io.TextIOWrapper(output, "utf-8", errors="replace", write_through=True)  # type: ignore[type-var]
+    raw: Any = output
+    stream = io.TextIOWrapper(raw, "utf-8", errors="replace", write_through=True)
     before = sys.stdin, builtins.input
     sys.stdin, builtins.input = io.StringIO(), _refuse_input
     try:
