@@ -1346,7 +1346,7 @@ def test_degradation_prints_its_claims_and_exits_by_them(
     for expected, error in ((0, 0.8), (1, 0.55)):
         folder = record({**DEGRADATION, "plain56": error}, folder=str(error))
         monkeypatch.setattr(
-            degradation, "run", lambda *a, folder=folder: sorted(folder.glob("*-seed0"))
+            degradation, "run", lambda *a, folder=folder, **_: sorted(folder.glob("*-seed0"))
         )
         code, out, _ = run_cli(
             "degradation", "--dataset", "shapes10", "--tier", "quick", "--out", folder

@@ -71,8 +71,8 @@ def understood(monkeypatch, run_cli, shapes_like, tmp_path):
     monkeypatch.setattr(train_commands, "run_one", lambda config, *_: seen.append(config))
     monkeypatch.setattr(degradation, "run", lambda nets, seeds, base, *_, **__: seen.append(base))
     monkeypatch.setattr(cli_options, "prepare", lambda *_: None)  # nothing is compiled
-    monkeypatch.setattr(experiment, "show", lambda *_: None)
-    monkeypatch.setattr(experiment, "print_claims", lambda *_: None)
+    monkeypatch.setattr(experiment, "show", lambda *_, **__: None)
+    monkeypatch.setattr(experiment, "print_claims", lambda *_, **__: None)
 
     def understand(command):
         code, _, err = run_cli(*command.split()[1:])

@@ -265,8 +265,8 @@ def asked(monkeypatch, shapes, tmp_path):
         lambda config, folder, found, quiet: seen.append((config, folder, quiet)),
     )
     monkeypatch.setattr(options, "prepare", lambda *_: None)  # nothing is compiled
-    monkeypatch.setattr(experiment, "show", lambda *_: None)
-    monkeypatch.setattr(experiment, "print_claims", lambda *_: None)
+    monkeypatch.setattr(experiment, "show", lambda *_, **__: None)
+    monkeypatch.setattr(experiment, "print_claims", lambda *_, **__: None)
     monkeypatch.setattr(degradation, "run", lambda *words, **_: seen.append(words))
     return seen
 

@@ -156,7 +156,7 @@ def bench(
         raise InputError("expected --against alone, got --ops or --peer too; give two commands")
     output = Output(json_output)
     task = timing.Timing(names.listed("--nets", nets), rounds, batch_size, quiet, output)
-    task.check(out)
+    task.check(out, ops)
     if ops:
         record = task.ops()
     elif against:

@@ -31,11 +31,12 @@ class Timing:
     quiet: bool
     output: Output
 
-    def check(self, file: Path | None) -> None:
+    def check(self, file: Path | None, ops: bool) -> None:
         """Refuse what cannot be timed or written, before any process is started."""
         for name in self.names:
             network(name)
-        networks.timed_nets(self.names, self.rounds or 1, self.batch_size)
+        if not ops:
+            networks.timed_nets(self.names, self.rounds or 1, self.batch_size)
         if file:
             files.make_folder(file.parent)
 

@@ -91,7 +91,7 @@ class Config:
     lr: float = declare(0.1, help="Learning rate.", words="lr {}".format, line=lambda *_: "")
     milestones: tuple[int, ...] = declare(
         (),
-        help="Steps at which lr drops tenfold: 1000,1500, or none.",
+        help="Steps at which lr drops tenfold, as 1000,1500; or none.",
         parse=options.integers,
         typed=lambda value: ",".join(map(str, value)) or "none",
         derived=lambda config: paper_milestones(config["iterations"]),
@@ -143,7 +143,7 @@ class Config:
     task: str = declare("classification", help="What is learned [default: the data's].", added=True)
     bn_average: str = declare(
         "images",
-        help="Batch norm's statistics: mean over images, or batches.",
+        help="Batch norm's statistics average these.",
         words="statistics averaged over {}".format,
         line=lambda *_: "",
         choices=BN_AVERAGES,
