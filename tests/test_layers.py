@@ -461,3 +461,32 @@ def test_normal_draws_weights_in_network_order_and_nothing_else():
 def test_an_unknown_initialisation_is_refused():
     with pytest.raises(InputError, match="he, normal"):
         initialise(resnet(8), "xavier", np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Conv2d(0, 4, rng=0), "C must be"),
+        (lambda: Conv2d(3, 4.0, rng=0), "K must be"),
+        (lambda: Conv2d(3, 4, 0, rng=0), "size must be"),
+        (lambda: Conv2d(3, 4, (3, 0), rng=0), "size must be"),
+        (lambda: Conv2d(3, 4, stride=0, rng=0), "stride must be"),
+        (lambda: Conv2d(3, 4, stride=(1, 2, 3), rng=0), "stride must be"),
+        (lambda: Conv2d(3, 4, pad=-1, rng=0), "pad must be"),
+        (lambda: Conv2d(4, 4, groups=0, rng=0), "groups must be"),
+        (lambda: BatchNorm(0), "C must be"),
+        (lambda: BatchNorm(4, eps=-1), "eps must be"),
+        (lambda: BatchNorm(4, eps=float("nan")), "eps must be"),
+        (lambda: BatchNorm(4, momentum=5), "momentum"),
+        (lambda: BatchNorm(4, momentum=0), "momentum"),
+        (lambda: MaxPool(0, 1), "size must be"),
+        (lambda: MaxPool(2, (1, 1)), "stride must be"),
+        (lambda: MaxPool(3, 2, -1), "pad must be"),
+        (lambda: MaxPool(3, 2, 2), "pad must be at most"),
+        (lambda: Linear(0, 3, rng=0), "C must be"),
+        (lambda: Linear(3, "3", rng=0), "K must be"),
+    ],
+)
+def test_a_layer_refuses_senseless_arguments_when_it_is_made(make, named):
+    with pytest.raises(InputError, match=named):
+        make()

@@ -297,6 +297,25 @@ def _reporting(layer: Layer, direction: Any) -> Callable[..., Any]:
     return call
 
 
+def check_integers(owner: str, least: int, pairs: bool = False, **named: object) -> None:
+    """Check the arguments of a layer: each is an integer of at least `least`.
+
+    With `pairs`, (rows, columns) is right, too.
+
+    Raises
+    ------
+    InputError
+        If one of them is something else.
+    """
+    for name, value in named.items():
+        both = value if pairs and isinstance(value, (tuple, list)) and len(value) == 2 else [value]
+        if not all(isinstance(v, (int, np.integer)) and v >= least for v in both):
+            choice = ", or a pair (rows, columns) of them" if pairs else ""
+            raise InputError(
+                f"{owner}: {name} must be an integer of at least {least}{choice}, got {value!r}"
+            )
+
+
 class Sequential(Layer):
     """One layer after the other: y = layer_L(... layer_2(layer_1(x))).
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minires.errors import InputError
-from minires.layers.base import Array, Layer, Rng
+from minires.layers.base import Array, Layer, Rng, check_integers
 from minires.layers.describe import Description, Shape, image, step
 from minires.ops.geometry import Pair, output_size, pair
 
@@ -61,7 +61,10 @@ class Conv2d(Layer):
         rng: Rng,
     ) -> None:
         super().__init__()
-        if groups < 1 or C % groups or K % groups:
+        check_integers("Conv2d", 1, C=C, K=K, groups=groups)
+        check_integers("Conv2d", 1, pairs=True, size=size, stride=stride)
+        check_integers("Conv2d", 0, pairs=True, pad=pad)
+        if C % groups or K % groups:
             raise InputError(
                 f"{C} channels and {K} filters must both be divisible by groups, got "
                 f"groups={groups}; choose a common divisor, such as {math.gcd(C, K)}"
@@ -115,6 +118,12 @@ class BatchNorm(Layer):
 
     def __init__(self, C: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
+        check_integers("BatchNorm", 1, C=C)
+        if not (0 <= eps < math.inf and 0 < momentum <= 1):
+            raise InputError(
+                "BatchNorm: eps must be a small number such as 1e-5 and momentum in (0, 1], got "
+                f"eps={eps!r} and momentum={momentum!r}"
+            )
         self.eps, self.momentum = eps, momentum
         self.params = {"gamma": np.ones(C, np.float32), "beta": np.zeros(C, np.float32)}
         self.buffers = {
@@ -190,6 +199,13 @@ class MaxPool(Layer):
 
     def __init__(self, size: int, stride: int, pad: int = 0) -> None:
         super().__init__()
+        check_integers("MaxPool", 1, size=size, stride=stride)
+        check_integers("MaxPool", 0, pad=pad)
+        if pad > size // 2:
+            raise InputError(
+                f"MaxPool: pad must be at most size // 2 = {size // 2}, got {pad}: a window would "
+                "lie in the border"
+            )
         self.size, self.stride, self.pad = size, stride, pad
 
     def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
@@ -238,6 +254,7 @@ class Linear(Layer):
 
     def __init__(self, C: int, K: int, *, rng: Rng) -> None:
         super().__init__()
+        check_integers("Linear", 1, C=C, K=K)
         w = np.sqrt(1 / C) * np.random.default_rng(rng).standard_normal((C, K))
         self.params = {"w": w.astype(np.float32), "b": np.zeros(K, np.float32)}
 
