@@ -7,12 +7,13 @@ pad is the width of a border around x, stride the step from window to window; ea
 a pair (rows, columns). Indices: image n, output row i and column j, row p and column q of a window,
 channel c, filter k.
 
-The loss L is one number. dx is its gradient dL/dx, an array in the shape of x. A forward returns y
-and a cache, the tuple that its backward needs; the backward makes gradients of dy and the cache.
-The sum y = a + b, in residual networks, needs no function here: da = dy and db = dy.
+The loss L is one number. dx is its gradient dL/dx, an array of the same shape as x; dy and dw are
+likewise. A forward returns y and a cache, the tuple that its backward needs. A backward computes
+the gradients from dy and the cache. The sum y = a + b, in residual networks, needs no function
+here: da = dy and db = dy.
 
-Arrays are float32 or float64. (A check of gradients, the complex step, also sends complex128.)
-Arguments that do not fit raise `InputError`; none is changed. Do not change arguments or results
+Arrays are float32 or float64; the complex-step gradient check also passes complex128. An op raises
+`InputError` for arguments that do not fit, and changes none. Do not change arguments or results
 before backward has run: the cache may hold them.
 """
 
@@ -27,7 +28,7 @@ from minires.ops.parts import backward_in_parts, forward_in_parts
 
 
 def im2col(x: Array, KH: int, KW: int, stride: Size = 1, pad: Size = 0) -> Array:
-    """Copy every KH x KW window of x; the name is short for "image to columns".
+    """Copy every KH x KW window of x; the name is short for "image to columns" (here: rows).
 
     x (N, H, W, C), KH, KW, stride, pad -> cols (N, OH, OW, KH, KW, C)
 
@@ -48,20 +49,20 @@ def col2im(cols: Array, H: int, W: int, stride: Size = 1, pad: Size = 0) -> Arra
     cols (N, OH, OW, KH, KW, C), H, W, stride, pad -> x (N, H, W, C)
 
     xpad[n, i*SH + p, j*SW + q, c] += cols[n, i, j, p, q, c], and the border is cut off at the end.
-    im2col copies a pixel into each window that covers it. As gradients, the copies add up: every
-    copy acts on the loss.
+    im2col copies a pixel into each window that covers it. A pixel acts on L through each of these
+    copies, so its gradient is the sum of theirs.
     """
     N, OH, OW, KH, KW, C = cols.shape
     SH, SW = pair(stride)
     PH, PW = pair(pad)
     xpad = np.zeros((N, H + 2 * PH, W + 2 * PW, C), cols.dtype)
     for p in range(KH):
-        for q in range(KW):  # pixel (p, q) of each window, no two the same: (N, OH, OW, C)
+        for q in range(KW):  # rows p, p + SH, ... (OH of them), so no pixel comes twice
             xpad[:, p : p + SH * OH : SH, q : q + SW * OW : SW] += cols[:, :, :, p, q]
     return xpad[:, PH : PH + H, PW : PW + W]  # (N, H, W, C)
 
 
-@forward_in_parts  # called for a few images, and one group of channels and filters, at a time
+@forward_in_parts  # calls this for a part of the images at a time, and joins the y of the parts
 def conv2d_forward(x: Array, w: Array, stride: Size = 1, pad: Size = 0) -> tuple:
     """Multiply each window by each filter, element by element, and sum the products.
 
@@ -71,6 +72,7 @@ def conv2d_forward(x: Array, w: Array, stride: Size = 1, pad: Size = 0) -> tuple
 
     Make each window a row of one matrix, and each filter a column of another, called W (not the
     width). Then the sum is a matrix product: y = rows @ W.
+    groups : that many separate convolutions, of C / groups channels each, see `parts.py`
     """
     KH, KW, C, K = w.shape
     cols = im2col(x, KH, KW, stride, pad)  # (N, OH, OW, KH, KW, C)
@@ -80,14 +82,14 @@ def conv2d_forward(x: Array, w: Array, stride: Size = 1, pad: Size = 0) -> tuple
     return y.reshape(*cols.shape[:3], K), (x, w, stride, pad)
 
 
-@backward_in_parts
+@backward_in_parts  # likewise; joins the dx, adds up the dw
 def conv2d_backward(dy: Array, cache: Cache, input_gradient: bool = True) -> tuple:
-    """Gradients of the product y = rows @ W, and from rows back to the pixels.
+    """Differentiate y = rows @ W, then go from rows back to the pixels.
 
     dy (N, OH, OW, K), cache -> dx (N, H, W, C), dw (KH, KW, C, K)
 
-    dw[p, q, c, k] = sum over n, i, j of cols[n, i, j, p, q, c] dy[n, i, j, k]: w meets all windows
-    dcols[n, i, j, p, q, c] = sum over k of dy[n, i, j, k] w[p, q, c, k]: a copy meets all filters
+    dw[p, q, c, k] = sum over n, i, j of cols[n, i, j, p, q, c] dy[n, i, j, k]: every window uses w
+    dcols[n, i, j, p, q, c] = sum over k of dy[n, i, j, k] w[p, q, c, k]: every filter uses it
     dx = col2im(dcols)
     input_gradient : if False, dx is None. The first layer needs no gradient of the images.
     """
@@ -111,9 +113,9 @@ def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple:
 
     x (N, ..., C), gamma (C,), beta (C,), eps -> y (N, ..., C), mean (C,), var (C,), cache
 
-    y = gamma * xhat + beta, with xhat = (x - mean) / sqrt(var + eps). mean and var, the mean of
-    (x - mean)^2, are over the M values of a channel: M = N*H*W for images. A layer averages mean
-    and var during training, for batchnorm_inference. eps, a small number, keeps the root above 0.
+    y = gamma * xhat + beta, with xhat = (x - mean) / sqrt(var + eps). mean, and var, which is
+    the mean of (x - mean)^2, are taken over the M values of a channel: M = N*H*W for images. eps, a
+    small number, keeps the root above 0. Training keeps averages of mean and var for inference.
     """
     eps = checks.batchnorm(x, eps, gamma=gamma, beta=beta)
     M = x.size // x.shape[-1]
@@ -130,13 +132,13 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple:
 
     dy (N, ..., C), cache -> dx (N, ..., C), dgamma (C,), dbeta (C,)
 
-    From y = gamma xhat + beta: dbeta = sum(dy), dgamma = sum(dy xhat), and gamma dy for xhat, where
-    xhat = (x - mean) inv_std and inv_std = 1 / sqrt(var + eps). A small change e of one x changes
+    From y = gamma xhat + beta: dbeta = sum(dy), dgamma = sum(dy xhat) and dxhat = gamma dy, where
+    xhat = (x - mean) inv_std and inv_std = 1 / sqrt(var + eps). A small change e in one x changes
     - its own xhat by inv_std e;
     - the mean by e / M, and so every xhat of the channel by -inv_std e / M;
-    - var by 2 (x - mean) e / M (its mean does not matter here, as sum(x - mean) = 0), inv_std by
-      -inv_std^3 (x - mean) e / M, and so another xhat, say xhat', by -inv_std xhat xhat' e / M.
-    Each change times gamma dy' of the xhat' that it changes, added up, is dx e.
+    - var by 2 (x - mean) e / M (the change of the mean adds 0, as sum(x - mean) = 0), inv_std by
+      -inv_std^3 (x - mean) e / M, and so each xhat', its own too, by -inv_std xhat xhat' e / M.
+    Each change of an xhat' times its gradient gamma dy', summed over all xhat', is dx e.
     """
     xhat, gamma, inv_std = cache
     checks.gradient("batchnorm_backward", dy, xhat.shape, xhat.dtype)
@@ -175,7 +177,7 @@ def relu_forward(x: Array) -> tuple:
 
 
 def relu_backward(dy: Array, cache: Cache) -> Array:
-    """Pass dy where x > 0, else 0 (a choice at x = 0): dy (any shape), cache -> dx."""
+    """Pass dy where x > 0 and 0 elsewhere (at x = 0 a choice): dy (any shape), cache -> dx."""
     (positive,) = cache
     checks.gradient("relu_backward", dy, positive.shape)
     return dy * positive
@@ -184,7 +186,7 @@ def relu_backward(dy: Array, cache: Cache) -> Array:
 def max_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple:
     """Take each channel's largest value in every size x size window; ties go to the first, by rows.
 
-    x (N, H, W, C), size, stride, pad -> y (N, OH, OW, C), cache
+    x (N, H, W, C), size, stride, pad (numbers) -> y (N, OH, OW, C), cache
     """
     checks.max_pool(x, size, stride, pad)
     N, H, W, C = x.shape
@@ -192,7 +194,7 @@ def max_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple:
     xpad = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-np.inf)
     windows = im2col(xpad, size, size, stride).reshape(N, OH, OW, size * size, C)
     y = windows.max(axis=3)  # (N, OH, OW, C)
-    # the border never wins, even if x itself is -inf
+    # False on the border, so that it never wins, even if x is -inf
     inside = im2col(np.ones((1, H, W, 1), bool), size, size, stride, pad)
     largest = (windows == y[:, :, :, None]) & inside.reshape(1, OH, OW, size * size, 1)
     winner = largest.argmax(axis=3)  # (N, OH, OW, C): p * size + q of the first largest
