@@ -16,7 +16,7 @@ import numpy as np
 from minires.ops import checks
 from minires.ops.geometry import Array, Cache, Size, channel_groups
 
-PART_BYTES = 1 << 22  # windows unrolled at a time
+PART_BYTES = 1 << 21  # windows unrolled at a time
 
 Part = tuple[slice, slice, slice]
 
