@@ -1,4 +1,4 @@
-"""The exception for a user's mistake, and how paths are written in the commands that we advise.
+"""The exception for a user's mistake, and how paths are quoted in suggested commands.
 
 The command line prints an `InputError` without a traceback and exits with 2.
 """
@@ -30,10 +30,10 @@ def quoted(path: Path | str) -> str:
 
 
 def _for_windows(text: str) -> str:
-    """Quotes that cmd and PowerShell both understand, around all but plain names.
+    """Quote all but plain names so that both cmd and PowerShell understand them.
 
-    PowerShell replaces `$name` inside double quotes, so that a path with a dollar is in single
-    ones, which cmd does not know.
+    PowerShell replaces `$name` inside double quotes, so a path with a dollar sign gets single
+    quotes, which cmd does not understand.
     """
     if re.fullmatch(r"[\w.:\\/+=-]+", text):
         return text

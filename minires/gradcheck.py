@@ -137,7 +137,8 @@ def _repeated(
 ) -> Any:
     """Return the gradients; raise unless a second forward and a second backward repeat the first.
 
-    A backward that consumes its cache must raise at the second call: then it gets a new cache.
+    A backward that consumes its cache must raise when it is called a second time; it is then called
+    with a new cache.
     """
     if not same(y, run()[0]):
         message = "forward is not deterministic: a second call with the same inputs gives another y"
@@ -365,7 +366,7 @@ def _refuse_uncovered(
 
 
 def _evaluator(layer: Layer, run: Callable[[Array], Array], x: Array) -> Evaluate:
-    """Map moved arguments to the output of a layer; the others are put back."""
+    """Return a function from moved arguments to the output; it restores all other arguments."""
     original = {name: a.copy() for name, a in layer.parameters().items()}
     changed: set[str] = set()
 

@@ -190,7 +190,8 @@ def _sequence(returned: Any) -> list[Any]:
 def _is_target(name: str, arrays: Mapping[str, Array], pairs: Mapping[str, Any], y: Array) -> bool:
     """Whether backward may return None for an argument: the target of a loss.
 
-    It is called so, or it has the shape of an argument with a gradient, and y is a number.
+    Either its name is that of a target, or y is a single number and the argument has the same shape
+    as one that has a gradient.
     """
     others = [arrays[n].shape for n, g in pairs.items() if g is not None]
     alike = y.size == 1 and arrays[name].shape in others
@@ -242,7 +243,7 @@ def precision_of(
         return EPS
     if other.shape != y.shape:
         return EPS
-    # numbers that did not move, and whole numbers, are short in any format
+    # unchanged values and whole numbers fit any format, so they reveal nothing
     telling = other[(other != y) & (other != np.round(other)) & np.isfinite(other)]
     for kind in (np.float16, np.float32) if telling.size else ():
         with np.errstate(all="ignore"):

@@ -1,7 +1,7 @@
 """Compare the gradients that a backward pass returned with numeric slopes.
 
-Every numeric slope has an error bar. So each element is judged by what differences can say about
-it, also next to a gradient a million times larger.
+Every numeric slope has an error bar. So each element is judged to the accuracy that differences can
+reach for it, even next to a gradient a million times larger.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Check(Slopes):
         return pairs
 
     def _refined(self, line: Line, first: Sample, scale: float) -> tuple[Line, Sample]:
-        """Best sample of a line; a direction whose numbers differ in size moves each by its own."""
+        """Best sample of a line; a direction may be weighted by the magnitude of each element."""
         if self.method == "complex":
             return line, first
         best = self.derivative(line, first, scale)

@@ -50,7 +50,7 @@ class Line:
 
     @property
     def direction(self) -> Array:
-        """The direction v of a line that is no element."""
+        """The direction v of a line that does not follow a single element."""
         assert self.v is not None
         return self.v
 

@@ -1,7 +1,8 @@
 """Slopes of <dy, y> along lines, measured by differences, with error bars.
 
-The error bar adds what is left of curvature, seen from two steps, to the rounding error of forward,
-seen from five points that lie on a smooth curve if nothing is rounded.
+The error bar is the sum of two terms: the remaining error from curvature, estimated from two steps,
+and the rounding error of forward, estimated from five points. Without rounding, these points would
+lie on a smooth curve.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ CENTRAL_STEP = 2.0**-17
 COMPLEX_STEP = 1e-30
 # nearest kink that a smaller step may avoid, relative to the largest input
 NEAREST_KINK = CENTRAL_STEP / 2048
-# parts of a step at which rounding is told from a kink; several, as one may round to less by chance
+# fractions of a step used to tell rounding from a kink; one alone may show little noise by chance
 SMALLER = (1 / 8, 1 / 9, 1 / 10)
 # standard deviations of the rounding error in an error bar
 SIGMAS = 10
@@ -71,7 +72,7 @@ class Slopes:
     precision : float
         Machine epsilon of the numbers in y.
     noise : float
-        Least rounding error of an element of y that error bars assume, relative to it.
+        Smallest rounding error that error bars assume for an element of y, relative to its value.
     trouble : str
         Why forward gave no finite number; it is part of error messages.
     """
@@ -157,13 +158,13 @@ class Slopes:
         return SIGMAS * max(sample.noise, self.noise * sample.size) / sample.step
 
     def on_kink(self, sample: Sample) -> bool:
-        """Whether the jump from left to right slope stays while h halves: curvature would halve."""
+        """Whether left and right slopes differ as much at h/2 as at h; curvature gives half."""
         first, second = sample.jumps
         large = abs(second) > 4 * SIGMAS * self.noise * sample.size / sample.step
         return large and abs(first - second) <= 0.25 * abs(second)
 
     def rounds(self, line: Line, sample: Sample) -> bool:
-        """Whether the noise of a sample is rounding: it stays at smaller steps; a kink's falls."""
+        """Whether a sample's noise is rounding: it stays at smaller steps, where a kink's falls."""
         if self.method == "complex":
             return True
         smaller = [self.central_sample(line, part * sample.step).noise for part in SMALLER]

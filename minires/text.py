@@ -46,7 +46,7 @@ def shown(text: object, most: int = 300) -> str:
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Up to three known names that a mistyped one may stand for, the likeliest first.
 
-    Case and hyphens do not matter; a beginning stands for all names that it begins.
+    Case and hyphens do not matter; a prefix matches every name that starts with it.
     """
     by_plain = {_plain(k): k for k in known}
     typed = _plain(name)

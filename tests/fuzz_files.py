@@ -3,10 +3,10 @@
     python tests/fuzz_files.py --cases 10000 --seed 0
 
 Each case takes one whole file, changes it in one of several ways, and reads it as the
-commands do. It fails on an exception that is no `InputError`, a message of several lines or with
+commands do. It fails on an exception other than `InputError`, a message of several lines or with
 control characters, a hang, more than 1 GB of memory, a file written outside the case's folder, and
-on other weights or images without a message. The last lines are a table of counts. The exit code
-is 1 if a case failed; `--only KIND:WAY:NUMBER` repeats one.
+changed weights or images that are read without a message. The last lines are a table of counts. The
+exit code is 1 if a case failed; `--only KIND:WAY:NUMBER` repeats one.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def lowest():
-    """Requirements such as "numpy==2.0.0"; what holds for one system only is left out."""
+    """Requirements such as "numpy==2.0.0", without those for one operating system only."""
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
     declared = project["dependencies"] + project["optional-dependencies"]["test"]

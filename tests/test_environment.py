@@ -1,4 +1,4 @@
-"""Something optional that is missing or broken stops no command; one warning says so."""
+"""A missing or broken optional component never stops a command; one warning reports it."""
 
 import errno
 import importlib
@@ -32,7 +32,7 @@ def triple(x):
 
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch, tmp_path):
-    """Forget what is known once in a process, before and after a test."""
+    """Clear everything that is cached once per process, before and after a test."""
     once = (
         kernel_cache.cache_folder,
         kernel_cache.writable_folder,

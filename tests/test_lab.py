@@ -233,7 +233,7 @@ def test_a_message_that_cannot_be_printed_does_not_end_the_experiment(
 
 
 class Terminal(io.StringIO):
-    """Standard error of some columns; use it with `terminal`."""
+    """A terminal in place of standard error; the fixture `terminal` sets its width."""
 
     def isatty(self):
         return True
@@ -244,7 +244,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """Make standard error a terminal of some columns."""
+    """Make standard error a terminal with a given number of columns."""
 
     def make(columns=80):
         monkeypatch.setattr("os.get_terminal_size", lambda fd: os.terminal_size((columns, 24)))
@@ -719,7 +719,7 @@ def test_computed_verdicts_are_kept_beside_the_runs(record, monkeypatch):
     record({"resnet20": 0.5}, tier="lesson", folder="exp/longer")
     for path in (folder / "longer").iterdir():
         path.rename(folder / f"longer-{path.name}")
-    judged = claims.judge(find_runs([folder]))  # what was computed of one size is said of no other
+    judged = claims.judge(find_runs([folder]))  # one preset's verdict does not apply to another
     found = {
         title.split(", ")[1].split(":")[0]: {c.key: v.held for c, v in rows}
         for title, rows in judged.items()

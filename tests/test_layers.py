@@ -1,4 +1,4 @@
-"""Layers describe themselves, draw from streams of their own, can be watched; convolutions vary."""
+"""Layers describe themselves, have their own random streams, can be watched; convolutions vary."""
 
 import numpy as np
 import pytest

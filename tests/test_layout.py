@@ -193,7 +193,7 @@ def test_a_line_holds_one_statement(path):
 
 
 def strings(path):
-    """Strings of a file that are no docstrings, without those that are sentences."""
+    """Strings of a file, except docstrings and strings that are sentences."""
     parsed = tree(path)
     prose = docstrings(parsed)
     for node in ast.walk(parsed):
@@ -269,7 +269,7 @@ def test_nothing_foreign_is_unpickled():
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         found = set(re.findall(r"\bpickle\.(\w+)", text))
-        # the base of the unpickler that refuses; and what only writes
+        # the base class of the restricted unpickler, and names used only for writing
         assert found <= {"Unpickler", "dumps", "PicklingError"}, path
         other = r"from pickle\b|import pickle as|allow_pickle\s*=(?!\s*False\b)"
         assert not re.search(other, text), path

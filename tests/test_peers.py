@@ -174,9 +174,9 @@ def signs(net, x):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_float32_gradients_are_exact_to_the_rounding_of_their_sums(backend):
-    """Norm by norm against PyTorch in float64, on a batch where no ReLU changes sides by rounding.
+    """Compare the norms of errors with PyTorch in float64, where rounding flips no ReLU.
 
-    That would move gradients by 1 %.
+    A flipped ReLU would change gradients by 1 %.
     """
     double, single = resnet(20).astype("float64"), resnet(20).use(backend)
     for seed in range(20):

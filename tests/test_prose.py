@@ -1,4 +1,4 @@
-"""The prose of the project is plain English: no idiom that a pattern can find stands in it.
+"""The prose of the project is plain English: it contains no idiom that a pattern can find.
 
 Each row of a table below has a pattern, what to write instead, and an example that it rejects.
 In the examples a `~` breaks the idiom, so that this file passes its own test.

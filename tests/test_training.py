@@ -681,17 +681,18 @@ def means_and_variances(layer):
 def test_a_last_batch_of_one_image_changes_statistics_as_little_as_one_image_can(large, rng):
     N, M = large + 1, 4  # images, values of a channel in one image
     x = rng.standard_normal((N, 2, 2, 3)).astype("float32")
-    x[-1] += 10  # an image that is no sample of the set
+    x[-1] += 10  # an image unlike the rest of the set
     norm = BatchNorm(3)
     recompute_statistics(norm, [x])
     mean, var = means_and_variances(norm)
     recompute_statistics(norm, [x[:-1], x[-1:]])
     weighed_mean, weighed_var = means_and_variances(norm)
 
-    # means agree but for sums of N M float32 values, pairwise; 10 is the largest mean of a part
+    # means agree up to rounding in pairwise sums of N M float32 values;
+    # 10 is the largest mean of a part
     rounding = 10 * np.finfo("float32").eps * np.log2(N * M)
     np.testing.assert_allclose(weighed_mean, mean, rtol=0, atol=rounding)
-    # variances lack what lies between the parts, and divide by n M - 1 in each part
+    # averaged variances lack the variance between the parts, and divide by n M - 1 in each part
     large_part, small = x[:-1].reshape(-1, 3).astype(float), x[-1].reshape(-1, 3).astype(float)
     between = large / N**2 * (large_part.mean(axis=0) - small.mean(axis=0)) ** 2
     within = (large_part.var(axis=0, ddof=1) + small.var(axis=0, ddof=1) + var) / (N * M - 1)

@@ -127,7 +127,7 @@ def compare(
     Raises
     ------
     InputError
-        As `bench.nets.timed_nets` does; if a checkout does not know a network or the backend.
+        If `bench.nets.timed_nets` raises it, or a checkout does not know a network or the backend.
     """
     sides = {"this": this_checkout(), "other": other}
     found = []
@@ -135,7 +135,7 @@ def compare(
         arguments = _arguments(facts, backend, batch_size)
         for side in sides.values():
             report(f"{facts.name}, {side.name}: first steps")
-            with _worker(side, arguments) as worker:  # compiles; memory is measured without that
+            with _worker(side, arguments) as worker:  # compile now, so that memory excludes it
                 for step in STEPS:
                     worker.seconds(step, 1)
         found.append(_compare_net(facts.name, sides, arguments, rounds, report))

@@ -146,9 +146,9 @@ def _bench_net(
 
 
 def _maker(facts: Facts) -> registry.Make | None:
-    """Function with which another process builds the network, None for families of minires.
+    """Function with which another process builds the network; None for built-in families.
 
-    The other process finds these by their names, and loads the plugins.
+    The other process looks up built-in families by name, and loads the plugins.
 
     Raises
     ------

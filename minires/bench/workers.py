@@ -80,7 +80,7 @@ def _serve(pipe: Any, files: Sequence[Path], make: Callable[..., Steps], argumen
             elif question == "kinds":
                 answer = steps["kinds"]() if "kinds" in steps else {}
             else:
-                # not counted: the contender before leaves its threads and caches behind
+                # not counted: threads and caches are still those of the previous contender
                 steps[question]()
                 answer = time_of(steps[question], repeats[question])
             pipe.send(answer)

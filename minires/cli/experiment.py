@@ -42,7 +42,8 @@ TIER_OPTIONS = (
     "milestones",
     "init",
 )
-# Stands for images before any are loaded: more of them than any option may ask for by mistake.
+# Placeholder for a data set before one is loaded. It has more images than any option could ask for,
+# even by mistake.
 ANY_IMAGES: Any = SimpleNamespace(
     name="any",
     task="classification",
@@ -119,7 +120,7 @@ def degradation_command(
 
 
 def check_recipes(nets: Sequence[Facts], tier: str, asked: dict[str, Any], seed: int = 0) -> None:
-    """Refuse options that no images can make right, before anything is loaded or compiled.
+    """Refuse options that are wrong for any data set, before anything is loaded or compiled.
 
     Raises
     ------

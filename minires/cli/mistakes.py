@@ -10,7 +10,7 @@ from typing import Any
 
 
 def usage(error: Any) -> str:
-    """One line for a mistake in the words of a command."""
+    """One line for a usage error: a mistake in how a command was typed."""
     message = re.sub(r"( Did you mean [^?]*\?)\1", r"\1", error.format_message()).rstrip(".")
     context = error.ctx
     return f"{message}; see {context.command_path} --help" if context else message

@@ -21,7 +21,7 @@ def network(name: str) -> Facts:
     Raises
     ------
     InputError
-        If there is none; names the nearest ones that exist.
+        If there is no such network; the message names the nearest ones.
     """
     try:
         return registry.facts(name)
@@ -83,7 +83,7 @@ def listed(option: str, text: str) -> list[str]:
 
 
 def completing(known: Sequence[str] | Callable[[], list[str]]) -> Callable:
-    """Return a completion: the known names that begin as what was typed so far."""
+    """Return a completion: the known names that begin with the text typed so far."""
 
     def complete(incomplete: str) -> list[str]:
         names = known() if callable(known) else known

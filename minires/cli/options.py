@@ -104,8 +104,8 @@ def training_options(shown: Mapping[str, str], **defaults: Any) -> Callable[[Cal
     Parameters
     ----------
     shown : dict of str to str
-        What --help says of the default of an option that the command works out; "" where the text
-        of the command says it.
+        Text that --help shows as the default of an option, where the command works the default out;
+        "" where the text of the command says it.
     **defaults
         Other defaults than those of `Config`, by the names of the fields.
     """
@@ -168,7 +168,7 @@ def _values(row: Entry, kind: Any) -> dict[str, Any]:
 
 
 def _value(row: Entry, typed: Any) -> Any:
-    """The field's value of what was typed, None if nothing was."""
+    """Convert what was typed to the value of the field; None if nothing was typed."""
     if row.option.switch is not UNSET:
         return row.option.switch if typed else None
     if row.option.parse and typed is not None:
@@ -181,7 +181,7 @@ def _value(row: Entry, typed: Any) -> Any:
 
 
 class Output:
-    """Where the words of a command go: its result as text or as JSON, and notes about its work."""
+    """Where the output of a command goes: its result as text or JSON, and notes about its work."""
 
     def __init__(self, json_output: bool = False) -> None:
         self.json = json_output

@@ -57,7 +57,7 @@ def prepare() -> None:
 
 
 def _tolerant(stream: TextIO | None) -> TextIO:
-    """The same stream, tolerant; streams that are no files, such as a notebook's, stay."""
+    """Make a stream tolerant; one that is not a file, such as a notebook's, is returned as is."""
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")
     buffer = getattr(stream, "buffer", None)

@@ -23,7 +23,7 @@ from minires.text import did_you_mean
 
 @dataclass
 class Timing:
-    """Networks to time, for how long, and where the words go."""
+    """Networks to time, for how long, and where the output goes."""
 
     names: list[str]
     rounds: int | None

@@ -1,4 +1,4 @@
-"""Images in. This package knows no network: it names data sets, splits them, and makes batches."""
+"""Data sets by name, their splits and their batches; this package does not depend on networks."""
 
 from minires.data import cifar10, shapes10
 from minires.data.augment import CropAndFlip, crop_and_flip, normalise, per_pixel_mean

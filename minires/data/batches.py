@@ -56,7 +56,7 @@ def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
 
 def batch_indices(seed: int, iteration: int, batch_size: int, n: int) -> np.ndarray:
     """
-    Name the images of one training step.
+    Return the indices of the images of one training step.
 
     The permutations of the epochs follow one another and are cut into batches, so a batch may hold
     the end of one epoch and the beginning of the next, and every image is used exactly once per
@@ -99,8 +99,8 @@ def even_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
     Cut rows into batches of nearly equal size.
 
     There are as few batches of at most `batch_size` rows as possible, and their sizes differ by at
-    most one: 512 rows with a batch size of 511 give 256 and 256. A remainder of one image would be
-    a poor sample: in the deep layers, a few small maps of it make up the whole batch. For the same
+    most one: 512 rows with a batch size of 511 give 256 and 256. A leftover batch of one
+    image would be a poor sample: in the deep layers, its maps hold few values. For the same
     reason, several rows never give a batch of one: 3 rows with a batch size of 2 stay together.
 
     Parameters

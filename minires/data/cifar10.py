@@ -51,7 +51,7 @@ AGAIN = "get it again with `minires data cifar10`, or `minires data cifar10 --fr
 
 def cache_folder() -> Path:
     """Return the folder for downloads; it is searched last."""
-    import pooch  # browsers lack it
+    import pooch  # imported here because it is not available in browsers
 
     return Path(pooch.os_cache("minires"))
 
@@ -91,7 +91,7 @@ def _layout(folder: Path) -> str | None:
 
 
 def _reconstruct(kind: type, shape: tuple[int, ...], typecode: bytes) -> np.ndarray:
-    """NumPy's function of that name, for the empty array that a pickled array begins with."""
+    """Safe version of NumPy's `_reconstruct`: unpickling an array first makes an empty one."""
     if kind is not np.ndarray or shape != (0,):
         raise ValueError(f"an array that begins as {kind} {shape}")
     return np.empty(0, np.int8)
@@ -100,7 +100,7 @@ def _reconstruct(kind: type, shape: tuple[int, ...], typecode: bytes) -> np.ndar
 def _frombuffer(
     buffer: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = None
 ) -> np.ndarray:
-    """NumPy's function of that name, which makes the arrays in a pickle of protocol 5."""
+    """Safe version of NumPy's `_frombuffer`, which makes the arrays in a pickle of protocol 5."""
     array = np.frombuffer(buffer, dtype)
     if order == "K" and axis_order is not None:
         return array.reshape(shape).transpose(axis_order)
@@ -108,7 +108,7 @@ def _frombuffer(
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Bytes as Python 3 writes them in a pickle of protocol 2 or less."""
+    """Safe version of `_codecs.encode`: Python 3 pickles bytes with it in protocols 0 to 2."""
     if encoding != "latin1":
         raise ValueError(f"bytes in {encoding}")
     return text.encode("latin1")

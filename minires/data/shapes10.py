@@ -85,8 +85,8 @@ def _heart(u: Plane, v: Plane) -> Plane:
     return np.minimum(_box(p, q, 0.5, 0.5), lobes)
 
 
-# name -> signed distance, negative inside; in the shape's own frame it about fills the unit disc
-# and u points up
+# name -> signed distance, negative inside; in its own frame the shape roughly fills the unit
+# disc, and u points up
 SHAPES: dict[str, Callable[[Plane, Plane], Plane]] = {
     "disc": partial(_circle, radius=0.85),
     "ring": _ring,
@@ -214,7 +214,7 @@ def _draw(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     occluder = _stroke(rng, dx - near_x, dy - near_y, length=6)
     _paint(canvas, hard * occluder, _contrast(rng, ground, 0, 60, darker=0.5))
     grain = rng.integers(-128, 128, (2, 3, n, SIZE, SIZE), dtype=np.int8).astype(np.float32)
-    grain = grain[0] + grain[1]  # the sum of two even spreads is a triangular one
+    grain = grain[0] + grain[1]  # the sum of two uniform variables has a triangular distribution
     grain *= hard * _uniform(rng, 0.02, 0.14, n, 1, 1)
     canvas += grain
     np.clip(canvas, 0, 255, out=canvas)

@@ -47,8 +47,8 @@ def register(
     title : str, optional
         `Dataset.name` must be this title, or "TITLE (...)". By default, it is `name`.
     find : callable, optional
-        For data that are read from a folder: `find()` returns the folder where they are found if
-        nobody names one, or None.
+        For data that are read from a folder: `find()` is called if no folder is given; it returns
+        the folder that holds the data, or None.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Networks in and out: the PyTorch twin."""
+"""Exchange networks with other libraries: the PyTorch twin."""

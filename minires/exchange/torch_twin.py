@@ -1,4 +1,4 @@
-"""The same networks in PyTorch, in its users' style, to compare speed and results.
+"""The same networks in idiomatic PyTorch, to compare speed and results.
 
 PyTorch is optional; without it, importing this module raises an error that says how to install it.
 """
@@ -50,8 +50,8 @@ def register(layer_class: type[Layer], make: Callable[[Any], Any]) -> None:
     Raises
     ------
     InputError
-        If `make` is no function or `layer_class` no subclass of `Layer`. `Layer` itself is refused,
-        because a rule for all layers would hide unknown ones.
+        If `make` is not a function or `layer_class` is not a subclass of `Layer`. `Layer` itself is
+        refused, because a rule for all layers would hide unknown ones.
     """
     a_class = isinstance(layer_class, type) and issubclass(layer_class, Layer)
     if not a_class or layer_class is Layer:

@@ -52,10 +52,11 @@ __all__ = [
 # Factor by which plain20's copies must end farther apart than resnet20's.
 FARTHER = 100
 # Share of the last layer's gradient that the first of 22 layers gets if each layer halves the
-# variance (2^-11). Such a net learned, one of 30 layers did not (He et al. 2015, arXiv 1502.01852,
+# variance (2^-11). That net learned; a net of 30 layers did not (He et al. 2015, arXiv 1502.01852,
 # section 2.2).
 LEARNED = 2.0**-11
-# Standard errors that refute: chance alone exceeds 2 in 1 of 40 runs, and 3 in 1 of 700.
+# A gap of this many standard errors refutes a claim: by chance alone, a gap exceeds 2 of them in
+# 1 of 40 runs, and 3 of them in 1 of 700.
 REFUTES = 3
 SAME = 0.1  # percentage points within which two training errors are the same
 DEPTHS = (8, 14, 20, 32)  # of the nets whose sensitivity is measured
@@ -149,7 +150,7 @@ def direction_gradients(run: Run) -> dict[int, dict[str, float]]:
 
 
 def _no_vanishing(group: Group) -> Verdict:
-    """Claim that every layer gets a share of the gradient with which a net is known to learn."""
+    """Claim that every layer gets at least the gradient share with which a known net learned."""
     plain = [run for run in group.runs if run.family == "plain" and run.done and run.layers]
     if not plain:
         needed = "a finished plain run with gradients recorded layer by layer"

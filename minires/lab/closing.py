@@ -36,7 +36,7 @@ def closing_words(runs: Sequence[Run], folder: Path) -> str:
     runs : list of Run
         At least one.
     folder : Path
-        Of the experiment, for the command that writes the report.
+        Folder of the experiment, which the printed `minires report` command names.
     """
     result, meaning = _result(runs)
     paragraphs = [("Result", result), ("Meaning", meaning)]

@@ -33,7 +33,7 @@ def nets(depths: Sequence[int | str] = DEPTHS, shortcut: str = "A") -> list[str]
     Raises
     ------
     InputError
-        If a depth is no number, or there is no such shortcut.
+        If a depth is not a number, or the shortcut is unknown.
     """
     if shortcut not in ("A", "B", "C"):
         raise InputError(f"the shortcut must be A, B or C, got {shortcut!r}")
@@ -87,7 +87,7 @@ def run(
     report : callable
         Called after each iteration.
     begin : callable
-        Called once all folders are found to be this experiment's, and before anything is trained.
+        Called before any training, once every folder is known to belong to this experiment.
 
     Returns
     -------
@@ -96,8 +96,8 @@ def run(
     Raises
     ------
     InputError
-        If there is no net or no seed, or as `train` does. If a folder holds another run, before
-        any training.
+        If there is no net or no seed, or `train` raises it. If a folder holds another run, it is
+        raised before any training.
     """
     for net in nets:
         check_size(registry.facts(net), data)

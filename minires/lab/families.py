@@ -19,7 +19,7 @@ class FamilyStyle:
     title : str
         Title of the family's panel. Families with the same style share a panel.
     marker : str
-        Of lines over many layers, so that families can be told apart in grey; "" for none.
+        Marker on lines over many layers, so that families differ in greyscale too; "" for none.
     fill : str
         Matplotlib's fill style of the markers over depth, for the same purpose.
     """

@@ -21,7 +21,7 @@ from minires.runs.files import write_whole
 
 
 def _import_matplotlib() -> Any:
-    """Import matplotlib also where MPLBACKEND names a backend that does not exist.
+    """Import matplotlib even if MPLBACKEND names a backend that does not exist.
 
     Raises
     ------
@@ -86,7 +86,7 @@ LEGEND_BELOW: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "fra
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw with matplotlib's defaults and our style; the settings of the user come back after."""
+    """Draw with matplotlib's defaults and our style, then restore the user's settings."""
     with mpl.rc_context():
         mpl.rcParams.update(
             {k: v for k, v in mpl.rcParamsDefault.items() if not k.startswith("backend")}
@@ -96,20 +96,20 @@ def drawing() -> Iterator[None]:
 
 
 def check_format(path: Path) -> None:
-    """Refuse an ending that is not a format of figures, before any work."""
+    """Refuse a file extension that is not a figure format, before any work."""
     if path.suffix not in FORMATS:
         raise InputError(f"a figure's file must end in {', '.join(FORMATS)}, got {path}")
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format of the ending of `path`: .png, .svg, .pdf.
+    """Write a figure in the format given by the extension of `path`: .png, .svg or .pdf.
 
     The same figure gives the same bytes.
 
     Raises
     ------
     InputError
-        If the ending is another one, or the file cannot be written.
+        If the extension is none of these, or the file cannot be written.
     """
     check_format(path)
     write_whole(path, render(figure, path.suffix))
@@ -128,7 +128,7 @@ def shades(style: FamilyStyle, count: int) -> Any:
 
 
 def plain(text: str) -> str:
-    """Text for a figure without markup: a dollar sign begins no formula."""
+    """Escape the dollar signs of a text, so that matplotlib does not read them as formulas."""
     return text.replace("$", r"\$")
 
 

@@ -96,7 +96,7 @@ def _canvas(out: Path) -> Callable[[], None]:
         nonlocal handle
         try:
             picture = _picture(out)
-        except Exception as e:  # such as runs of another metric in the folder: train on
+        except Exception as e:  # such as runs of another metric in the folder: keep training
             warnings.warn(f"the curves cannot be drawn: {e}", stacklevel=2)
             return
         if picture and handle is None:

@@ -230,7 +230,7 @@ FIGURES = {"errors": errors, "depth": depth, "layers": layers}
 
 
 def drawable(kind: str, runs: Sequence[Run]) -> list[Run]:
-    """Runs that have something for a kind of `FIGURES`."""
+    """Runs that have data for the figure of this kind, a key of `FIGURES`."""
     needed = {"errors": "train", "depth": "evals", "layers": "layers"}[kind]
     return [run for run in runs if getattr(run, needed)]
 

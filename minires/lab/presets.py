@@ -65,12 +65,13 @@ PRESETS = {
 PAPERS = ("momentum", "weight_decay", "milestones", "init", "subtract_mean", "task")
 
 
-# A network for images that are this many times as high or wide has no pixels left at its end.
+# If a network is made for images more than this many times as high or wide as the given ones, no
+# pixels are left at its end.
 TOO_SMALL = 4
 
 
 def preset_name(run: Run) -> str | None:
-    """Name of the preset that a run has the size and the whole recipe of; None if there is none."""
+    """Name of the preset whose size and whole recipe a run has; None if no preset matches."""
     config = run.config
     if not all(OPTIONS[name].is_usual(config) for name in PAPERS):
         return None

@@ -26,7 +26,7 @@ def measured_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def find_runs(paths: Sequence[Path]) -> list[Run]:
-    """As `measured_runs`, but at least one.
+    """Like `measured_runs`, but raise an error if there is no run.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def final(runs: Sequence[Run], which: str) -> np.ndarray:
 
 
 def noise(*finals: tuple[Sequence[Run], str], times: float = 2) -> float:
-    """Two sampling errors of a sum or difference of mean final fractions, in their unit.
+    """Sampling error, times `times`, of a sum or difference of mean final fractions, in their unit.
 
     The sampling error is binomial in the number of images. Each seed has its own training images.
     The test images are the same for all seeds and count once.

@@ -87,7 +87,7 @@ def _listed(groups: Mapping[str, Sequence[Run]], metric: Metric) -> str:
 
 
 def _size(run: Run) -> tuple:
-    """Key of the runs that can be compared."""
+    """Key that two runs share if they can be compared."""
     settings = ("iterations", "batch_size", "lr")
     return run.data["name"], run.data["sha256"], *(run.config[name] for name in settings)
 

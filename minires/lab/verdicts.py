@@ -105,7 +105,7 @@ def groups(runs: Sequence[Run]) -> list[tuple[str, Path | None, list[Run]]]:
 
 
 def _size(run: Run) -> tuple:
-    """Key of the runs that are judged together."""
+    """Key that two runs share if they are judged together."""
     settings = ("iterations", "batch_size", "lr", "eval_images", "bn_images", "bn_average")
     values = (run.config[key] for key in settings)
     return run.data["name"], run.data["sha256"], preset_name(run), *values, run.metric
@@ -171,7 +171,7 @@ def write_verdicts(folder: Path, known: Mapping[str, Mapping[str, Verdict]]) -> 
 
 
 def text(verdicts: Mapping[str, Sequence[tuple[Any, Verdict]]]) -> str:
-    """Claims and verdicts for the terminal; claims that were not measured take one line or less."""
+    """Claims and verdicts for the terminal; unmeasured claims with the same reason share a line."""
     lines = []
     for title, rows in verdicts.items():
         lines.append(f"Claims on {title}")

@@ -60,7 +60,7 @@ class Layer:
     children : dict of str to Layer
         The layers that this one is made of, in network order.
     backend : str
-        Its ops are called, see `use`.
+        Name of the backend whose ops the layer calls, see `use`.
     draws : bool
         Class attribute: True if forward draws random numbers, see `reseed`.
     """
@@ -106,7 +106,7 @@ class Layer:
         Raises
         ------
         InputError
-            If the class does not say it.
+            If the class does not define it.
         """
         raise InputError(
             f"{self.name} cannot be described: write {type(self).__name__}.describe(self, x_shape) "
@@ -114,7 +114,7 @@ class Layer:
         )
 
     def random(self) -> np.random.Generator:
-        """Return this layer's stream of random numbers, from its start: the same until `reseed`.
+        """Return a generator at the start of the layer's random stream; only `reseed` changes it.
 
         Raises
         ------
@@ -253,12 +253,12 @@ class Layer:
     def watch(self, callback: Callback) -> Iterator[Self]:
         """Report every forward and backward of the layers below this one to `callback`.
 
-        Several may watch at a time, and stop in any order.
+        Several callbacks may watch at the same time, and may stop in any order.
 
         Parameters
         ----------
         callback : callable
-            It gets a `Call` whenever one has returned.
+            Called with a `Call` after each forward or backward has returned.
 
         Examples
         --------
@@ -283,7 +283,7 @@ class Layer:
 
 
 def _reporting(layer: Layer, direction: Any) -> Callable[..., Any]:
-    """Make a method of one layer that reports to all of its watchers what it returns."""
+    """Wrap a method of one layer so that all of its watchers get what it returns."""
     method = getattr(layer, direction)
 
     def call(*args: Any, **named: Any) -> Any:
@@ -300,7 +300,7 @@ def _reporting(layer: Layer, direction: Any) -> Callable[..., Any]:
 def check_integers(owner: str, least: int, pairs: bool = False, **named: object) -> None:
     """Check the arguments of a layer: each is an integer of at least `least`.
 
-    With `pairs`, (rows, columns) is right, too.
+    With `pairs`, a pair (rows, columns) is accepted, too.
 
     Raises
     ------

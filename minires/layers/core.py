@@ -282,9 +282,9 @@ def recompute_statistics(
 ) -> None:
     """Replace every running statistic by its average over `batches`, as the paper does.
 
-    A batch enters with momentum n_k / (n_1 + ... + n_k), where n_k is its number of images. That
-    makes the moving average a mean over images: a small last batch counts as little as it has
-    images. Its own statistics stay poor, as those of a few small maps are. So cut images into
+    Batch k is averaged in with momentum n_k / (n_1 + ... + n_k), where n_k is its number of images.
+    This turns the moving average into a mean over images: each batch counts in proportion to its
+    size. The statistics of a small last batch are still a poor estimate, so cut the images into
     batches of equal size (`data.even_batches`). Weights do not change.
 
     Parameters

@@ -1,7 +1,7 @@
 """Effect of a layer on one image: shapes, multiply-adds, and the receptive field of an output.
 
-Every layer has `describe(x_shape)`; nothing is computed to find this out. Audits, FLOP counts and
-progress estimates are made of it.
+Every layer has `describe(x_shape)`, which works without running the layer. Audits, FLOP counts and
+progress estimates are built from it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def in_sequence(kind: str, x_shape: Shape, /, **parts: Description) -> Descripti
     kind : str
         What the container is, such as "residual block".
     x_shape : tuple of int
-        Shape of its input: that of its output, too, if it has no parts.
+        Shape of its input; without parts, its output has the same shape.
     **parts : Description
         In network order.
 
@@ -97,8 +97,8 @@ def image(name: str, x_shape: Shape, C: int | None = None) -> Pair:
     Raises
     ------
     InputError
-        If x_shape is not that of an image, or has another number of channels than C; it says that
-        the layer `name` expected one.
+        If x_shape is not that of an image, or its number of channels is not C. The message says
+        that the layer `name` expected one.
     """
     if len(x_shape) != 3 or C not in (None, x_shape[2]):
         raise InputError(f"{name}: expected an image (H, W, {C or 'C'}), got {x_shape}")
@@ -106,7 +106,7 @@ def image(name: str, x_shape: Shape, C: int | None = None) -> Pair:
 
 
 def step(stride: Pair) -> str:
-    """Say in a kind how a window strides: " /2", or " /2x1" for rows and columns, or ""."""
+    """Stride as it is shown in `kind`: " /2", or " /2x1" for rows and columns, or ""."""
     rows, columns = stride
     if rows != columns:
         return f" /{rows}x{columns}"

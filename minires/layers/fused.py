@@ -8,7 +8,7 @@ from minires.layers.describe import Description, Shape
 
 
 class BatchNormReLU(BatchNorm):
-    """Batch normalisation and the ReLU behind it: the bits of both layers in fewer passes.
+    """Batch normalisation and the ReLU after it: bitwise the same results in fewer passes.
 
     Parameters
     ----------

@@ -4,9 +4,9 @@ Limits. Results equal those of NumPy to rounding, except where numbers are not f
 overflow:
 
 - A 3x3 convolution of stride 1 uses Winograd's tiles if 16 divides the numbers of channels and of
-  filters (smaller numbers with narrow vectors or float64). There, an infinity or a NaN in x or dy
-  makes all outputs of its 4x4 tiles NaN, not only those whose window it lies in. Where NumPy
-  has an infinity, the result is NaN. In dw, all nine weights of a channel and a filter become
+  filters (with narrow vectors or float64, a smaller divisor is enough). There, an infinity or a NaN
+  in x or dy makes all outputs of its 4x4 tiles NaN, not only those whose windows contain it. Where
+  NumPy has an infinity, the result is NaN. In dw, all nine weights of a channel and a filter become
   NaN. Values whose sums overflow inside a tile, in float32 from about 1e36 on, count as infinite.
 - Sums are added in another order than in NumPy. Sums that nearly overflow may become infinite or
   NaN in one backend and stay finite in the other.
@@ -47,7 +47,7 @@ BLOCK = 1 << 14  # values in a chunk of work
 
 
 def _is_complex(cache: Cache) -> bool:
-    """Whether a forward had complex input, which NumPy computed: its backward is NumPy's too."""
+    """Whether the forward pass had complex input, so that backward must use the NumPy op, too."""
     return any(np.iscomplexobj(a) for a in cache if isinstance(a, np.ndarray))
 
 
@@ -103,7 +103,7 @@ def _relu(x: Array, y: Array) -> None:
 
 @kernel
 def _relu_gradient(dy: Array, y: Array, dx: Array) -> None:
-    """Compute dx = dy where y > 0, else 0; a NaN or an infinity in dy always gives NaN there."""
+    """Compute dx = dy where y > 0; elsewhere 0, or NaN where dy is NaN or infinite."""
     for b in prange((y.size + BLOCK - 1) // BLOCK):
         for i in range(b * BLOCK, min(y.size, (b + 1) * BLOCK), 2 * len(lanes(y))):
             store_masked(dx, i, select_above(load_wide(dy, i), load_wide(y, i), 0.0))

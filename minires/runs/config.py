@@ -62,11 +62,11 @@ class Config:
     eval_every : int
         Iterations between two evaluations. The last iteration is always evaluated.
     eval_images : int
-        How many training images, not augmented, and how many test images metrics are measured on.
-        They are the same in every evaluation.
+        Number of training images (not augmented), and number of test images, on which metrics are
+        measured. The same images are used in every evaluation.
     bn_images : int
-        How many other training images batch norm's statistics are recomputed from before each
-        evaluation, as the paper's authors did. 0 keeps the moving averages of training.
+        Number of other training images, from which batch norm's statistics are recomputed before
+        each evaluation, as the paper's authors did. 0 keeps the moving averages of training.
     backend : str
     task : str
         See `minires.train.task`.
@@ -240,10 +240,10 @@ class Config:
         return cls(**{**earlier, **values, "milestones": tuple(values["milestones"])})
 
     def as_begun(self, recorded: Self) -> Self:
-        """Recipe by which a run that an earlier version began goes on.
+        """Return the recipe for resuming a run that an earlier version started.
 
-        Where a default has changed since then, the run keeps what `recorded`, its own record,
-        says. A setting that was asked for is not replaced.
+        Where a default has changed since then, the run keeps the value in `recorded`, its own
+        record. A setting that the user asked for is not replaced.
         """
         changed = {
             name: row.option.earlier

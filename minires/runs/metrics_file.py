@@ -33,8 +33,8 @@ def read(
 ) -> list[dict[str, Any]]:
     """Whole lines of a run's metrics in the order of their iterations; none if there is no file.
 
-    Damaged lines are skipped: those that are no JSON, lack a number, hold something that is none,
-    are of an iteration after `last`, or name other layers than most lines do.
+    Damaged lines are skipped: those that are not JSON, lack a number, hold something else where a
+    number belongs, are of an iteration after `last`, or name other layers than most lines do.
 
     Parameters
     ----------

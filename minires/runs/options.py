@@ -81,7 +81,7 @@ class Entry:
 
     @property
     def is_changed(self) -> bool:
-        """Whether earlier versions did something else than the default."""
+        """Whether earlier versions behaved differently from today's default."""
         return self.option.earlier is not UNSET
 
     def expected(self, config: Values) -> Any:
@@ -89,7 +89,7 @@ class Entry:
         return self.option.derived(config) if self.option.derived else self.default
 
     def is_usual(self, config: Values) -> bool:
-        """Whether the field has the value that it has if none is typed."""
+        """Whether the field has the value that it would get if the user typed none."""
         values = (config[self.name], self.expected(config))
         value, expected = (list(v) if isinstance(v, tuple) else v for v in values)  # as in JSON
         return bool(value == expected)
@@ -108,7 +108,7 @@ class Entry:
         return "" if self.is_usual(config) else self.words(value)
 
     def command(self, value: Any) -> list[str]:
-        """Words that give this value in a command."""
+        """Command-line arguments that set this value."""
         if self.option.switch is not UNSET:
             return [self.flag] if value == self.option.switch else []
         if isinstance(value, bool):

@@ -34,7 +34,7 @@ class Record:
     provenance : dict
         Of the first iteration: commit, versions, machine.
     continued : list of dict
-        From which "iteration" another "provenance" took over.
+        Changes of provenance: each entry's "provenance" applies from its "iteration" on.
     """
 
     config: Config

@@ -29,7 +29,7 @@ class Run:
         The task's main metric, which tables, figures and messages show.
     data, provenance : dict
     continued : list of dict
-        From each "iteration" on, that entry's "provenance" trained the run, not the first one.
+        Changes of provenance: each entry's "provenance" applies from its "iteration" on.
     train, evals, layers : list of dict
         The lines of metrics.jsonl by kind.
     """

@@ -1,7 +1,7 @@
 """A run folder: the only class that writes the record, the metrics and the checkpoint of a run.
 
 config.json holds the recipe, metrics.jsonl the measurements, checkpoint.safetensors the state to
-go on from. Each file is whole at every instant, and one process at a time holds the folder.
+resume from. Each file is whole at every instant, and one process at a time holds the folder.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class RunFolder:
         return checkpoint.exists(self.path)
 
     def position(self) -> int:
-        """Iterations that are done, by the checkpoint, or by the metrics of a finished run.
+        """Number of finished iterations, from the checkpoint, else from a finished run's metrics.
 
         The last iteration is done once its evaluation is recorded.
         """

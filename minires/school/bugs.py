@@ -1,7 +1,7 @@
 """A bug is one wrong line: a piece of the reference's source, and its wrong replacement.
 
-Planting a bug fails unless the reference contains the piece exactly once. So a change of the
-reference cannot disarm a bug unnoticed.
+Planting a bug fails unless the reference contains the piece exactly once. So a change to the
+reference cannot disable a bug unnoticed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The process that runs a solution: it imports one file and calls one function of it.
 
-It never has an expected value. The grader sends arguments and compares what returns.
+It never sees an expected value. The grader sends arguments and compares what is returned.
 The solution cannot read the grader's pipe by accident: standard input is empty, standard output
 goes nowhere, and `print` is captured.
 """
@@ -33,7 +33,7 @@ class Forbidden(RuntimeError):  # noqa: N818 - it is the student's error
 
 
 class Guard:
-    """Keep a solution from its own reference; it may call every other function of minires."""
+    """Keep a solution from calling its own reference; all other functions are allowed."""
 
     references = frozenset({"minires.ops.numpy_ops", "minires.nets.resnet", "minires.optim"})
 
@@ -120,7 +120,7 @@ class Solution:
 
 
 def limit_memory(megabytes: int) -> None:
-    """Limit what this process may use beside what it uses now, where the system allows it."""
+    """Limit how much more memory this process may use than now, where the system allows it."""
     with contextlib.suppress(ImportError, OSError, ValueError, AttributeError):
         import resource
 
@@ -145,7 +145,8 @@ def channel() -> tuple[BinaryIO, BinaryIO]:
 def main() -> None:
     """Answer requests until the pipe ends.
 
-    The first request names the file for the stack at a crash, the limits and the references.
+    The first request holds the file that receives the stack after a crash, the time and memory
+    limits, and the references.
     """
     requests, answers = channel()
     first = receive(requests)

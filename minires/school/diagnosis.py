@@ -1,8 +1,8 @@
 """Find the mistake that explains a wrong answer.
 
 A mistake is named only if it gives the same wrong values in the smallest case and in many others,
-and differs from the reference in some of them. A wrong dtype, type or shape is never explained: the
-message says it already.
+and differs from the reference in some of them. A wrong dtype, type or shape is never diagnosed,
+because the message already states it.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _planted(bug: Bug) -> ModuleType:
 def _explains(candidate: Candidate, seen: Seen, unstable: bool) -> bool:
     """Whether a mistake gives what was seen in every case, and something wrong in one.
 
-    A result of an unstable mistake counts for as much as its own rounding error tells.
+    The result of an unstable mistake is compared only to within that mistake's rounding error.
     """
     differs = False
     for case, name, right, got in seen:
@@ -140,7 +140,7 @@ def _next(a: np.ndarray) -> np.ndarray:
 
 
 def _allowed(right: Expected, got: np.ndarray) -> Any:
-    """Rounding errors grow with the wrong values, where these are larger than the right ones."""
+    """Rounding error to allow; it grows with the wrong values if they exceed the right ones."""
     rounding = TIMES * float(np.finfo(right.value.dtype).eps)
     if np.ndim(right.allowed):
         return rounding * np.abs(got)

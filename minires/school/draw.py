@@ -1,7 +1,7 @@
-"""Draw small problems for every exercise, so that what fails shrinks to a few small whole numbers.
+"""Draw small problems for every exercise; a failing case shrinks to a few small whole numbers.
 
-A case is a dict of arguments by name. Beside shapes, the cases vary the scale of the numbers, their
-order in memory, and now and then the size.
+A case is a dict of arguments by name. Besides shapes, the cases vary the scale of the numbers,
+their order in memory, and now and then the size.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Size:
 
     @property
     def is_large(self) -> bool:
-        """Whether these cases are large, and so are scales and counts."""
+        """Whether these cases are large; if so, scales and counts are large, too."""
         return self.images > 4
 
 
@@ -68,7 +68,7 @@ class Style:
     layout: str
 
 
-# from whole numbers, fractions between 0 and 1, and the indices along the first and the last axis
+# each takes whole numbers, fractions from 0 to 1, and the indices along the first and last axes
 SCALES = {
     "whole": lambda whole, part, first, last: whole,
     "fractions": lambda whole, part, first, last: whole + part,
@@ -94,7 +94,7 @@ def styles(draw: Any, *scales: str) -> Style:
 
 
 def values(draw: Any, style: Style, *shape: int, scale: str = "") -> np.ndarray:
-    """Draw an array: of 0, 1, -1, 2, -2, 3, -3, which shrink towards 0, at the scale of the style.
+    """Draw an array of 0, 1, -1, 2, -2, 3, -3 at the scale of the style; values shrink towards 0.
 
     One string of bytes makes a draw cheap. Which byte an element takes depends on its index alone,
     so an element keeps its value when the shape shrinks.
@@ -124,7 +124,7 @@ def arranged(a: np.ndarray, layout: str) -> np.ndarray:
 
 
 def to(draw: Any, largest: int) -> int:
-    """Draw a number from 1 on."""
+    """Draw a whole number from 1 to `largest`."""
     return int(draw(st.integers(1, largest)))
 
 
@@ -186,7 +186,7 @@ def convolution_cases(draw: Any, size: Size) -> Case:
 @st.composite
 def max_pool_cases(draw: Any, size: Size) -> Case:
     """Arguments of max_pool_forward; many values are equal."""
-    if size.is_large:  # winners above 255
+    if size.is_large:  # so that winner indices exceed 255
         size = replace(size, images=20, kernel=18, channels=2, batch=2)
     H, W, KH, _, stride, pad = draw(windows(size, pooling=True))
     style = draw(styles("whole", "fractions", "very negative"))

@@ -1,8 +1,9 @@
 """The right results of a case, and how far a right solution may be from them.
 
-The allowance follows from dtype and reference. The arguments are changed by a rounding error each:
-what that does to the results, times `TIMES`, is what any sound order of the sums may do. Where a
-case is well conditioned, this is a few units in the last place.
+The allowance follows from the dtype and the reference. Each value in the arguments is changed by a
+rounding error. The resulting change in the results, times `TIMES`, is the rounding error allowed to
+a solution, which may sum in any sound order. In a well-conditioned case, this is a few units in the
+last place.
 """
 
 from __future__ import annotations

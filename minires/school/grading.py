@@ -108,7 +108,7 @@ def _exercise_in(found: list[str], file: Path) -> str:
 def check(
     function: Callable[..., Any], name: str | None = None, limits: Limits | None = None
 ) -> Report:
-    """Grade a function of this program, where it is: see `minires.school.running`.
+    """Grade a function of the running program, in place: see `minires.school.running`.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class _Search:
         self.interrupted = False
 
     def fails(self, case: Case) -> bool:
-        """Whether a case fails; False from when the search is stopped."""
+        """Whether a case fails; always False once the search has stopped."""
         if self.stopped:
             return False
         if self.clock.is_over:

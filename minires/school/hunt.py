@@ -15,7 +15,7 @@ from minires.text import did_you_mean
 
 
 def choose_bug(op: str | None = None, seed: int = 0) -> tuple[Exercise, Bug]:
-    """Choose a bug that the gradient checker can find, in one backward pass or in any.
+    """Choose a bug that the gradient checker can find, in the backward pass `op` or in any.
 
     Raises
     ------

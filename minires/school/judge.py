@@ -64,7 +64,7 @@ class Attempt:
         return right_results(self.exercise, self.run, case)
 
     def results(self, case: Case) -> dict[str, Any] | Wrong:
-        """The results of the attempt, or what is wrong without looking at values."""
+        """The results of the attempt, or an error that shows before values are compared."""
         self.printed = ""
         try:
             return self.run(self.module, fresh(case))
@@ -158,7 +158,7 @@ def _blame_cache(chosen: Exercise, names: list[str], output: str) -> str:
 
 
 def _compare(output: str, expected: Expected, got: Any) -> tuple[str, bool]:
-    """Say the first difference, and whether it is one of values; "" if there is none."""
+    """Describe the first difference, or return ""; also say whether only values differ."""
     right = expected.value
     value = as_numbers(got)
     if value is None or (expected.is_array and not isinstance(got, np.ndarray)):
@@ -226,7 +226,7 @@ def _same(old: Any, new: Any) -> bool:
 
 
 def _refuse_wrong_count(result: Any, names: list[str]) -> None:
-    """Refuse a cache that is no tuple, and too few or too many results."""
+    """Refuse a cache that is not a tuple, and too few or too many results."""
     is_tuple = isinstance(result, tuple)
     if "cache" in names and is_tuple and result and not isinstance(result[-1], tuple):
         kind = _kind(result[-1])

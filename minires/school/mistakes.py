@@ -1,4 +1,4 @@
-"""Mistakes that a diagnosis can name, beside the bugs of the zoo.
+"""Mistakes that a diagnosis can name, in addition to the bugs of the zoo.
 
 A mistake is a wrong way to write a function: `says` completes "your dx equals the true one, but
 ...". The tables are in the files `mistakes_*.py`. A relation is a wrong result made
@@ -25,10 +25,10 @@ MISTAKES: dict[str, dict[str, Function]] = (
     | mistakes_training.MISTAKES
 )
 
-# their results are mostly rounding errors where they are wrong
+# mistakes whose wrong results are mostly rounding error
 UNSTABLE = {mistakes_norm.ONE_PASS}
 
-# from the right result and the case
+# functions that make a wrong result from the right result and the case
 RELATIONS: dict[str, Callable[[Array, Case], Any]] = {
     "all zeros: nothing was written into it": lambda right, case: 0 * right,
     "with the wrong sign": lambda right, case: -right,

@@ -24,7 +24,7 @@ def _norm(
     var: Callable[..., Any] = lambda var, eps, M: var,
     cache: Callable[..., Any] = lambda xhat, gamma, inv, x, y: (xhat, gamma, inv),
 ) -> Any:
-    """Batch normalisation with one part in another way."""
+    """Batch normalisation with one part computed in another way."""
 
     def forward(x: Array, gamma: Array, beta: Array, eps: float) -> Any:
         M = x.size // x.shape[-1]

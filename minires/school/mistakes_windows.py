@@ -61,7 +61,7 @@ FILTERS: dict[str, Callable[[Array], Array]] = {
 
 
 def _reordered(order: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """Change the order, and call the result by the old shape."""
+    """Change the order of the elements, and reshape the result to the old shape."""
     return lambda a: np.ascontiguousarray(order(a)).reshape(a.shape)
 
 

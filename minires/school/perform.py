@@ -117,7 +117,7 @@ def perform(
 
 
 def _undo_reshaping(things: list[Any], shapes: list[Any]) -> bool:
-    """Give arguments their shapes back; say whether one had another."""
+    """Restore the shapes of the arguments; return whether any had changed."""
     changed = False
     for thing, shape in zip(things, shapes, strict=True):
         if shape is not None and thing.shape != shape:
@@ -127,7 +127,7 @@ def _undo_reshaping(things: list[Any], shapes: list[Any]) -> bool:
 
 
 def _memory(result: Any, things: list[Any], previous: list[np.ndarray]) -> dict[str, Any]:
-    """Say which results share memory, with an argument or otherwise, and which are read-only."""
+    """Say which results are read-only, and which share memory, and whether with an argument."""
     results = list(result) if isinstance(result, tuple) else [result]
     arrays = [(i, a) for i, a in enumerate(results) if isinstance(a, np.ndarray)]
     given = [thing for thing in things if isinstance(thing, np.ndarray)]

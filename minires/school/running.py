@@ -18,7 +18,7 @@ import numpy as np
 from minires.school import bugs, cases, expected, judge, perform, wire
 from minires.school.sandbox import Limits, Stopped
 
-# what a solution could change by mistake, or to pass
+# modules that a solution could change, by mistake or in order to pass
 GUARDED: tuple[ModuleType, ...] = (np, np.random, bugs, cases, expected, judge, perform, wire)
 
 
@@ -36,7 +36,7 @@ class Running:
         self.before = [dict(vars(module)) for module in GUARDED]
 
     def call(self, args: tuple, named: dict[str, Any]) -> dict[str, Any]:
-        """Call the function; the arguments get the contents that they have afterwards."""
+        """Call the function; its changes to the arguments are copied back into them."""
         message, things = wire.pack([list(args), named])
         watch = Watch(self.limits.seconds)
         try:

@@ -107,7 +107,7 @@ class Child:
         return answer
 
     def call(self, args: tuple, named: dict[str, Any]) -> dict[str, Any]:
-        """Call the chosen function; the arguments get the contents that they have afterwards."""
+        """Call the chosen function; its changes to the arguments are copied back into them."""
         message, things = pack([list(args), named])
         answer, _ = self._understood(self._ask(b"c" + message), things)
         return answer

@@ -23,7 +23,7 @@ PLAIN = (bool, int, float, str)
 
 
 class BadMessageError(Exception):
-    """The bytes that were read are no message."""
+    """The bytes that were read are not a valid message."""
 
 
 class Foreign:

@@ -50,7 +50,7 @@ def initial_net(config: Config, facts: Facts | None = None) -> Network:
     ----------
     config : Config
     facts : Facts, optional
-        The facts of `config.net` by default. For data of another shape, those of the run.
+        By default, the facts of `config.net`. For data of another shape, pass those of the run.
     """
     facts = facts or registry.facts(config.net)
     net = registry.make(facts, rng=stream(config.seed, "weights", 0))
@@ -135,7 +135,7 @@ def acquire(run_folder: RunFolder, config: Config, facts: Facts, data: Dataset) 
     Raises
     ------
     InputError
-        If the data have too few images, or the task does not warm up, or as `RunFolder.acquire`.
+        If the data have too few images, the task has no warm-up, or `RunFolder.acquire` raises it.
     """
     needed = config.bn_images + config.eval_images
     if needed > len(data.train) or config.eval_images > len(data.test):

@@ -1,4 +1,4 @@
-"""Progress bars with the time left; off a terminal, a line now and then."""
+"""Progress bars with the time left; where there is no terminal, occasional lines instead."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def follower(
 ) -> Report:
     """Return a callback that moves `progress` by `cost` per iteration, and calls `report`.
 
-    Runs that are followed side by side have one `shown`: where each of them stands.
+    Runs that train at the same time share one dict `shown`: the latest progress of each.
     """
     seen = 0
     shown = {} if shown is None else shown

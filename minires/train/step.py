@@ -1,7 +1,8 @@
 """One step of gradient descent, and one evaluation.
 
-This is the last of the four pages that are meant to be read. N images of a batch, H rows,
-W columns, C channels; x are prepared images, labels their classes.
+This is the last of the four files that the README recommends reading. In shapes, N is the number of
+images in a batch, H of rows, W of columns, C of channels. `x` holds prepared images, `labels` their
+classes.
 
 To train from Python, without run folders:
 
@@ -32,7 +33,7 @@ from minires.optim import SGD
 def train_step(
     net: Network, optimizer: SGD, x: Array, labels: Array, lr: float
 ) -> tuple[float, float]:
-    """Take one step of gradient descent; return loss and error of the batch before it.
+    """Take one step of gradient descent; return the batch's loss and error before the step.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from minires.errors import InputError
 class Interrupted(BaseException):
     """The user stopped the run, and it was saved; the message says how to go on.
 
-    No handler of errors catches it.
+    As a `BaseException`, it is not caught by `except Exception`.
     """
 
 

@@ -44,7 +44,7 @@ class Task(Protocol):
     def step(
         self, net: Network, optimizer: SGD, batch: tuple[Array, Array], lr: float
     ) -> dict[str, float]:
-        """Take one step on a batch (x, targets); return "loss" and every metric before it.
+        """Take one step on a batch (x, targets); return its "loss" and metrics before the step.
 
         Raises
         ------

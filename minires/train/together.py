@@ -42,7 +42,7 @@ class _Crew:
         use_threads(self.backend, self.threads // len(self.going))
 
     def train(self, config: Config, folder: Path) -> None:
-        """Train one run, and report its progress to `news`; None once it has ended."""
+        """Train one run; put its progress into `news`, and None there once it has ended."""
 
         def report(p: Progress) -> None:
             self.share_threads()

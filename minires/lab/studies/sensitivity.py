@@ -40,7 +40,8 @@ def sensitivity(
     batch_size : int
     lr : float
     seed : int
-        Of the weights, and of the images: shapes10 draws new ones for each step, the same for both.
+        Seed of the weights and the images. shapes10 draws new images for each step, the same ones
+        for both copies.
 
     Returns
     -------

@@ -27,8 +27,8 @@ __all__ = [
     "kernel",
 ]
 
-# LLVM may compute a*b + c in one instruction, but nothing else: sums keep their order, and NaN and
-# Inf stay visible
+# the only fast-math freedom for LLVM is to compute a*b + c in one instruction: it must not reorder
+# sums or assume that NaN and Inf do not occur
 FLAGS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
 KERNELS: list[Any] = []  # every kernel of the package, in order of definition
 

@@ -1,4 +1,4 @@
-"""Keep machine code on disk. No fault of this cache stops a command or changes a result.
+"""Keep machine code on disk. An error in this cache never stops a command or changes a result.
 
 A kernel whose files are damaged is compiled again. If the folder cannot be used, each process
 compiles for itself. Both cause one warning.
@@ -29,9 +29,10 @@ MOVE = "NUMBA_CACHE_DIR names another folder"
 def cache_folder() -> str:
     """Folder of the machine code: per user, outside the package (which may be read-only).
 
-    NUMBA_CACHE_DIR names another parent folder. The name is a digest of everything that determines
-    the code: the sources of all ops, the versions, the processor and Numba's settings. Numba itself
-    checks only the file of a kernel, and would miss an edit of a helper in another file.
+    NUMBA_CACHE_DIR names another parent folder. The folder's own name is a digest of everything
+    that determines the code: the sources of all ops, the versions, the processor and Numba's
+    settings. Numba itself checks only the file of a kernel, and would miss an edit of a helper in
+    another file.
     """
     processor = config.CPU_NAME or binding.get_host_cpu_name()
     chosen = sorted(item for item in settings().items() if item[0] not in THREADING)

@@ -86,7 +86,7 @@ class _Contents(CompileResultCacheImpl):
 
 
 def _checksum(path: str, content: Any) -> bytes:
-    """Digest of a file's name and content: the file of another kernel has another one."""
+    """Digest of a file's name and content, so that files of different kernels never share one."""
     digest = hashlib.sha256(os.path.basename(path).encode())
     digest.update(content)
     return digest.digest()
@@ -98,7 +98,7 @@ class _Files(IndexDataCacheFile):
     def __init__(self, *names: str) -> None:
         super().__init__(*names)
         # Numba numbers the data files by an index that it reads and writes without a lock. Two
-        # processes that compile one kernel for float32 and float64 at once would choose one name,
+        # processes that compile one kernel for float32 and float64 at once would use the same name,
         # and the next process would load the other's code.
         pattern: str = self._data_name_pattern
         self._data_name_pattern: str = pattern.replace("{number", f"{token_hex(4)}-{{number")

@@ -2,9 +2,9 @@
 
 `floor` fuses a ReLU: 0 clamps the output at zero, NaN disables the clamp.
 
-Kernels see x, y, dy and dx as flat arrays, in which the channels repeat. A *strip* is a number of
-values that both C and the lanes of a wide vector divide. So position j of every strip belongs to
-the same channel. A *block* of strips is a chunk of work.
+Kernels see x, y, dy and dx as flat arrays, in which the channels repeat. The length of a
+*strip* is a multiple of C and of the number of lanes in a wide vector. So position j of every strip
+belongs to the same channel. A *block* of strips is a chunk of work.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ def forward(
 def _use_numpy(
     channels: Array, x: Array, gamma: Array, beta: Array, eps: float, moments: Array, factors: Array
 ) -> None:
-    """Compute statistics that are not finite by the NumPy op, and write them.
+    """Use the NumPy op to recompute the statistics of `channels`, which are not finite.
 
     The kernel subtracts a centre from x first, which gives NaN where both are infinite.
     """
@@ -266,7 +266,7 @@ def _use_numpy(
 
 
 def backward(dy: Array, cache: Cache, op: str) -> tuple[Array, Array, Array]:
-    """Gradients of x, gamma and beta; `op` is the name in the words of an error."""
+    """Gradients of x, gamma and beta; `op` is the op's name in error messages."""
     x, rows, factors, floor = cache
     checks.gradient(op, dy, x.shape, x.dtype)
     dy = contiguous(dy, x.dtype)

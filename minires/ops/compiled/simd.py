@@ -97,7 +97,7 @@ class Memory:
     def copy_tail(
         self, position: ir.Value, target: ir.Value | None = None, source: ir.Value | None = None
     ) -> None:
-        """Copy the values from a position to the end of the array to `target`, or from `source`."""
+        """Copy array[position : ] to `target`, or overwrite it with values from `source`."""
         count = self.builder.sub(self.size, position)
         tail = self.address(position)
         cgutils.raw_memcpy(self.builder, target or tail, source or tail, count, self.itemsize)
