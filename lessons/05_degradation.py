@@ -58,7 +58,7 @@ from minires.train.loop import initial_net
 from minires.train.step import evaluate, train_step
 
 ops = get_ops("numpy")
-prepare(default_backend(), lambda kernel: None)  # compile what is needed, once
+prepare(default_backend())  # compile what is needed, once
 
 # %% [markdown]
 # ## The surprise

@@ -65,7 +65,7 @@ from minires.runs.run import read_run
 from minires.train.step import train_step
 from minires.train.task import get_task
 
-prepare(default_backend(), lambda kernel: None)  # compile what is needed, once
+prepare(default_backend())  # compile what is needed, once
 full_size, labels = shapes10.images(6120, np.random.default_rng(7))
 half_size = full_size[:, ::2, ::2]  # (6120, 16, 16, 3), to be quick
 training, test = slice(0, 5120), slice(5120, 6120)

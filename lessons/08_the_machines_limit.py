@@ -40,7 +40,7 @@ from minires.ops import prepare
 from minires.ops.compiled import conv, register_tile, simd, tuning
 
 ops, compiled = get_ops("numpy"), get_ops("numba")
-prepare("numba", lambda kernel: None)  # compiles the kernels, or finds them on the disk
+prepare("numba")  # compiles the kernels, or finds them on the disk
 rng = np.random.default_rng(8)
 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 

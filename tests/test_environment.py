@@ -480,3 +480,14 @@ def test_no_helper_is_started_where_kernels_are_not_kept(monkeypatch):
     monkeypatch.setattr(jit, "KERNELS", [numba.njit(triple)])
     with warm_up.compile_from_both_ends("pass"):
         assert jit.KERNELS[0](3) == 9
+
+
+def test_after_preparing_as_many_kernels_are_ready_as_the_bar_promised():
+    warm_up = importlib.import_module("minires.ops.compiled.warm_up")
+    code = (
+        "from minires.ops import prepare; prepare('numba'); "
+        "from minires.ops.compiled import jit, warm_up; "
+        "print(sum(len(kernel.signatures) for kernel in jit.KERNELS))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == warm_up.NEEDED

@@ -53,13 +53,15 @@ def default_backend() -> str:
     return "numpy" if reason else "numba"
 
 
-def prepare(backend: str, report: Callable[[str, int, int], None]) -> None:
+def prepare(
+    backend: str, report: Callable[[str, int, int], object] = lambda name, ready, needed: None
+) -> None:
     """Compile everything that a network needs, before it is timed or watched.
 
     Parameters
     ----------
     backend : str
-    report : callable
+    report : callable, optional
         Called before a kernel is compiled, with its name, how many kernels are ready, and how many
         are needed. Kernels that are found on disk are not reported.
 
