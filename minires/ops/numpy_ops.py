@@ -7,14 +7,14 @@ pad is the width of a border around x, stride the step from window to window; ea
 a pair (rows, columns). Indices: image n, output row i and column j, row p and column q of a window,
 channel c, filter k.
 
-The loss L is one number. dx is its gradient dL/dx, an array of the same shape as x; dy and dw are
-likewise. A forward returns y and a cache, the tuple that its backward needs. A backward computes
-the gradients from dy and the cache. The sum y = a + b, in residual networks, needs no function
-here: da = dy and db = dy.
+The loss L is one number. dx is its gradient dL/dx, an array of the same shape as x; likewise dy and
+dw. A forward returns its results and a cache, the tuple that its backward needs. A backward
+computes the gradients from dy and the cache. The sum y = a + b, in residual networks, needs no
+function here: da = dy and db = dy.
 
-Arrays are float32 or float64; the complex-step gradient check also passes complex128. An op raises
-`InputError` for arguments that do not fit, and changes none. Do not change arguments or results
-before backward has run: the cache may hold them.
+Arrays are float32 or float64; the complex-step gradient check also passes complex128, hence `.real`
+in the loss. Arguments that do not fit an op raise `InputError`. No op changes its arguments. Do not
+change them, or results, before backward has run: the cache may hold them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from minires.ops.parts import backward_in_parts, forward_in_parts
 
 
 def im2col(x: Array, KH: int, KW: int, stride: Size = 1, pad: Size = 0) -> Array:
-    """Copy every KH x KW window of x; the name is short for "image to columns" (here: rows).
+    """Copy every KH x KW window of x; the name is short for "image to columns" (conv2d makes rows).
 
     x (N, H, W, C), KH, KW, stride, pad -> cols (N, OH, OW, KH, KW, C)
 
@@ -38,7 +38,7 @@ def im2col(x: Array, KH: int, KW: int, stride: Size = 1, pad: Size = 0) -> Array
     SH, SW = pair(stride)
     PH, PW = pair(pad)
     xpad = np.pad(x, ((0, 0), (PH, PH), (PW, PW), (0, 0)))  # (N, H + 2 PH, W + 2 PW, C)
-    windows = sliding_window_view(xpad, (KH, KW), axis=(1, 2))  # (N, ., ., C, KH, KW), stride 1
+    windows = sliding_window_view(xpad, (KH, KW), axis=(1, 2))  # at stride 1: (N, ., ., C, KH, KW)
     windows = windows[:, ::SH, ::SW]  # (N, OH, OW, C, KH, KW)
     return windows.transpose(0, 1, 2, 4, 5, 3).copy()  # (N, OH, OW, KH, KW, C)
 
@@ -57,12 +57,12 @@ def col2im(cols: Array, H: int, W: int, stride: Size = 1, pad: Size = 0) -> Arra
     PH, PW = pair(pad)
     xpad = np.zeros((N, H + 2 * PH, W + 2 * PW, C), cols.dtype)
     for p in range(KH):
-        for q in range(KW):  # rows p, p + SH, ... (OH of them), so no pixel comes twice
+        for q in range(KW):  # OH different rows p, p + SH, ...: += meets no pixel twice
             xpad[:, p : p + SH * OH : SH, q : q + SW * OW : SW] += cols[:, :, :, p, q]
     return xpad[:, PH : PH + H, PW : PW + W]  # (N, H, W, C)
 
 
-@forward_in_parts  # calls this for a part of the images at a time, and joins the y of the parts
+@forward_in_parts  # calls this for some of the images at a time; joins the y, caches all of x
 def conv2d_forward(x: Array, w: Array, stride: Size = 1, pad: Size = 0) -> tuple:
     """Multiply each window by each filter, element by element, and sum the products.
 
@@ -72,7 +72,7 @@ def conv2d_forward(x: Array, w: Array, stride: Size = 1, pad: Size = 0) -> tuple
 
     Make each window a row of one matrix, and each filter a column of another, called W (not the
     width). Then the sum is a matrix product: y = rows @ W.
-    groups : that many separate convolutions, of C / groups channels each, see `parts.py`
+    groups : the decorator adds this argument; w is then (KH, KW, C / groups, K), see `parts.py`
     """
     KH, KW, C, K = w.shape
     cols = im2col(x, KH, KW, stride, pad)  # (N, OH, OW, KH, KW, C)
@@ -89,9 +89,9 @@ def conv2d_backward(dy: Array, cache: Cache, input_gradient: bool = True) -> tup
     dy (N, OH, OW, K), cache -> dx (N, H, W, C), dw (KH, KW, C, K)
 
     dw[p, q, c, k] = sum over n, i, j of cols[n, i, j, p, q, c] dy[n, i, j, k]: every window uses w
-    dcols[n, i, j, p, q, c] = sum over k of dy[n, i, j, k] w[p, q, c, k]: every filter uses it
+    dcols[n, i, j, p, q, c] = sum over k of dy[n, i, j, k] w[p, q, c, k]: every filter uses cols
     dx = col2im(dcols)
-    input_gradient : if False, dx is None. The first layer needs no gradient of the images.
+    input_gradient : if False, dx is None. The first layer needs no gradient with respect to images.
     """
     x, w, stride, pad = cache
     KH, KW, C, K = w.shape
@@ -135,7 +135,7 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple:
     From y = gamma xhat + beta: dbeta = sum(dy), dgamma = sum(dy xhat) and dxhat = gamma dy, where
     xhat = (x - mean) inv_std and inv_std = 1 / sqrt(var + eps). A small change e in one x changes
     - its own xhat by inv_std e;
-    - the mean by e / M, and so every xhat of the channel by -inv_std e / M;
+    - the mean by e / M, and so every xhat' (' marks any one of the M) by -inv_std e / M;
     - var by 2 (x - mean) e / M (the change of the mean adds 0, as sum(x - mean) = 0), inv_std by
       -inv_std^3 (x - mean) e / M, and so each xhat', its own too, by -inv_std xhat xhat' e / M.
     Each change of an xhat' times its gradient gamma dy', summed over all xhat', is dx e.
@@ -166,7 +166,7 @@ def batchnorm_inference(
 
 
 def _channel_sum(x: Array) -> Array:
-    """Sum over all axes but the last, images first: two short sums have smaller rounding errors."""
+    """Sum over all axes but the last, images first: two short sums round less than one long sum."""
     return x.reshape(len(x), -1).sum(axis=0).reshape(-1, x.shape[-1]).sum(axis=0)  # (C,)
 
 
@@ -177,14 +177,14 @@ def relu_forward(x: Array) -> tuple:
 
 
 def relu_backward(dy: Array, cache: Cache) -> Array:
-    """Pass dy where x > 0 and 0 elsewhere (at x = 0 a choice): dy (any shape), cache -> dx."""
+    """Pass dy where x > 0 and 0 elsewhere (0 at x = 0 is a choice): dy (any shape), cache -> dx."""
     (positive,) = cache
     checks.gradient("relu_backward", dy, positive.shape)
     return dy * positive
 
 
 def max_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple:
-    """Take each channel's largest value in every size x size window; ties go to the first, by rows.
+    """Take each channel's largest value in every window; ties go to the first, row by row.
 
     x (N, H, W, C), size, stride, pad (numbers) -> y (N, OH, OW, C), cache
     """
@@ -194,7 +194,7 @@ def max_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple:
     xpad = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-np.inf)
     windows = im2col(xpad, size, size, stride).reshape(N, OH, OW, size * size, C)
     y = windows.max(axis=3)  # (N, OH, OW, C)
-    # False on the border, so that it never wins, even if x is -inf
+    # False on the border: it must not win a tie where x is -inf, too
     inside = im2col(np.ones((1, H, W, 1), bool), size, size, stride, pad)
     largest = (windows == y[:, :, :, None]) & inside.reshape(1, OH, OW, size * size, 1)
     winner = largest.argmax(axis=3)  # (N, OH, OW, C): p * size + q of the first largest
