@@ -153,7 +153,7 @@ class Config:
     task: str = declare("classification", help="What is learned [default: the data's].", added=True)
     bn_average: str = declare(
         "images",
-        help="Average statistics by images or batches.",
+        help="Average over images, or over batches.",
         words="statistics averaged over {}".format,
         line=lambda *_: "",
         choices=BN_AVERAGES,
