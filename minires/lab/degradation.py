@@ -143,8 +143,7 @@ def _job(config: Config, facts: Facts, out: Path, data: Dataset) -> Job:
     folder = RunFolder(run_folder(out, config))
     with folder.locked():
         acquire(folder, config, facts, data)
-    left = config.iterations - folder.position()
-    return Job(config, folder.path, facts.family, left, macs(registry.make(facts)))
+    return Job(config, folder.path, facts.family, folder.left(), macs(registry.make(facts)))
 
 
 def _train(jobs: Sequence[Job], data: Dataset, quiet: bool, report: Report) -> None:

@@ -61,6 +61,9 @@ class Config:
         Subtract the mean of the training images.
     pca_colour : bool
         Shift the colours of training images, see `minires.data.augment.add_colour`.
+    until : float or None
+        End at the first evaluation whose main training metric reaches this value, as recorded: an
+        error of 25 % is 0.25. None trains for all `iterations`.
     eval_every : int
         Iterations between two evaluations. The last iteration is always evaluated.
     eval_images : int
@@ -150,6 +153,12 @@ class Config:
         words=lambda value: "colour shifts" if value else "no colour shifts",
         added=True,
     )
+    until: float | None = declare(
+        None,
+        help="Stop at this training error, such as 0.25.",
+        words=lambda value: "to the last iteration" if value is None else f"until {value:g}",
+        added=True,
+    )
     task: str = declare("classification", help="What is learned [default: the data's].", added=True)
     bn_average: str = declare(
         "images",
@@ -209,8 +218,7 @@ class Config:
 
     def _check_numbers(self) -> None:
         names = ["lr", "momentum", "weight_decay"]
-        if self.warmup_lr is not None:
-            names.append("warmup_lr")
+        names += [n for n in ("warmup_lr", "until") if getattr(self, n) is not None]
         for name in names:
             if not is_number(getattr(self, name)):
                 raise InputError(f"{name} must be a number, got {_given(getattr(self, name))}")

@@ -39,6 +39,12 @@ class Metric:
     lower_is_better: bool = True
     fraction: bool = False
 
+    def reaches(self, value: float, target: float | None) -> bool:
+        """Whether a recorded value is at least as good as a target; without a target, it is not."""
+        if target is None:
+            return False
+        return value <= target if self.lower_is_better else value >= target
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)

@@ -108,9 +108,9 @@ def train(
         asked = contextlib.nullcontext(stop) if stop else stop_requests()
         # `TrainingRun` explains what overflows
         with asked as stop, np.errstate(over="ignore", invalid="ignore"):
-            if run.iteration < config.iterations:
+            if not run.ended:
                 run_folder.note_who_trains(run.iteration)
-            while run.iteration < config.iterations:
+            while not run.ended:
                 report(run.step())
                 if stop.is_set():
                     run.save()
@@ -121,8 +121,8 @@ def train(
 def _after_a_stop(run: TrainingRun, folder: RunFolder, data: Dataset) -> str:
     """The message after Ctrl-C: where the run is saved, and the command that resumes it."""
     iterations = run.config.iterations
-    if run.iteration == iterations:
-        return f"{run.config.net} is finished: all {iterations} iterations are saved in {folder}"
+    if run.ended:
+        return f"{run.config.net} is finished: {run.iteration} iterations are saved in {folder}"
     return (
         f"stopped and saved at iteration {run.iteration} of {iterations} in {folder}; run it again "
         f"to resume, or: {plugins.command()} resume {quoted(folder.path)}{option(data)}"

@@ -23,7 +23,8 @@ BAR_COLUMNS = 44  # of a terminal: the bar itself, the percentage and the times
 class Progress:
     """Where a run stands after `iteration` of `iterations`.
 
-    `error` is the running main metric of training, in the unit that it is recorded in.
+    `error` is the running main metric of training, in the unit that it is recorded in. `ended` is
+    true after the last step, which may be before `iterations`, see `Config.until`.
     """
 
     iteration: int
@@ -32,6 +33,7 @@ class Progress:
     error: float
     lr: float
     metric: Metric = ERROR
+    ended: bool = False
 
     @property
     def shown(self) -> str:
@@ -158,14 +160,16 @@ def follower(
     def follow(p: Progress) -> None:
         nonlocal seen
         if p.iteration > seen + 1 and not progress.disable:
-            _skip(progress, cost * (p.iteration - 1 - seen))
+            skip(progress, cost * (p.iteration - 1 - seen))
         seen = p.iteration
         shown[title] = p
         if not progress.disable:
             progress.set_postfix_str(_fitting(details(shown), progress), refresh=False)
         progress.update(cost)
-        if p.iteration == p.iterations:
+        if p.ended or p.iteration == p.iterations:
             del shown[title]
+            if not progress.disable:
+                skip(progress, cost * (p.iterations - p.iteration))
         report(p)
 
     return follow
@@ -197,7 +201,7 @@ def _fitting(texts: Sequence[str], progress: Any) -> str:
     return fitting[0] if fitting else texts[-1]
 
 
-def _skip(progress: Any, work: float) -> None:
+def skip(progress: Any, work: float) -> None:
     """Move a bar over work that was done before: it must not count as speed."""
     for position in ("initial", "n", "last_print_n"):
         setattr(progress, position, getattr(progress, position) + work)

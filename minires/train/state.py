@@ -127,6 +127,7 @@ class TrainingRun:
         self.optimizer = SGD(net.parameters(), config.momentum, config.weight_decay)
         self.bn_rows, self.eval_rows = evaluation_rows(config, len(data.train))
         self.iteration = 0
+        self.ended = False
         self.seconds = 0.0
         self.saved_at = time.monotonic()
         self.warm = config.warmup_lr is None
@@ -160,14 +161,17 @@ class TrainingRun:
         """
         found = self.folder.load()
         if found is None and self.folder.read().done:
-            self.iteration = self.config.iterations
+            self.iteration = self.folder.position()
+            self.ended = True
             return
         if found:
             self._check(*found)  # before anything is dropped
             self._continue_from(*found)
         self.folder.drop_newer(self.iteration, self.metric, keep_copy=not found)
-        if self.iteration == self.config.iterations and not self.folder.read().done:
+        self.ended = self.folder.read().done
+        if self.iteration == self.config.iterations and not self.ended:
             self._evaluate(self._learning_rate())
+            self.ended = True
 
     def _continue_from(self, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
         self.net.load_state(_net_state(arrays))
@@ -220,17 +224,23 @@ class TrainingRun:
         self._average(measured)
         self.seconds += time.monotonic() - start
         last = self.iteration == self.config.iterations
+        evaluate = last or self.iteration % self.config.eval_every == 0
         if last or self.iteration % max(1, self.config.iterations // LINES) == 0:
             self._record_window(lr)
-        if last or self.iteration % self.config.eval_every == 0:
-            self._evaluate(lr)
+        if evaluate and self._reached(self._evaluate(lr)):
+            last = True
         if last or self.iteration in LAYER_STEPS:
             self._record_layers()
         if last or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
             self.save()
+        self.ended = last
         loss = measured["loss"]
         iterations = self.config.iterations
-        return Progress(self.iteration, iterations, loss, self.running, lr, self.metric)
+        return Progress(self.iteration, iterations, loss, self.running, lr, self.metric, last)
+
+    def _reached(self, values: Mapping[str, float]) -> bool:
+        """Whether an evaluation reaches the target of the recipe, if it has one."""
+        return self.metric.reaches(values[f"train_{self.metric.name}"], self.config.until)
 
     def _learning_rate(self) -> float:
         config = self.config
@@ -283,7 +293,8 @@ class TrainingRun:
         if record["gradient_norm"]:
             self._record("layers", **record)
 
-    def _evaluate(self, lr: float) -> None:
+    def _evaluate(self, lr: float) -> dict[str, float]:
+        """Evaluate and record; return the metrics by their recorded names."""
         config, data = self.config, self.data
         size = config.batch_size
         self._recompute_statistics()
@@ -300,6 +311,7 @@ class TrainingRun:
             images, _ = data.train[self.eval_rows[:size]]
             raise DivergenceError(self._explain(data.prepare(images, None), lr))
         self._record("eval", **values)
+        return values
 
     def _recompute_statistics(self) -> None:
         """Recompute batch norm's statistics in the way that the run's record names."""
