@@ -12,7 +12,7 @@ import typer
 
 import minires
 from minires import plugins
-from minires.cli import data, exercise, experiment, inspect, mistakes, streams
+from minires.cli import data, exercise, experiment, inspect, mistakes, race, streams
 from minires.cli import train as training
 from minires.cli.options import Command, expanded
 from minires.errors import InputError
@@ -66,6 +66,7 @@ def before_all(
 # Short enough to stand in one line of `minires --help` on a screen of 80 columns.
 commands: dict[str, tuple[Callable[..., Any], str]] = {
     "degradation": (experiment.degradation_command, "Train plain and residual nets and compare."),
+    "race": (race.race_command, "Race ReLU against tanh, as AlexNet did."),
     "claims": (experiment.claims_command, "Check the claims about an experiment."),
     "train": (training.train_command, "Train one net by the paper's recipe."),
     "resume": (training.resume, "Resume a run that was stopped."),
