@@ -31,14 +31,15 @@ TOY = Plan(
     ablation_iterations=4,
     ablation_evaluations=2,
 )
+TRIED = (0.02, 0.1)
 RATES = (0.004, 0.02, 0.1)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def fewer_rates():
-    """Three rates for each arm."""
+    """Two rates for each arm."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "ARMS", {k: replace(arm, rates=RATES) for k, arm in ARMS.items()})
+        patch.setattr(run, "ARMS", {k: replace(arm, rates=TRIED) for k, arm in ARMS.items()})
         patch.setattr(arms, "ARMS", run.ARMS)
         yield
 
@@ -67,13 +68,13 @@ def test_a_race_tries_every_rate_and_runs_every_seed_at_the_best(raced):
     out, folders = raced
     lanes, groups = results.read([out])
     assert [lane.arm for lane in lanes] == ["relu", "tanh"]
-    expected = {f"{arm}-lr{lr:g}-seed0" for arm in ("relu", "tanh") for lr in RATES}
+    expected = {f"{arm}-lr{lr:g}-seed0" for arm in ("relu", "tanh") for lr in TRIED}
     expected |= {f"{lane.arm}-lr{lane.best:g}-seed1" for lane in lanes}
     expected |= {f"{name}-seed{seed}" for name in ("baseline", "colour") for seed in (0, 1)}
     assert {folder.name for folder in folders} == expected
     assert {p.name for p in out.iterdir()} == expected
     for lane in lanes:
-        assert list(lane.rates) == list(RATES)
+        assert list(lane.rates) == list(TRIED)
         assert list(lane.seeds) == [0, 1]
     assert {name: len(runs) for name, runs in groups.items()} == {"baseline": 2, "colour": 2}
 
@@ -113,24 +114,32 @@ def test_a_finished_race_is_left_as_it_is(raced, shapes, monkeypatch):
     assert content(folders) == before
 
 
-@pytest.mark.parametrize("calls", [1, 7, 10])  # in the rates, the seeds, the ablations
-def test_an_interrupted_race_ends_with_the_same_bits(raced, shapes, tmp_path, monkeypatch, calls):
-    left = iter(range(calls))
-
-    def train(*arguments):
-        if next(left, None) is None:
-            raise Interrupted("stopped")
-        return original(*arguments)
-
+def test_an_interrupted_race_ends_with_the_same_bits(raced, shapes, tmp_path, monkeypatch):
+    """It is stopped while it tries rates, then while it runs seeds, then in the ablations."""
     original = run.train
-    monkeypatch.setattr(run, "train", train)
-    with pytest.raises(Interrupted):
-        run.run(TOY, tmp_path, shapes, quiet=True)
-    monkeypatch.setattr(run, "train", original)
     said = []
+    for calls in (2, 3, 3):
+        left = iter(range(calls))
+
+        def train(*arguments, left=left):
+            if next(left, None) is None:
+                raise Interrupted("stopped")
+            return original(*arguments)
+
+        monkeypatch.setattr(run, "train", train)
+        with pytest.raises(Interrupted):
+            run.run(TOY, tmp_path, shapes, quiet=True, say=said.append)
+    monkeypatch.setattr(run, "train", original)
     folders = run.run(TOY, tmp_path, shapes, quiet=True, say=said.append)
     assert content(folders) == content(raced[1])
-    assert said[0].endswith("runs are left.")
+    assert [line.partition(":")[0] for line in said] == [
+        "Training rates",
+        "Training rates",
+        "Training seeds at the best rates",
+        "Training seeds at the best rates",
+        "Training ablations",
+        "Training ablations",
+    ]
 
 
 def test_a_rate_that_diverges_is_a_result(shapes, tmp_path, monkeypatch):
@@ -295,27 +304,24 @@ def typed(run_cli, monkeypatch, shapes, tmp_path):
     return run
 
 
-def test_the_command_prints_tables_and_draws_figures(typed, tmp_path):
+def test_the_command_prints_tables_draws_figures_and_gives_json(typed, tmp_path):
     code, out, err = typed("--arms", "relu,no-lrn", "--seeds", 1)
     assert (code, err) == (0, "")
-    assert "ReLU" in out
+    assert "WARNING: the best rate of ReLU" in out  # of two rates, each is at the edge
     assert "no response normalisation" in out
     assert (tmp_path / "race" / "race.png").exists()
     assert (tmp_path / "race" / "ablations.png").exists()
-
-
-def test_the_command_gives_its_results_as_json(typed):
-    code, out, _ = typed("--arms", "relu", "--seeds", 1, "--json")
+    code, out, _ = typed("--arms", "relu,no-lrn", "--seeds", 1, "--json")
     found = json.loads(out)
     assert code == 0
-    assert set(found["race"]["relu"]["iterations_by_rate"]) == {f"{lr:g}" for lr in RATES}
-    assert "figures" in found
+    assert set(found["race"]["relu"]["iterations_by_rate"]) == {f"{lr:g}" for lr in TRIED}
+    assert set(found["ablations_error_percent"]) == {"baseline", "no-lrn"}
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--arms", "relu,thah"), "'thah'; did you mean tanh?"),
+        (("--arms", "relu,thah"), "'thah'; did you mean tanh or tanh-bn?"),
         (("--arms", ","), "--arms expects at least one name"),
         (("--seeds", "0"), "--seeds"),
         (("--backend", "cuda"), "--backend must be one of numpy, numba"),

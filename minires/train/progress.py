@@ -159,7 +159,7 @@ def follower(
 
     def follow(p: Progress) -> None:
         nonlocal seen
-        if p.iteration > seen + 1 and not progress.disable:
+        if p.iteration > seen + 1:
             skip(progress, cost * (p.iteration - 1 - seen))
         seen = p.iteration
         shown[title] = p
@@ -168,8 +168,7 @@ def follower(
         progress.update(cost)
         if p.ended or p.iteration == p.iterations:
             del shown[title]
-            if not progress.disable:
-                skip(progress, cost * (p.iterations - p.iteration))
+            skip(progress, cost * (p.iterations - p.iteration))
         report(p)
 
     return follow
@@ -202,6 +201,8 @@ def _fitting(texts: Sequence[str], progress: Any) -> str:
 
 
 def skip(progress: Any, work: float) -> None:
-    """Move a bar over work that was done before: it must not count as speed."""
+    """Move a bar over work that is not done here: it must not count as speed."""
+    if progress.disable:
+        return
     for position in ("initial", "n", "last_print_n"):
         setattr(progress, position, getattr(progress, position) + work)

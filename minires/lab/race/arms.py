@@ -49,11 +49,11 @@ class Ablation:
 
 # Neighbours are a factor of 2.5 to 3 apart. LOG.md has the argument and the trial.
 ARMS = {
-    "relu": Arm("ReLU", "alexnet-cifar", (0.003, 0.008, 0.02, 0.05, 0.125)),
-    "tanh": Arm("tanh", "alexnet-cifar-tanh", (0.003, 0.008, 0.02, 0.05, 0.125), "relu"),
-    "relu-bn": Arm("ReLU, batch norm", "alexnet-cifar-bn", (0.008, 0.02, 0.05, 0.125, 0.3)),
+    "relu": Arm("ReLU", "alexnet-cifar", (0.006, 0.015, 0.04, 0.1, 0.25)),
+    "tanh": Arm("tanh", "alexnet-cifar-tanh", (0.006, 0.015, 0.04, 0.1, 0.25), "relu"),
+    "relu-bn": Arm("ReLU, batch norm", "alexnet-cifar-bn", (0.004, 0.01, 0.025, 0.06, 0.15)),
     "tanh-bn": Arm(
-        "tanh, batch norm", "alexnet-cifar-tanh-bn", (0.008, 0.02, 0.05, 0.125, 0.3), "relu-bn"
+        "tanh, batch norm", "alexnet-cifar-tanh-bn", (0.004, 0.01, 0.025, 0.06, 0.15), "relu-bn"
     ),
 }
 BASELINE = "baseline"
