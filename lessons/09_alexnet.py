@@ -227,7 +227,7 @@ assert spread == {2: 1, 3: 4}
 
 # %%
 reached = reach("conv5", channel=20)
-draw_islands(reached, ["conv5", "conv4", "conv3", "conv2", "conv1"])
+draw_islands(reached, ["conv5", "conv4", "conv3", "conv2"])
 halves = {name: (c[: len(c) // 2].any(), c[len(c) // 2 :].any()) for name, c in reached.items()}
 assert halves["conv5"] == halves["conv4"] == (True, False)
 assert halves["conv3"] == (True, True)
@@ -250,8 +250,7 @@ assert behind["lrn1"].tolist() == [48, 49]
 # Local response normalisation joins neighbouring channels, and the last two channels of one GPU are neighbours of the first two of the other. The paper does not say whether its windows stopped at that border; ours do not. Look for such bridges before you trust a drawing.
 
 # %%
-grouped, whole = alexnet(67), by_name("alexnet-cifar")
-w = grouped.children["conv2"].params["w"]
+w = alexnet(67).children["conv2"].params["w"]
 say(f"""
     The filters of convolution 2 have the shape {w.shape}: {w.size:,} weights, where full connections would need {2 * w.size:,}. Groups halve weights and multiplications. ResNet does not have them; its successor ResNeXt does, for the weights and not for the memory.
 """)
@@ -300,7 +299,7 @@ table(
 )
 
 # %% [markdown]
-# Taken literally, on pixels in 0 to 255, the formula leaves nothing of the pictures. Programs for ImageNet use eigenvalues of pixels in 0 to 1, and `minires train --pca-colour` does the same. ResNet kept this trick on ImageNet ("the standard color augmentation in [21] is used", section 3.4), and did without it on CIFAR-10.
+# Taken literally, on pixels in 0 to 255, the formula leaves little of the pictures: some turn black, others lose all contrast. On CIFAR-10, whose colours vary more, it is worse. Programs for ImageNet use eigenvalues of pixels in 0 to 1, and `minires train --pca-colour` does the same. ResNet kept this trick on ImageNet ("the standard color augmentation in [21] is used", section 3.4), and did without it on CIFAR-10.
 
 # %% [markdown]
 # ## Claims put to the test
@@ -319,7 +318,8 @@ def count(kind):
 
 pools = [layer for layer in layers if isinstance(layer, MaxPool)]
 groups = {layer.groups for layer in layers if hasattr(layer, "groups")}
-claims(
+table(
+    ["trick", "in ResNet-50", "kept?"],
     [
         ["ReLU", f"{count(ReLU)} ReLU layers", "kept"],
         ["two groups (GPUs)", f"groups: {', '.join(map(str, groups))}", "dropped; back in ResNeXt"],
@@ -335,7 +335,8 @@ claims(
         ],
         ["augmentation", "section 3.4: crops, reflections, colour", "kept; no colour on CIFAR-10"],
         ["dropout", f"{count(Dropout)} layers; {count(Linear)} linear layer", "dropped"],
-    ]
+    ],
+    others=":--",
 )
 assert count(LocalResponseNorm) == count(Dropout) == 0
 assert pools[0].size > pools[0].stride
@@ -367,7 +368,7 @@ claims(
         ],
         [
             "Overlapping pooling brings the error to 0.4 % and 0.3 %",
-            "argument: sections 3.4 and 3.5 compare two networks",
+            "argument: section 3.4 of AlexNet compares two networks",
             "wrong: by 0.4 and 0.3 points (top-1, top-5)",
         ],
         [

@@ -308,5 +308,5 @@ def draw_colours(images: np.ndarray, train: np.ndarray, seed: int = 0) -> None:
         figure,
         "Contact sheet of shapes10 pictures in four rows: unchanged, shifted with eigenvalues of "
         "pixels in 0..1, with square roots, and with eigenvalues of pixels in 0..255. In the last "
-        "row most pictures are plain areas of one colour.",
+        "row the colours have nothing to do with the picture, and some cells are black or white.",
     )
