@@ -49,8 +49,8 @@ class Ablation:
 
 # Neighbours are a factor of 2.5 to 3 apart. LOG.md has the argument and the trial.
 ARMS = {
-    "relu": Arm("ReLU", "alexnet-cifar", (0.006, 0.015, 0.04, 0.1, 0.25)),
-    "tanh": Arm("tanh", "alexnet-cifar-tanh", (0.006, 0.015, 0.04, 0.1, 0.25), "relu"),
+    "relu": Arm("ReLU", "alexnet-cifar", (0.015, 0.04, 0.1, 0.25, 0.6)),
+    "tanh": Arm("tanh", "alexnet-cifar-tanh", (0.015, 0.04, 0.1, 0.25, 0.6), "relu"),
     "relu-bn": Arm("ReLU, batch norm", "alexnet-cifar-bn", (0.004, 0.01, 0.025, 0.06, 0.15)),
     "tanh-bn": Arm(
         "tanh, batch norm", "alexnet-cifar-tanh-bn", (0.004, 0.01, 0.025, 0.06, 0.15), "relu-bn"

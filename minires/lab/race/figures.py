@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def _draw_rates(axes: Axes, lane: Lane) -> None:
     for rate, run in lane.rates.items():
         marker = "o" if run.reached is not None else "^"
         axes.plot(rate, _height(run), marker, color=colour, fillstyle=fill, ms=6)
-    ring = {"fillstyle": "none", "ms": 13, "mew": 1.6, "color": colour}
+    ring: Any = {"fillstyle": "none", "ms": 13, "mew": 1.6, "color": colour}
     axes.plot(lane.best, _height(lane.rates[lane.best]), "o", **ring)
 
 
