@@ -69,7 +69,7 @@ ABLATION_RATE = ARMS["relu"].rates[2]
 
 @dataclass(frozen=True)
 class Plan:
-    """A size of the race; the defaults are those of the issue that asked for it.
+    """A size of the race; the defaults are those of the recorded one.
 
     Attributes
     ----------
