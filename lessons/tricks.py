@@ -117,8 +117,8 @@ def draw_live(runs: Mapping[str, Path]) -> None:
     axes.set(xlabel="iteration", ylabel="training error (%)", ylim=(0, 95))
     axes.legend(loc="upper right")
     ends = {title: results.in_words(read_run(folder)) for title, folder in runs.items()}
-    words = ", ".join(f"{title} {end}" for title, end in ends.items())
-    axes.set_title(f"Iterations to {target:g} %: {words}")
+    words = "; ".join(f"{title}: {end}" for title, end in ends.items())
+    axes.set_title(f"Iterations to {target:g} % for {words}")
     show(figure, f"Training error by iteration in the race trained here; iterations: {words}.")
 
 
@@ -137,8 +137,8 @@ def shift_changes(x: np.ndarray, size: int, pad: int, pixels: int) -> float:
         return ops.max_pool_forward(images, size, 2, pad)[0]
 
     y = pooled(x)
-    apart = np.linalg.norm(y - np.roll(y, 1, axis=0))
-    return float(np.linalg.norm(pooled(moved(x, pixels)) - y) / apart)
+    distance = np.linalg.norm(y - np.roll(y, 1, axis=0))
+    return float(np.linalg.norm(pooled(moved(x, pixels)) - y) / distance)
 
 
 def windows_of_a_pixel(size: int, pad: int) -> int:
@@ -181,7 +181,7 @@ def draw_pooling(x: np.ndarray, pixels: Sequence[int]) -> dict[str, list[float]]
 
 
 def reach(start: str, channel: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Which channels get a gradient when a 1 is sent back into one channel of a layer's output.
+    """Find the channels that get a gradient when a 1 is sent back into one channel of a layer's output.
 
     The network is AlexNet for images of 67 pixels, with its two groups and its initial weights.
 

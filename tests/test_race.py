@@ -296,6 +296,8 @@ def typed(run_cli, monkeypatch, shapes, tmp_path):
     """Type `minires race ...` at a toy size."""
     monkeypatch.setattr(cli_options, "prepare", lambda *_: None)
     monkeypatch.setattr("minires.data.load", lambda *_: shapes)
+    common = arms._common
+    monkeypatch.setattr(arms, "_common", lambda *a: common(*a) | {"batch_size": 8})
 
     def run(*words):
         toy = ("--iterations", 2, "--eval-images", 8, "--backend", "numpy", "-q")

@@ -23,33 +23,38 @@ from minires.cli.options import (
 )
 from minires.errors import quoted
 
+ArmsOption = Annotated[
+    str | None, typer.Option(help="Arms, such as relu,tanh [default: all].", metavar="NAMES")
+]
+SeedsOption = Annotated[
+    int, typer.Option(help="Run each arm with seeds 0 .. N-1.", metavar="N", min=1)
+]
+LastOption = Annotated[
+    int, typer.Option(help="The last iteration of the race.", metavar="N", min=1)
+]
+ImagesOption = Annotated[
+    int,
+    typer.Option("--eval-images", help="Images on which errors are measured.", metavar="N", min=1),
+]
+BackendOption = Annotated[
+    str | None,
+    typer.Option(
+        help="numba (compiled, the default where installed) or numpy.",
+        metavar="NAME",
+        callback=names.one_of("--backend", ("numpy", "numba")),
+    ),
+]
+
 
 def race_command(
-    arms: Annotated[
-        str | None,
-        typer.Option(help="Arms, such as relu,tanh [default: all].", metavar="NAMES"),
-    ] = None,
-    seeds: Annotated[
-        int, typer.Option(help="Run each arm with seeds 0 .. N-1.", metavar="N", min=1)
-    ] = 3,
-    iterations: Annotated[
-        int, typer.Option(help="The last iteration of the race.", metavar="N", min=1)
-    ] = 5000,
-    images: Annotated[
-        int,
-        typer.Option("--eval-images", help="Images on which errors are measured.", min=2),
-    ] = 5000,
+    arms: ArmsOption = None,
+    seeds: SeedsOption = 3,
+    iterations: LastOption = 5000,
+    images: ImagesOption = 5000,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
     out: Annotated[Path | None, path_option("[default: runs/race-DATA-ITERATIONS]", "DIR")] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            help="numba (compiled, the default where installed) or numpy.",
-            metavar="NAME",
-            callback=names.one_of("--backend", ("numpy", "numba")),
-        ),
-    ] = None,
+    backend: BackendOption = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

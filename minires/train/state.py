@@ -15,11 +15,11 @@ from minires.layers.core import recompute_statistics
 from minires.nets.network import Network
 from minires.optim import SGD, step_schedule
 from minires.runs.config import Config
-from minires.runs.metric import is_number
 from minires.runs.run_folder import RunFolder
 from minires.text import shown
 from minires.train.layerwise import by_layer
 from minires.train.progress import Progress
+from minires.train.saved import odd_arrays, wrong_values
 from minires.train.stopping import DivergenceError
 from minires.train.task import get_task, guess_of, measured_by
 
@@ -71,37 +71,6 @@ def _one(batch: Array) -> int:
 def _net_state(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The network's part of a checkpoint's arrays, as `Layer.load_state` takes it."""
     return {k.removeprefix("net/"): a for k, a in arrays.items() if k.startswith("net/")}
-
-
-def _odd_arrays(found: Mapping[str, Array], expected: Mapping[str, Array]) -> str:
-    """The first array that is missing, unknown, or of another shape or type; "" if all are right.
-
-    An error message shows it.
-    """
-    for name in [*expected, *found]:
-        if name not in found:
-            return f"{name} is missing"
-        if name not in expected:
-            return f"{shown(name, 60)} is unknown"
-        kinds = [f"{a.dtype} {a.shape}" for a in (expected[name], found[name])]
-        if kinds[0] != kinds[1]:
-            return f"{name}: expected {kinds[0]}, got {kinds[1]}"
-    return ""
-
-
-def _wrong_values(meta: Mapping[str, Any], iterations: int) -> list[str]:
-    """Names of the values of a checkpoint that make no sense."""
-    window = meta.get("window")
-    sensible = {
-        "iteration": meta["iteration"] <= iterations,
-        "seconds": is_number(meta.get("seconds")) and 0 <= meta["seconds"] < np.inf,
-        "warm": isinstance(meta.get("warm"), bool),
-        "running_error": is_number(meta.get("running_error")),
-        "window": isinstance(window, dict)
-        and type(window.get("steps")) is int
-        and all(map(is_number, window.values())),
-    }
-    return [name for name, is_sensible in sensible.items() if not is_sensible]
 
 
 class TrainingRun:
@@ -191,7 +160,7 @@ class TrainingRun:
                 f"{self.folder}: its checkpoint is of {shown(theirs or 'weights alone')}, "
                 f"not {self.config.net}; restore it"
             )
-        odd = _odd_arrays(arrays, self.arrays())
+        odd = odd_arrays(arrays, self.arrays())
         if odd:
             raise InputError(
                 f"{self.folder}: its checkpoint is not of {self.config.net} for these images "
@@ -207,7 +176,7 @@ class TrainingRun:
                 f"{self.folder}: its checkpoint is of another run ({'; '.join(differing)}); "
                 "restore it"
             )
-        wrong = _wrong_values(meta, self.config.iterations)
+        wrong = wrong_values(meta, self.config.iterations)
         if wrong:
             raise InputError(
                 f"{self.folder}: its checkpoint is damaged ({', '.join(wrong)}); restore it"
@@ -227,8 +196,9 @@ class TrainingRun:
         evaluate = last or self.iteration % self.config.eval_every == 0
         if last or self.iteration % max(1, self.config.iterations // LINES) == 0:
             self._record_window(lr)
-        if evaluate and self._reached(self._evaluate(lr)):
-            last = True
+        if evaluate:
+            value = self._evaluate(lr)[f"train_{self.metric.name}"]
+            last = last or self.metric.reaches(value, self.config.until)
         if last or self.iteration in LAYER_STEPS:
             self._record_layers()
         if last or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
@@ -237,10 +207,6 @@ class TrainingRun:
         loss = measured["loss"]
         iterations = self.config.iterations
         return Progress(self.iteration, iterations, loss, self.running, lr, self.metric, last)
-
-    def _reached(self, values: Mapping[str, float]) -> bool:
-        """Whether an evaluation reaches the target of the recipe, if it has one."""
-        return self.metric.reaches(values[f"train_{self.metric.name}"], self.config.until)
 
     def _learning_rate(self) -> float:
         config = self.config

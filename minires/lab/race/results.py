@@ -184,9 +184,10 @@ class Change:
         return bool((self.values > 0).all() or (self.values < 0).all())
 
     def __str__(self) -> str:
-        least, most = self.values.min(), self.values.max()
-        spread = f" ({least:+.1f} to {most:+.1f})" if len(self.values) > 1 else ""
-        return f"{self.values.mean():+.1f}{spread}"
+        mean = f"{self.values.mean():+.1f}"
+        if len(self.values) == 1:
+            return mean
+        return f"{mean} ({self.values.min():+.1f} to {self.values.max():+.1f})"
 
 
 def change(groups: Mapping[str, Sequence[Run]], name: str, which: str) -> Change | None:
