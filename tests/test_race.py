@@ -337,6 +337,15 @@ def test_bad_input_is_one_line(typed, tmp_path, words, message):
     assert not (tmp_path / "race").exists()
 
 
+def test_a_folder_of_another_experiment_is_refused_before_images_are_read(run_cli, monkeypatch):
+    monkeypatch.setattr("minires.data.load", lambda *_: pytest.fail("nothing is read"))
+    other = Path(__file__).parents[1] / "lessons" / "runs" / "quick-shapes10"
+    code, _, err = run_cli("race", "--out", other, "--backend", "numpy")
+    assert code == 2
+    assert "holds runs of something else" in err
+    assert "choose another --out" in err
+
+
 def test_the_rates_of_each_arm_rise_by_about_the_same_factor():
     for arm in [Arm(a.title, a.net, a.rates) for a in ARMS.values()]:
         assert len(arm.rates) == 5

@@ -80,6 +80,8 @@ def race_command(
         ablation_iterations=min(plans.Plan.ablation_iterations, iterations),
     )
     plan()  # refuse what is wrong before anything is loaded
+    if out:
+        run.check_folder(out)
     backend = choose(backend, output.say)
     found = load(dataset, data, output.say)
     folder = out or RUNS / f"race-{found.slug}-{iterations}"

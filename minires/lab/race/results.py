@@ -16,7 +16,7 @@ import numpy as np
 from minires.lab.race.arms import ABLATIONS, ARMS, BASELINE
 from minires.lab.recorded import final
 from minires.runs.run import Run, read_run, run_folders
-from minires.text import columns, plural
+from minires.text import columns, plural, sentence_case
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,8 @@ def text(lanes: Sequence[Lane], groups: Mapping[str, Sequence[Run]]) -> str:
         table = "\n".join(_lane_text(lane) for lane in lanes)
         parts += ["\n".join([table, "", f"{message(lanes)}.", *edge_warnings(lanes)])]
     if groups:
-        parts.append(f"{columns(ablation_table(groups), left=1)}\n\n{ablation_message(groups)}.")
+        said = sentence_case(ablation_message(groups))
+        parts.append(f"{columns(ablation_table(groups), left=1)}\n\n{said}.")
     return "\n\n".join(parts)
 
 

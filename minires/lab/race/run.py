@@ -57,7 +57,7 @@ def run(
     InputError
         If `out` holds something else, before any training.
     """
-    _check_folder(out)
+    check_folder(out)
     entries = arms.search(plan, data)
     last = arms.ablations(plan, data)
     for entry in [*entries, *last]:
@@ -81,7 +81,7 @@ def _net(arm: str) -> str:
     return ARMS[arm].net
 
 
-def _check_folder(out: Path) -> None:
+def check_folder(out: Path) -> None:
     """Refuse a folder that holds runs of something else.
 
     Raises
@@ -107,12 +107,12 @@ def _acquire(entry: Entry, out: Path, data: Dataset) -> None:
         acquire(folder, replace(entry.config, net=facts.name), facts, data)
 
 
-def cost(entry: Entry) -> float:
+def cost(entry: Entry) -> int:
     """Multiply-adds of an iteration, with its share of the evaluations."""
     config = entry.config
     evaluated = (2 * config.eval_images + config.bn_images) / config.eval_every
     net = registry.by_name(config.net)
-    return macs(net) * (PASSES * config.batch_size + evaluated)
+    return round(macs(net) * (PASSES * config.batch_size + evaluated))
 
 
 def _train(
