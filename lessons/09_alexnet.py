@@ -168,6 +168,7 @@ progress = iter(counting(2 * plan.iterations, "iterations, at most"))
 for arm in plan.racing:
     entry = racer(plan, half, arm, lr=ARMS[arm].rates[2], seed=0)
     live[ARMS[arm].title] = train(entry.config, folder / arm, half, lambda p: next(progress))
+list(progress)  # those that were not needed
 draw_live(live)
 
 # %% [markdown]
