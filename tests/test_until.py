@@ -114,7 +114,7 @@ def test_the_message_of_a_stop_at_the_end_says_that_the_run_is_finished(
         if p.ended:
             stop.set()
 
-    with pytest.raises(Interrupted, match=f"is finished: {end} iterations are saved"):
+    with pytest.raises(Interrupted, match=f"is finished: all {end} iterations are saved"):
         train(replace(recipe, until=target), tmp_path, shapes, report, stop)
 
 

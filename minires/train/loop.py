@@ -122,7 +122,7 @@ def _after_a_stop(run: TrainingRun, folder: RunFolder, data: Dataset) -> str:
     """The message after Ctrl-C: where the run is saved, and the command that resumes it."""
     iterations = run.config.iterations
     if run.ended:
-        return f"{run.config.net} is finished: {run.iteration} iterations are saved in {folder}"
+        return f"{run.config.net} is finished: all {run.iteration} iterations are saved in {folder}"
     return (
         f"stopped and saved at iteration {run.iteration} of {iterations} in {folder}; run it again "
         f"to resume, or: {plugins.command()} resume {quoted(folder.path)}{option(data)}"
