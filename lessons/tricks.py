@@ -18,6 +18,7 @@ from minires.runs.run import read_run
 
 RACE = RECORDS / "race-cifar10"
 RACE_COMMAND = "minires race --dataset cifar10 --out lessons/runs/race-cifar10"
+PAPERS_RATIO = 6  # figure 1 of AlexNet
 RELU, TANH = HUES[2], HUES[4]
 ops = get_ops("numpy")
 
@@ -87,7 +88,24 @@ def draw_race(lanes: Sequence) -> None:
     if lanes:
         words = results.message(lanes)
         show(figures.race(lanes), f"Iterations to 25 % training error, by arm. {words}.")
-        say(" ".join([f"{words}.", *results.edge_warnings(lanes)]))
+        say(" ".join([f"{words}.", *_against_the_paper(lanes), *results.edge_warnings(lanes)]))
+
+
+def _against_the_paper(lanes: Sequence) -> list[str]:
+    """A sentence that compares the ratio without batch norm with the paper's, if there is one."""
+    found = results.ratio(lanes, "tanh")
+    if found is None:
+        return []
+    low, high = min(found.values), max(found.values)
+    if found.least and low <= PAPERS_RATIO:
+        return [f"The paper's ratio is {PAPERS_RATIO}; lower bounds cannot contradict it."]
+    side = "on both sides of"
+    if low > PAPERS_RATIO:
+        side = "above"
+    elif high < PAPERS_RATIO:
+        side = "below"
+    seeds = f"{len(found.values)} seed{'s' if len(found.values) > 1 else ''}"
+    return [f"The paper's ratio is {PAPERS_RATIO}; those of these {seeds} are {side} it."]
 
 
 def draw_ablations(groups: Mapping) -> None:
