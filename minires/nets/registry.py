@@ -14,6 +14,7 @@ from minires.errors import InputError
 from minires.layers.base import Rng
 from minires.nets import resnet
 from minires.nets.network import MOST_LAYERS, Facts, Network, too_deep
+from minires.text import shown
 
 Parse = Callable[[str], Facts | None]
 Make = Callable[[Facts, Rng], Network]
@@ -86,10 +87,9 @@ def facts(name: str) -> Facts:
                 raise InputError(f"parse of the family {key!r} must return Facts, got {found!r}")
             return found
     expected = "; ".join(family.expected for family in FAMILIES.values())
-    shown = name if len(name) <= 60 else f"{name[:57]}..."
     raise InputError(
-        f"unknown network {shown!r}: expected {expected}; give the file that registers a network "
-        "of yours with: minires --plugin FILE"
+        f"unknown network '{shown(name, 60)}': expected {expected}; give the file that registers a "
+        "network of yours with: minires --plugin FILE"
     )
 
 

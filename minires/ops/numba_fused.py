@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from minires.ops import numpy_fused
 from minires.ops.compiled import norm
 from minires.ops.compiled.fallback import numpy_if_complex
-
-Array = np.ndarray
-Cache = tuple
+from minires.ops.geometry import Array, Cache
 
 
 @numpy_if_complex(numpy_fused.batchnorm_relu_forward)

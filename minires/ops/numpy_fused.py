@@ -5,8 +5,7 @@ They take the arguments of the plain ops in `numpy_ops` and raise the same error
 
 from __future__ import annotations
 
-import numpy as np
-
+from minires.ops.geometry import Array, Cache
 from minires.ops.numpy_ops import (
     batchnorm_backward,
     batchnorm_forward,
@@ -14,9 +13,6 @@ from minires.ops.numpy_ops import (
     relu_backward,
     relu_forward,
 )
-
-Array = np.ndarray
-Cache = tuple
 
 
 def batchnorm_relu_forward(
