@@ -12,7 +12,7 @@ import typer
 
 import minires
 from minires import plugins
-from minires.cli import data, exercise, experiment, inspect, mistakes, streams
+from minires.cli import data, exercise, experiment, inspect, lessons, mistakes, streams
 from minires.cli import train as training
 from minires.cli.options import Command, expanded
 from minires.errors import InputError
@@ -80,6 +80,7 @@ for name, (command, short_help) in commands.items():
 app.callback()(before_all)
 app.add_typer(data.data_app, name="data")
 app.add_typer(exercise.app, name="exercise")
+app.add_typer(lessons.app, name="lessons")
 
 
 def main() -> None:
