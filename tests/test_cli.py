@@ -445,7 +445,10 @@ LEAVES = [
 ]
 
 
-@pytest.mark.parametrize("command", [(), ("data",), ("exercise",), ("lessons",), *LEAVES], ids=" ".join)
+GROUPS = [(), ("data",), ("exercise",), ("lessons",)]
+
+
+@pytest.mark.parametrize("command", [*GROUPS, *LEAVES], ids=" ".join)
 def test_every_help_fits_80_columns_and_40_lines_and_cuts_no_word(run_cli, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = run_cli(*command, "--help")
