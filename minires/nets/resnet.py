@@ -50,7 +50,8 @@ class ResidualBlock(Layer):
 
     def __init__(self, body: Layer, shortcut: Layer) -> None:
         super().__init__()
-        self.body, self.shortcut, self.relu = body, shortcut, ReLU()
+        self.body, self.shortcut = body, shortcut
+        self.relu: Layer = ReLU()
         self.children = {"body": self.body, "shortcut": self.shortcut, "relu": self.relu}
 
     def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102

@@ -214,6 +214,35 @@ def max_pool(x: np.ndarray, size: int, stride: int, pad: int) -> Shape:
     return N, OH, OW, C
 
 
+def shortcut(op: str, x: np.ndarray, stride: int, **of_body: np.ndarray) -> None:
+    """`x` (N, H, W, C) and the one array of the body, (N, OH, OW, K), fit an option-A shortcut.
+
+    OH = ceil(H / stride), OW = ceil(W / stride) and C <= K.
+    """
+    ((name, f),) = of_body.items()
+    named = {"x": x, name: f}
+    arrays(op, REAL, **named)
+    rank(op, "x", x, "N, H, W, C")
+    rank(op, name, f, "N, OH, OW, K")
+    _integer(op, "stride", stride, 1)
+    N, H, W, C = x.shape
+    expected = (N, -(-H // stride), -(-W // stride))
+    if f.shape[:3] != expected or f.shape[3] < C:
+        raise InputError(
+            f"{op}: with stride {stride}, x of shape {x.shape} needs {name} of shape "
+            f"{expected} and at least {C} channels, got {f.shape}"
+        )
+
+
+def finish(op: str, y: np.ndarray, b: np.ndarray, shortcut: np.ndarray | None) -> None:
+    """`b` (K,) and `shortcut` (N, OH, OW, K) or None can be added to y (N, OH, OW, K)."""
+    arrays(op, y=y, b=b)
+    same_shape(op, "b", b, y.shape[3:])
+    if shortcut is not None:
+        arrays(op, y=y, shortcut=shortcut)
+        same_shape(op, "shortcut", shortcut, y.shape)
+
+
 def global_avg_pool(x: np.ndarray) -> None:
     """`x` is (N, H, W, C)."""
     arrays("global_avg_pool", REAL_OR_COMPLEX, x=x)
