@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from minires.errors import InputError
 from minires.layers.base import Rng
-from minires.nets import resnet
+from minires.nets import alexnet, resnet, vgg
 from minires.nets.network import MOST_LAYERS, Facts, Network, too_deep
 from minires.text import shown
 
@@ -123,19 +123,20 @@ def by_name(name: str, *, rng: Rng = 0) -> Network:
     return make(facts(name), rng=rng)
 
 
-def numbered(family: str, describe: Callable[..., Facts], variants: str = "") -> Parse:
-    """Return a `parse` for names made of a family, a depth, and maybe a letter: resnet-20B.
+def numbered(
+    family: str, describe: Callable[..., Facts], variants: str | tuple[str, ...] = ""
+) -> Parse:
+    """Return a `parse` for names made of a family, a depth, and maybe a variant: resnet-20B.
 
     Parameters
     ----------
     family : str
     describe : callable
         `describe(depth)` or `describe(depth, variant)` gives the facts.
-    variants : str
-        The letters that may follow the depth.
+    variants : str or tuple of str
+        The letters, or words, that may follow the depth.
     """
-    letter = f"([{variants}]?)" if variants else "()"
-    pattern = re.compile(rf"{re.escape(family)}-?([0-9]+){letter}")
+    pattern = re.compile(rf"{re.escape(family)}-?([0-9]+)({'|'.join(variants)}|)")
 
     def parse(name: str) -> Facts | None:
         match = pattern.fullmatch(name)
@@ -145,6 +146,30 @@ def numbered(family: str, describe: Callable[..., Facts], variants: str = "") ->
         if len(digits) > len(str(MOST_LAYERS)):  # Python refuses to convert thousands of digits
             raise InputError(too_deep(family, digits))
         return describe(int(match[1]), *filter(None, [match[2]]))
+
+    return parse
+
+
+def listed(*facts: Facts) -> Parse:
+    """Return a `parse` for these networks alone, by their names."""
+    by_name = {known.name: known for known in facts}
+    return by_name.get
+
+
+def with_variants(family: str, describe: Callable[..., Facts]) -> Parse:
+    """Return a `parse` for names made of a family and variants, in any order: alexnet-cifar-bn.
+
+    Parameters
+    ----------
+    family : str
+    describe : callable
+        `describe(*variants)` gives the facts, or raises `InputError` for an unknown variant.
+    """
+
+    def parse(name: str) -> Facts | None:
+        if name != family and not name.startswith(f"{family}-"):
+            return None
+        return describe(*name.removeprefix(family).split("-")[1:])
 
     return parse
 
@@ -171,4 +196,22 @@ register(
     numbered("imagenet-resnet", resnet.imagenet_facts, "ABC"),
     resnet.build_imagenet,
     f"imagenet-resnetN with N in {', '.join(map(str, resnet.IMAGENET_BLOCKS))}",
+)
+register(
+    "alexnet",
+    listed(alexnet.alexnet_facts(), alexnet.torchvision_facts()),
+    alexnet.build_alexnet,
+    "alexnet or alexnet-torchvision",
+)
+register(
+    "alexnet-cifar",
+    with_variants("alexnet-cifar", alexnet.cifar_facts),
+    alexnet.build_cifar,
+    f"alexnet-cifar, followed by any of -{', -'.join(alexnet.CIFAR_VARIANTS)}",
+)
+register(
+    "vgg",
+    numbered("vgg", vgg.vgg_facts, ("bn",)),
+    vgg.build_vgg,
+    "vgg16, vgg19, vgg16bn or vgg19bn",
 )
