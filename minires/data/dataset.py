@@ -156,3 +156,17 @@ class Dataset:
         if not hasattr(self.prepare, "without_mean"):
             raise InputError(f"{self.name} is prepared without a mean anyway; drop --no-mean")
         return replace(self, prepare=self.prepare.without_mean())
+
+    def with_colour(self, augment: bool = True) -> Self:
+        """The same data, with colours shifted in training; crops and flips as well if `augment`.
+
+        Raises
+        ------
+        InputError
+            If the preparation of these data cannot shift colours.
+        """
+        if not hasattr(self.prepare, "with_colour"):
+            raise InputError(
+                f"the preparation of {self.name} cannot shift colours; drop --pca-colour"
+            )
+        return replace(self, prepare=self.prepare.with_colour(augment))

@@ -59,6 +59,8 @@ class Config:
         Augment training images; for CIFAR-10: pad by 4, crop, flip.
     subtract_mean : bool
         Subtract the mean of the training images.
+    pca_colour : bool
+        Shift the colours of training images, see `minires.data.augment.add_colour`.
     eval_every : int
         Iterations between two evaluations. The last iteration is always evaluated.
     eval_images : int
@@ -140,6 +142,14 @@ class Config:
         words=lambda value: "mean subtracted" if value else "no mean subtracted",
         added=True,
     )
+    pca_colour: bool = declare(
+        False,
+        help="Shift colours along their principal components.",
+        flag="--pca-colour",
+        switch=True,
+        words=lambda value: "colour shifts" if value else "no colour shifts",
+        added=True,
+    )
     task: str = declare("classification", help="What is learned [default: the data's].", added=True)
     bn_average: str = declare(
         "images",
@@ -160,7 +170,7 @@ class Config:
         self._check_integers()
         self._check_numbers()
         self._check_milestones()
-        for name in ("augment", "subtract_mean"):
+        for name in ("augment", "subtract_mean", "pca_colour"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} must be true or false, got {_given(getattr(self, name))}")
         for name in ("net", "dataset", "task"):

@@ -50,6 +50,19 @@ def evaluation_rows(config: Config, images: int) -> tuple[Array, Array]:
     return chosen[: config.bn_images], chosen[config.bn_images : last]
 
 
+def prepared(config: Config, data: Dataset) -> Dataset:
+    """The data with the preparation that a recipe asks for.
+
+    Raises
+    ------
+    InputError
+        If their preparation does not subtract a mean, or cannot shift colours.
+    """
+    if not config.subtract_mean:
+        data = data.without_mean()
+    return data.with_colour(augment=config.augment) if config.pca_colour else data
+
+
 def _one(batch: Array) -> int:
     """Weight of a batch in runs that give every batch the same."""
     return 1
@@ -108,7 +121,7 @@ class TrainingRun:
         self.config = config
         self.folder = folder
         self.net = net
-        self.data = data if config.subtract_mean else data.without_mean()
+        self.data = prepared(config, data)
         self.task = get_task(config.task)
         self.metric = self.task.metrics[0]
         self.optimizer = SGD(net.parameters(), config.momentum, config.weight_decay)
@@ -229,7 +242,11 @@ class TrainingRun:
         """Take one step; return the metrics of its batch."""
         config = self.config
         batch = training_batch(
-            self.data, config.seed, self.iteration, config.batch_size, augment=config.augment
+            self.data,
+            config.seed,
+            self.iteration,
+            config.batch_size,
+            augment=config.augment or config.pca_colour,
         )
         self.net.reseed(seeds(config.seed, "layers", self.iteration))
         try:
