@@ -21,10 +21,10 @@ import numpy as np
 from minires.data.dataset import Dataset
 from minires.data.paths import expanded
 from minires.data.scale_and_crop import ScaleAndCrop, in_threads
+from minires.data.sources import FOLDER_TITLE
 from minires.errors import InputError
 from minires.text import shown
 
-TITLE = "image folder"
 TRAIN = ("train",)
 TEST = ("val", "valid", "validation", "test")  # the first one that is there
 LAYOUT = "FOLDER/train/CLASS/PICTURE and FOLDER/val/CLASS/PICTURE"
@@ -111,7 +111,7 @@ def dataset(folder: Path, labels: Path | None = None, strict: bool = False) -> D
         )
     title = shown(folder.resolve().name, 60).strip() or "pictures"
     return Dataset(
-        f"{title} ({TITLE})",
+        f"{title} ({FOLDER_TITLE})",
         train,
         test,
         names,
@@ -119,11 +119,6 @@ def dataset(folder: Path, labels: Path | None = None, strict: bool = False) -> D
         prepare=ScaleAndCrop(train),
         fingerprint=_fingerprint((train, test)),
     )
-
-
-def looks_like_folder(name: str) -> bool:
-    """Whether the name of a data set is a path: it has a separator, or a folder is there."""
-    return any(mark in name for mark in ("/", os.sep, "~")) or Path(name).is_dir()
 
 
 def _split_folder(folder: Path, names: Sequence[str]) -> Path:
@@ -217,9 +212,7 @@ def _split(folder: Path, wnids: Sequence[str], strict: bool) -> PictureSplit:
     """The whole pictures of a split; damaged ones are named and counted."""
     by_class = [_files(folder, wnid) for wnid in wnids]
     turns = itertools.zip_longest(*by_class)  # one of each class, then the next of each
-    files = [
-        (name, label) for turn in turns for label, name in enumerate(turn) if name is not None
-    ]
+    files = [(name, label) for turn in turns for label, name in enumerate(turn) if name is not None]
     if not files:
         raise InputError(f"{shown(folder)}: expected pictures in the folders of its classes, none")
     faults = _faults(folder, [name for name, _ in files])
@@ -297,12 +290,11 @@ def _fingerprint(splits: Sequence[PictureSplit]) -> str:
     return digest.hexdigest()
 
 
-def load(folder: Path | None) -> Dataset:
-    """Load the data set "folder"; `folder` is that of --data."""
+def load(folder: Path | None, labels: Path | None = None, strict: bool = False) -> Dataset:
+    """Load the data set "folder", see `dataset`; an error says so if no folder is named."""
     if folder is None:
         raise InputError(
             "pictures in folders need the folder that holds them; name it with --dataset FOLDER, "
             f"or with --data FOLDER (its layout: {LAYOUT})"
         )
-    return dataset(folder)
-
+    return dataset(folder, labels, strict)

@@ -47,6 +47,7 @@ class Prefetch:
 
     def _work(self, start: int, stop: int) -> None:
         for iteration in range(start, stop):
+            made: tuple[int, Any, BaseException | None]
             try:
                 made = (iteration, self._make(iteration), None)
             except BaseException as error:  # raised where the batch is asked for

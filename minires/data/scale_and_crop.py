@@ -8,16 +8,16 @@ a time in each thread: memory holds a few whole pictures, however large the batc
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from minires.data.augment import COLOUR_STD, add_colour
+from minires.data.augment import COLOUR_STD, add_colour, principal_components
+from minires.data.normalisation import NORMALISE, Normalisation, imagenet_normalisation
 from minires.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,10 +28,6 @@ Array = np.ndarray
 IMAGE_SIZE = 224  # section 3.4
 SHORTER = (256, 480)  # shorter side of a picture that is cropped to IMAGE_SIZE
 TEST_SHORTER = 256  # the same for centre crops
-NORMALISE = ("per-pixel-mean", "per-channel-mean", "imagenet")
-# mean and deviation of ImageNet's channels in 0..1, as torchvision's weights expect them
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 MEAN_PICTURES = 2000  # at most, evenly spread: the mean is then right to about one grey level
 
 
@@ -52,44 +48,7 @@ def test_side(image_size: int) -> int:
     return max(image_size, round(TEST_SHORTER * image_size / IMAGE_SIZE))
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """Subtract a mean and divide by a deviation, both in the unit of pixels, 0..255.
-
-    Attributes
-    ----------
-    mean : ndarray of shape (S, S, 3) or (3,), float32
-        Per pixel of a square image, or per channel.
-    deviation : ndarray of shape (3,), float32
-        255 for means of the training images, as `minires.data.normalise` divides.
-    """
-
-    mean: Array
-    deviation: Array
-
-    def __call__(self, images: Array) -> Array:
-        """Return (images - mean) / deviation, (N, H, W, 3), float32.
-
-        A mean per pixel fits images of its own size only. For others, such as whole pictures in a
-        fully convolutional test, its average over all pixels is subtracted.
-        """
-        mean = self.mean
-        if mean.ndim == 3 and images.shape[1:3] != mean.shape[:2]:
-            mean = mean.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
-        x = np.subtract(images, mean, dtype=np.float32)
-        x /= self.deviation
-        return x
-
-
-def imagenet_normalisation() -> Normalisation:
-    """The mean and deviation of ImageNet's channels, as torchvision's weights expect them."""
-    mean, deviation = (
-        (255 * np.array(values)).astype(np.float32) for values in (IMAGENET_MEAN, IMAGENET_DEVIATION)
-    )
-    return Normalisation(mean, deviation)
-
-
-def in_threads(function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
+def in_threads(function: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
     """Call a function for each element, in threads; results are in the order of the elements."""
     with ThreadPoolExecutor(threads(), "pictures") as pool:
         return list(pool.map(function, *arguments))
@@ -171,10 +130,13 @@ class ScaleAndCrop:
         """The same preparation, with colours shifted in training; no crops if not `augment`."""
         return self._with(augment=augment, colour=True)
 
-    def with_images(self, image_size: int | None = None, normalise: str | None = None) -> Self:
-        """The same preparation for images of another size, or with another mean."""
-        asked = {"image_size": image_size, "normalise": normalise}
-        return self._with(**{name: value for name, value in asked.items() if value is not None})
+    def with_image_size(self, image_size: int) -> Self:
+        """The same preparation, for square images of another size."""
+        return self._with(image_size=image_size)
+
+    def with_normalise(self, normalise: str) -> Self:
+        """The same preparation, with another mean and deviation."""
+        return self._with(normalise=normalise)
 
     # ----------------------------------------------------------------- mean of training images
 
@@ -215,8 +177,6 @@ class ScaleAndCrop:
     @cached_property
     def components(self) -> tuple[Array, Array]:
         """Principal components of the colours of training pixels in 0..1: values (3,), vectors."""
-        from minires.data.augment import principal_components
-
         total, products, count = self._training_crops
         pixels = int(count) * self.image_size**2
         centre = total.sum(axis=(0, 1)) / pixels
@@ -226,8 +186,8 @@ class ScaleAndCrop:
 
     # ------------------------------------------------------------------------------ a batch
 
-    def _squares(self, images: Sequence[Any], draws: Array | None) -> list[Array]:
-        """Squares (S, S, 3), uint8: at random if there are `draws` (N, 4), otherwise the centres."""
+    def _squares(self, images: Iterable[Any], draws: Array | None) -> list[Array]:
+        """Squares (S, S, 3), uint8: at random by `draws` (N, 4) if given, else the centres."""
         from minires.data import pictures
 
         if draws is None:

@@ -27,9 +27,10 @@ GREY = 0.05  # share of pictures without colours
 LONGEST = 1.5  # longer side, in units of the shorter one
 SIZES = (16, 2048)  # shorter sides in pixels that are drawn
 
-BLUE, PALE, DUSK, DARK = (0.35, 0.6, 0.9), (0.8, 0.9, 1.0), (0.95, 0.6, 0.4), (0.03, 0.04, 0.14)
-GREEN, PINE, SAND, SNOW = (0.35, 0.6, 0.25), (0.1, 0.3, 0.18), (0.87, 0.76, 0.53), (0.93, 0.95, 1.0)
-WATER, ROCK, GREY_STONE, SUN = (0.15, 0.4, 0.6), (0.45, 0.42, 0.42), (0.4, 0.4, 0.43), (1, 0.93, 0.7)
+BLUE, PALE, DUSK = (0.35, 0.6, 0.9), (0.8, 0.9, 1.0), (0.95, 0.6, 0.4)
+GREEN, PINE, WATER = (0.35, 0.6, 0.25), (0.1, 0.3, 0.18), (0.15, 0.4, 0.6)
+SAND, SNOW, ROCK = (0.87, 0.76, 0.53), (0.93, 0.95, 1.0), (0.45, 0.42, 0.42)
+DARK, STONE, SUN = (0.03, 0.04, 0.14), (0.4, 0.4, 0.43), (1, 0.93, 0.7)
 
 
 class Canvas:
@@ -138,7 +139,7 @@ def _city(c: Canvas) -> None:
     x = -0.1
     while x < c.width:
         w, h = c.uniform(0.1, 0.22), c.uniform(0.25, 0.75)
-        c.box(x, 1.0, w, h, c.near(GREY_STONE, 0.15))
+        c.box(x, 1.0, w, h, c.near(STONE, 0.15))
         step = c.uniform(0.035, 0.06)
         lit = c.near((0.95, 0.9, 0.6))
         inside = (c.x > x + 0.01) & (c.x < x + w - 0.01) & (c.y > 1.02 - h) & (c.y < 0.96)
@@ -213,7 +214,7 @@ def _road(c: Canvas) -> None:
     near = np.clip((c.y - horizon) / (1 - horizon), 1e-3, 1)  # 0 at the horizon, 1 at the bottom
     centre = far + (middle - far) * near
     half = c.uniform(0.25, 0.45) * near + 0.005
-    c.fill(np.maximum(abs(c.x - centre) - half, horizon - c.y), c.near(GREY_STONE, 0.08))
+    c.fill(np.maximum(abs(c.x - centre) - half, horizon - c.y), c.near(STONE, 0.08))
     dashes = (0.4 / near + c.uniform(0, 1)) % 0.5 - 0.25
     line = np.maximum(abs(c.x - centre) - 0.04 * half, horizon + 0.02 - c.y)
     c.fill(np.maximum(line, 0.02 * dashes), (0.95, 0.95, 0.9))

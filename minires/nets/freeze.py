@@ -133,7 +133,7 @@ def start_from(net: Network, state: Mapping[str, Array], head: str = "keep") -> 
         given = state.get(name)
         if name.startswith(prefix) and given is not None and given.shape != value.shape:
             raise InputError(
-                f"{name}: the weights have shape {given.shape}, {net.title} for these data needs "
-                f"{value.shape}: another number of classes; start with a new last layer (--head new)"
+                f"{name}: the weights have shape {given.shape}, and {net.title} for these classes "
+                f"has {value.shape}; start with a new last layer (--head new)"
             )
     return net.load_state(state)
