@@ -80,7 +80,7 @@ def test_plain_imagenet_networks_cost_what_their_residual_twins_do_and_have_thei
 
 
 # torchvision's own figures: parameters, and billions of multiply-adds, which are more than in
-# table 1, as three 3x3 convolutions see four times the pixels
+# table 1, as three 1x1 convolutions see four times the pixels
 TORCHVISION = {
     18: (11_689_512, 1.81),
     34: (21_797_672, 3.66),
