@@ -57,6 +57,7 @@ recipes = st.fixed_dictionaries(
         "bn_images": st.just(0),
         "init": st.sampled_from(["he", "normal"]),
         "subtract_mean": st.booleans(),
+        "pca_colour": st.booleans(),
         "backend": st.sampled_from(["numpy", "numba"]),
     },
 )

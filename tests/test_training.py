@@ -577,7 +577,7 @@ def test_a_config_survives_json(tiny):
 # --------------------------------------------------------------------------- folders of version 0.1
 
 
-ADDED = ("init", "subtract_mean", "task", "bn_average")
+ADDED = ("init", "subtract_mean", "pca_colour", "task", "bn_average")
 
 
 def as_version_1_wrote_it(folder):

@@ -68,6 +68,13 @@ def data_sets() -> list[str]:
     return ["auto", *SOURCES]
 
 
+def data_set(value: str) -> str:
+    """Check --dataset: the name of a data set, or a folder of pictures."""
+    from minires.data.sources import looks_like_folder
+
+    return value if looks_like_folder(value) else one_of("--dataset", data_sets)(value)
+
+
 def listed(option: str, text: str) -> list[str]:
     """Names that are separated by commas.
 

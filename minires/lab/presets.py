@@ -62,7 +62,7 @@ PRESETS = {
 
 
 # Settings that every preset leaves at their usual values.
-PAPERS = ("momentum", "weight_decay", "milestones", "init", "subtract_mean", "task")
+PAPERS = ("momentum", "weight_decay", "milestones", "init", "subtract_mean", "pca_colour", "task")
 
 
 # If a network is made for images more than this many times as high or wide as the given ones, no

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from minires.errors import InputError
+from minires.nets.freeze import HEADS, NORMS
 from minires.nets.initialise import HOW as INITS
 from minires.ops import BACKENDS
 from minires.optim import paper_milestones
@@ -59,6 +60,8 @@ class Config:
         Augment training images; for CIFAR-10: pad by 4, crop, flip.
     subtract_mean : bool
         Subtract the mean of the training images.
+    pca_colour : bool
+        Shift the colours of training images, see `minires.data.augment.add_colour`.
     eval_every : int
         Iterations between two evaluations. The last iteration is always evaluated.
     eval_images : int
@@ -67,6 +70,24 @@ class Config:
     bn_images : int
         Number of other training images, from which batch norm's statistics are recomputed before
         each evaluation, as the paper's authors did. 0 keeps the moving averages of training.
+    plateau : int or None
+        Also divide the learning rate by 10 when the test metric has not improved for this number of
+        epochs, see `minires.optim.Plateau`.
+    shards : int
+        Parts of a batch that are computed one after the other, with batch norm in each part, see
+        `minires.train.shards`. It must divide `batch_size`.
+    image_size : int or None
+        Side of the squares that are cut out of pictures; None for the data's own.
+    normalise : str
+        The mean that is subtracted, see `minires.data.normalisation`.
+    weights : str
+        SHA-256 of the file of weights that the run starts from; "" for random ones.
+    head : {"keep", "new"}
+        With `weights`: whether the last layer starts from them, too.
+    freeze : tuple of str
+        Parts of the network that are not trained, see `minires.nets.freeze`.
+    bn : {"train", "frozen"}
+        Whether batch norm outside the frozen parts is trained.
     backend : str
     task : str
         See `minires.train.task`.
@@ -94,7 +115,7 @@ class Config:
         help="Steps at which lr drops tenfold, as 1000,1500; or none.",
         parse=options.integers,
         typed=lambda value: ",".join(map(str, value)) or "none",
-        derived=lambda config: paper_milestones(config["iterations"]),
+        derived=lambda config: () if config["plateau"] else paper_milestones(config["iterations"]),
     )
     warmup_lr: float | None = declare(
         None,
@@ -140,7 +161,65 @@ class Config:
         words=lambda value: "mean subtracted" if value else "no mean subtracted",
         added=True,
     )
-    task: str = declare("classification", help="What is learned [default: the data's].", added=True)
+    pca_colour: bool = declare(
+        False,
+        help="Shift colours along their principal components.",
+        flag="--pca-colour",
+        switch=True,
+        words=lambda value: "colour shifts" if value else "no colour shifts",
+        added=True,
+    )
+    plateau: int | None = declare(
+        None,
+        help="Divide lr by 10 after N epochs without a lower test error.",
+        words=lambda value: f"plateau of {value} epochs" if value else "no plateau",
+        added=True,
+        rare=True,
+    )
+    shards: int = declare(
+        1,
+        help="Compute a batch in N parts, with batch norm in each.",
+        words="batches in {} parts".format,
+        added=True,
+        rare=True,
+    )
+    image_size: int | None = declare(
+        None,
+        help="Side of the squares cut out of pictures [default: 224].",
+        words=lambda value: f"images of {value} pixels" if value else "images of the data's size",
+        added=True,
+        rare=True,
+    )
+    normalise: str = declare(
+        "per-pixel-mean",
+        help="per-pixel-mean (the default), per-channel-mean, imagenet.",
+        added=True,
+        rare=True,
+    )
+    weights: str = declare(
+        "", words=lambda value: f"weights {value[:12]}" if value else "random weights", added=True
+    )
+    head: str = declare("keep", words="{} last layer".format, added=True)
+    freeze: tuple[str, ...] = declare(
+        (),
+        help="Parts not to train, as conv,bn,stage1; or none.",
+        parse=options.names,
+        typed=lambda value: ",".join(value) or "none",
+        words=lambda value: f"{', '.join(value)} frozen" if value else "nothing frozen",
+        added=True,
+        rare=True,
+    )
+    bn: str = declare(
+        "train",
+        help="Train batch norm, or keep its statistics, gamma and beta.",
+        choices=NORMS,
+        words=lambda value: f"batch norm {'trained' if value == 'train' else value}",
+        added=True,
+        rare=True,
+    )
+    task: str = declare(
+        "classification", help="What is learned [default: the data's].", added=True, rare=True
+    )
     bn_average: str = declare(
         "images",
         help="Batch norm's statistics average these.",
@@ -148,6 +227,7 @@ class Config:
         line=lambda *_: "",
         choices=BN_AVERAGES,
         added=True,
+        rare=True,
         earlier="batches",
     )
     backend: str = declare(
@@ -160,20 +240,32 @@ class Config:
         self._check_integers()
         self._check_numbers()
         self._check_milestones()
-        for name in ("augment", "subtract_mean"):
+        self._check_transfer()
+        for name in ("augment", "subtract_mean", "pca_colour"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} must be true or false, got {_given(getattr(self, name))}")
-        for name in ("net", "dataset", "task"):
+        for name in ("net", "dataset", "task", "normalise"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise InputError(f"{name} must be a name, got {_given(getattr(self, name))}")
         for name, allowed in (
             ("backend", BACKENDS),
             ("init", INITS),
             ("bn_average", BN_AVERAGES),
+            ("head", HEADS),
+            ("bn", NORMS),
         ):
             value = getattr(self, name)
             if value not in allowed:  # whether a backend is installed does not matter to a reader
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {_given(value)}")
+
+    def _check_transfer(self) -> None:
+        if not isinstance(self.weights, str):
+            raise InputError(f"weights must be a SHA-256, got {_given(self.weights)}")
+        parts = self.freeze
+        if not isinstance(parts, tuple) or not all(isinstance(p, str) and p for p in parts):
+            raise InputError(f"freeze must be names of parts, got {_given(parts)}")
+        if self.head == "new" and not self.weights:
+            raise InputError("a new last layer needs weights for the others: give --weights FILE")
 
     def _check_milestones(self) -> None:
         if not isinstance(self.milestones, tuple) or not all(
@@ -188,7 +280,9 @@ class Config:
 
     def _check_integers(self) -> None:
         least = {"iterations": 1, "batch_size": 2, "seed": 0}
-        least |= {"eval_every": 1, "eval_images": 1, "bn_images": 0}
+        least |= {"eval_every": 1, "eval_images": 1, "bn_images": 0, "shards": 1}
+        optional = {"plateau": 1, "image_size": 8}
+        least |= {n: bound for n, bound in optional.items() if getattr(self, n) is not None}
         for name, bound in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or not is_number(value) or value < bound:
@@ -196,6 +290,12 @@ class Config:
                     f"{name} must be an integer of at least {bound} and below 2^63, "
                     f"got {_given(value)}"
                 )
+
+        if self.batch_size % self.shards:
+            raise InputError(
+                f"shards must divide the batch size {self.batch_size}, got {self.shards}; choose a "
+                "divisor"
+            )
 
     def _check_numbers(self) -> None:
         names = ["lr", "momentum", "weight_decay"]
@@ -217,7 +317,8 @@ class Config:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self) | {"milestones": list(self.milestones)}
+        lists = {"milestones": list(self.milestones), "freeze": list(self.freeze)}
+        return asdict(self) | lists
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -237,7 +338,8 @@ class Config:
                 "It was written by another version; train into another folder"
             )
         earlier = {name: row.option.earlier for name, row in OPTIONS.items() if row.is_changed}
-        return cls(**{**earlier, **values, "milestones": tuple(values["milestones"])})
+        lists = {name: tuple(values[name]) for name in ("milestones", "freeze") if name in values}
+        return cls(**{**earlier, **values, **lists})
 
     def as_begun(self, recorded: Self) -> Self:
         """Return the recipe for resuming a run that an earlier version started.
