@@ -1,0 +1,174 @@
+"""Names and layouts of weights: ours, and those of torchvision, timm and Hugging Face.
+
+Our filters are (KH, KW, C, K) and the weights of a linear layer (C, K). PyTorch's are
+(K, C, KH, KW) and (K, C).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from minires.errors import InputError
+from minires.nets.network import Network
+
+Array = np.ndarray
+STYLES = ("minires", "torchvision", "timm", "huggingface")  # names that can be written
+READ_ONLY = ("akamaster",)  # names of github.com/akamaster/pytorch_resnet_cifar10
+PREFIXES = ("module.", "model.", "_orig_mod.")  # data parallel, Lightning, torch.compile
+COUNTER = "num_batches_tracked"  # of PyTorch's batch norm; it has no effect on the results
+LEAVES = {"w": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
+
+
+class Part(NamedTuple):
+    """One array of a residual or plain network: where it stands, and which it is."""
+
+    stage: int
+    block: int
+    place: str  # "body", "shortcut", or "" outside the blocks
+    kind: str  # "conv", "bn", "fc"
+    number: str  # of the layer in the body
+    leaf: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An array under the name of another library: how its layout is changed.
+
+    Attributes
+    ----------
+    name : str
+        Its name there.
+    theirs, ours : tuple of int
+        Axes of our array in their order, and of theirs in ours.
+    """
+
+    name: str
+    theirs: tuple[int, ...]
+    ours: tuple[int, ...]
+
+    def export(self, a: Array) -> Array:
+        """Our array in their layout, maybe as a view."""
+        return a.transpose(self.theirs)
+
+    def load(self, a: Array) -> Array:
+        """Their array in our layout, a view; one of another rank is returned as it is."""
+        return a.transpose(self.ours) if a.ndim == len(self.ours) else a
+
+
+OURS = re.compile(r"(?:stage(\d+)\.block(\d+)\.(body|shortcut)\.)?(conv|bn|fc)(\d*)\.(\w+)")
+
+
+def _part(name: str) -> Part | None:
+    match = OURS.fullmatch(name)
+    if match is None:
+        return None
+    stage, block, place, *rest = match.groups()
+    return Part(int(stage or 0), int(block or 0), place or "", *rest)
+
+
+def _torchvision(part: Part, fc: str = "fc", shortcut: str = "downsample") -> str:
+    if part.kind == "fc":
+        return fc
+    if part.place == "":
+        return f"{part.kind}1"
+    block = f"layer{part.stage}.{part.block - 1}"
+    if part.place == "body":
+        return f"{block}.{part.kind}{part.number}"
+    return f"{block}.{shortcut}.{('conv', 'bn').index(part.kind)}"
+
+
+def _huggingface(part: Part) -> str:
+    if part.kind == "fc":
+        return "classifier.1"
+    layer = {"conv": "convolution", "bn": "normalization"}[part.kind]
+    if part.place == "":
+        return f"resnet.embedder.embedder.{layer}"
+    block = f"resnet.encoder.stages.{part.stage - 1}.layers.{part.block - 1}"
+    if part.place == "body":
+        return f"{block}.layer.{int(part.number) - 1}.{layer}"
+    return f"{block}.shortcut.{layer}"
+
+
+RESIDUAL: dict[str, Callable[[Part], str]] = {
+    "torchvision": _torchvision,
+    "timm": _torchvision,
+    "huggingface": _huggingface,
+    "akamaster": lambda part: _torchvision(part, "linear", "shortcut"),
+}
+
+
+def arrays(net: Network) -> dict[str, Array]:
+    """Every array of the network's state, in the order of `Layer.state` but not copied."""
+    return {
+        f"{name}.{key}": a
+        for name, layer in net.named_layers()
+        for key, a in (layer.params | layer.buffers).items()
+    }
+
+
+def entries(net: Network, style: str) -> dict[str, Entry]:
+    """The arrays of a network's state by our names, each with its name and layout in a style.
+
+    Raises
+    ------
+    InputError
+        If the style is unknown, or has no names for such a network.
+    """
+    if style not in (*STYLES, *READ_ONLY):
+        raise InputError(f"names must be one of {', '.join(STYLES)}, got {style!r}")
+    found = {}
+    for name, a in arrays(net).items():
+        axes = tuple(range(a.ndim))
+        if style == "minires":
+            found[name] = Entry(name, axes, axes)
+            continue
+        part = _part(name)
+        if part is None:
+            raise InputError(
+                f"{style} has no network like {net.title}: the array {name} has no name there; "
+                "choose --names minires"
+            )
+        theirs = f"{RESIDUAL[style](part)}.{LEAVES.get(part.leaf, part.leaf)}"
+        found[name] = Entry(
+            theirs, *{4: ((3, 2, 0, 1), (2, 3, 1, 0))}.get(a.ndim, (axes[::-1],) * 2)
+        )
+    return found
+
+
+def recognise(net: Network, names: Iterable[str]) -> str:
+    """The style in which the most names of a file are names of the network."""
+    there = set(names)
+
+    def known(style: str) -> int:
+        try:
+            return len(there & {entry.name for entry in entries(net, style).values()})
+        except InputError:
+            return -1
+
+    return max((*STYLES, *READ_ONLY), key=known)
+
+
+def without_prefix(state: Mapping[str, Array]) -> dict[str, Array]:
+    """The state without prefixes that all names share, such as "module.", and without counters."""
+    found = {name: a for name, a in state.items() if not name.endswith(COUNTER)}
+    for prefix in PREFIXES * 2:
+        if found and all(name.startswith(prefix) for name in found):
+            found = {name.removeprefix(prefix): a for name, a in found.items()}
+    return found
+
+
+def exported(net: Network, style: str) -> dict[str, Array]:
+    """The state of a network under the names, and in the layout, of a style."""
+    state = arrays(net)
+    found = {}
+    for name, entry in entries(net, style).items():
+        found[entry.name] = np.ascontiguousarray(entry.export(state[name]))
+        if style != "minires" and name.endswith("running_var"):
+            counter = entry.name.removesuffix("running_var") + COUNTER
+            found[counter] = np.zeros((), np.int64)
+    return found
