@@ -39,10 +39,9 @@ def from_weights(net: str, path: Path | None, head: str, asked: dict[str, Any]) 
         if head != "keep":
             raise InputError(f"--head {head} replaces the last layer of --weights; give --weights")
         return Start(None, asked)
-    from minires.runs import checkpoint
+    from minires.exchange import weights
 
-    state = checkpoint.read_weights(path)
-    metadata: dict[str, Any] = {}
+    trained, about = weights.load_network(net, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    wanted = {n: metadata[n] for n in ("normalise", "image_size") if metadata.get(n)}
-    return Start(state, wanted | asked | {"weights": digest, "head": head})
+    wanted = {name: about[name] for name in ("normalise", "image_size") if about[name]}
+    return Start(trained.state(), wanted | asked | {"weights": digest, "head": head})

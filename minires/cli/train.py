@@ -120,21 +120,17 @@ def train_command(
     if recipe == "cifar10":
         config = presets.with_warmup(config, facts)
     folder = out or RUNS / f"{facts.name}-{found.slug}-{config.iterations}-seed{seed}"
-    run_one(config, folder, found, quiet, begun.state)
-    output.result(_results(folder, output))
+    waited = run_one(config, folder, found, quiet, begun.state)
+    output.result(_results(folder, output, waited))
 
 
-def _results(folder: Path, output: Output) -> dict[str, Any]:
-    """Show a finished run; of pictures, also how long its steps waited for them."""
-    from minires.runs.run import read_run
-
+def _results(folder: Path, output: Output, waited: float | None) -> dict[str, Any]:
+    """Show a finished run; of pictures on disk, also how long its steps waited for them."""
     shown = experiment.show([folder], folder / "errors.png", output)
-    last = read_run(folder).train[-1]
-    if "waited" in last:
-        share = last["waited"] / max(last["seconds"], 1e-9)
-        output.show(f"Steps waited for pictures {share:.1%} of the time.".replace("%", " %"))
-        shown["waited_share"] = share
-    return shown
+    if waited is None:
+        return shown
+    output.show(f"Steps waited for pictures {100 * waited:.1f} % of the time.")
+    return shown | {"waited_share": waited}
 
 
 def resume(
@@ -155,14 +151,17 @@ def resume(
     plugins.require(record.provenance.get("plugins", []), f"resume {quoted(folder)}")
     backend = choose(record.config.backend, output.say)
     found = images.load(images.key(record.data["name"]), data)
-    run_one(replace(record.config, backend=backend), folder, found, quiet)
-    output.result(_results(folder, output))
+    waited = run_one(replace(record.config, backend=backend), folder, found, quiet)
+    output.result(_results(folder, output, waited))
 
 
 def run_one(
     config: Config, folder: Path, found: Dataset, quiet: bool, weights: State | None = None
-) -> None:
-    """Train one run with a bar; its folder is acquired before anything is compiled."""
+) -> float | None:
+    """Train one run with a bar; its folder is acquired before anything is compiled.
+
+    Returns the share of the time that steps waited for pictures; None if none are on the disk.
+    """
     from minires.runs.run_folder import RunFolder
     from minires.train import loop, progress
 
@@ -176,6 +175,10 @@ def run_one(
         title = f"{config.net} seed {config.seed}"
         follow = progress.follower(bar, title, 1)
         loop.train(config, folder, found, follow, weights=weights)
+    lines = run_folder.read().train
+    if not lines or "waited" not in lines[-1]:
+        return None
+    return lines[-1]["waited"] / max(lines[-1]["seconds"], 1e-9)
 
 
 def export(folders: FoldersArgument, json_output: JsonOption = False) -> None:

@@ -202,17 +202,6 @@ def load_weights(folder: Path) -> dict[str, Array] | None:
     return state
 
 
-def read_weights(path: Path) -> dict[str, Array]:
-    """State of a net from a file that `export_weights` wrote.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, or holds something else.
-    """
-    return _unpack(path, "a file of weights")[0]
-
-
 def export_weights(folder: Path) -> Path:
     """Write the state of a run's net, without the optimizer's, to weights.safetensors.
 
