@@ -419,6 +419,24 @@ def test_a_table_names_the_classes_of_weights(run_cli, file, scenes_folder, tmp_
     assert "names 1 classes, and the network has 2" in err
 
 
+def test_an_exported_run_classifies_the_pictures_of_its_folder(
+    recipe, found, tmp_path, run_cli, scenes_folder
+):
+    train(recipe, tmp_path, found)
+    assert run_cli("export", tmp_path)[0] == 0
+    net, about = exchange.load_network("resnet8", tmp_path / "weights.safetensors")
+    assert about["labels"] == ["beach", "city"]
+    assert (about["image_size"], about["normalise"]) == (16, "per-pixel-mean")
+    prepare = found.with_images(16, "per-channel-mean").prepare
+    path = scenes_folder / "val/city/city-0009.jpg"
+    expected = testing.softmax(net.forward(prepare([path], None)))[0]
+    words = ("classify", "resnet8", "--weights", tmp_path / "weights.safetensors", path, "--json")
+    code, out, err = run_cli(*words)
+    assert code == 0, err
+    top = dict(json.loads(out)[0]["top"])
+    assert [top["beach"], top["city"]] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
+Sums = tuple[Array, Array, int]  # pixels (S, S, 3), products of channels (3, 3), images
+
 IMAGE_SIZE = 224  # section 3.4
 SHORTER = (256, 480)  # shorter side of a picture that is cropped to IMAGE_SIZE
 TEST_SHORTER = 256  # the same for centre crops
@@ -112,14 +114,14 @@ class ScaleAndCrop:
             raise InputError(f"the image size must be 1 pixel or more, got {image_size}")
         self.train, self.image_size, self.normalise = train, image_size, normalise
         self.subtract_mean, self.augment, self.colour = subtract_mean, augment, colour
+        self._sums: dict[int, Sums] = {}  # by image size; shared by variations, so read once
 
     # ----------------------------------------------------------------------------- variations
 
     def _with(self, **changes: Any) -> Self:
         names = ("train", "image_size", "normalise", "subtract_mean", "augment", "colour")
         changed = type(self)(**({name: getattr(self, name) for name in names} | changes))
-        if changed.image_size == self.image_size and "_training_crops" in vars(self):
-            vars(changed)["_training_crops"] = self._training_crops  # read once
+        changed._sums = self._sums
         return changed
 
     def without_mean(self) -> Self:
@@ -145,9 +147,14 @@ class ScaleAndCrop:
         """(S, S, 3) of a prepared image."""
         return (self.image_size, self.image_size, 3)
 
-    @cached_property
-    def _training_crops(self) -> tuple[Array, Array, Array]:
-        """Sums of centre crops: pixels (S, S, 3), products of channels (3, 3), number of images."""
+    @property
+    def _training_crops(self) -> Sums:
+        """Sums over centre crops of training pictures."""
+        if self.image_size not in self._sums:
+            self._sums[self.image_size] = self._add_up()
+        return self._sums[self.image_size]
+
+    def _add_up(self) -> Sums:
         rows = np.unique(np.linspace(0, len(self.train) - 1, MEAN_PICTURES).round().astype(int))
         total = np.zeros(self.input_shape, np.int64)
         products = np.zeros((3, 3), np.int64)
@@ -156,7 +163,7 @@ class ScaleAndCrop:
                 pixels = image.reshape(-1, 3).astype(np.int64)
                 total += image
                 products += pixels.T @ pixels
-        return total, products, np.array(len(rows))
+        return total, products, len(rows)
 
     @cached_property
     def normalisation(self) -> Normalisation:
@@ -178,11 +185,23 @@ class ScaleAndCrop:
     def components(self) -> tuple[Array, Array]:
         """Principal components of the colours of training pixels in 0..1: values (3,), vectors."""
         total, products, count = self._training_crops
-        pixels = int(count) * self.image_size**2
+        pixels = count * self.image_size**2
         centre = total.sum(axis=(0, 1)) / pixels
         covariance = products / pixels - np.outer(centre, centre)
         values, vectors = principal_components(covariance)
         return values / 255**2, vectors
+
+    def about(self) -> dict[str, Any]:
+        """Describe the preparation for a file of weights, as plain values.
+
+        "normalise", "image_size", and the mean and deviation of channels in 0..1; a mean per pixel
+        is averaged over the pixels.
+        """
+        found = self.normalisation
+        mean = found.mean.reshape(-1, 3).mean(axis=0, dtype=np.float64) / 255
+        deviation = found.deviation.astype(np.float64) / 255
+        values = {"mean": mean.tolist(), "deviation": deviation.tolist()}
+        return {"normalise": self.normalise, "image_size": self.image_size, **values}
 
     # ------------------------------------------------------------------------------ a batch
 
