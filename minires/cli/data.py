@@ -73,9 +73,7 @@ def data_shapes10(
 @data_app.command("scenes", cls=Command, short_help="Draw a folder of pictures.")
 def data_scenes(
     out: Annotated[Path, path_option("Where to put it: a new folder.", "DIR")],
-    classes: Annotated[
-        int, typer.Option(help="Kinds of scenes, from 2 to 10.", metavar="N")
-    ] = 10,
+    classes: Annotated[int, typer.Option(help="Kinds of scenes, from 2 to 10.", metavar="N")] = 10,
     per_class: Annotated[
         int, typer.Option(help="Pictures of each class; a tenth goes to val.", metavar="N")
     ] = 200,
@@ -102,4 +100,3 @@ def data_scenes(
         f"imagenet-resnet18 --dataset {quoted(out)} --image-size 64 --iterations 100"
     )
     output.result({"folder": out, "classes": scenes.CLASSES[:classes], "pictures": written})
-

@@ -265,7 +265,9 @@ def _load_folder(
 
     if dataset != "folder":
         if folder:
-            raise InputError(f"both --dataset {dataset} and --data {folder} name a folder; drop one")
+            raise InputError(
+                f"both --dataset {dataset} and --data {folder} name a folder; drop one"
+            )
         folder = expanded(dataset)
     found = image_folder.load(folder, labels, strict)
     sizes = f"{len(found.train):,} and {len(found.test):,} pictures, {len(found.classes)} classes"

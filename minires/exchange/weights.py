@@ -21,7 +21,7 @@ from safetensors.numpy import save as to_safetensors
 from minires.errors import InputError
 from minires.exchange import names, torch_files
 from minires.exchange.blank import blank
-from minires.exchange.guess import guess, head
+from minires.exchange.guess import guess, head, same_shape
 from minires.exchange.option_a import zeros_to_the_end
 from minires.layers.base import Rng
 from minires.nets import registry
@@ -245,15 +245,14 @@ def _classes(net: Network, style: str, file: WeightFile) -> int:
 
 def _state(net: Network, style: str, file: WeightFile) -> dict[str, Array]:
     """The arrays of a file under our names and in our layout."""
-    own = names.arrays(net)
     entries = names.entries(net, style)
     expected = {entry.name for entry in entries.values()}
     missing = [name for name in (e.name for e in entries.values()) if name not in file.state]
     unknown = [name for name in file.state if name not in expected]
     other = {
         entry.name: file.state[entry.name].shape
-        for name, entry in entries.items()
-        if entry.name in file.state and entry.load(file.state[entry.name]).shape != own[name].shape
+        for entry in entries.values()
+        if entry.name in file.state and not same_shape(file.state[entry.name], entry)
     }
     if missing or unknown or other:
         raise InputError(_mismatch(net, file, missing, unknown, other))
