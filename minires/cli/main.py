@@ -12,6 +12,7 @@ import typer
 
 import minires
 from minires import plugins
+from minires.cli import classify as classifying
 from minires.cli import data, exercise, experiment, inspect, mistakes, streams
 from minires.cli import train as training
 from minires.cli import weights as trained
@@ -72,6 +73,7 @@ commands: dict[str, tuple[Callable[..., Any], str]] = {
     "resume": (training.resume, "Resume a run that was stopped."),
     "plot": (experiment.plot, "Draw recorded runs and print their table."),
     "report": (experiment.report_command, "Report on recorded runs in one HTML page."),
+    "classify": (classifying.classify, "Name the classes of pictures."),
     "evaluate": (trained.evaluate, "Errors of trained weights on test images."),
     "export": (training.export, "Write the weights of trained nets to files."),
     "info": (inspect.info, "Audit a network, or show what is installed."),

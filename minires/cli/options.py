@@ -266,7 +266,7 @@ def _load_folder(
     if dataset != "folder":
         if folder:
             raise InputError(
-                f"both --dataset {dataset} and --data {folder} name a folder; drop one"
+                f"--dataset {dataset} and --data {folder} both name a folder; drop one"
             )
         folder = expanded(dataset)
     found = image_folder.load(folder, labels, strict)

@@ -156,10 +156,9 @@ def class_folders(folder: Path) -> list[str]:
 
 def read_labels(path: Path, wnids: Sequence[str]) -> tuple[str, ...]:
     """
-    Read the table of class names: a line for each class, its folder, white space, its name.
+    Read the names of these classes from a table, see `read_table`.
 
-    ImageNet's own table has this form: `n01440764 tench, Tinca tinca`. A class of a longer table
-    may be missing in the folder.
+    A class of a longer table may be missing in the folder.
 
     Parameters
     ----------
@@ -176,7 +175,34 @@ def read_labels(path: Path, wnids: Sequence[str]) -> tuple[str, ...]:
     Raises
     ------
     InputError
-        If the file cannot be read, a line has no name, a folder has two names or none.
+        As `read_table`, or if a folder has no name.
+    """
+    table = read_table(path)
+    missing = [wnid for wnid in wnids if wnid not in table]
+    if missing:
+        raise InputError(
+            f"--labels {shown(path)} names {len(table)} classes, and {len(missing)} of the "
+            f"{len(wnids)} folders are not among them: {shown(', '.join(missing[:NAMED]))}; "
+            "give the table of these pictures"
+        )
+    return tuple(table[wnid] for wnid in wnids)
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """
+    Read a table of class names: a line for each class, its folder, white space, its name.
+
+    ImageNet's own table has this form: `n01440764 tench, Tinca tinca`.
+
+    Returns
+    -------
+    dict of str to str
+        Names by folder, in the order of the lines.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, a line has no name, or a folder has two.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -195,14 +221,7 @@ def read_labels(path: Path, wnids: Sequence[str]) -> tuple[str, ...]:
                 f"class, such as `n01440764 tench`, found {fault}"
             )
         table[wnid] = shown(rest[0].strip())
-    missing = [wnid for wnid in wnids if wnid not in table]
-    if missing:
-        raise InputError(
-            f"--labels {shown(path)} names {len(table)} classes, and {len(missing)} of the "
-            f"{len(wnids)} folders are not among them: {shown(', '.join(missing[:NAMED]))}; "
-            "give the table of these pictures"
-        )
-    return tuple(table[wnid] for wnid in wnids)
+    return table
 
 
 # ---------------------------------------------------------------------------------- the files

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from minires.errors import InputError
-from minires.nets.freeze import HEADS, NORMS
+from minires.nets.freeze import NORMS
 from minires.nets.initialise import HOW as INITS
-from minires.ops import BACKENDS
 from minires.optim import paper_milestones
 from minires.runs import options
-from minires.runs.metric import is_number
+from minires.runs.config_checks import BN_AVERAGES, check
 from minires.runs.options import declare
-from minires.text import shown
-
-BN_AVERAGES = ("images", "batches")
-
-
-def _given(value: object) -> str:
-    """A value in a message; an integer may have too many digits to be written."""
-    try:
-        return shown(repr(value))
-    except ValueError:
-        return "an integer of thousands of digits"
 
 
 def _warm(value: float | None, config: Mapping[str, Any]) -> str:
@@ -237,83 +224,7 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        self._check_integers()
-        self._check_numbers()
-        self._check_milestones()
-        self._check_transfer()
-        for name in ("augment", "subtract_mean", "pca_colour"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} must be true or false, got {_given(getattr(self, name))}")
-        for name in ("net", "dataset", "task", "normalise"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise InputError(f"{name} must be a name, got {_given(getattr(self, name))}")
-        for name, allowed in (
-            ("backend", BACKENDS),
-            ("init", INITS),
-            ("bn_average", BN_AVERAGES),
-            ("head", HEADS),
-            ("bn", NORMS),
-        ):
-            value = getattr(self, name)
-            if value not in allowed:  # whether a backend is installed does not matter to a reader
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {_given(value)}")
-
-    def _check_transfer(self) -> None:
-        if not isinstance(self.weights, str):
-            raise InputError(f"weights must be a SHA-256, got {_given(self.weights)}")
-        parts = self.freeze
-        if not isinstance(parts, tuple) or not all(isinstance(p, str) and p for p in parts):
-            raise InputError(f"freeze must be names of parts, got {_given(parts)}")
-        if self.head == "new" and not self.weights:
-            raise InputError("a new last layer needs weights for the others: give --weights FILE")
-
-    def _check_milestones(self) -> None:
-        if not isinstance(self.milestones, tuple) or not all(
-            type(m) is int and 0 <= m <= self.iterations for m in self.milestones
-        ):
-            raise InputError(
-                f"milestones must be integers from 0 to the {self.iterations} iterations, "
-                f"got {_given(self.milestones)}"
-            )
-        if any(a >= b for a, b in itertools.pairwise(self.milestones)):
-            raise InputError(f"milestones must rise, got {self.milestones}")
-
-    def _check_integers(self) -> None:
-        least = {"iterations": 1, "batch_size": 2, "seed": 0}
-        least |= {"eval_every": 1, "eval_images": 1, "bn_images": 0, "shards": 1}
-        optional = {"plateau": 1, "image_size": 8}
-        least |= {n: bound for n, bound in optional.items() if getattr(self, n) is not None}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or not is_number(value) or value < bound:
-                raise InputError(
-                    f"{name} must be an integer of at least {bound} and below 2^63, "
-                    f"got {_given(value)}"
-                )
-
-        if self.batch_size % self.shards:
-            raise InputError(
-                f"shards must divide the batch size {self.batch_size}, got {self.shards}; choose a "
-                "divisor"
-            )
-
-    def _check_numbers(self) -> None:
-        names = ["lr", "momentum", "weight_decay"]
-        if self.warmup_lr is not None:
-            names.append("warmup_lr")
-        for name in names:
-            if not is_number(getattr(self, name)):
-                raise InputError(f"{name} must be a number, got {_given(getattr(self, name))}")
-        for name, papers in (("lr", 0.1), ("warmup_lr", 0.01)):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise InputError(
-                    f"{name} must be a positive number, got {value!r}; the paper's is {papers}"
-                )
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"momentum must lie in [0, 1), got {self.momentum}")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise InputError(f"weight_decay must be at least 0, got {self.weight_decay}")
+        check(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -1,0 +1,47 @@
+"""Weights that a run starts from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minires.errors import InputError
+
+State = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from.
+
+    Attributes
+    ----------
+    state : dict of str to ndarray, or None
+        Trained weights; None for random ones.
+    asked : dict
+        Fields of the recipe: those that were typed, and those that follow from the weights.
+    """
+
+    state: State | None
+    asked: dict[str, Any]
+
+
+def from_weights(net: str, path: Path | None, head: str, asked: dict[str, Any]) -> Start:
+    """Read the file of --weights, and add to the recipe what it needs.
+
+    The file's normalisation and image size are used, unless others were typed.
+    """
+    if path is None:
+        if head != "keep":
+            raise InputError(f"--head {head} replaces the last layer of --weights; give --weights")
+        return Start(None, asked)
+    from minires.exchange import weights
+
+    trained, about = weights.load_network(net, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    wanted = {name: about[name] for name in ("normalise", "image_size") if about[name]}
+    return Start(trained.state(), wanted | asked | {"weights": digest, "head": head})
