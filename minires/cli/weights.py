@@ -127,7 +127,13 @@ def convert(
     facts = names.network(net)
     network, about = weights.load_network(facts.name, file, zeros=zeros)
     about |= _pictures(normalise, image_size, labels, network.facts.classes)
-    write_whole(out, weights.to_bytes(network, style, to, about))
+    content = weights.to_bytes(network, style, to, about)
+    if to == "onnx":
+        from minires.exchange import onnx
+
+        apart = onnx.check_in_onnxruntime(network, content)
+        output.show(f"onnxruntime: logits within {apart:.1e} of the largest logit of ours")
+    write_whole(out, content)
     size = out.stat().st_size
     output.show(
         f"{out}: {network.title}, {to}, {size / 1e6:.2f} MB (names in FILE: {about['names']})"
