@@ -12,12 +12,8 @@ from minires.exchange import weights
 from minires.nets import registry
 from minires.nets.resnet import ZeroPadShortcut
 
-missing = [p for p in ("torch", "torchvision") if importlib.util.find_spec(p) is None]
-if missing and not os.environ.get("CI"):
-    pytest.skip(
-        f'optional peers are missing, {missing}: pip install -e ".[peers]"',
-        allow_module_level=True,
-    )
+if not all(map(importlib.util.find_spec, ("torch", "torchvision"))) and not os.environ.get("CI"):
+    pytest.skip("optional peers are missing: pip install -e '.[peers]'", allow_module_level=True)
 
 import torch
 
