@@ -43,17 +43,12 @@ def guess(state: Mapping[str, Array], told: str | None = None) -> list[str]:
 
 def fits(net: Network, style: str, state: Mapping[str, Array]) -> bool:
     """Whether names and shapes are those of the network, but for the number of classes."""
-    own = names.arrays(net)
-    expected = {
-        entry.name: _shape(entry.export(own[name]), head(net, name))
-        for name, entry in names.entries(net, style).items()
-    }
-    there = {
-        entry.name: _shape(entry.export(entry.load(a)), head(net, name))
-        for name, entry in names.entries(net, style).items()
-        if (a := state.get(entry.name)) is not None
-    }
-    return expected == there and len(state) == len(expected)
+    entries = names.entries(net, style)
+    there = {entry.name: state.get(entry.name) for entry in entries.values()}
+    return len(state) == len(entries) and all(
+        (a := there[entry.name]) is not None and same_shape(a, entry, head(net, name))
+        for name, entry in entries.items()
+    )
 
 
 def head(net: Network, name: str) -> bool:
@@ -61,8 +56,13 @@ def head(net: Network, name: str) -> bool:
     return name.rpartition(".")[0] == list(net.children)[-1]
 
 
-def _shape(a: Array, is_head: bool) -> tuple[int, ...]:
-    return a.shape[1:] if is_head else a.shape
+def same_shape(a: Array, entry: names.Entry, any_classes: bool = False) -> bool:
+    """Whether an array of a file has the shape of an entry, maybe for other classes."""
+    if any_classes and a.ndim:
+        classes = entry.order.index(len(entry.order) - 1)
+        expected = (*entry.theirs[:classes], a.shape[classes], *entry.theirs[classes + 1 :])
+        return a.shape == expected
+    return a.shape == entry.theirs
 
 
 def _depth(state: Mapping[str, Array]) -> int:

@@ -37,27 +37,38 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """An array under the name of another library: how its layout is changed.
+    """An array of ours under the name, and in the layout, of another library.
 
     Attributes
     ----------
     name : str
         Its name there.
-    theirs, ours : tuple of int
-        Axes of our array in their order, and of theirs in ours.
+    split, order : tuple of int
+        Ours is reshaped to `split`, and its axes are taken in this order.
+    ours, theirs : tuple of int
+        The shapes here and there.
     """
 
     name: str
-    theirs: tuple[int, ...]
+    split: tuple[int, ...]
+    order: tuple[int, ...]
     ours: tuple[int, ...]
+    theirs: tuple[int, ...]
 
     def export(self, a: Array) -> Array:
         """Our array in their layout, maybe as a view."""
-        return a.transpose(self.theirs)
+        return a.reshape(self.split).transpose(self.order).reshape(self.theirs)
 
     def load(self, a: Array) -> Array:
-        """Their array in our layout, a view; one of another rank is returned as it is."""
-        return a.transpose(self.ours) if a.ndim == len(self.ours) else a
+        """Their array in our layout, maybe as a view."""
+        split = [self.split[axis] for axis in self.order]
+        return a.reshape(split).transpose(np.argsort(self.order)).reshape(self.ours)
+
+
+def _entry(name: str, shape: tuple[int, ...], order: tuple[int, ...] | None = None) -> Entry:
+    """An entry whose axes are permuted; by default as those of filters and matrices are."""
+    order = order or ((3, 2, 0, 1) if len(shape) == 4 else tuple(range(len(shape)))[::-1])
+    return Entry(name, shape, order, shape, tuple(shape[axis] for axis in order))
 
 
 OURS = re.compile(r"(?:stage(\d+)\.block(\d+)\.(body|shortcut)\.)?(conv|bn|fc)(\d*)\.(\w+)")
@@ -123,9 +134,8 @@ def entries(net: Network, style: str) -> dict[str, Entry]:
         raise InputError(f"names must be one of {', '.join(STYLES)}, got {style!r}")
     found = {}
     for name, a in arrays(net).items():
-        axes = tuple(range(a.ndim))
         if style == "minires":
-            found[name] = Entry(name, axes, axes)
+            found[name] = _entry(name, a.shape, tuple(range(a.ndim)))
             continue
         part = _part(name)
         if part is None:
@@ -133,10 +143,7 @@ def entries(net: Network, style: str) -> dict[str, Entry]:
                 f"{style} has no network like {net.title}: the array {name} has no name there; "
                 "choose --names minires"
             )
-        theirs = f"{RESIDUAL[style](part)}.{LEAVES.get(part.leaf, part.leaf)}"
-        found[name] = Entry(
-            theirs, *{4: ((3, 2, 0, 1), (2, 3, 1, 0))}.get(a.ndim, (axes[::-1],) * 2)
-        )
+        found[name] = _entry(f"{RESIDUAL[style](part)}.{LEAVES.get(part.leaf, part.leaf)}", a.shape)
     return found
 
 

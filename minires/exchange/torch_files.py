@@ -120,10 +120,8 @@ def tensors(loaded: Any) -> dict[str, Tensor]:
     RefusedError
         If there is none.
     """
-    candidates = [loaded]
-    if isinstance(loaded, dict):
-        candidates += [loaded[key] for key in WRAPPERS if key in loaded]
-    for candidate in candidates:
+    wrapped = [loaded[k] for k in WRAPPERS if k in loaded] if isinstance(loaded, dict) else []
+    for candidate in (*wrapped, loaded):
         if isinstance(candidate, dict):
             found = {str(k): v for k, v in candidate.items() if isinstance(v, Tensor)}
             if found:

@@ -21,7 +21,7 @@ from safetensors.numpy import save as to_safetensors
 from minires.errors import InputError
 from minires.exchange import names, torch_files
 from minires.exchange.blank import blank
-from minires.exchange.guess import guess, head
+from minires.exchange.guess import guess, head, same_shape
 from minires.exchange.option_a import zeros_to_the_end
 from minires.layers.base import Rng
 from minires.nets import registry
@@ -29,7 +29,7 @@ from minires.nets.network import Facts, Network
 from minires.text import shown
 
 Array = np.ndarray
-KINDS = ("safetensors", "torch")  # what can be written
+KINDS = ("safetensors", "torch", "onnx")  # what can be written
 ZEROS = ("end", "both")  # where option A has its zeros
 METADATA = "minires"  # the key of our metadata in a safetensors file
 TYPES = ("F16", "F32", "F64", "I64")
@@ -59,7 +59,7 @@ class WeightFile:
     ----------
     path : Path
     kind : str
-        "safetensors", "torch zip" or "torch legacy".
+        "safetensors", "torch zip", "torch legacy" or "onnx".
     state : dict of str to ndarray
         Without prefixes that all names share, and without counters of batches.
     metadata : dict
@@ -96,10 +96,15 @@ def read(path: str | Path) -> WeightFile:
             kind = "safetensors"
         elif start[:2] == b"PK" or start[:1] == b"\x80":
             state, metadata, kind = torch_files.read(path)
+        elif start[:1] == b"\x08":  # the first field of a model
+            from minires.exchange import onnx
+
+            state, metadata = onnx.read(path)
+            kind = "onnx"
         else:
             raise InputError(
-                f"{name} is no file of weights: expected safetensors, or a .pth, .th or .pt file "
-                f"of PyTorch, got one that begins with {start[:4]!r}; give another file"
+                f"{name} is no file of weights: expected safetensors, a .pth, .th or .pt file of "
+                f"PyTorch, or ONNX, got one that begins with {start[:4]!r}; give another file"
             )
     except InputError:
         raise
@@ -245,15 +250,14 @@ def _classes(net: Network, style: str, file: WeightFile) -> int:
 
 def _state(net: Network, style: str, file: WeightFile) -> dict[str, Array]:
     """The arrays of a file under our names and in our layout."""
-    own = names.arrays(net)
     entries = names.entries(net, style)
     expected = {entry.name for entry in entries.values()}
     missing = [name for name in (e.name for e in entries.values()) if name not in file.state]
     unknown = [name for name in file.state if name not in expected]
     other = {
         entry.name: file.state[entry.name].shape
-        for name, entry in entries.items()
-        if entry.name in file.state and entry.load(file.state[entry.name]).shape != own[name].shape
+        for entry in entries.values()
+        if entry.name in file.state and not same_shape(file.state[entry.name], entry)
     }
     if missing or unknown or other:
         raise InputError(_mismatch(net, file, missing, unknown, other))
@@ -308,8 +312,9 @@ def to_bytes(
     net : Network
     style : {"minires", "torchvision", "timm", "huggingface"}
         The names, and the layout that belongs to them.
-    kind : {"safetensors", "torch"}
-        "torch" is what `torch.load(..., weights_only=True)` reads.
+    kind : {"safetensors", "torch", "onnx"}
+        "torch" is what `torch.load(..., weights_only=True)` reads. "onnx" is the whole network, see
+        `minires.exchange.onnx`.
     pictures : dict, optional
         What the network needs of its pictures, see `PICTURES`; None is left out.
 
@@ -319,9 +324,15 @@ def to_bytes(
         If names or kind are unknown, or the network has no names in that style.
     """
     if kind not in KINDS:
-        raise InputError(f"the kind of file must be one of {', '.join(KINDS)}, got {kind!r}")
+        raise InputError(f"--to must be one of {', '.join(KINDS)}, got {kind!r}")
     metadata = {"net": net.facts.name, "zeros": "end"}
     metadata |= {key: v for key, v in (pictures or {}).items() if key in PICTURES and v is not None}
+    if kind == "onnx":
+        if style != "minires":
+            raise InputError(f"ONNX holds the whole network under our names; drop --names {style}")
+        from minires.exchange import onnx
+
+        return onnx.to_bytes(net, metadata)
     state = names.exported(net, style)
     if kind == "torch":
         return torch_files.to_bytes(state, metadata)
