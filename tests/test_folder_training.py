@@ -10,7 +10,7 @@ from minires import InputError, resnet
 from minires.cli import classify, names
 from minires.cli import train as train_commands
 from minires.data import image_folder, scale_and_crop, scenes, seeds
-from minires.data.normalisation import Normalisation
+from minires.data.normalisation import Normalisation, imagenet_normalisation
 from minires.exchange import weights as exchange
 from minires.lab import recipes
 from minires.layers import Conv2d, GlobalAvgPool, Linear, ReLU
@@ -417,6 +417,34 @@ def test_a_table_names_the_classes_of_weights(run_cli, file, scenes_folder, tmp_
     code, _, err = run_cli(*words)
     assert code == 2
     assert "names 1 classes, and the network has 2" in err
+
+
+def test_a_folder_is_evaluated_by_one_view_ten_crops_and_scales(
+    run_cli, tmp_path, scenes_folder, found
+):
+    net = registry.make(registry.fit(registry.facts("resnet8"), (32, 32, 3), 2), rng=3)
+    path = tmp_path / "resnet8.safetensors"
+    path.write_bytes(exchange.to_bytes(net, pictures={"image_size": 32, "normalise": "imagenet"}))
+    paths, labels = found.test[np.arange(4)]
+    norm = imagenet_normalisation()
+    expected = {
+        (): testing.centre_crop(net, norm, 32),
+        ("--ten-crop",): testing.ten_crop(net, norm, 32),
+        ("--scales", "32,40"): testing.at_scales(net, norm, (32, 40)),
+    }
+    words = ("evaluate", "resnet8", "--weights", path, "--dataset", scenes_folder, "--json", "-q")
+    for options, predict in expected.items():
+        code, out, err = run_cli(*words, *options)
+        assert code == 0, err
+        wrong = (predict(paths).argmax(axis=1) != labels).mean()
+        assert json.loads(out)["top1_error"] == pytest.approx(wrong)
+    for options, message in (
+        (("--ten-crop", "--scales", "32"), "give one of them"),
+        (("--scales", "8"), "from 32 to 2048"),
+    ):
+        code, _, err = run_cli(*words, *options)
+        assert code == 2
+        assert message in err
 
 
 def test_an_exported_run_classifies_the_pictures_of_its_folder(
