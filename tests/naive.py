@@ -101,6 +101,58 @@ def batchnorm_gradients(x, gamma, dy, eps):
     return dx, dgamma, dbeta
 
 
+def window_of(c, n, C):
+    """Channels that a window of n around channel c holds."""
+    return range(max(0, c - n // 2), min(C - 1, c + n // 2) + 1)
+
+
+def local_response_norm(x, n, k, alpha, beta):
+    C, y = x.shape[-1], np.zeros(x.shape)
+    for place in np.ndindex(x.shape):
+        total = math.fsum(float(x[(*place[:-1], d)]) ** 2 for d in window_of(place[-1], n, C))
+        y[place] = float(x[place]) / (k + alpha * total) ** beta
+    return y
+
+
+def local_response_norm_gradient(x, dy, n, k, alpha, beta):
+    """Every y[d] of a pixel, differentiated by every x[c]."""
+    C, dx = x.shape[-1], np.zeros(x.shape)
+    for place in np.ndindex(x.shape[:-1]):
+        a, g = x[place].astype(float), dy[place].astype(float)
+        for d in range(C):
+            s = k + alpha * math.fsum(a[e] ** 2 for e in window_of(d, n, C))
+            dx[place][d] += g[d] / s**beta
+            for c in window_of(d, n, C):
+                dx[place][c] -= g[d] * a[d] * beta * s ** (-beta - 1) * 2 * alpha * a[c]
+    return dx
+
+
+def places(i, j, k, stride, pad, H, W):
+    """Pixels inside the image of window (i, j)."""
+    rows = range(i * stride - pad, i * stride - pad + k)
+    columns = range(j * stride - pad, j * stride - pad + k)
+    return [(r, s) for r in rows for s in columns if 0 <= r < H and 0 <= s < W]
+
+
+def avg_pool(x, k, stride, pad):
+    N, H, W, C = x.shape
+    y = np.zeros((N, size(H, k, stride, pad), size(W, k, stride, pad), C))
+    for n, i, j, c in np.ndindex(y.shape):
+        inside = places(i, j, k, stride, pad, H, W)
+        y[n, i, j, c] = math.fsum(x[n, r, s, c] for r, s in inside) / len(inside)
+    return y
+
+
+def avg_pool_gradient(x, dy, k, stride, pad):
+    _, H, W, _ = x.shape
+    dx = np.zeros(x.shape)
+    for n, i, j, c in np.ndindex(dy.shape):
+        inside = places(i, j, k, stride, pad, H, W)
+        for r, s in inside:
+            dx[n, r, s, c] += dy[n, i, j, c] / len(inside)
+    return dx
+
+
 def softmax_cross_entropy(logits, labels):
     dlogits, losses = np.zeros(logits.shape), []
     for n, row in enumerate(logits.astype(float)):

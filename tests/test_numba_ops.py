@@ -264,7 +264,7 @@ def test_pooling_equals_numpy(seed, dtype, N, H, W, C, size, stride, pad):
 
 
 def test_ops_without_a_compiled_version_are_those_of_numpy():
-    for name in ("linear", "global_avg_pool"):
+    for name in ("linear", "global_avg_pool", "dropout", "tanh", "avg_pool"):
         for way in ("forward", "backward"):
             assert getattr(compiled, f"{name}_{way}") is getattr(plain, f"{name}_{way}")
     assert compiled.softmax_cross_entropy is plain.softmax_cross_entropy
@@ -280,6 +280,7 @@ def calls(rng, dtype):
         ("conv2d", (x, w[:, :, :8].copy(), (1, 2), (0, 1), 2)),
         ("batchnorm", (x, gamma, beta, 1e-5)), ("batchnorm_relu", (x, gamma, beta, 1e-5)),
         ("relu", (x,)), ("max_pool", (x, 3, 2, 1)),
+        ("local_response_norm", (x,)), ("local_response_norm", (narrow, 3, 1.0, 0.1, 0.5)),
     ]  # fmt: skip
 
 
@@ -426,6 +427,9 @@ def forwards(rng, dtype="float32"):
         *calls(rng, dtype),
         ("global_avg_pool", (normal(rng, (5, 3, 2, 4), dtype),)),
         ("linear", (normal(rng, (5, 6), dtype), matrix, bias)),
+        ("dropout", (matrix, 2 * matrix)),
+        ("tanh", (matrix,)),
+        ("avg_pool", (normal(rng, (5, 3, 2, 4), dtype), 2, 1)),
     ]
 
 

@@ -267,6 +267,17 @@ def calls(ops, rng, dtype="float64"):
         (),
         ops.global_avg_pool_backward,
     )
+    yield (
+        "local_response_norm",
+        ops.local_response_norm_forward,
+        (x,),
+        (3,),
+        ops.local_response_norm_backward,
+    )
+    yield "dropout", ops.dropout_forward, (x, 2 * (x > 0).astype(dtype)), (), ops.dropout_backward
+    yield "tanh", ops.tanh_forward, (x,), (), ops.tanh_backward
+    yield "avg_pool", ops.avg_pool_forward, (x,), (3, 2, 1), ops.avg_pool_backward
+    yield "avg_pool of single pixels", ops.avg_pool_forward, (x,), (1, 1), ops.avg_pool_backward
     yield "linear", ops.linear_forward, (c, w[0, 0], c[0, :1].repeat(4)), (), ops.linear_backward
 
 
@@ -382,6 +393,38 @@ BAD = {
         lambda o: o.softmax_cross_entropy(Z, np.array([0])),
         "labels must have shape (2,)",
     ),
+    "an even window": (
+        lambda o: o.local_response_norm_forward(X, 2),
+        "n must be odd, as many channels count on either side; got 2, choose 1 or 3",
+    ),
+    "a window of more channels than there are": (
+        lambda o: o.local_response_norm_forward(X),
+        "n must be at most the 3 channels of x, got 5; choose a smaller odd window",
+    ),
+    "a response of zeros alone": (
+        lambda o: o.local_response_norm_forward(X, 3, k=0),
+        "k must be above 0",
+    ),
+    "a negative alpha": (
+        lambda o: o.local_response_norm_forward(X, 3, alpha=-1e-4),
+        "alpha must be a finite number of at least 0",
+    ),
+    "a vector to normalise": (
+        lambda o: o.local_response_norm_forward(C3, 3),
+        "must have shape (N, ..., C), got (3,)",
+    ),
+    "a mask of another shape": (
+        lambda o: o.dropout_forward(X, X[:1]),
+        "mask must have the shape of x, (2, 5, 6, 3), got (1, 5, 6, 3); draw one number for each",
+    ),
+    "a mask of truth values": (
+        lambda o: o.dropout_forward(X, X > 0),
+        "mask must be float32 or float64, got bool",
+    ),
+    "an average of padding": (
+        lambda o: o.avg_pool_forward(X, 2, 1, 2),
+        "avg_pool: pad must be at most size // 2 = 1, got 2",
+    ),
     "dy of another shape": (
         lambda o: o.conv2d_backward(X, o.conv2d_forward(X, W)[-1]),
         "shape (2, 3, 4, 4)",
@@ -412,6 +455,11 @@ linear_forward(x, w, b) linear_backward(dy, cache)
 softmax_cross_entropy(logits, labels)
 batchnorm_relu_forward(x, gamma, beta, eps) batchnorm_relu_backward(dy, cache)
 batchnorm_relu_inference(x, gamma, beta, mean, var, eps)
+local_response_norm_forward(x, n=5, k=2.0, alpha=0.0001, beta=0.75)
+local_response_norm_backward(dy, cache)
+dropout_forward(x, mask) dropout_backward(dy, cache)
+tanh_forward(x) tanh_backward(dy, cache)
+avg_pool_forward(x, size, stride, pad=0) avg_pool_backward(dy, cache)
 """
 
 

@@ -182,7 +182,7 @@ def _net_steps(facts: Facts, make: registry.Make | None, name: str, batch_size: 
 
 
 def _steps(net: Network, backend: str, batch_size: int) -> Steps:
-    fuse(net.use(backend))
+    fuse(net.use(backend)).reseed(np.random.SeedSequence(0))
     sgd = SGD(net.parameters())
     x, labels = batch(net.facts, batch_size)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 METAVARS = {int: "N", float: "X"}
+WIDEST_METAVAR = 10
 
 
 class Command(TyperCommand):
@@ -177,7 +178,9 @@ def _values(row: Entry, kind: Any) -> dict[str, Any]:
     """How --help names the values of an option, and how the shell completes them."""
     if row.option.choices:
         choices = row.option.choices
-        return {"metavar": "|".join(choices), "autocompletion": names.completing(choices)}
+        listed = "|".join(choices)
+        metavar = listed if len(listed) <= WIDEST_METAVAR else "NAME"  # then the help names them
+        return {"metavar": metavar, "autocompletion": names.completing(choices)}
     if row.option.parse:
         return {"metavar": "N,N"}
     plain = {

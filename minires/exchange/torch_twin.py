@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minires.errors import InputError
+from minires.layers.alexnet import AvgPool, Dropout, Flatten, LocalResponseNorm, Tanh
 from minires.layers.base import Array, Layer, Sequential
 from minires.layers.core import BatchNorm, Conv2d, GlobalAvgPool, Identity, Linear, MaxPool, ReLU
 from minires.layers.fused import BatchNormReLU
@@ -200,17 +201,38 @@ class _Residual(nn.Module):
         return self.relu(self.body(x) + self.shortcut(x))
 
 
+class _Flatten(nn.Module):
+    """Features in the order of minires, channels last, so that linear weights are the same."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def _response_norm(layer: LocalResponseNorm) -> Any:
+    """PyTorch divides alpha by the size of the window."""
+    return nn.LocalResponseNorm(layer.n, layer.alpha * layer.n, layer.beta, layer.k)
+
+
+def _avg_pool(layer: AvgPool) -> Any:
+    return nn.AvgPool2d(layer.size, layer.stride, layer.pad, count_include_pad=False)
+
+
 MODULES |= {
+    AvgPool: _avg_pool,
     BatchNorm: _norm,
     BatchNormReLU: lambda layer: _sequence(_norm(layer), nn.ReLU()),
     Conv2d: _conv,
     GlobalAvgPool: lambda layer: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    Dropout: lambda layer: nn.Dropout(layer.rate),
+    Flatten: lambda layer: _Flatten(),
     Identity: lambda layer: nn.Identity(),
     Linear: _linear,
+    LocalResponseNorm: _response_norm,
     MaxPool: lambda layer: nn.MaxPool2d(layer.size, layer.stride, layer.pad),
     PlainBlock: lambda block: _sequence(module(block.body), module(block.relu)),
     ReLU: lambda layer: nn.ReLU(),
     ResidualBlock: _Residual,
     Sequential: lambda layer: _sequence(*map(module, layer.children.values())),
+    Tanh: lambda layer: nn.Tanh(),
     ZeroPadShortcut: _ZeroPad,
 }

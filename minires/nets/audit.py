@@ -15,7 +15,7 @@ from minires.nets.network import Network
 from minires.ops.geometry import Pair
 from minires.text import columns
 
-# from the paper: parameters in table 6, multiply-adds in table 1
+# from each network's paper; ResNets: parameters in table 6, multiply-adds in table 1
 PAPER = {
     "resnet20": "0.27M parameters",
     "resnet32": "0.46M parameters",
@@ -30,6 +30,9 @@ PAPER = {
     "imagenet-resnet50": "3.8e9 multiply-adds",
     "imagenet-resnet101": "7.6e9 multiply-adds",
     "imagenet-resnet152": "11.3e9 multiply-adds",
+    "alexnet": "60 million parameters",
+    "vgg16": "138 million parameters",
+    "vgg19": "144 million parameters",
 }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from minires.errors import InputError
 from minires.layers.base import Rng
-from minires.nets import resnet
+from minires.nets import alexnet, resnet, vgg
 from minires.nets.network import MOST_LAYERS, Facts, Network, too_deep
 
 Parse = Callable[[str], Facts | None]
@@ -149,6 +149,30 @@ def numbered(family: str, describe: Callable[..., Facts], variants: Sequence[str
     return parse
 
 
+def listed(*facts: Facts) -> Parse:
+    """Return a `parse` for these networks alone, by their names."""
+    by_name = {known.name: known for known in facts}
+    return by_name.get
+
+
+def with_variants(family: str, describe: Callable[..., Facts]) -> Parse:
+    """Return a `parse` for names made of a family and variants, in any order: alexnet-cifar-bn.
+
+    Parameters
+    ----------
+    family : str
+    describe : callable
+        `describe(*variants)` gives the facts, or raises `InputError` for an unknown variant.
+    """
+
+    def parse(name: str) -> Facts | None:
+        if name != family and not name.startswith(f"{family}-"):
+            return None
+        return describe(*name.removeprefix(family).split("-")[1:])
+
+    return parse
+
+
 def fit(facts: Facts, input_shape: tuple[int, ...], classes: int) -> Facts:
     """Facts of the same network for other data: images of `input_shape` in `classes` classes."""
     return replace(facts, input_shape=tuple(input_shape), classes=classes)
@@ -178,4 +202,22 @@ register(
     numbered("imagenet-plain", resnet.imagenet_plain_facts),
     resnet.build_imagenet,
     "imagenet-plain18 or imagenet-plain34",
+)
+register(
+    "alexnet",
+    listed(alexnet.alexnet_facts(), alexnet.torchvision_facts()),
+    alexnet.build_alexnet,
+    "alexnet or alexnet-torchvision",
+)
+register(
+    "alexnet-cifar",
+    with_variants("alexnet-cifar", alexnet.cifar_facts),
+    alexnet.build_cifar,
+    f"alexnet-cifar, followed by any of -{', -'.join(alexnet.CIFAR_VARIANTS)}",
+)
+register(
+    "vgg",
+    numbered("vgg", vgg.vgg_facts, ("bn",)),
+    vgg.build_vgg,
+    "vgg16, vgg19, vgg16bn or vgg19bn",
 )

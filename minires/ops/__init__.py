@@ -31,7 +31,7 @@ __all__ = [
 
 BACKENDS = ("numpy", "numba")
 # The ops of a page are in minires/ops/numpy_<page>.py, compiled versions in numba_<page>.py.
-PAGES = ("ops", "fused")
+PAGES = ("ops", "fused", "alexnet")
 
 Functions = Mapping[str, Callable]
 _registered: dict[str, tuple[Functions, Functions]] = {}  # page: (NumPy ops, compiled ops)

@@ -200,16 +200,25 @@ def relu(x: np.ndarray) -> None:
 def max_pool(x: np.ndarray, size: int, stride: int, pad: int) -> Shape:
     """Return the shape (N, OH, OW, C) of the output; every window must hold a pixel of x."""
     arrays("max_pool", x=x)
-    rank("max_pool", "x", x, "N, H, W, C")
+    return _pool("max_pool", x, size, stride, pad)
+
+
+def avg_pool(x: np.ndarray, size: int, stride: int, pad: int) -> Shape:
+    """Return the shape (N, OH, OW, C) of the output; every window must hold a pixel of x."""
+    arrays("avg_pool", REAL_OR_COMPLEX, x=x)
+    return _pool("avg_pool", x, size, stride, pad)
+
+
+def _pool(op: str, x: np.ndarray, size: int, stride: int, pad: int) -> Shape:
+    rank(op, "x", x, "N, H, W, C")
     N, H, W, C = x.shape
-    _integer("max_pool", "stride", stride, 1)
-    _integer("max_pool", "pad", pad, 0)
-    _integer("max_pool", "size", size, 1)
-    OH, OW = window("max_pool", (H, W), (size, size), pair(stride), pair(pad))
+    _integer(op, "stride", stride, 1)
+    _integer(op, "pad", pad, 0)
+    _integer(op, "size", size, 1)
+    OH, OW = window(op, (H, W), (size, size), pair(stride), pair(pad))
     if pad > size // 2:
         raise InputError(
-            f"max_pool: pad must be at most size // 2 = {size // 2}, got {pad}: "
-            "windows of padding only"
+            f"{op}: pad must be at most size // 2 = {size // 2}, got {pad}: windows of padding only"
         )
     return N, OH, OW, C
 
@@ -218,6 +227,63 @@ def global_avg_pool(x: np.ndarray) -> None:
     """`x` is (N, H, W, C)."""
     arrays("global_avg_pool", REAL_OR_COMPLEX, x=x)
     rank("global_avg_pool", "x", x, "N, H, W, C")
+
+
+def local_response_norm(
+    x: np.ndarray, n: int, k: float, alpha: float, beta: float
+) -> tuple[float, float, float]:
+    """`x` is (N, ..., C), and a window of n channels fits; return k, alpha, beta as Python floats.
+
+    A NumPy scalar would give a float32 result its own dtype.
+    """
+    op = "local_response_norm"
+    arrays(op, REAL_OR_COMPLEX, x=x)
+    if x.ndim < 2:
+        raise InputError(f"{op}: x must have shape (N, ..., C), got {x.shape}")
+    constants = response_constants(op, n, k, alpha, beta)
+    if n > x.shape[-1]:
+        raise InputError(
+            f"{op}: n must be at most the {x.shape[-1]} channels of x, got {n}; "
+            "choose a smaller odd window"
+        )
+    return constants
+
+
+def response_constants(
+    op: str, n: int, k: float, alpha: float, beta: float
+) -> tuple[float, float, float]:
+    """The window is odd, and the sum that is raised to a power is positive."""
+    _integer(op, "n", n, 1)
+    if n % 2 == 0:
+        raise InputError(
+            f"{op}: n must be odd, as many channels count on either side; got {n}, "
+            f"choose {n - 1} or {n + 1}"
+        )
+    numbers = (int, float, np.floating, np.integer)
+    for name, value in (("k", k), ("alpha", alpha), ("beta", beta)):
+        if not isinstance(value, numbers) or not 0 <= value < math.inf:
+            raise InputError(
+                f"{op}: {name} must be a finite number of at least 0, got {_short(value)}; "
+                "the paper has k=2, alpha=1e-4, beta=0.75"
+            )
+    if k == 0:
+        raise InputError(f"{op}: k must be above 0, got 0: a pixel of zeros divides 0 by 0")
+    return float(k), float(alpha), float(beta)
+
+
+def dropout(x: np.ndarray, mask: np.ndarray) -> None:
+    """`x` has any shape, and the mask the same."""
+    arrays("dropout", x=x, mask=mask)
+    if mask.shape != x.shape:
+        raise InputError(
+            f"dropout: mask must have the shape of x, {x.shape}, got {mask.shape}; "
+            "draw one number for each element"
+        )
+
+
+def tanh(x: np.ndarray) -> None:
+    """`x` has any shape."""
+    arrays("tanh", REAL_OR_COMPLEX, x=x)
 
 
 def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> None:

@@ -209,7 +209,7 @@ class Config:
     )
     bn_average: str = declare(
         "images",
-        help="Batch norm's statistics average these.",
+        help="Average over images, or over batches.",
         words="statistics averaged over {}".format,
         line=lambda *_: "",
         choices=BN_AVERAGES,

@@ -300,6 +300,7 @@ class TrainingRun:
     def _recompute_statistics(self) -> None:
         """Recompute batch norm's statistics in the way that the run's record names."""
         rows, size, data = self.bn_rows, self.config.batch_size, self.data
+        self.net.reseed(seeds(self.config.seed, "statistics", self.iteration))
         if self.config.bn_average == "images":
             batches = even_batches(rows, size)
             weigh: Callable[[Array], int] = len
