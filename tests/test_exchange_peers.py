@@ -66,6 +66,8 @@ def apart(ours, theirs):
 
 NETWORKS = {
     **{f"resnet{n}": (f"imagenet-resnet{n}-torchvision", 64) for n in (18, 34, 50, 101, 152)},
+    "alexnet": ("alexnet-torchvision", 224),
+    "vgg16_bn": ("vgg16bn", 224),
 }
 
 

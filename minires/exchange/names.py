@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minires.errors import InputError
+from minires.layers.alexnet import Flatten
 from minires.nets.network import Network
 
 Array = np.ndarray
@@ -132,18 +133,75 @@ def entries(net: Network, style: str) -> dict[str, Entry]:
     """
     if style not in (*STYLES, *READ_ONLY):
         raise InputError(f"names must be one of {', '.join(STYLES)}, got {style!r}")
+    shapes = {name: a.shape for name, a in arrays(net).items()}
+    if style == "minires":
+        return {name: _entry(name, s, tuple(range(len(s)))) for name, s in shapes.items()}
+    parts = {name: _part(name) for name in shapes}
+    if all(parts.values()):
+        return {
+            name: _entry(f"{RESIDUAL[style](part)}.{_leaf(part.leaf)}", shapes[name])
+            for name, part in parts.items()
+            if part
+        }
+    places = _stacked(net, style)
+    if not places:
+        raise InputError(
+            f"{style} has no network like {net.title}, so its arrays have no names there; choose "
+            "--names minires"
+        )
     found = {}
-    for name, a in arrays(net).items():
-        if style == "minires":
-            found[name] = _entry(name, a.shape, tuple(range(a.ndim)))
-            continue
-        part = _part(name)
-        if part is None:
-            raise InputError(
-                f"{style} has no network like {net.title}: the array {name} has no name there; "
-                "choose --names minires"
-            )
-        found[name] = _entry(f"{RESIDUAL[style](part)}.{LEAVES.get(part.leaf, part.leaf)}", a.shape)
+    for name, shape in shapes.items():
+        layer, _, leaf = name.rpartition(".")
+        place = places[layer]
+        there = f"{place.name}.{_leaf(leaf)}"
+        if leaf == "w" and place.split:
+            found[name] = Entry(there, place.split, (3, 2, 0, 1), shape, place.theirs)
+        else:
+            found[name] = _entry(there, shape)
+    return found
+
+
+def _leaf(key: str) -> str:
+    return LEAVES.get(key, key)
+
+
+class Place(NamedTuple):
+    """A layer under the name of another library, and the layout of a linear layer's weights."""
+
+    name: str
+    split: tuple[int, ...] = ()  # (H, W, C, K): PyTorch flattens images as (C, H, W)
+    theirs: tuple[int, ...] = ()
+
+
+def _stacked(net: Network, style: str) -> dict[str, Place]:
+    """The layers of AlexNet and VGG in another library: features, `Flatten`, linear layers.
+
+    Empty if the network is no such stack, or the library has none.
+    """
+    layers = list(net.children.items())
+    flat = next((i for i, (_, layer) in enumerate(layers) if isinstance(layer, Flatten)), 0)
+    timm = style == "timm" and net.facts.family == "vgg"
+    if (
+        not flat
+        or any(layer.children for _, layer in layers)
+        or not (timm or style == "torchvision")
+    ):
+        return {}
+    shape = net.facts.input_shape
+    found = {}
+    for i, (name, layer) in enumerate(layers[:flat]):
+        found[name] = Place(f"features.{i}")
+        shape = layer.describe(shape).y_shape
+    linears = [(i, *named) for i, named in enumerate(layers[flat + 1 :]) if named[1].params]
+    for number, (i, name, layer) in enumerate(linears, start=1):
+        rows, K = layer.params["w"].shape
+        H, W, C = shape if number == 1 else (1, 1, rows)
+        last = number == len(linears)
+        there = f"classifier.{i}"
+        if timm:  # hidden linear layers are convolutions there
+            there = "head.fc" if last else f"pre_logits.fc{number}"
+        theirs = (K, C, H, W) if timm and not last else (K, rows)
+        found[name] = Place(there, (H, W, C, K), theirs)
     return found
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minires.errors import InputError
+from minires.layers.alexnet import AvgPool, Dropout, Flatten, LocalResponseNorm, Tanh
 from minires.layers.base import Array, Layer, Sequential
 from minires.layers.core import BatchNorm, Conv2d, GlobalAvgPool, Identity, Linear, MaxPool, ReLU
 from minires.layers.fused import BatchNormReLU
@@ -283,6 +284,24 @@ def _max_pool(graph: Graph, layer: MaxPool, name: str, x: str) -> str:
     return graph.node("MaxPool", [x], name, pads=_sides(layer.pad), **shape)
 
 
+def _avg_pool(graph: Graph, layer: AvgPool, name: str, x: str) -> str:
+    shape = {"kernel_shape": pair(layer.size), "strides": pair(layer.stride)}
+    return graph.node(
+        "AveragePool", [x], name, pads=_sides(layer.pad), count_include_pad=0, **shape
+    )
+
+
+def _response_norm(graph: Graph, layer: LocalResponseNorm, name: str, x: str) -> str:
+    """ONNX divides alpha by the size of the window."""
+    constants = {"alpha": layer.alpha * layer.n, "beta": layer.beta, "bias": layer.k}
+    return graph.node("LRN", [x], name, size=layer.n, **constants)
+
+
+def _flatten(graph: Graph, layer: Flatten, name: str, x: str) -> str:
+    """Features in our order, channels last."""
+    return graph.node("Flatten", [graph.node("Transpose", [x], name, perm=[0, 2, 3, 1])], name)
+
+
 def _average(graph: Graph, layer: GlobalAvgPool, name: str, x: str) -> str:
     return graph.node("Flatten", [graph.node("GlobalAveragePool", [x], name)], name)
 
@@ -322,6 +341,11 @@ def _plain(graph: Graph, block: PlainBlock, name: str, x: str) -> str:
 
 
 WRITERS |= {
+    AvgPool: _avg_pool,
+    Dropout: lambda graph, layer, name, x: x,
+    Flatten: _flatten,
+    LocalResponseNorm: _response_norm,
+    Tanh: lambda graph, layer, name, x: graph.node("Tanh", [x], name),
     BatchNorm: _norm,
     BatchNormReLU: lambda graph, layer, name, x: graph.node(
         "Relu", [_norm(graph, layer, name, x)], name
