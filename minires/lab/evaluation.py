@@ -164,10 +164,12 @@ def confusion_figure(found: Evaluation, net: str, data: str) -> Figure:
                 text: Any = {"ha": "center", "va": "center", "color": colour, "fontsize": SMALL}
                 axes.text(j, i, f"{value:.0f}", **text)
         figure.colorbar(shown, ax=axes, shrink=0.7, label="% of the images of the true class")
+        share = percent[true, predicted]
+        mistake = f"{found.classes[true]} for {found.classes[predicted]}"
+        title = f"{net} mistakes {mistake} most often: {share:.0f} % of the time"
         finish(
             figure,
-            f"{net} mistakes {found.classes[true]} for {found.classes[predicted]} most often: "
-            f"{percent[true, predicted]:.0f} % of the time",
+            title if share else f"{net} makes no mistake",
             f"{data}, {found.images:,} test images; error {100 * found.top1_error:.2f} %",
         )
     return figure
