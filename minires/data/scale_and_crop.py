@@ -8,6 +8,7 @@ a time in each thread: memory holds a few whole pictures, however large the batc
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -30,6 +31,7 @@ Sums = tuple[Array, Array, int]  # pixels (S, S, 3), products of channels (3, 3)
 IMAGE_SIZE = 224  # section 3.4
 SHORTER = (256, 480)  # shorter side of a picture that is cropped to IMAGE_SIZE
 TEST_SHORTER = 256  # the same for centre crops
+CHUNK = 64  # pictures that are in memory while the mean is computed
 MEAN_PICTURES = 2000  # at most, evenly spread: the mean is then right to about one grey level
 
 
@@ -54,6 +56,14 @@ def in_threads(function: Callable[..., Any], *arguments: Iterable[Any]) -> list[
     """Call a function for each element, in threads; results are in the order of the elements."""
     with ThreadPoolExecutor(threads(), "pictures") as pool:
         return list(pool.map(function, *arguments))
+
+
+def bar(total: int, text: str) -> Any:
+    """Progress bar on a terminal, for work on picture files that takes more than two seconds."""
+    from tqdm import tqdm
+
+    quiet = sys.stderr is None or not sys.stderr.isatty()
+    return tqdm(total=total, desc=text, delay=2, leave=False, disable=quiet)
 
 
 def load_picture(source: Any) -> Array:
@@ -158,11 +168,14 @@ class ScaleAndCrop:
         rows = np.unique(np.linspace(0, len(self.train) - 1, MEAN_PICTURES).round().astype(int))
         total = np.zeros(self.input_shape, np.int64)
         products = np.zeros((3, 3), np.int64)
-        for start in range(0, len(rows), 64):
-            for image in self._squares(self.train[rows[start : start + 64]][0], None):
-                pixels = image.reshape(-1, 3).astype(np.int64)
-                total += image
-                products += pixels.T @ pixels
+        with bar(len(rows), "mean of the training pictures") as progress:
+            for start in range(0, len(rows), CHUNK):
+                squares = self._squares(self.train[rows[start : start + CHUNK]][0], None)
+                for image in squares:
+                    pixels = image.reshape(-1, 3).astype(np.int64)
+                    total += image
+                    products += pixels.T @ pixels
+                progress.update(len(squares))
         return total, products, len(rows)
 
     @cached_property
