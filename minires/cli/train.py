@@ -162,6 +162,7 @@ def run_one(
 
     Returns the share of the time that steps waited for pictures; None if none are on the disk.
     """
+    from minires.cli import start
     from minires.runs.run_folder import RunFolder
     from minires.train import loop, progress
 
@@ -169,6 +170,7 @@ def run_one(
     found = found.with_images(config.image_size, config.normalise)
     with run_folder.locked():
         facts = loop.fitted_facts(config.net, found)
+        start.check_parts(config, facts, weights)
         loop.acquire(run_folder, replace(config, net=facts.name), facts, found)
     compile_kernels(config.backend, quiet)
     with progress.bar(config.iterations, quiet) as bar:
