@@ -22,7 +22,7 @@ from minires.optim import SGD
 from minires.runs import checkpoint, files
 from minires.runs import metrics_file as measured
 from minires.runs import run_folder as run_folders
-from minires.runs.config import Config
+from minires.runs.config import OPTIONS, Config
 from minires.runs.run import read_run
 from minires.runs.run_folder import RunFolder
 from minires.train import loop, state, step, stopping, task
@@ -577,7 +577,7 @@ def test_a_config_survives_json(tiny):
 # --------------------------------------------------------------------------- folders of version 0.1
 
 
-ADDED = ("init", "subtract_mean", "pca_colour", "task", "bn_average")
+ADDED = [name for name, row in OPTIONS.items() if row.option.added]
 
 
 def as_version_1_wrote_it(folder):

@@ -42,15 +42,22 @@ TIER_OPTIONS = (
     "milestones",
     "init",
 )
-# Placeholder for a data set before one is loaded. It has more images than any option could ask for,
-# even by mistake.
-ANY_IMAGES: Any = SimpleNamespace(
-    name="any",
-    task="classification",
-    train=range(10**9),
-    test=range(10**9),
-    input_shape=(32, 32, 3),
-)
+
+
+def any_images(side: int = 32) -> Any:
+    """Placeholder for a data set before one is loaded, with images of `side` pixels.
+
+    It has more images than any option could ask for, even by mistake.
+    """
+    return SimpleNamespace(
+        name="any",
+        task="classification",
+        train=range(10**9),
+        test=range(10**9),
+        input_shape=(side, side, 3),
+    )
+
+
 TierOption = Annotated[
     str,
     typer.Option(
@@ -119,7 +126,13 @@ def degradation_command(
     print_claims(folders, output, shown=shown, folder=folder)
 
 
-def check_recipes(nets: Sequence[Facts], tier: str, asked: dict[str, Any], seed: int = 0) -> None:
+def check_recipes(
+    nets: Sequence[Facts],
+    tier: str,
+    asked: dict[str, Any],
+    seed: int = 0,
+    images: Any = None,
+) -> None:
     """Refuse options that are wrong for any data set, before anything is loaded or compiled.
 
     Raises
@@ -129,8 +142,9 @@ def check_recipes(nets: Sequence[Facts], tier: str, asked: dict[str, Any], seed:
     """
     from minires.lab import presets
 
+    images = images or any_images()
     for facts in nets:
-        config = presets.base_config(ANY_IMAGES, tier, net=facts.name, seed=seed, **asked)
+        config = presets.base_config(images, tier, net=facts.name, seed=seed, **asked)
         presets.with_warmup(config, facts)
 
 

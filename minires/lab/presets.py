@@ -62,7 +62,23 @@ PRESETS = {
 
 
 # Settings that every preset leaves at their usual values.
-PAPERS = ("momentum", "weight_decay", "milestones", "init", "subtract_mean", "pca_colour", "task")
+PAPERS = (
+    "momentum",
+    "weight_decay",
+    "milestones",
+    "init",
+    "subtract_mean",
+    "pca_colour",
+    "plateau",
+    "shards",
+    "image_size",
+    "normalise",
+    "weights",
+    "head",
+    "freeze",
+    "bn",
+    "task",
+)
 
 
 # If a network is made for images more than this many times as high or wide as the given ones, no
@@ -121,7 +137,7 @@ def base_config(
     images = asked.get("eval_images", images)
     chosen = {
         "iterations": iterations,
-        "milestones": paper_milestones(iterations),
+        "milestones": () if asked.get("plateau") else paper_milestones(iterations),
         "lr": size.lr,
         "batch_size": size.batch_size,
         "eval_images": images,

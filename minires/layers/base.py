@@ -63,9 +63,12 @@ class Layer:
         Name of the backend whose ops the layer calls, see `use`.
     draws : bool
         Class attribute: True if forward draws random numbers, see `reseed`.
+    frozen : bool
+        Whether training leaves its parameters as they are, see `nets.freeze`.
     """
 
     draws: ClassVar[bool] = False
+    frozen = False
 
     def __init__(self) -> None:
         self.params: dict[str, Array] = {}

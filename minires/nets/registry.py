@@ -7,7 +7,7 @@ name builds nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from minires.errors import InputError
@@ -123,9 +123,7 @@ def by_name(name: str, *, rng: Rng = 0) -> Network:
     return make(facts(name), rng=rng)
 
 
-def numbered(
-    family: str, describe: Callable[..., Facts], variants: str | tuple[str, ...] = ""
-) -> Parse:
+def numbered(family: str, describe: Callable[..., Facts], variants: Sequence[str] = "") -> Parse:
     """Return a `parse` for names made of a family, a depth, and maybe a variant: resnet-20B.
 
     Parameters
@@ -133,10 +131,11 @@ def numbered(
     family : str
     describe : callable
         `describe(depth)` or `describe(depth, variant)` gives the facts.
-    variants : str or tuple of str
-        The letters, or words, that may follow the depth.
+    variants : str or sequence of str
+        The letters or endings that may follow the depth.
     """
-    pattern = re.compile(rf"{re.escape(family)}-?([0-9]+)({'|'.join(variants)}|)")
+    endings = "|".join(map(re.escape, ("", *variants)))
+    pattern = re.compile(rf"{re.escape(family)}-?([0-9]+)({endings})")
 
     def parse(name: str) -> Facts | None:
         match = pattern.fullmatch(name)
@@ -193,9 +192,16 @@ register(
 )
 register(
     "imagenet-resnet",
-    numbered("imagenet-resnet", resnet.imagenet_facts, "ABC"),
+    numbered("imagenet-resnet", resnet.imagenet_facts, ("A", "B", "C", resnet.TORCHVISION)),
     resnet.build_imagenet,
-    f"imagenet-resnetN with N in {', '.join(map(str, resnet.IMAGENET_BLOCKS))}",
+    f"imagenet-resnetN or imagenet-resnetN{resnet.TORCHVISION} with N in "
+    f"{', '.join(map(str, resnet.IMAGENET_BLOCKS))}",
+)
+register(
+    "imagenet-plain",
+    numbered("imagenet-plain", resnet.imagenet_plain_facts),
+    resnet.build_imagenet,
+    "imagenet-plain18 or imagenet-plain34",
 )
 register(
     "alexnet",
