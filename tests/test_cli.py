@@ -439,7 +439,8 @@ def test_the_programs_that_we_show_run_as_they_stand(program, capsys):
 
 LEAVES = [
     *((name,) for name in (*COMMANDS[:-1], "bench")),
-    *(("data", name) for name in ("cifar10", "shapes10")),
+    *(("data", name) for name in ("cifar10", "shapes10", "scenes")),
+    ("classify",),
     *(("evaluate",), ("weights", "inspect"), ("weights", "convert")),
     *(("exercise", name) for name in ("list", "start", "check", "hunt")),
 ]

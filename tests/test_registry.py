@@ -85,7 +85,7 @@ def test_an_unknown_name_says_what_every_family_expects():
 
 
 def test_a_family_that_is_not_registered_is_refused_with_the_way_to_register_it():
-    facts = Facts("alexnet", "alexnet", 8, (227, 227, 3), 1000)
+    facts = Facts("zfnet", "zfnet", 8, (224, 224, 3), 1000)
     with pytest.raises(InputError, match="--plugin"):
         registry.make(facts)
 

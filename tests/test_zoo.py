@@ -5,6 +5,7 @@ from operator import attrgetter
 
 import numpy as np
 import pytest
+import test_alexnet_ops
 import test_gradients
 import test_networks
 import test_ops
@@ -13,12 +14,13 @@ from hypothesis import Phase, settings
 from weak import weak_checks
 
 from minires import InputError
-from minires.ops import numpy_ops
+from minires.ops import numpy_alexnet, numpy_ops, parts
 from minires.school.bugs import Bug, copy_of, reference_module, replace_function
 from minires.school.tables import parse_tables
 from minires.school.zoo import FIELDS, ZOO
 
-NUMPY = numpy_ops  # the module that bugs are planted in
+NUMPY = numpy_ops  # the modules that bugs are planted in
+ALEXNET = numpy_alexnet
 CONVOLUTION = (test_ops.test_convolution_equals_loops, NUMPY)
 NORM = (test_ops.test_batch_norm_equals_loops, NUMPY)
 POOL = (test_ops.test_max_pool_equals_loops, NUMPY)
@@ -50,6 +52,26 @@ KILLER = {
     "ZeroPadShortcut.backward": (test_gradients.test_layer, "option A", "numpy", "rng"),
     "SGD.step": STEPS,
     "step_schedule": (test_optim.test_the_papers_schedule,),
+    "channel_groups": (test_ops.test_convolution_in_groups_and_with_pairs_equals_loops, NUMPY),
+    "local_response_norm_forward": (
+        test_alexnet_ops.test_local_response_norm_equals_loops,
+        ALEXNET,
+    ),
+    "local_response_norm_backward": (
+        test_alexnet_ops.test_gradient_of_local_response_norm,
+        ALEXNET,
+    ),
+    "dropout_mask": (
+        test_alexnet_ops.test_a_mask_has_the_mean_1_and_the_share_of_zeros,
+        ALEXNET,
+        0.25,
+    ),
+    "dropout_backward": (
+        test_alexnet_ops.test_dropout_is_the_product_with_its_mask_in_both_directions,
+        ALEXNET,
+        "rng",
+    ),
+    "tanh_backward": (test_alexnet_ops.test_tanh_and_its_slope, ALEXNET, "rng", "float64"),
     "last-of-equals": (test_ops.test_the_first_of_equal_maxima_gets_the_gradient, NUMPY),
     "batch-statistics-at-test-time": (
         test_networks.test_evaluation_of_an_image_does_not_depend_on_its_neighbours,
@@ -74,6 +96,9 @@ KILLER = {
 }
 
 
+HOLDERS = (NUMPY, ALEXNET, parts, test_gradients, test_networks, test_ops, test_optim)
+
+
 def release(monkeypatch, bug, module):
     """Replace a function in the library, and wherever a test module holds it, for one test."""
     owner, _, name = bug.function.rpartition(".")
@@ -81,7 +106,7 @@ def release(monkeypatch, bug, module):
     original = attrgetter(bug.function)(reference)
     replacement = attrgetter(bug.function)(module)
     monkeypatch.setattr(attrgetter(owner)(reference) if owner else reference, name, replacement)
-    for holder in (NUMPY, test_gradients, test_networks, test_ops, test_optim):
+    for holder in HOLDERS:
         for held in [key for key, value in vars(holder).items() if value is original]:
             monkeypatch.setattr(holder, held, replacement)
 

@@ -20,6 +20,21 @@ BAR = 30  # columns of a bar for probability 1
 # libraries whose weights expect ImageNet's mean and deviation, unless their file says otherwise
 IMAGENET_NAMES = ("torchvision", "timm", "huggingface")
 
+NormaliseOption = Annotated[
+    str | None,
+    typer.Option(help="The mean to subtract: imagenet [default: the file's].", metavar="NAME"),
+]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(help="Side of the square in pixels [default: the file's].", metavar="N"),
+]
+TableOption = Annotated[
+    Path | None, path_option("Table of names: folder, space, name [default: the file's].")
+]
+BackendOption = Annotated[
+    str, typer.Option(help="numpy, or numba for many pictures.", metavar="NAME")
+]
+
 
 def classify(
     net: Annotated[str, NetArgument],
@@ -27,20 +42,10 @@ def classify(
         list[Path], typer.Argument(help="Files of pictures.", metavar="PICTURE", parser=expanded)
     ],
     weights: Annotated[Path, path_option("Trained weights: safetensors, or a file of PyTorch.")],
-    normalise: Annotated[
-        str | None,
-        typer.Option(help="The mean to subtract: imagenet [default: the file's].", metavar="NAME"),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(help="Side of the square in pixels [default: the file's].", metavar="N"),
-    ] = None,
-    labels: Annotated[
-        Path | None, path_option("Table of names: folder, space, name [default: the file's].")
-    ] = None,
-    backend: Annotated[
-        str, typer.Option(help="numpy, or numba for many pictures.", metavar="NAME")
-    ] = "numpy",
+    normalise: NormaliseOption = None,
+    image_size: SizeOption = None,
+    labels: TableOption = None,
+    backend: BackendOption = "numpy",
     json_output: JsonOption = False,
 ) -> None:
     """Name the five likeliest classes of each picture.
@@ -54,13 +59,10 @@ def classify(
     from minires.train import testing
 
     trained, about = exchange.load_network(names.network(net).name, weights)
-    size = image_size or about.get("image_size") or trained.facts.input_shape[0]
-    if not 8 <= size <= 4096:
-        raise InputError(f"--image-size must be from 8 to 4096 pixels, got {size}")
+    size = _side(image_size, about.get("image_size") or trained.facts.input_shape[0])
     known = _labels(labels, about.get("labels"), trained.facts.classes)
-    predict = testing.centre_crop(
-        trained.use(backend), normalisation_of(about, normalise, weights), size
-    )
+    normalisation = normalisation_of(about, normalise, weights)
+    predict = testing.centre_crop(trained.use(backend), normalisation, size)
     output = Output(json_output)
     found = []
     for file in files:
@@ -70,6 +72,13 @@ def classify(
         found.append({"file": str(file), "top": top})
         output.show(f"{file}\n{bars(top)}")
     output.result(found)
+
+
+def _side(asked: int | None, usual: int) -> int:
+    """Side of the square that the network sees."""
+    if asked is not None and not 8 <= asked <= 4096:
+        raise InputError(f"--image-size must be from 8 to 4096 pixels, got {asked}")
+    return asked or usual
 
 
 def normalisation_of(about: dict[str, Any], asked: str | None, path: Path) -> Normalisation:
@@ -96,9 +105,9 @@ def normalisation_of(about: dict[str, Any], asked: str | None, path: Path) -> No
             f"--normalise must be one of {', '.join(NORMALISE)}, got {asked!r}"
             f"{did_you_mean(asked, NORMALISE)}"
         )
-    mean, deviation = about.get("mean"), about.get("deviation")
+    mean = about.get("mean")
     if mean and asked in (None, about.get("normalise")):
-        return Normalisation.of(tuple(mean), tuple(deviation or (1, 1, 1)))
+        return Normalisation.of(tuple(mean), tuple(about.get("deviation") or (1, 1, 1)))
     from_names = "imagenet" if about.get("names") in IMAGENET_NAMES else None
     if (asked or about.get("normalise") or from_names) == "imagenet":
         return imagenet_normalisation()

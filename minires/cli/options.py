@@ -163,6 +163,8 @@ def _parameter(row: Entry, default: Any, shown: str | None) -> inspect.Parameter
         kind, default = bool, False
     elif shown is not None or "default" in row.option.help:  # the text says what is chosen
         option["show_default"] = shown or False
+    elif row.option.parse:
+        option["show_default"] = False
     elif default is None:
         default = row.default
     if default is None:

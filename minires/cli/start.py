@@ -16,7 +16,7 @@ State = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts from.
+    """The start of a run: weights, and the recipe that follows from them.
 
     Attributes
     ----------

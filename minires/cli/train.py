@@ -111,16 +111,16 @@ def train_command(
     experiment.check_recipes([facts], "quick", recipes.filled_in(recipe, asked, some), seed, some)
     output = Output(json_output)
     backend = choose(asked.pop("backend", None), output.say)
-    begun = start.from_weights(facts.name, weights, head, asked)
+    trained = start.from_weights(facts.name, weights, head, asked)
     found = load(dataset, data, output.say, labels, strict)
-    named = {n: begun.asked[n] for n in ("image_size", "normalise") if n in begun.asked}
+    named = {n: trained.asked[n] for n in ("image_size", "normalise") if n in trained.asked}
     found = found.with_images(**named)
-    asked = recipes.filled_in(recipe, begun.asked, found)
+    asked = recipes.filled_in(recipe, trained.asked, found)
     config = presets.base_config(found, net=facts.name, seed=seed, **asked, backend=backend)
     if recipe == "cifar10":
         config = presets.with_warmup(config, facts)
     folder = out or RUNS / f"{facts.name}-{found.slug}-{config.iterations}-seed{seed}"
-    waited = run_one(config, folder, found, quiet, begun.state)
+    waited = run_one(config, folder, found, quiet, trained.state)
     output.result(_results(folder, output, waited))
 
 
@@ -184,15 +184,23 @@ def run_one(
 def export(folders: FoldersArgument, json_output: JsonOption = False) -> None:
     """Write the weights of trained nets, without the optimizer's state, to weights.safetensors.
 
+    The file says what the net needs of its pictures, if it was trained on a folder of them.
+
     Example: minires export runs/degradation-shapes10-280/resnet20-seed0
     """
+    import json
+
+    from minires.exchange.weights import METADATA
     from minires.runs import checkpoint
+    from minires.runs.record import read_record
     from minires.runs.run import trained_folders
 
     output = Output(json_output)
     written = []
     for folder in trained_folders(folders):
-        path = checkpoint.export_weights(folder)
+        record = read_record(folder)
+        about = {"net": record.facts.name, "zeros": "end", **record.data.get("pictures", {})}
+        path = checkpoint.export_weights(folder, {METADATA: json.dumps(about)})
         size = path.stat().st_size
         output.show(f"{path}: {size / 1e6:.2f} MB")
         written.append({"weights": path, "bytes": size})

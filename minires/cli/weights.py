@@ -23,6 +23,7 @@ from minires.cli.options import (
     load,
     path_option,
 )
+from minires.cli.views import ScalesOption, TenCropOption, several_views
 from minires.errors import InputError
 
 if TYPE_CHECKING:
@@ -176,6 +177,8 @@ def evaluate(
     data: DataOption = None,
     normalise: NormaliseOption = None,
     zeros: ZerosOption = None,
+    ten_crop: TenCropOption = False,
+    scales: ScalesOption = None,
     batch_size: BatchOption = 128,
     out: Annotated[
         Path | None, path_option("Draw the confusion matrix into FILE: .png, .svg or .pdf.")
@@ -209,7 +212,8 @@ def evaluate(
         )
     compile_kernels(backend, quiet)
     network.astype("float32").use(backend)
-    predict = evaluation.single_view(network, found.prepare)
+    predict = several_views(network, found, ten_crop, scales)
+    predict = predict or evaluation.single_view(network, found.prepare)
     with progress.bar(len(found.test), quiet) as bar:
         update = bar.update
         result = evaluation.evaluate(predict, found.test, found.classes, batch_size, update)

@@ -272,7 +272,7 @@ class CropAndFlip:
 
     @cached_property
     def scale(self) -> np.ndarray:
-        """What the difference in 0..1 is multiplied by, (C,), float32: ones, or 1 / deviation."""
+        """Factor of the difference in 0..1, (C,), float32: ones, or 1 / deviation."""
         if self.normalise == "imagenet":
             return 255 / imagenet_normalisation().deviation
         return np.ones(self.mean.shape[2], np.float32)

@@ -20,7 +20,7 @@ import numpy as np
 
 from minires.data.dataset import Dataset
 from minires.data.paths import expanded
-from minires.data.scale_and_crop import ScaleAndCrop, in_threads
+from minires.data.scale_and_crop import ScaleAndCrop, bar, in_threads
 from minires.data.sources import FOLDER_TITLE
 from minires.errors import InputError
 from minires.text import shown
@@ -265,19 +265,13 @@ def _fault(path: Path) -> str:
 
 def _faults(folder: Path, files: Sequence[str]) -> dict[str, str]:
     """Files that are no whole pictures, with the reasons."""
-    import sys
-
-    from tqdm import tqdm
-
-    quiet = sys.stderr is None or not sys.stderr.isatty()
     faults: dict[str, str] = {}
-    text = f"checking the pictures in {shown(folder.name)}"
-    with tqdm(total=len(files), desc=text, delay=2, leave=False, disable=quiet) as bar:
+    with bar(len(files), f"checking the pictures in {shown(folder.name)}") as progress:
         for start in range(0, len(files), SCAN):
             part = files[start : start + SCAN]
             reasons = in_threads(_fault, [folder / name for name in part])
             faults |= {name: why for name, why in zip(part, reasons, strict=True) if why}
-            bar.update(len(part))
+            progress.update(len(part))
     return faults
 
 

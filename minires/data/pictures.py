@@ -33,7 +33,7 @@ def read(path: Path) -> Array:
     Parameters
     ----------
     path : Path
-        A file of any format that Pillow reads. Of an animation, the first frame is taken.
+        A file of any format that Pillow reads. The first frame of an animation is taken.
 
     Returns
     -------

@@ -74,9 +74,9 @@ class Prefetch:
         Exception
             What the function raised for this iteration.
         """
-        begun = time.monotonic()
+        start = time.monotonic()
         found, value, error = self._next()
-        self.waited += time.monotonic() - begun
+        self.waited += time.monotonic() - start
         if error:
             self.close()
             raise error

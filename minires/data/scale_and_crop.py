@@ -8,6 +8,7 @@ a time in each thread: memory holds a few whole pictures, however large the batc
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
+Sums = tuple[Array, Array, int]  # pixels (S, S, 3), products of channels (3, 3), images
+
 IMAGE_SIZE = 224  # section 3.4
 SHORTER = (256, 480)  # shorter side of a picture that is cropped to IMAGE_SIZE
 TEST_SHORTER = 256  # the same for centre crops
+CHUNK = 64  # pictures that are in memory while the mean is computed
 MEAN_PICTURES = 2000  # at most, evenly spread: the mean is then right to about one grey level
 
 
@@ -52,6 +56,14 @@ def in_threads(function: Callable[..., Any], *arguments: Iterable[Any]) -> list[
     """Call a function for each element, in threads; results are in the order of the elements."""
     with ThreadPoolExecutor(threads(), "pictures") as pool:
         return list(pool.map(function, *arguments))
+
+
+def bar(total: int, text: str) -> Any:
+    """Progress bar on a terminal, for work on picture files that takes more than two seconds."""
+    from tqdm import tqdm
+
+    quiet = sys.stderr is None or not sys.stderr.isatty()
+    return tqdm(total=total, desc=text, delay=2, leave=False, disable=quiet)
 
 
 def load_picture(source: Any) -> Array:
@@ -112,14 +124,14 @@ class ScaleAndCrop:
             raise InputError(f"the image size must be 1 pixel or more, got {image_size}")
         self.train, self.image_size, self.normalise = train, image_size, normalise
         self.subtract_mean, self.augment, self.colour = subtract_mean, augment, colour
+        self._sums: dict[int, Sums] = {}  # by image size; shared by variations, so read once
 
     # ----------------------------------------------------------------------------- variations
 
     def _with(self, **changes: Any) -> Self:
         names = ("train", "image_size", "normalise", "subtract_mean", "augment", "colour")
         changed = type(self)(**({name: getattr(self, name) for name in names} | changes))
-        if changed.image_size == self.image_size and "_training_crops" in vars(self):
-            vars(changed)["_training_crops"] = self._training_crops  # read once
+        changed._sums = self._sums
         return changed
 
     def without_mean(self) -> Self:
@@ -145,18 +157,26 @@ class ScaleAndCrop:
         """(S, S, 3) of a prepared image."""
         return (self.image_size, self.image_size, 3)
 
-    @cached_property
-    def _training_crops(self) -> tuple[Array, Array, Array]:
-        """Sums of centre crops: pixels (S, S, 3), products of channels (3, 3), number of images."""
+    @property
+    def _training_crops(self) -> Sums:
+        """Sums over centre crops of training pictures."""
+        if self.image_size not in self._sums:
+            self._sums[self.image_size] = self._add_up()
+        return self._sums[self.image_size]
+
+    def _add_up(self) -> Sums:
         rows = np.unique(np.linspace(0, len(self.train) - 1, MEAN_PICTURES).round().astype(int))
         total = np.zeros(self.input_shape, np.int64)
         products = np.zeros((3, 3), np.int64)
-        for start in range(0, len(rows), 64):
-            for image in self._squares(self.train[rows[start : start + 64]][0], None):
-                pixels = image.reshape(-1, 3).astype(np.int64)
-                total += image
-                products += pixels.T @ pixels
-        return total, products, np.array(len(rows))
+        with bar(len(rows), "mean of the training pictures") as progress:
+            for start in range(0, len(rows), CHUNK):
+                squares = self._squares(self.train[rows[start : start + CHUNK]][0], None)
+                for image in squares:
+                    pixels = image.reshape(-1, 3).astype(np.int64)
+                    total += image
+                    products += pixels.T @ pixels
+                progress.update(len(squares))
+        return total, products, len(rows)
 
     @cached_property
     def normalisation(self) -> Normalisation:
@@ -178,11 +198,23 @@ class ScaleAndCrop:
     def components(self) -> tuple[Array, Array]:
         """Principal components of the colours of training pixels in 0..1: values (3,), vectors."""
         total, products, count = self._training_crops
-        pixels = int(count) * self.image_size**2
+        pixels = count * self.image_size**2
         centre = total.sum(axis=(0, 1)) / pixels
         covariance = products / pixels - np.outer(centre, centre)
         values, vectors = principal_components(covariance)
         return values / 255**2, vectors
+
+    def about(self) -> dict[str, Any]:
+        """Describe the preparation for a file of weights, as plain values.
+
+        "normalise", "image_size", and the mean and deviation of channels in 0..1; a mean per pixel
+        is averaged over the pixels.
+        """
+        found = self.normalisation
+        mean = found.mean.reshape(-1, 3).mean(axis=0, dtype=np.float64) / 255
+        deviation = found.deviation.astype(np.float64) / 255
+        values = {"mean": mean.tolist(), "deviation": deviation.tolist()}
+        return {"normalise": self.normalise, "image_size": self.image_size, **values}
 
     # ------------------------------------------------------------------------------ a batch
 

@@ -21,7 +21,7 @@ from minires.text import shown
 Array = np.ndarray
 Colour = tuple[float, float, float]  # red, green, blue in 0..1
 
-VALIDATION = 10  # one picture of so many goes to val
+VALIDATION = 10  # every tenth picture goes to val
 QUALITY = 90  # of JPEG
 GREY = 0.05  # share of pictures without colours
 LONGEST = 1.5  # longer side, in units of the shorter one
@@ -56,6 +56,10 @@ class Canvas:
         """A random number."""
         return float(self.rng.uniform(low, high))
 
+    def numbers(self, *ranges: tuple[float, float]) -> list[float]:
+        """A random number in each of these ranges."""
+        return [self.uniform(low, high) for low, high in ranges]
+
     def near(self, colour: Colour, by: float = 0.1) -> Array:
         """A random colour not far from this one, (3,)."""
         return np.clip(np.array(colour) + self.rng.uniform(-by, by, 3), 0, 1)
@@ -84,7 +88,7 @@ class Canvas:
         """A random curve over x, between -1 and 1, (1, W)."""
         curve = np.zeros_like(self.x)
         for k in range(1, waves + 1):
-            phase, frequency = self.uniform(0, 2 * np.pi), k * rough * self.uniform(0.7, 1.3)
+            phase, frequency = self.numbers((0, 2 * np.pi), (0.7 * k * rough, 1.3 * k * rough))
             curve += np.sin(2 * np.pi * frequency * self.x + phase) / k
         return curve / sum(1 / k for k in range(1, waves + 1))
 
@@ -128,7 +132,7 @@ def _beach(c: Canvas) -> None:
     _waves(c, level)
     c.ridge(c.uniform(0.68, 0.8), 0.06, 0.4, c.near(SAND, 0.05))
     for _ in range(c.rng.integers(1, 4)):  # umbrellas
-        x, y, r = c.uniform(0, c.width), c.uniform(0.8, 0.95), c.uniform(0.06, 0.12)
+        x, y, r = c.numbers((0, c.width), (0.8, 0.95), (0.06, 0.12))
         c.box(x - 0.006, y, 0.012, 1.5 * r, (0.4, 0.3, 0.2))
         dome = np.maximum(np.hypot(c.x - x, c.y - y + r) - r, c.y - y + r)
         c.fill(dome, c.near((0.8, 0.3, 0.3), 0.3))
@@ -138,7 +142,7 @@ def _city(c: Canvas) -> None:
     c.sky(BLUE, PALE if c.uniform(0, 1) < 0.6 else DUSK)
     x = -0.1
     while x < c.width:
-        w, h = c.uniform(0.1, 0.22), c.uniform(0.25, 0.75)
+        w, h = c.numbers((0.1, 0.22), (0.25, 0.75))
         c.box(x, 1.0, w, h, c.near(STONE, 0.15))
         step = c.uniform(0.035, 0.06)
         lit = c.near((0.95, 0.9, 0.6))
@@ -154,7 +158,7 @@ def _desert(c: Canvas) -> None:
     for k in range(c.rng.integers(3, 5)):
         c.ridge(0.5 + 0.14 * k, 0.08, 0.5, np.clip(c.near(SAND, 0.06) * (0.8 + 0.08 * k), 0, 1))
     for _ in range(c.rng.integers(1, 4)):  # cacti
-        x, y, h = c.uniform(0, c.width), c.uniform(0.75, 0.95), c.uniform(0.12, 0.25)
+        x, y, h = c.numbers((0, c.width), (0.75, 0.95), (0.12, 0.25))
         green = c.near((0.2, 0.45, 0.2))
         c.box(x, y, 0.15 * h, h, green)
         c.box(x - 0.3 * h, y - 0.4 * h, 0.75 * h, 0.12 * h, green)
@@ -197,7 +201,7 @@ def _night(c: Canvas) -> None:
     c.sky(DARK, (0.15, 0.15, 0.35))
     for _ in range(int(80 * c.width)):
         c.disc(c.uniform(0, c.width), c.uniform(0, 0.7), c.uniform(0.002, 0.007), (1, 1, 0.9))
-    x, y, r = c.uniform(0.1, c.width), c.uniform(0.1, 0.35), c.uniform(0.05, 0.1)
+    x, y, r = c.numbers((0.1, c.width), (0.1, 0.35), (0.05, 0.1))
     moon = np.hypot(c.x - x, c.y - y) - r
     bite = np.hypot(c.x - x - 0.5 * r, c.y - y) - r
     c.fill(np.maximum(moon, -bite), c.near((0.95, 0.95, 0.85), 0.05))
@@ -210,7 +214,7 @@ def _road(c: Canvas) -> None:
     horizon = c.uniform(0.4, 0.55)
     c.ridge(horizon - 0.03, 0.05, 0.6, c.near(ROCK))
     c.fill(horizon - c.y, c.near(GREEN))
-    middle, far = c.uniform(0.3, 0.7) * c.width, c.uniform(0.2, 0.8) * c.width
+    middle, far = c.numbers((0.3 * c.width, 0.7 * c.width), (0.2 * c.width, 0.8 * c.width))
     near = np.clip((c.y - horizon) / (1 - horizon), 1e-3, 1)  # 0 at the horizon, 1 at the bottom
     centre = far + (middle - far) * near
     half = c.uniform(0.25, 0.45) * near + 0.005
@@ -227,7 +231,7 @@ def _sea(c: Canvas) -> None:
     c.fill(level - c.y, c.near(WATER))
     _waves(c, level)
     for _ in range(c.rng.integers(1, 4)):
-        x, y, h = c.uniform(0, c.width), c.uniform(level + 0.03, 0.9), c.uniform(0.15, 0.35)
+        x, y, h = c.numbers((0, c.width), (level + 0.03, 0.9), (0.15, 0.35))
         up = (y - c.y) / h
         sail = np.maximum(abs(c.x - x) - 0.35 * h * (1 - up), (0.12 - up) * h)
         c.fill(sail, c.near((0.95, 0.93, 0.88), 0.07))

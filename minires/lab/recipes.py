@@ -7,6 +7,7 @@ from typing import Any
 from minires.data import Dataset
 from minires.errors import InputError
 from minires.nets.network import Facts
+from minires.text import did_you_mean
 
 IMAGENET_SIDE = 224  # pixels; networks for larger images than CIFAR-10's are trained by "imagenet"
 EVALUATED = 10_000  # images on which "imagenet" measures errors, at most
@@ -37,7 +38,8 @@ def recipe_of(facts: Facts, name: str | None = None) -> str:
     if name is None:
         return "imagenet" if max(facts.input_shape) >= IMAGENET_SIDE else "cifar10"
     if name not in RECIPES:
-        raise InputError(f"--recipe must be one of {', '.join(RECIPES)}, got {name!r}")
+        near = did_you_mean(name, RECIPES)
+        raise InputError(f"--recipe must be one of {', '.join(RECIPES)}, got {name!r}{near}")
     return name
 
 

@@ -58,8 +58,7 @@ class LocalResponseNorm(Layer):
 class Dropout(Layer):
     """In training, set each element to 0 with probability `rate`, and scale up the others.
 
-    y = x * mask, where the mask is 0 or 1 / (1 - rate), so that the mean of y is x. At test time,
-    y = x. The paper (section 4.2) does not scale in training, and multiplies by 1 - rate = 0.5 at
+    y = x * mask, see `ops.dropout_mask`; the mean of y is x. At test time, y = x. The paper (section 4.2) does not scale in training, and multiplies by 1 - rate = 0.5 at
     test time. Both have the same means; here nothing is left to do at test time.
 
     A mask is a function of the seeds that `reseed` was given and of the layer's name. The training
@@ -80,20 +79,15 @@ class Dropout(Layer):
 
     def __init__(self, rate: float = 0.5) -> None:
         super().__init__()
-        numbers = (int, float, np.floating, np.integer)
-        if not isinstance(rate, numbers) or isinstance(rate, bool) or not 0 <= rate < 1:
-            raise InputError(
-                f"Dropout: rate must lie in [0, 1), got {rate!r}; it is the share of elements that "
-                "become 0, and the paper's is 0.5"
-            )
+        checks.dropout_rate(self.name, rate)
         self.rate = float(rate)
 
     def mask(self, shape: Shape, dtype: np.dtype) -> Array:
         """Return the mask of this iteration for an input of that shape: 0 or 1 / (1 - rate)."""
         if self.rate == 0:
             return np.ones(shape, dtype)
-        kept = self.random().random(shape, np.float32) >= self.rate
-        return kept * np.asarray(1 / (1 - self.rate), dtype)
+        u = self.random().random(shape, np.float32).astype(dtype)
+        return self.ops.dropout_mask(u, self.rate)
 
     def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
         if not train:

@@ -65,8 +65,8 @@ class Frozen(Layer):
         super().__init__()
         self.layer = layer
         self.children = layer.children
-        for _, inner in layer.named_layers():
-            inner.frozen = True
+        for _, below in layer.named_layers():
+            below.frozen = True
 
     def named_layers(self, name: str = "") -> Iterator[tuple[str, Layer]]:  # noqa: D102
         yield from self.layer.named_layers(name)

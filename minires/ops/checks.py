@@ -271,6 +271,22 @@ def response_constants(
     return float(k), float(alpha), float(beta)
 
 
+def dropout_mask(u: np.ndarray, rate: float) -> None:
+    """`u` has any shape, and the rate lies in [0, 1)."""
+    arrays("dropout_mask", u=u)
+    dropout_rate("dropout_mask", rate)
+
+
+def dropout_rate(op: str, rate: float) -> None:
+    """The rate lies in [0, 1)."""
+    numbers = (int, float, np.floating, np.integer)
+    if not isinstance(rate, numbers) or isinstance(rate, bool) or not 0 <= rate < 1:
+        raise InputError(
+            f"{op}: rate must lie in [0, 1), got {rate!r}; it is the share of elements that become "
+            "0, and the paper's is 0.5"
+        )
+
+
 def dropout(x: np.ndarray, mask: np.ndarray) -> None:
     """`x` has any shape, and the mask the same."""
     arrays("dropout", x=x, mask=mask)

@@ -12,8 +12,8 @@ from minires.ops.compiled.fallback import numpy_if_complex
 __all__ = ["local_response_norm_backward", "local_response_norm_forward"]
 
 local_response_norm_forward = numpy_if_complex(numpy_alexnet.local_response_norm_forward)(
-    response_norm.forward
+    response_norm.local_response_norm_forward
 )
 local_response_norm_backward = numpy_if_complex(numpy_alexnet.local_response_norm_backward)(
-    response_norm.backward
+    response_norm.local_response_norm_backward
 )

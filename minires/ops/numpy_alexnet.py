@@ -52,32 +52,54 @@ def local_response_norm_backward(dy: Array, cache: Cache) -> Array:
     return direct + through_s
 
 
-def dropout_forward(x: Array, mask: Array) -> tuple:
-    """Multiply by a mask: x (any shape), mask (the same shape) -> y (the same shape), cache.
+def dropout_mask(u: Array, rate: float) -> Array:
+    """Make a mask of uniform random numbers: 0 for a share `rate` of them, 1 / (1 - rate) else.
 
-    y = x * mask. For a rate r, each element of the mask is 0 with probability r, and 1 / (1 - r)
-    otherwise, so that the mean of y is x. The caller draws it: this op has no random numbers.
+    u (any shape) in [0, 1), rate in [0, 1) -> mask (the same shape)
+
+    An element is 0 where u < rate. As the others are 1 / (1 - rate), the mean of the mask is 1. The
+    paper's masks are 0 or 1, and its network multiplies by 1 - rate at test time.
+    """
+    checks.dropout_mask(u, rate)
+    return (u >= rate) * u.dtype.type(1 / (1 - rate))
+
+
+def dropout_forward(x: Array, mask: Array) -> tuple:
+    """Set elements to 0 and scale up the others: y = x * mask.
+
+    x (any shape), mask (the same shape) -> y (the same shape), cache
+
+    The op has no random numbers: the caller draws the mask, see `dropout_mask`.
     """
     checks.dropout(x, mask)
     return x * mask, (mask,)
 
 
 def dropout_backward(dy: Array, cache: Cache) -> Array:
-    """Multiply dy by the same mask, as y is linear in x: dy, cache -> dx, all of one shape."""
+    """Multiply by the mask of the forward, as y is linear in x.
+
+    dy (any shape), cache -> dx (the same shape)
+    """
     (mask,) = cache
     checks.gradient("dropout_backward", dy, mask.shape, mask.dtype)
     return dy * mask
 
 
 def tanh_forward(x: Array) -> tuple:
-    """Squash each number into (-1, 1): x (any shape) -> y = tanh(x) (the same shape), cache."""
+    """Squash each number into (-1, 1): y = tanh(x).
+
+    x (any shape) -> y (the same shape), cache
+    """
     checks.tanh(x)
     y = np.tanh(x)
     return y, (y,)
 
 
 def tanh_backward(dy: Array, cache: Cache) -> Array:
-    """Multiply by the slope, dtanh/dx = 1 - tanh(x)^2: dy, cache -> dx, all of one shape."""
+    """Multiply by the slope of tanh, which is 1 - tanh(x)^2: near 0 where y is near -1 or 1.
+
+    dy (any shape), cache -> dx (the same shape)
+    """
     (y,) = cache
     checks.gradient("tanh_backward", dy, y.shape, y.dtype)
     return dy * (1 - y * y)
@@ -98,7 +120,10 @@ def avg_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple:
 
 
 def avg_pool_backward(dy: Array, cache: Cache) -> Array:
-    """Give each pixel its share of every window it is in: dy (N, OH, OW, C), cache -> dx."""
+    """Give each pixel its share of every window that it is in.
+
+    dy (N, OH, OW, C), cache -> dx (N, H, W, C)
+    """
     count, (N, H, W, C), size, stride, pad = cache
     _, OH, OW, _ = count.shape
     checks.gradient("avg_pool_backward", dy, (N, OH, OW, C))

@@ -1,4 +1,4 @@
-"""Which values of a recipe make sense; a message says what was expected, what was given."""
+"""Checks of the values of a recipe; a message says what was expected and what was given."""
 
 from __future__ import annotations
 

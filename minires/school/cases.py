@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from minires.layers.core import Conv2d
-from minires.ops import numpy_ops
-from minires.school import draw
+from minires.ops import get_ops
+from minires.school import draw, draw_alexnet
 from minires.school.draw import Case, Size
 
 Run = Callable[[ModuleType, Case], dict[str, Any]]
@@ -33,7 +33,7 @@ def returned(function: Callable[..., Any]) -> list[str]:
 
 def run_function(name: str) -> Run:
     """Run one function."""
-    names = returned(getattr(numpy_ops, name, None) or (lambda: None))
+    names = returned(getattr(get_ops("numpy"), name, None) or (lambda: None))
 
     def run(module: ModuleType, case: Case) -> dict[str, Any]:
         result = getattr(module, name)(**case)
@@ -46,8 +46,8 @@ def run_op(op: str) -> Run:
     """Run a forward and then its backward."""
     forward = f"{op}_forward"
     backward = f"{op}_backward"
-    *outputs, _ = returned(getattr(numpy_ops, forward))
-    gradients = returned(getattr(numpy_ops, backward))
+    *outputs, _ = returned(getattr(get_ops("numpy"), forward))
+    gradients = returned(getattr(get_ops("numpy"), backward))
 
     def run(module: ModuleType, case: Case) -> dict[str, Any]:
         inputs = {name: a for name, a in case.items() if name != "dy"}
@@ -96,12 +96,16 @@ def problems(size: Size) -> dict[str, Problem]:
         "max_pool": draw.max_pool_cases(size),
         "global_avg_pool": draw.average_cases(size),
         "linear": draw.linear_cases(size),
+        "local_response_norm": draw_alexnet.response_norm_cases(size),
+        "dropout": draw_alexnet.dropout_cases(size),
+        "tanh": draw_alexnet.tanh_cases(size),
     }
     functions = {
         "im2col": draw.im2col_cases(size),
         "col2im": draw.col2im_cases(size),
         "batchnorm_inference": draw.batch_norm_cases(size, inference=True),
         "softmax_cross_entropy": draw.cross_entropy_cases(size),
+        "dropout_mask": draw_alexnet.mask_cases(size),
         "step_schedule": draw.schedule_cases(size),
     }
     found: dict[str, Problem] = {

@@ -25,7 +25,12 @@ import numpy as np
 from minires.school.perform import describe, perform, quiet, refusal
 from minires.school.wire import pack, receive, send, unpack
 
-HIDDEN = ("minires.ops.numba_ops", "minires.ops.numba_fused", "minires.ops.compiled")
+HIDDEN = (
+    "minires.ops.numba_ops",
+    "minires.ops.numba_fused",
+    "minires.ops.numba_alexnet",
+    "minires.ops.compiled",
+)
 
 
 class Forbidden(RuntimeError):  # noqa: N818 - it is the student's error
@@ -35,7 +40,14 @@ class Forbidden(RuntimeError):  # noqa: N818 - it is the student's error
 class Guard:
     """Keep a solution from calling its own reference; all other functions are allowed."""
 
-    references = frozenset({"minires.ops.numpy_ops", "minires.nets.resnet", "minires.optim"})
+    references = frozenset(
+        {
+            "minires.ops.numpy_ops",
+            "minires.ops.numpy_alexnet",
+            "minires.nets.resnet",
+            "minires.optim",
+        }
+    )
 
     def __init__(self) -> None:
         self.active = ""

@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from minires.school import mistakes_layers, mistakes_norm, mistakes_training, mistakes_windows
+from minires.school import (
+    mistakes_alexnet,
+    mistakes_layers,
+    mistakes_norm,
+    mistakes_training,
+    mistakes_windows,
+)
 from minires.school.draw import Case
 
 Array = np.ndarray
@@ -23,6 +29,7 @@ MISTAKES: dict[str, dict[str, Function]] = (
     | mistakes_norm.MISTAKES
     | mistakes_layers.MISTAKES
     | mistakes_training.MISTAKES
+    | mistakes_alexnet.MISTAKES
 )
 
 # mistakes whose wrong results are mostly rounding error

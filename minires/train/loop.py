@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from minires.runs.config import Config
 from minires.runs.run_folder import RunFolder
 from minires.text import shown
 from minires.train.progress import Progress
-from minires.train.state import TrainingRun
+from minires.train.state import TrainingRun, prepared
 from minires.train.stopping import DivergenceError, Interrupted, stop_requests
 from minires.train.task import get_task
 
@@ -170,5 +171,8 @@ def acquire(run_folder: RunFolder, config: Config, facts: Facts, data: Dataset) 
     if config.warmup_lr is not None and task.warm_below is None:
         raise InputError(f"the task {config.task!r} has no warm-up; drop --warmup-lr")
     source = Path(data.source).name  # records are shared, so they name no path of a machine
-    known = {"name": data.name, "source": source, "sha256": data.sha256}
+    known: dict[str, Any] = {"name": data.name, "source": source, "sha256": data.sha256}
+    prepare = prepared(config, data).prepare
+    if hasattr(prepare, "about"):
+        known["pictures"] = prepare.about() | {"labels": list(data.classes)}
     return run_folder.acquire(config, facts, task.metrics, known)

@@ -83,19 +83,20 @@ def _gradient(dy: Array, x: Array, s: Array, n: int, constants: Array, dx: Array
                 dx[m, c] = dy[m, c] * power[c] - 2 * alpha * beta * x[m, c] * sums[c]
 
 
-def forward(
+def local_response_norm_forward(
     x: Array, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75
 ) -> tuple[Array, Cache]:
     """Read x; write y and s, the sums that are raised to a power."""
-    constants = np.array(checks.local_response_norm(x, n, k, alpha, beta), x.dtype)
+    checked = checks.local_response_norm(x, n, k, alpha, beta)
     x = contiguous(x)
+    constants = np.array(checked, x.dtype)
     y = np.empty_like(x)
     s = np.empty_like(x)
-    _normalise(_rows(x), int(n), constants.astype(x.dtype), _rows(y), _rows(s))
+    _normalise(_rows(x), int(n), constants, _rows(y), _rows(s))
     return y, (x, s, int(n), constants)
 
 
-def backward(dy: Array, cache: Cache) -> Array:
+def local_response_norm_backward(dy: Array, cache: Cache) -> Array:
     """Read dy, x and s; write dx."""
     x, s, n, constants = cache
     checks.gradient("local_response_norm_backward", dy, x.shape, x.dtype)
