@@ -157,7 +157,7 @@ deep = deepen(shallow, 56, x)
 expected = shallow.forward(x)
 assert np.allclose(deep.forward(x), expected, rtol=1e-4, atol=1e-4 * abs(expected).max())
 say(
-    f"`{shallow}` and `{deep}` give the same logits: the largest difference is {abs(deep.forward(x) - expected).max():g}."
+    f"`{shallow}` and `{deep}` give the same logits: the largest difference is {abs(deep.forward(x) - expected).max():g} (0: bit for bit)."
 )
 
 # %% [markdown]
@@ -257,10 +257,10 @@ still = {
 deep_layers = len(by_layer["plain56"][steps[0]])
 ends_at = {net: found[steps[-1]][0] for net, found in by_layer.items()}
 say(f"""
-    At the first step nothing vanishes in plain-56. The gradient *explodes*: the step turns the first layer by up to **{largest:,.0f} times** the last one's angle ({by_layer["resnet56"][steps[0]].max():.0f} times in ResNet-56), and no layer by less than {by_layer["plain56"][steps[0]].min():.0%} of it. Lesson 6 measures how fast the gradient grows.
+    At the first step nothing vanishes in plain-56. The gradient *explodes*: by the formula above, the first layer turns by **{largest:,.0f} times** the last one's angle ({by_layer["resnet56"][steps[0]].max():.0f} times in ResNet-56), and no layer by less than {by_layer["plain56"][steps[0]].min():.0%} of it. Lesson 6 measures how fast the gradient grows.
     Such a step is no small change: it takes the first layer's weights from length {before:.1f} to {after:.0f}, so their initial values hardly matter any more, and momentum carries them to length {long:.0f} at step {steps[1]}.
     Long weights turn slowly. At step {steps[1]}, **{still["plain56"][1]} of {deep_layers}** layers of plain-56 stand still, all near the input, and at step {steps[-1]:,} still {still["plain56"][-1]}. At the end the first layer turns by {ends_at["plain56"]:.2%} of the last one's angle; in plain-20 by {ends_at["plain20"]:.0%}, in ResNet-56 by {ends_at["resnet56"]:.0%}.
-    So: the gradients do not vanish at the start. Afterwards the first layers hardly learn, as a *consequence* of the explosion. Whether plain-56 has the higher error for that reason, the record does not say.
+    So: the gradients do not vanish at the start. Afterwards the first layers hardly turn, as a *consequence* of the explosion. Whether plain-56 has the higher error for that reason, the record does not say.
 """)
 assert largest > 50
 assert after > 2 * before
@@ -338,7 +338,7 @@ say(f"""
     **Plain-110 does not get there in {first_seed["plain110"].config["iterations"]:,} steps.** Its training error is {end["plain110"]:.1f} %; guessing gives 90 %. It has as many weights as ResNet-110, and saw the same pictures in the same order.
 
     The table says how it begins. The explosion at the first step grows with depth in plain nets ({by_depth} times the last layer's angle) and hardly in residual ones. (Angles and lengths are those of seed 0.) With 110 layers this one step, at a tenth of the full rate, makes the weights of the first layer {times:,.0f} times as long, and momentum carries them $1/(1 - {momentum:g}) = {1 / (1 - momentum):.0f}$ times as far: their length is {late:,.0f} at the end. Only their direction counts, and a step $\\eta\\,dw$ turns them by an angle of about $\\eta\\,\\lVert dw \\rVert / \\lVert w \\rVert = \\eta\\,\\lVert dw \\rVert \\lVert w \\rVert / \\lVert w \\rVert^2$. It is as if the rate of this layer had been divided by {(late / length["plain110"][0]) ** 2 / 1e9:.0f} billion. It stays what the first batch made of it.
-    At step {steps[1]}, **{tall_still[steps[1]]} of {len(raw)}** layers of plain-110 stand still, and {tall_still[list(tall_still)[-1]]} do at the end. The gradients themselves are tiny too: at step {steps[1]}, $\\lVert dw \\rVert$ is below $2^{{-11}}$ of the last layer's in {tiny_raw} layers. So in plain-110 the gradients *have* vanished by any usual measure, one hundred steps after they exploded, and because of it. Why the layers near the loss learn nothing either, this record does not say.
+    At step {steps[1]}, **{tall_still[steps[1]]} of {len(raw)}** layers of plain-110 stand still, and {tall_still[list(tall_still)[-1]]} do at the end. The gradients themselves are tiny too: at step {steps[1]}, $\\lVert dw \\rVert$ is below $2^{{-11}}$ of the last layer's in {tiny_raw} layers. So in plain-110 the gradients *have* vanished by any usual measure, one hundred steps after they exploded: above all because the explosion made the weights long, and $\\lVert dw \\rVert$ falls as $\\lVert w \\rVert$ grows. Why the layers near the loss learn nothing either, this record does not say.
 """)
 assert grown > 1000 * length["plain110"][0]
 assert 0.9 < late / grown * (1 - momentum) < 1.1
@@ -521,7 +521,7 @@ claims(
         [
             "Gradients vanish with depth, shortcuts solve that",
             f"plain-56 turns its first layer by {largest:,.0f} times the last one's angle at step 1; {still['plain56'][1]} of {deep_layers} layers stand still at step {steps[1]}, in plain-110 {tall_still[steps[1]]} of {len(raw)}",
-            "**not at the start**: they explode; afterwards early layers hardly learn, as a consequence",
+            "**not at the start**: they explode; afterwards early layers hardly turn, as a consequence",
         ],
         [
             "A deeper plain net cannot express the solution",

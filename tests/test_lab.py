@@ -28,6 +28,7 @@ from minires.lab.notebook import Stopped
 from minires.lab.presets import PRESETS
 from minires.lab.recorded import by_net, find_runs, noise
 from minires.lab.studies.deepen import deepen
+from minires.lab.studies.identity import fit_identity
 from minires.lab.studies.sensitivity import growth, sensitivity
 from minires.layers.base import layer_outputs
 from minires.nets.registry import facts
@@ -841,6 +842,25 @@ def test_a_rounding_error_grows_faster_in_the_plain_net():
     assert distances["plain20"][-1] > 10 * distances["resnet20"][-1]
 
 
+def test_a_plain_net_parts_less_at_a_lower_rate():
+    fast, slow = (sensitivity("plain14", 4, batch_size=4, lr=lr)[-1] for lr in (1e-1, 1e-4))
+    assert fast > 10 * slow > 0
+
+
+def test_an_identity_is_fitted_with_shortcuts_and_less_well_by_deeper_plain_stacks():
+    def ends(layers, shortcuts):
+        return fit_identity(layers, shortcuts, lr=1e-3, steps=80, channels=4)[-10:].mean()
+
+    assert ends(2, True) < 0.1 * ends(2, False)
+    assert ends(2, False) < ends(6, False)
+
+
+def test_the_error_of_a_fitted_identity_is_a_share_of_the_variance():
+    # an untrained plain stack gives out y with the distribution of x, and nearly independent of it
+    errors = fit_identity(2, False, lr=0.0, steps=10, channels=4)
+    assert errors.mean() == pytest.approx(2, rel=0.1)
+
+
 def test_growth_is_the_factor_of_each_step_until_the_distance_is_large():
     assert growth(1e-17 * 4.0 ** np.arange(10)) == pytest.approx(4)
     assert growth(np.array([1e-12, 1e-9, 1e-6, 1e-3, 2e-3, 2e-3])) == pytest.approx(1000)
@@ -918,7 +938,7 @@ def test_plain110_stands_still_in_70_layers_at_step_100_and_explodes_at_step_1()
     figure = turning([run])
     assert [axes.get_title() for axes in figure.axes] == ["step 1", "step 100", "step 2,000"]
     assert turning_message([run]) == (
-        "Layers of plain110 that turn by less than 1 % of the last one's angle: "
+        "Layers of plain110 below 1 % of the last one's angle: "
         "0 of 109 at step 1, 70 at step 100, 69 at step 2,000"
     )
     np.testing.assert_array_equal(figure.axes[1].lines[0].get_ydata(), found[100])

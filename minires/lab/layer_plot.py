@@ -107,7 +107,7 @@ def turning_message(runs: Sequence[Run]) -> str:
     begins = f"{first[1]} of {first[2]} at step {first[0]:,}"
     counts = ", ".join([begins, *(f"{count} at step {step:,}" for step, count, _ in later)])
     share = f"{100 * STILL:g} % of the last one's angle"
-    return f"Layers of {run.net} that turn by less than {share}: {counts}"
+    return f"Layers of {run.net} below {share}: {counts}"
 
 
 def _panels(figure: Figure, steps: int, with_responses: bool) -> tuple[list[Axes], list[Axes]]:
