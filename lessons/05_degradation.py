@@ -228,7 +228,7 @@ assert unseen_error["resnet56"] < unseen_error["plain56"] - unsure_new
 #
 # What should be drawn? Behind a convolution stands a batch norm, so the *length* of each filter $w$ changes nothing: only its direction has an effect. The gradient $dw$ is at right angles to $w$, and a small step at learning rate $\eta$ turns the filter by the **angle** $\eta\,\lVert dw \rVert / \lVert w \rVert$. That is what a layer learns by. (For all filters of a layer together, the same formula gives the root mean square of their angles, the longer filters counting more.) We draw it as a share of the last convolution's angle.
 #
-# And how little is too little? A layer that turns by a share $s$ of the last one's angle trains as the last one would at $s$ times its learning rate. The paper ends its schedule at 1/100 of the first rate: there a net settles, it does not learn anew. So below 1/100 of the last layer's angle we say that a layer *stands still*. (One often reads of a limit of $2^{-11}$. It stands in He and others ([2015](https://arxiv.org/abs/1502.01852), section 2.2) and is about the gradient of *activations* in nets without batch norm. In such a net the signal shrinks on its way up as the gradient does on its way down, and the gradients of the *weights* are equal in all layers.)
+# And how little is too little? A layer that turns by a share $s$ of the last one's angle trains as the last one would at $s$ times its learning rate. The paper ends its schedule at 1/100 of the first rate: there a net only settles. So below 1/100 of the last layer's angle we say that a layer *stands still*. (One often reads of a limit of $2^{-11}$. It stands in He and others ([2015](https://arxiv.org/abs/1502.01852), section 2.2) and is about the gradient of *activations* in nets without batch norm. In such a net the signal shrinks on its way up as the gradient does on its way down, and the gradients of the *weights* are equal in all layers.)
 
 # %%
 shown = {net: nets[net][0] for net in ("plain20", "plain56", "resnet56")}
@@ -413,7 +413,7 @@ on["plain-20, usual start", RATE] = train(usual[20], FRESH, FRESH + ON, RATE)
 WINDOW = 20
 
 
-def smooth(errors):
+def moving_average(errors):
     """Mean over the last steps, as many as there are up to WINDOW."""
     known = np.minimum(np.arange(1, len(errors) + 1), WINDOW)
     return np.convolve(errors, np.ones(WINDOW))[: len(errors)] / known
@@ -421,7 +421,7 @@ def smooth(errors):
 
 def draw(axes, first, errors, name, **style):
     """Smoothed errors, from step `first` on."""
-    shown = smooth(errors)
+    shown = moving_average(errors)
     label = f"{name}: {shown[-1]:.0f} %"
     axes.plot(first + np.arange(1, len(shown) + 1), shown, label=label, **style)
 
@@ -458,11 +458,11 @@ table(
     ],
 )
 built_20, eight = ("plain-20 built of it", "plain-8 goes on")
-level = smooth(fresh[8])[-1]
-reached = int(np.argmax(smooth(scratch) <= level)) + 1
+level = moving_average(fresh[8])[-1]
+reached = int(np.argmax(moving_average(scratch) <= level)) + 1
 say(f"""
     At rate {RATE:g}, that of the training before, gradient descent stays where the construction put it, and goes on from there (last: {last[built_20, RATE]:.0f} %, plain-8 {last[eight, RATE]:.0f} %). At 0.1, the paper's rate, the first steps throw it off ({first[built_20, 0.1]:.0f} % instead of the {first[eight, 0.1]:.0f} % that plain-8 has at that rate), and after {SHORT} steps it is at {last[built_20, 0.1]:.0f} %.
-    The plain-20 from the usual start has {smooth(scratch)[FRESH - 1]:.0f} % at step {FRESH}, where plain-8 has {level:.0f} %. It is the same network as the built one, with the same {sum(p.size for p in usual[20].parameters().values()):,} weights, on the same pictures. What differs is where the search began. It reaches that {level:.0f} % at step {reached}, and ends at {smooth(scratch)[-1]:.0f} %: at 20 layers the usual start loses time, and not much more. The record above shows what 56 layers lose.
+    The plain-20 from the usual start has {moving_average(scratch)[FRESH - 1]:.0f} % at step {FRESH}, where plain-8 has {level:.0f} %. It is the same network as the built one, with the same {sum(p.size for p in usual[20].parameters().values()):,} weights, on the same pictures. What differs is where the search began. It reaches that {level:.0f} % at step {reached}, and ends at {moving_average(scratch)[-1]:.0f} %: at 20 layers the usual start loses time, and not much more. The record above shows what 56 layers lose.
 """)
 assert first[built_20, 0.1] > first[eight, 0.1] + 5
 assert first[built_20, RATE] < first["plain-20, usual start", RATE] - 5

@@ -357,17 +357,17 @@ assert x.std() > F.std()
 # %% [markdown]
 # ## The experiment: sensitivity to rounding
 #
-# Take a network and its twin, equal but for *one* weight of the first layer, changed in its fourteenth digit. Train both on the same batches in float64 (16 pictures, momentum 0.9). How far apart are their weights, relative to their length, after each step? The library's `sensitivity` does it. Summers and Dinneen (2021) changed one bit of one weight and trained to the end: the nets became as different as nets from different seeds. Kwok and others (2025) perturb one weight and find a chaotic phase early in training. Here we ask what depth, shortcuts and the learning rate have to do with it. This cell takes about a minute.
+# Take a network and its twin, equal but for *one* weight of the first layer, changed in its fourteenth digit. Train both on the same batches in float64 (8 pictures, momentum 0.9). How far apart are their weights, relative to their length, after each step? The library's `sensitivity` does it. Summers and Dinneen (2021) changed one bit of one weight and trained to the end: the nets became as different as nets from different seeds. Kwok and others (2025) perturb one weight and find a chaotic phase early in training. Here we ask what depth, shortcuts and the learning rate have to do with it. This cell takes half a minute to a minute.
 
 # %%
-depths, rates = (8, 20, 32), (1e-2, 1e-3, 1e-4, 1e-5)
+depths, rates = (8, 20, 32), (1e-2, 1e-3, 1e-4)
 kinds = [(name, depth) for name in ("plain", "resnet") for depth in depths]
-jobs = [(*kind, 1e-2, 80 if kind[0] == "resnet" and kind[1] > 8 else 12) for kind in kinds]
+jobs = [(*kind, 1e-2, 80 if kind == ("resnet", 32) else 12) for kind in kinds]
 jobs += [(*kind, rate, 12) for kind in kinds if kind[1] > 8 for rate in rates[1:]]
 distances = {}
 for k in counting(len(jobs), "pairs of twins trained"):
     name, depth, rate, steps = jobs[k]
-    distances[name, depth, rate] = sensitivity(f"{name}{depth}", steps, batch_size=16, lr=rate)
+    distances[name, depth, rate] = sensitivity(f"{name}{depth}", steps, batch_size=8, lr=rate)
 
 # %% jupyter={"source_hidden": true}
 titles = {"plain": "plain", "resnet": "ResNet"}
@@ -395,7 +395,7 @@ figure.suptitle(
 show(
     figure,
     "Relative distance of twin networks on a logarithmic axis. Left, by training step at learning rate 0.01: plain nets of 20 and 32 layers part within 12 steps, "
-    "ResNet-20 and ResNet-32 over 80. Right, after 12 steps by learning rate: at lower rates all stay closer, plain-32 least of all.",
+    "ResNet-32 over 80. Right, after 12 steps by learning rate: at lower rates all stay closer, plain-32 least of all.",
 )
 
 # %%
@@ -422,8 +422,8 @@ part = {kind: distances[*kind, 1e-2] for kind in columns}
 assert part["plain", 20][11] > 1e3 * part["resnet", 20][11]
 assert part["plain", 32][11] > 1e3 * part["resnet", 32][11]
 assert distances["plain", 20, 1e-4][11] < 1e-14  # calm
-assert distances["plain", 32, 1e-4][11] > 1e3 * part["resnet", 32][11]  # at a hundredth of the rate
-assert part["resnet", 32][79] > 1e4 * part["resnet", 32][11]
+assert distances["plain", 32, 1e-4][11] > 100 * part["resnet", 32][11]  # at a hundredth of the rate
+assert part["resnet", 32][79] > 100 * part["resnet", 32][11]
 say(f"""
     At rate 0.01 a deep plain network at its start is *chaotic*: within a dozen steps a rounding error decides which network you get. It depends on the rate: at 0.0001 plain-20 is calm ({distances["plain", 20, 1e-4][11]:.0e}), and plain-32 is not ({distances["plain", 32, 1e-4][11]:.0e}); it drifts further than ResNet-32 at a rate a hundred times as large ({part["resnet", 32][11]:.0e}).
     Shortcuts *delay* the parting, they do not prevent it: the twins of ResNet-32 are {part["resnet", 32][39]:.0e} apart after 40 steps and {part["resnet", 32][79]:.0e} after 80.

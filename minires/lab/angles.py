@@ -21,7 +21,7 @@ from minires.train.loop import initial_net
 
 # A layer that turns by a share s of the last layer's angle trains as the last layer would train
 # at s times the learning rate. The paper ends its schedule at 1/100 of the first rate (section
-# 4.2), to settle and not to learn anew. A layer below that share counts as standing still.
+# 4.2), where a net only settles. A layer below that share counts as standing still.
 STILL = 0.01
 
 
