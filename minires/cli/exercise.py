@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
+from minires.cli import grades
 from minires.cli.names import completing
 from minires.cli.options import Command, expanded
-from minires.errors import quoted
+from minires.errors import InputError, quoted
 from minires.school import exercises
 from minires.school.hunt import choose_bug, hidden_bug_file
+from minires.school.sandbox import Limits
 
 NAMES = list(exercises.EXERCISES)
 
@@ -52,25 +54,62 @@ def start(
     typer.echo(f"Write the function in {file}, then: minires exercise check {quoted(file)}")
 
 
-@app.command("check", cls=Command, short_help="Grade a solution.")
+@app.command("check", cls=Command, short_help="Grade a solution, or those of a class.")
 def check(
     file: Annotated[
-        Path, typer.Argument(help="A file with a solution.", metavar="FILE", parser=expanded)
+        Path,
+        typer.Argument(
+            help="A file with a solution, or a folder with a subfolder or file for each student.",
+            metavar="FILE|DIR",
+            parser=expanded,
+        ),
     ],
-    json_output: Annotated[bool, typer.Option("--json", help="For grade books.")] = False,
+    table: Annotated[
+        Path | None,
+        typer.Option("--csv", help="Grades of a DIR.", metavar="FILE", parser=expanded),
+    ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exercise",
+            help="What to grade [default: what is there]. May be repeated.",
+            metavar="NAME",
+            autocompletion=completing(NAMES),
+        ),
+    ] = None,
+    seconds: Annotated[
+        float,
+        typer.Option("--limit", help="Seconds for all cases; one may take a third.", min=1),
+    ] = Limits.total,
+    jobs: Annotated[
+        int, typer.Option(help="Gradings at a time [default: cores].", min=0, show_default=False)
+    ] = 0,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the smallest case in which a solution is wrong, and the bug that explains it.
 
-    The solution runs in a process of its own, with limits of time and memory.
-    The exit code is 0 if it passed, 1 if not.
+    A solution runs in a process of its own, with limits of time and memory. For a FILE, the exit
+    code is 0 if it passed, 1 if not. For a DIR, it is 0 when all are graded; an interrupted grading
+    resumes when the same command is run again.
 
-    Example: minires exercise check conv2d_backward.py
+    Examples: minires exercise check conv2d_backward.py
+
+    minires exercise check submissions --csv grades.csv
     """
+    if file.is_dir():
+        grades.grade_folder(file, table, names or [], Limits.of(seconds), jobs, json_output)
+        return
+    if table is not None or len(names or []) > 1:
+        raise InputError(
+            f"expected a folder of submissions with --csv or several --exercise, got {file}; "
+            "name the folder"
+        )
     from minires.school import grading  # hypothesis takes a moment to import
 
-    report = grading.check_file(file)
-    record = asdict(report)
+    report = grading.check_file(file, Limits.of(seconds), names[0] if names else None)
+    record = asdict(report) | {"verdict": report.verdict}
     interrupted = record.pop("interrupted")
+    del record["cause"]
     typer.echo(json.dumps(record) if json_output else f"File: {file.resolve()}\n{report}")
     if not report.passed:
         raise typer.Exit(130 if interrupted else 1)
