@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +12,11 @@ from typing import Annotated
 import typer
 
 from minires.cli import grades
+from minires.cli.lessons import home
 from minires.cli.names import completing
 from minires.cli.options import Command, expanded
 from minires.errors import InputError, quoted
-from minires.school import exercises
+from minires.school import exercises, quiz
 from minires.school.hunt import choose_bug, hidden_bug_file
 from minires.school.sandbox import Limits
 
@@ -139,3 +142,37 @@ def hunt(
     text = hidden_bug_file(chosen, bug)
     file = exercises.write(text, folder / f"hunt_{chosen.name}_{seed}.py")
     typer.echo(f"One line of {file} is wrong; its top says how to find it. Stuck? {bug.hint}")
+
+
+@app.command("quiz", cls=Command, short_help="Five questions on a lesson.")
+def ask_quiz(
+    lesson: Annotated[str, typer.Argument(help="Such as 03.", metavar="NN")],
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the replies as JSON, and the questions to stderr.")
+    ] = False,
+) -> None:
+    """Ask five questions on a lesson, each with the reason for the answer.
+
+    Without a terminal, the answers are read from standard input, one a line.
+
+    Example: minires exercise quiz 03
+    """
+    folder = home()
+    name = quiz.name_of(folder, lesson)
+    asked = quiz.questions(folder, name)
+
+    def write(text: str) -> None:
+        lines = [textwrap.wrap(part, 78, subsequent_indent=" " * 3) for part in text.split("\n")]
+        typer.echo("\n".join("\n".join(part) for part in lines), err=json_output)
+
+    replies = list(quiz.ask(asked, lambda: sys.stdin.readline() or None, write))
+    right = sum(reply.right for reply in replies)
+    if json_output:
+        rows = [
+            {"question": r.question.question, "given": r.given, "right": r.right} for r in replies
+        ]
+        typer.echo(json.dumps({"lesson": name, "right": right, "replies": rows}))
+        return
+    missing = sum(reply.given is None for reply in replies)
+    unanswered = f" The input ended; {missing} have no answer." if missing else ""
+    typer.echo(f"\n{right} of {len(asked)} right.{unanswered}")

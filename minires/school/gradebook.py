@@ -22,7 +22,7 @@ from minires.text import shown
 COLUMNS = [field.name for field in fields(Grade)]
 LONGEST = 500  # characters of a message
 # a spreadsheet takes a cell that begins with one of these for a formula
-FORMULA = tuple("=+-@\t\r＝＋－＠")
+FORMULA = tuple("=+-@＝＋－＠")
 
 Key = tuple[str, str]  # submission and exercise, as they stand in the file
 
@@ -114,13 +114,13 @@ def _key(submission: str, exercise: str) -> Key:
 
 def _row(grade: Grade) -> list[str]:
     cells = [f"{v:.1f}" if isinstance(v, float) else str(v) for v in astuple(grade)]
-    return [_cell(" ".join(cell.split())) for cell in cells]
+    return [_cell(cell) for cell in cells]
 
 
 def _cell(text: str) -> str:
     """Text that a spreadsheet shows and does not compute: one line, an apostrophe if needed."""
-    safe = shown(text, LONGEST)
-    return f"'{safe}" if safe.lstrip().startswith(FORMULA) else safe
+    safe = shown(" ".join(text.split()), LONGEST)
+    return f"'{safe}" if safe.startswith(FORMULA) else safe
 
 
 def _line(row: Sequence[str]) -> str:
