@@ -44,7 +44,7 @@ def test_every_submission_gets_its_verdict_and_none_harms_the_next(tmp_path, run
     folder = tmp_path / "class"
     write_class(folder)
     table = tmp_path / "grades.csv"
-    words = ("exercise", "check", folder, "--csv", table, "--limit", 9, "--jobs", 2, "--json")
+    words = ("exercise", "check", folder, "--csv", table, "--case-limit", 2, "--jobs", 2, "--json")
     code, out, err = run_cli(*words)
     assert code == 0
     assert "left" in err  # the time left

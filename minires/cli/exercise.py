@@ -57,6 +57,24 @@ def start(
     typer.echo(f"Write the function in {file}, then: minires exercise check {quoted(file)}")
 
 
+@app.command("hint", cls=Command)
+def hint(
+    name: Annotated[
+        str,
+        typer.Argument(help="As in: minires exercise list.", autocompletion=completing(NAMES)),
+    ],
+    number: Annotated[int, typer.Argument(help="Which hint; the last says most.", min=1)] = 1,
+) -> None:
+    """Print a hint for an exercise; the last one is the formula.
+
+    Example: minires exercise hint conv2d_backward 2
+    """
+    hints = exercises.exercise(name).hints
+    if number > len(hints):
+        raise InputError(f"expected a hint from 1 to {len(hints)} for {name}, got {number}")
+    typer.echo(f"Hint {number} of {len(hints)}: {hints[number - 1]}")
+
+
 @app.command("check", cls=Command, short_help="Grade a solution, or those of a class.")
 def check(
     file: Annotated[
@@ -80,12 +98,17 @@ def check(
             autocompletion=completing(NAMES),
         ),
     ] = None,
-    seconds: Annotated[
-        float,
-        typer.Option("--limit", help="Seconds for all cases; one may take a third.", min=1),
+    total: Annotated[
+        float, typer.Option("--limit", help="Seconds for all cases.", metavar="S", min=1)
     ] = Limits.total,
+    seconds: Annotated[
+        float, typer.Option("--case-limit", help="Seconds for one case.", metavar="S", min=1)
+    ] = Limits.seconds,
     jobs: Annotated[
-        int, typer.Option(help="Gradings at a time [default: cores].", min=0, show_default=False)
+        int,
+        typer.Option(
+            help="Gradings at a time [default: cores].", metavar="N", min=0, show_default=False
+        ),
     ] = 0,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -99,8 +122,9 @@ def check(
 
     minires exercise check submissions --csv grades.csv
     """
+    limits = Limits(seconds, total)
     if file.is_dir():
-        grades.grade_folder(file, table, names or [], Limits.of(seconds), jobs, json_output)
+        grades.grade_folder(file, table, names or [], limits, jobs, json_output)
         return
     if table is not None or len(names or []) > 1:
         raise InputError(
@@ -109,7 +133,7 @@ def check(
         )
     from minires.school import grading  # hypothesis takes a moment to import
 
-    report = grading.check_file(file, Limits.of(seconds), names[0] if names else None)
+    report = grading.check_file(file, limits, names[0] if names else None)
     record = asdict(report) | {"verdict": report.verdict}
     interrupted = record.pop("interrupted")
     del record["cause"]

@@ -95,7 +95,7 @@ class _Graders:
         """Run `minires exercise check` on a file, in an empty folder; return what it prints."""
         root = str(Path(__file__).resolve().parents[2])
         words = ["exercise", "check", str(file), "--exercise", exercise, "--json"]
-        words += ["--limit", str(self.limits.total)]
+        words += ["--limit", str(self.limits.total), "--case-limit", str(self.limits.seconds)]
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", CODE.format(root), *words],
             stdin=subprocess.DEVNULL,

@@ -183,6 +183,9 @@ class _Search:
             self.interrupted = e.interrupted
             self.failed = self.failed or (case, Wrong(self.stopped))
             return False
+        if wrong and wrong.unwritten and self.tried == 1:  # a case to look at would say no more
+            self.stopped = str(wrong)
+            return False
         if wrong:
             self.failed = case, wrong
         return wrong is not None

@@ -50,11 +50,6 @@ class Limits:
     total: float = 60.0
     megabytes: int = 1024
 
-    @classmethod
-    def of(cls, total: float) -> Self:
-        """Limits of `total` seconds for all cases together, and a third of that for one case."""
-        return cls(total / 3, total)
-
 
 class Stopped(Exception):  # noqa: N818 - it is a verdict, and caught by the grader
     """The solution cannot be called again; the message says why and in which line."""
