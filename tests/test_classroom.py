@@ -202,3 +202,27 @@ def test_a_grader_that_prints_no_verdict_counts_as_an_error(monkeypatch, tmp_pat
     job = Job("Ada", "relu_backward", Path(tmp_path / "a.py"))
     (grade,) = classroom.grade([job], Limits(), 1)
     assert (grade.verdict, "without a verdict" in grade.message) == ("error", True)
+
+
+# ------------------------------------------------------------------------------------- Gradescope
+
+
+def test_the_autograder_writes_the_results_that_gradescope_documents(tmp_path):
+    source = Path(__file__).parents[1] / "lessons" / "teachers" / "gradescope"
+    for name in ("source", "submission"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "source" / "exercises.toml").write_text("relu_backward = 2\ncol2im = 3\n")
+    (tmp_path / "submission" / "relu_backward.py").write_text(CLASS["right"][0])
+    script = source / "run_autograder"
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
+    results = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert [(t["name"], t["score"], t["max_score"], t["status"]) for t in results["tests"]] == [
+        ("relu_backward", 2, 2, "passed"),
+        ("col2im", 0, 3, "failed"),
+    ]
+    assert results["tests"][1]["output"] == "missing: No file defines col2im."
+    assert {t["visibility"] for t in results["tests"]} == {"visible"}
+    assert os.access(script, os.X_OK)
+    assert script.read_text().startswith("#!")
+    assert "exercises.toml" in {file.name for file in source.iterdir()}
+    assert "/autograder/venv" in (source / "setup.sh").read_text()

@@ -15,7 +15,9 @@ from minires.errors import InputError, quoted
 INSTALLED = Path(minires.__file__).parent / "_lessons"  # where a wheel has them
 CHECKOUT = Path(minires.__file__).parents[1] / "lessons"
 # what only the repository needs: the sources of the notebooks, and what programs left behind
-LEFT_OUT = shutil.ignore_patterns("[0-9]*.py", "build.py", "answers", "site", "__pycache__", ".*")
+LEFT_OUT = shutil.ignore_patterns(
+    "[0-9]*.py", "build.py", "answers", "teachers", "site", "__pycache__", ".*"
+)
 
 
 def home() -> Path:

@@ -78,6 +78,14 @@ def find(folder: Path, wanted: Sequence[str] = ()) -> list[Job]:
     ]
 
 
+def find_one(folder: Path, wanted: Sequence[str]) -> list[Job]:
+    """Find what there is to grade in the folder of a single submission, see `find`."""
+    for name in wanted:
+        exercise(name)
+    solved = _solutions(folder)
+    return [_job(folder.name, name, solved.get(name, [])) for name in wanted]
+
+
 def _entries(folder: Path) -> dict[str, Path]:
     """Folder or file of each submission, by its name."""
     entries: dict[str, Path] = {}
