@@ -1,6 +1,7 @@
 """The model answers of the lessons' exercises pass, and the usual wrong answers fail."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from minires.gradcheck import GradientError, check_layer
 from minires.layers import Conv2d
 from minires.school import search
 from minires.school.draw import MEDIUM, SMALL
+from minires.school.exercises import EXERCISES
 
 FOLDER = Path(__file__).parents[1] / "lessons" / "answers"
 FILES = sorted(FOLDER.glob("lesson_*.py"))
@@ -101,3 +103,40 @@ def test_answers_do_not_reach_the_students_copy(tmp_path, run_cli):
     assert "answers" not in copied
     assert "teachers" not in copied
     assert (lessons.CHECKOUT / "answers").is_dir()
+
+
+def parts(text, heading):
+    """Sections of a page below headings of a level, by their first word."""
+    return {
+        section.split(".")[0]: section
+        for section in re.split(rf"^{heading} ", text, flags=re.M)[1:]
+    }
+
+
+def test_every_exercise_of_the_first_eight_lessons_has_an_answer():
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    sections = parts(page, "##")
+    assert list(sections) == [str(n) for n in range(1, 9)]
+    for number, section in sections.items():
+        kinds = re.findall(r"^\*\*(.+?)\.\*\*", section, re.M)
+        assert kinds == ["Now", "To think about", "For the weekend"], number
+
+
+@pytest.mark.parametrize("folder", ["answers", "teachers"])
+def test_links_of_the_pages_for_teachers_lead_somewhere(folder):
+    pages = sorted((FOLDER.parent / folder).glob("*.md"))
+    assert pages
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for anchor in re.findall(r"\]\(#([^)]+)\)", text):
+            slugs = {h.lower().replace(" ", "-") for h in re.findall(r"^#+ (.+)$", text, re.M)}
+            assert anchor in slugs, f"{page.name}: {anchor}"
+
+
+def test_commands_of_the_plan_name_exercises_that_exist():
+    text = (FOLDER.parent / "teachers" / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"exercise start (\w+)", text))
+    assert named
+    assert named <= set(EXERCISES)
