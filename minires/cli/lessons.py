@@ -15,7 +15,26 @@ from minires.errors import InputError, quoted
 INSTALLED = Path(minires.__file__).parent / "_lessons"  # where a wheel has them
 CHECKOUT = Path(minires.__file__).parents[1] / "lessons"
 # what only the repository needs: the sources of the notebooks, and what programs left behind
-LEFT_OUT = shutil.ignore_patterns("[0-9]*.py", "build.py", "answers", "site", "__pycache__", ".*")
+LEFT_OUT = shutil.ignore_patterns(
+    "[0-9]*.py", "build.py", "answers", "teachers", "site", "__pycache__", ".*"
+)
+
+
+def home() -> Path:
+    """Folder of the lessons: in the wheel, or in the checkout.
+
+    Raises
+    ------
+    InputError
+        If neither has them.
+    """
+    source = INSTALLED if INSTALLED.is_dir() else CHECKOUT
+    if not (source / "style.py").is_file():
+        raise InputError(
+            f"expected the lessons in {source}, found none; get them from the repository of minires"
+        )
+    return source
+
 
 app = typer.Typer(
     help="Get a copy of the lessons.\n\nExample: minires lessons copy my-lessons",
@@ -43,11 +62,7 @@ def copy(
 
     Example: minires lessons copy my-lessons
     """
-    source = INSTALLED if INSTALLED.is_dir() else CHECKOUT
-    if not (source / "style.py").is_file():
-        raise InputError(
-            f"expected the lessons in {source}, found none; get them from the repository of minires"
-        )
+    source = home()
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(
             f"expected a new or empty folder, got {folder}, which has files; they could be your "
