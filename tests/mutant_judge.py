@@ -26,6 +26,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
@@ -36,6 +37,7 @@ SETTINGS = {
 WARM = "numpy numba matplotlib.pyplot hypothesis pytest safetensors.numpy PIL.Image typer pooch"
 PARTS = ("minires", "tests", "lessons", "pyproject.toml", "README.md", "CHANGELOG.md", "LOG.md")
 TIMES, AT_LEAST = 10, 20  # a test may take ten times as long as without a mutant, and 20 seconds
+FEW = 8  # examples of each property in the run without a mutant
 MEMORY = 16 << 30  # bytes of addresses
 KERNELS = "minires.ops.compiled.kernel_cache"
 WARNED = "ignore::pytest.PytestAssertRewriteWarning"  # the parent has imported hypothesis
@@ -233,6 +235,10 @@ class Measured(Plugin):
             self.now[-1].add(frame.f_code.co_firstlineno)
 
     def pytest_sessionstart(self):
+        # tracing is slow, and a few examples call the functions that many call
+        few = settings(settings.get_profile("mutants"), max_examples=FEW)
+        settings.register_profile("measured", few)
+        settings.load_profile("measured")
         sys.settrace(self._called)
         threading.settrace(self._called)
 

@@ -12,9 +12,9 @@ mutants; an edit of the file changes the selection only where it changes the cod
 
 The tests run on a copy of the project. `mutant_judge.py` says how. Results are kept in
 .mutants/session.jsonl, so run the same command again to resume. A mutant that was killed is not
-tried again; one that survived is tried again when the tests have changed. tests/equivalent_mutants.toml
-lists the mutants that no test can find, with reasons. The exit code is 1 if a file misses its
-target.
+tried again; one that survived is tried again when the tests have changed. The file
+equivalent_mutants.toml lists mutants that no test can find, with reasons. The exit code is 1 if a
+file misses its target.
 """
 
 import argparse
@@ -29,8 +29,6 @@ import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-
-import mutant_judge
 
 ROOT = Path(__file__).parents[1]
 EQUIVALENT = ROOT / "tests/equivalent_mutants.toml"
@@ -266,6 +264,7 @@ def as_diff(mutant):
 
 def judge_file(file, group, session, options, copies):
     """Try the mutants of a file; return its row of the table."""
+    from mutant_judge import Judge
     from tqdm import tqdm
 
     mutants = mutants_of(file, options.seed, options.mutants or group.get("mutants", 100))
@@ -276,7 +275,7 @@ def judge_file(file, group, session, options, copies):
     outcomes = {m: session.outcome(m, judges) for m in mutants if m not in same}
     untried = [m for m, outcome in outcomes.items() if outcome is None]
     if untried:
-        judge = mutant_judge.Judge(file, tests, group.get("deselect", ""), copies)
+        judge = Judge(file, tests, group.get("deselect", ""), copies)
         killers = Counter(r["by"] for r in session.results.values() if r["file"] == file)
         progress = tqdm(judge.tried(untried, killers), total=len(untried), desc=file, mininterval=1)
         for mutant, outcome, by, seconds in progress:
@@ -308,6 +307,8 @@ def stop(*_):
 
 
 def main():
+    from mutant_judge import copies_of
+
     table, groups = settings()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="*", metavar="FILE", help="such as minires/optim.py")
@@ -331,7 +332,7 @@ def main():
     signal.signal(signal.SIGTERM, stop)
     session = Session(options.session)
     rows = {}
-    with mutant_judge.copies_of(ROOT, options.jobs) as copies:
+    with copies_of(ROOT, options.jobs) as copies:
         for file in files:
             rows[file] = judge_file(file, groups[file], session, options, copies)
     good = report(rows, {file: groups[file]["target"] for file in files})

@@ -606,7 +606,7 @@ def test_the_first_pixel_inside_the_image_wins_a_window_of_minus_infinities(ops,
      ((13, 32, 32, 16), (5, 5, 8, 6), 1, 2)],
 )  # fmt: skip
 def test_a_batch_larger_than_a_chunk_is_the_sum_of_its_images(ops, shape, filters, stride, pad):
-    """Windows of a batch take 13 MB or more, and a chunk of the NumPy backend holds 4 MB."""
+    """Windows of a batch take 13 MB or more, and a part of the NumPy backend holds 2 MiB."""
     rng = np.random.default_rng(0)
     x, w = normal(rng, shape, "float64"), normal(rng, filters, "float64")
     groups = shape[3] // filters[2]

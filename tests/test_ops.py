@@ -13,7 +13,7 @@ from strategies import DTYPES, close, convolutions, grouped_convolutions, images
 
 from minires import InputError, get_ops
 from minires import ops as package
-from minires.ops import BACKENDS, numpy_fused, numpy_ops, register
+from minires.ops import BACKENDS, numpy_fused, numpy_ops, parts, register
 
 EPS = 1e-5
 
@@ -100,6 +100,29 @@ def test_without_the_input_gradient_it_is_not_computed(backend, rng, monkeypatch
     ops.conv2d_backward(y, cache, input_gradient=False)
     with pytest.raises(AssertionError, match="is computed"):
         ops.conv2d_backward(y, cache)
+
+
+def test_a_part_holds_the_images_whose_windows_fit_and_at_least_one(monkeypatch):
+    x, w, dy = np.empty((7, 9, 8, 4)), np.empty((3, 2, 2, 6)), np.empty((7, 4, 5, 6))
+    groups = [(slice(0, 2), slice(0, 3)), (slice(2, 4), slice(3, 6))]
+    image = 4 * 5 * 3 * 2 * 4 * 8  # bytes of its windows
+    for room, fit in ((3 * image, 3), (3 * image - 1, 2), (image, 1), (image - 1, 1)):
+        monkeypatch.setattr(parts, "PART_BYTES", room)
+        expected = [(slice(n, n + fit), *g) for n in range(0, 7, fit) for g in groups]
+        assert [*parts.parts(x, w, dy)] == expected
+
+
+def test_the_gradients_of_the_parts_of_a_batch_add_up(rng, monkeypatch):
+    x, w = rng.standard_normal((5, 7, 6, 4)), rng.standard_normal((3, 3, 2, 6))
+    y, cache = numpy_ops.conv2d_forward(x, w, 2, 1, 2)
+    dy = rng.standard_normal(y.shape)
+    dx, dw = numpy_ops.conv2d_backward(dy, cache)
+    monkeypatch.setattr(parts, "PART_BYTES", 1)  # an image at a time
+    y_parts, cache = numpy_ops.conv2d_forward(x, w, 2, 1, 2)
+    dx_parts, dw_parts = numpy_ops.conv2d_backward(dy, cache)
+    close(y_parts, y, w[..., 0].size)
+    close(dx_parts, dx, w[:, :, 0].size)
+    close(dw_parts, dw, dy[..., 0].size)
 
 
 @given(problem=pools())
