@@ -24,7 +24,7 @@ settings.register_profile("ci", max_examples=50, derandomize=True, **shared)
 settings.register_profile("thorough", max_examples=1000, **shared)
 unshrunk = (Phase.explicit, Phase.generate)  # whether a test fails is all that counts
 settings.register_profile(
-    "mutants", max_examples=50, derandomize=True, phases=unshrunk, print_blob=False, **shared
+    "mutants", max_examples=20, derandomize=True, phases=unshrunk, print_blob=False, **shared
 )
 settings.load_profile(
     os.environ.get("MINIRES_HYPOTHESIS", "ci" if os.environ.get("CI") else "laptop")

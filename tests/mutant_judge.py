@@ -86,7 +86,11 @@ class Judge:
         result = copies[0] / "unmutated.json"
         sys.dont_write_bytecode = False
         pid = self._start(copies[0], Measured(copies[0] / file, result), write=True)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        try:
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except BaseException:
+            os.killpg(pid, signal.SIGKILL)
+            raise
         if code:
             log = (copies[0] / "log").read_text(encoding="utf-8", errors="replace")
             raise SystemExit(f"{log}\nthe tests of {file} fail without a mutant: mend this first")

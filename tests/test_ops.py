@@ -343,6 +343,20 @@ def test_backward_may_be_called_twice_on_one_cache(ops, rng):
                 np.testing.assert_array_equal(a, b, name)
 
 
+def test_every_backward_names_a_dy_of_another_shape_dtype_or_type(ops, rng):
+    knows_dtype = {"conv2d", "conv2d in groups", "conv2d 1x1", "batchnorm", "linear"}
+    for name, forward, arrays, options, backward in calls(ops, rng):
+        if backward:
+            y, *_, cache = forward(*arrays, *options)
+            refused = {"dy must have shape": y[:1], "dy must be float": y.astype(int)}
+            refused |= {"dy must be a NumPy array": y.tolist()}
+            if name in knows_dtype:
+                refused |= {"dy must be float64 like the output": y.astype("float32")}
+            for words, dy in refused.items():
+                with pytest.raises(InputError, match=words):
+                    backward(dy, cache)
+
+
 X, W, C3, Z = np.zeros((2, 5, 6, 3)), np.zeros((3, 3, 3, 4)), np.zeros(3), np.zeros((2, 3))
 BAD = {
     "an empty batch": (lambda o: o.conv2d_forward(X[:0], W), "x is empty"),
@@ -448,6 +462,13 @@ def test_every_backend_has_the_ops_of_the_contract(ops):
     expected = CONTRACT.replace(") ", ")\n").split("\n")
     expected = [line for line in expected if line]
     assert [signature(getattr(ops, line.split("(")[0])) for line in expected] == expected
+
+
+def test_the_convolutions_of_the_page_have_the_defaults_of_those_in_parts():
+    for name in ("conv2d_forward", "conv2d_backward"):
+        used = inspect.signature(getattr(numpy_ops, name)).parameters
+        for written in inspect.signature(getattr(numpy_ops, name).__wrapped__).parameters.values():
+            assert written == used[written.name].replace(annotation=written.annotation)
 
 
 def test_backends_have_the_same_public_functions():
