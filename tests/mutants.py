@@ -146,10 +146,11 @@ def changed_lines(source, mutated):
 
 
 def compiles(source):
-    with warnings.catch_warnings(action="ignore"):
+    """Whether a source compiles without a warning; `is` with a literal gives one."""
+    with warnings.catch_warnings(action="error"):
         try:
             compile(source, "mutant", "exec")
-        except SyntaxError:
+        except (SyntaxError, SyntaxWarning):
             return False
     return True
 

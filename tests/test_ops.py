@@ -464,6 +464,14 @@ def test_every_backend_has_the_ops_of_the_contract(ops):
     assert [signature(getattr(ops, line.split("(")[0])) for line in expected] == expected
 
 
+def test_windows_are_taken_at_every_pixel_and_without_a_border_unless_asked(rng):
+    cols = rng.standard_normal((2, 4, 3, 2, 3, 4))
+    x = numpy_ops.col2im(cols, 5, 5)
+    np.testing.assert_array_equal(x, numpy_ops.col2im(cols, 5, 5, 1, 0))
+    assert numpy_ops.im2col(x, 2, 3).shape == cols.shape
+    np.testing.assert_array_equal(numpy_ops.im2col(x, 2, 3), numpy_ops.im2col(x, 2, 3, 1, 0))
+
+
 def test_the_convolutions_of_the_page_have_the_defaults_of_those_in_parts():
     for name in ("conv2d_forward", "conv2d_backward"):
         used = inspect.signature(getattr(numpy_ops, name)).parameters
