@@ -880,21 +880,27 @@ def test_a_layer_with_running_state_is_checked(where):
 
 
 class Root(Layer):
-    """y = sqrt(x), for positive x only."""
+    """y = sqrt(sign x), for x of that sign only."""
+
+    def __init__(self, sign):
+        super().__init__()
+        self.sign = sign
 
     def forward(self, x, train=False):
-        if (x <= 0).any():
-            raise InputError("x must be positive")
-        self._keep((np.sqrt(x),), train)
-        return np.sqrt(x)
+        if (self.sign * x <= 0).any():
+            raise InputError("x has the wrong sign")
+        y = np.sqrt(self.sign * x)
+        self._keep((y,), train)
+        return y
 
     def backward(self, dy):
         (y,) = self._pop()
-        return dy / (2 * y)
+        return self.sign * dy / (2 * y)
 
 
-def test_a_layer_of_positive_numbers_only_is_checked():
-    assert check_layer(Root(), np.abs(X) + 0.1).error < 1e-8
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_layer_that_takes_numbers_of_one_sign_only_is_checked(sign):
+    assert check_layer(Root(sign), sign * (np.abs(X) + 0.1)).error < 1e-8
 
 
 class Noisy(ReLU):
