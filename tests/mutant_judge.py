@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -79,13 +80,13 @@ class Judge:
     """The tests of one file, and what they do without a mutant."""
 
     def __init__(self, file, tests, deselect, copies):
-        self.file, self.deselect, self.copies = file, deselect, copies
+        self.file, self.copies = file, copies
         self.tests = [test.name for test in tests]
         self.source = (copies[0] / file).read_text(encoding="utf-8")
         self.spans = function_spans(self.source)
         result = copies[0] / "unmutated.json"
         sys.dont_write_bytecode = False
-        pid = self._start(copies[0], Measured(copies[0] / file, result), write=True)
+        pid = self._start(copies[0], Measured(copies[0] / file, result, deselect), write=True)
         try:
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         except BaseException:
@@ -193,8 +194,6 @@ class Judge:
         os.dup2(log, 1)
         os.dup2(log, 2)
         options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb", "line", "-W", WARNED]
-        if self.deselect:
-            options += ["-k", self.deselect]
         tests = plugin.files() or [f"tests/{name}" for name in self.tests]
         plugin.prepare()
         return int(pytest.main([*options, *tests], plugins=[plugin]))
@@ -222,8 +221,8 @@ class Plugin:
 class Measured(Plugin):
     """Note how long each test takes, and which functions of the file it calls."""
 
-    def __init__(self, file, result):
-        self.file, self.result = file, result
+    def __init__(self, file, result, deselect):
+        self.file, self.result, self.deselect = file, result, deselect
         self.path = str(file)
         self.seconds, self.calls, self.blind = {}, {}, set()
         self.by_fixture = defaultdict(set)
@@ -245,6 +244,10 @@ class Measured(Plugin):
         settings.load_profile("measured")
         sys.settrace(self._called)
         threading.settrace(self._called)
+
+    def pytest_collection_modifyitems(self, items):
+        if self.deselect:
+            items[:] = [item for item in items if not re.search(self.deselect, item.nodeid)]
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_fixture_setup(self, fixturedef):

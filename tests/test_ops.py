@@ -343,20 +343,6 @@ def test_backward_may_be_called_twice_on_one_cache(ops, rng):
                 np.testing.assert_array_equal(a, b, name)
 
 
-def test_every_backward_names_a_dy_of_another_shape_dtype_or_type(ops, rng):
-    knows_dtype = {"conv2d", "conv2d in groups", "conv2d 1x1", "batchnorm", "linear"}
-    for name, forward, arrays, options, backward in calls(ops, rng):
-        if backward:
-            y, *_, cache = forward(*arrays, *options)
-            refused = {"dy must have shape": y[:1], "dy must be float": y.astype(int)}
-            refused |= {"dy must be a NumPy array": y.tolist()}
-            if name in knows_dtype:
-                refused |= {"dy must be float64 like the output": y.astype("float32")}
-            for words, dy in refused.items():
-                with pytest.raises(InputError, match=words):
-                    backward(dy, cache)
-
-
 X, W, C3, Z = np.zeros((2, 5, 6, 3)), np.zeros((3, 3, 3, 4)), np.zeros(3), np.zeros((2, 3))
 BAD = {
     "an empty batch": (lambda o: o.conv2d_forward(X[:0], W), "x is empty"),
@@ -365,13 +351,34 @@ BAD = {
     "two dtypes": (lambda o: o.conv2d_forward(X, W.astype("float32")), "same dtype"),
     "a list": (lambda o: o.relu_forward([1.0]), "NumPy array"),
     "three axes": (lambda o: o.conv2d_forward(X[0], W), "(N, H, W, C)"),
-    "other channels": (lambda o: o.conv2d_forward(X, W[:, :, :2]), "3 channels"),
+    "other channels": (
+        lambda o: o.conv2d_forward(X, W[:, :, :2]),
+        "but the filters expect 2, shape (3, 3, 2, 4) as (KH, KW, C, K)",
+    ),
+    "filters of three axes": (
+        lambda o: o.conv2d_forward(X, W[0]),
+        "conv2d: w must have shape (KH, KW, C, K), got (3, 3, 4)",
+    ),
+    "filters of groups of three axes": (
+        lambda o: o.conv2d_forward(X, W[0], groups=3),
+        "conv2d: w must have shape (KH, KW, C / groups, K), got (3, 3, 4)",
+    ),
+    "filters of other types": (lambda o: o.conv2d_forward(X, W.tolist()), "w must be a NumPy"),
     "a large kernel": (lambda o: o.conv2d_forward(X[:, :2], W), "does not fit"),
     "stride 0": (lambda o: o.conv2d_forward(X, W, 0), "stride must be an integer of at least 1"),
     "groups that are too many": (
         lambda o: o.conv2d_forward(X, W, groups=2),
         "3 channels and 4 filters must both be divisible by groups, got groups=2; "
         "choose a common divisor, such as 1",
+    ),
+    "groups without a common divisor": (
+        lambda o: o.conv2d_forward(np.zeros((1, 3, 3, 4)), np.zeros((3, 3, 1, 6)), groups=4),
+        "4 channels and 6 filters must both be divisible by groups, got groups=4; "
+        "choose a common divisor, such as 2",
+    ),
+    "groups that divide the filters only": (
+        lambda o: o.conv2d_forward(np.zeros((1, 3, 3, 4)), np.zeros((3, 3, 1, 6)), groups=3),
+        "choose a common divisor, such as 2",
     ),
     "no group": (
         lambda o: o.conv2d_forward(X, W, groups=0),
@@ -404,16 +411,72 @@ BAD = {
         "var must have shape",
     ),
     "a pool of padding": (lambda o: o.max_pool_forward(X, 2, 1, 2), "windows of padding only"),
+    "a pool of integers": (lambda o: o.max_pool_forward(X.astype(int), 2, 1), "x must be float32"),
+    "a pool of complex numbers": (lambda o: o.max_pool_forward(X + 1j, 2, 1), "x must be float32"),
+    "a pool of features": (lambda o: o.max_pool_forward(Z, 2, 1), "must have shape (N, H, W, C)"),
+    "a pool without a step": (
+        lambda o: o.max_pool_forward(X, 2, 0),
+        "max_pool: stride must be an integer of at least 1, got 0",
+    ),
+    "a pool of nothing": (
+        lambda o: o.max_pool_forward(X, 0, 1),
+        "max_pool: size must be an integer of at least 1, got 0",
+    ),
+    "a pool with a negative border": (
+        lambda o: o.max_pool_forward(X, 2, 1, -1),
+        "max_pool: pad must be an integer of at least 0, got -1",
+    ),
+    "a pool of half pixels": (
+        lambda o: o.max_pool_forward(X, 2.0, 1),
+        "max_pool: size must be an integer of at least 1, got 2.0",
+    ),
+    "an average of integers": (
+        lambda o: o.global_avg_pool_forward(X.astype(int)),
+        "global_avg_pool: x must be float32",
+    ),
+    "images for a linear layer": (
+        lambda o: o.linear_forward(X, W[0, 0], np.zeros(4)),
+        "linear: x must have shape (N, C), got (2, 5, 6, 3)",
+    ),
+    "a vector of weights": (
+        lambda o: o.linear_forward(Z, C3, np.zeros(4)),
+        "linear: w must have shape (C, K), got (3,)",
+    ),
+    "a bias of other length": (
+        lambda o: o.linear_forward(Z, W[0, 0], C3),
+        "linear: b must have shape (4,), got (3,)",
+    ),
+    "a bias of another dtype": (
+        lambda o: o.linear_forward(Z, W[0, 0], np.zeros(4, "float32")),
+        "linear: x is float64 but b is float32",
+    ),
+    "logits that are integers": (
+        lambda o: o.softmax_cross_entropy(Z.astype(int), np.array([0, 1])),
+        "softmax_cross_entropy: logits must be float32",
+    ),
+    "logits of one image": (
+        lambda o: o.softmax_cross_entropy(C3, np.array([0, 1, 1])),
+        "softmax_cross_entropy: logits must have shape (N, K), got (3,)",
+    ),
+    "labels in two columns": (
+        lambda o: o.softmax_cross_entropy(Z, np.array([[0], [1]])),
+        "labels must have shape (2,), got (2, 1)",
+    ),
     "a vector to average": (lambda o: o.global_avg_pool_forward(C3), "(N, H, W, C)"),
     "features that do not fit": (
         lambda o: o.linear_forward(W[0, 0], W[0, 0], np.zeros(4)),
-        "has 4 features",
+        "linear: x (3, 4) has 4 features, but w (3, 4) expects 3",
     ),
     "a label too large": (lambda o: o.softmax_cross_entropy(Z, np.array([0, 3])), "labels[1] is 3"),
+    "a label far too large": (
+        lambda o: o.softmax_cross_entropy(Z, np.array([5, 0])),
+        "labels must lie in 0 .. 2, but labels[0] is 5",
+    ),
     "a negative label": (
         lambda o: o.softmax_cross_entropy(Z, np.array([-1, 0])),
         "labels[0] is -1",
     ),
+    "labels that are a list": (lambda o: o.softmax_cross_entropy(Z, [0, 1]), "labels must be a"),
     "labels of floats": (lambda o: o.softmax_cross_entropy(Z, np.zeros(2)), "integers"),
     "too few labels": (
         lambda o: o.softmax_cross_entropy(Z, np.array([0])),
@@ -436,6 +499,54 @@ def test_bad_arguments_are_named(ops, case):
     with pytest.raises(InputError) as e:
         call(ops)
     assert words in str(e.value)
+
+
+@pytest.mark.parametrize("pad", [(0, 0), (1, 0), (0, 2), (2, 1), (3, 3)])
+def test_a_window_fits_as_long_as_it_is_no_larger_than_the_image_with_its_border(pad):
+    image = np.zeros((1, 4, 3, 1))
+    KH, KW = 4 + 2 * pad[0], 3 + 2 * pad[1]
+    y, _ = numpy_ops.conv2d_forward(image, np.zeros((KH, KW, 1, 1)), 1, pad)
+    assert y.shape == (1, 1, 1, 1)
+    for size in ((KH + 1, KW), (KH, KW + 1)):
+        with pytest.raises(InputError, match=f"a {size[0]}x{size[1]} window does not fit into 4x3"):
+            numpy_ops.conv2d_forward(image, np.zeros((*size, 1, 1)), 1, pad)
+
+
+def test_a_pool_may_have_a_border_of_half_its_window():
+    for size, pad in ((1, 0), (2, 1), (3, 1), (4, 2)):
+        y, _ = numpy_ops.max_pool_forward(X, size, 1, pad)
+        assert y.shape == (2, 5 + 2 * pad - size + 1, 6 + 2 * pad - size + 1, 3)
+        with pytest.raises(InputError, match=rf"size // 2 = {size // 2}, got {pad + 1}"):
+            numpy_ops.max_pool_forward(X, size, 1, pad + 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((X.astype(int), C3, C3), "x must be float32 or float64 or complex128, got int64"),
+        ((X, C3, C3.astype("float32")), "x is float64 but beta is float32"),
+        ((X[:0], C3, C3), "x is empty, shape (0, 5, 6, 3)"),
+        ((C3, C3, C3), "x must have shape (N, ..., C), got (3,)"),
+        ((X, C3[:, None], C3), "gamma must have shape (3,), got (3, 1)"),
+        ((X, C3, [0.0, 0.0, 0.0]), "beta must be a NumPy array, got list"),
+    ],
+)
+def test_batch_norm_names_the_argument_that_does_not_fit(arguments, words):
+    statistics = np.zeros(3), np.ones(3)
+    for call in (
+        lambda: numpy_ops.batchnorm_forward(*arguments, EPS),
+        lambda: numpy_ops.batchnorm_inference(*arguments, *statistics, EPS),
+    ):
+        with pytest.raises(InputError) as e:
+            call()
+        assert f"batchnorm: {words}" in str(e.value)
+
+
+def test_batch_norm_takes_features_and_images_and_all_that_is_between(rng):
+    for shape in ((4, 3), (4, 2, 3), (2, 2, 2, 3)):
+        x = rng.standard_normal(shape)
+        y, *_ = numpy_ops.batchnorm_forward(x, np.ones(3), np.zeros(3), 0)
+        close(y.reshape(-1, 3).std(axis=0), np.ones(3), x.size)
 
 
 CONTRACT = """
