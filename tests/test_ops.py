@@ -112,6 +112,14 @@ def test_a_part_holds_the_images_whose_windows_fit_and_at_least_one(monkeypatch)
         assert [*parts.parts(x, w, dy)] == expected
 
 
+def test_the_windows_of_a_part_take_two_mebibytes():
+    x, w, dy = np.empty((8, 8, 8, 32), "float32"), np.empty((1, 4, 32, 1)), np.empty((8, 32, 32, 1))
+    image = 32 * 32 * 4 * 32 * x.itemsize
+    images = [n for n, _, _ in parts.parts(x, w, dy)]
+    assert images == [slice(0, 4), slice(4, 8)]
+    assert 4 * image == 2 * 2**20
+
+
 def test_the_gradients_of_the_parts_of_a_batch_add_up(rng, monkeypatch):
     x, w = rng.standard_normal((5, 7, 6, 4)), rng.standard_normal((3, 3, 2, 6))
     y, cache = numpy_ops.conv2d_forward(x, w, 2, 1, 2)
