@@ -33,12 +33,12 @@ SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "passive",
     "MINIRES_HYPOTHESIS": "mutants",
-    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",  # for processes that the tests start
 }
 WARM = "numpy numba matplotlib.pyplot hypothesis pytest safetensors.numpy PIL.Image typer pooch"
 PARTS = ("minires", "tests", "lessons", "pyproject.toml", "README.md", "CHANGELOG.md", "LOG.md")
 TIMES, AT_LEAST = 10, 20  # a test may take ten times as long as without a mutant, and 20 seconds
-FEW = 8  # examples of each property in the run without a mutant
+FEW = 4  # examples of each property in the run without a mutant
 MEMORY = 16 << 30  # bytes of addresses
 KERNELS = "minires.ops.compiled.kernel_cache"
 WARNED = "ignore::pytest.PytestAssertRewriteWarning"  # the parent has imported hypothesis
@@ -59,7 +59,6 @@ def copies_of(root, number):
                 else:
                     shutil.copy(part, target)
         os.environ.update(SETTINGS)
-        sys.dont_write_bytecode = True
         for name in WARM.split():
             importlib.import_module(name)
         yield copies
@@ -79,23 +78,15 @@ def function_spans(source):
 class Judge:
     """The tests of one file, and what they do without a mutant."""
 
-    def __init__(self, file, tests, deselect, copies):
+    def __init__(self, file, tests, deselect, copies, kept):
+        """Run the tests without a mutant, or read what an earlier run has `kept`, a JSON file."""
         self.file, self.copies = file, copies
         self.tests = [test.name for test in tests]
         self.source = (copies[0] / file).read_text(encoding="utf-8")
         self.spans = function_spans(self.source)
-        result = copies[0] / "unmutated.json"
-        sys.dont_write_bytecode = False
-        pid = self._start(copies[0], Measured(copies[0] / file, result, deselect), write=True)
-        try:
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        except BaseException:
-            os.killpg(pid, signal.SIGKILL)
-            raise
-        if code:
-            log = (copies[0] / "log").read_text(encoding="utf-8", errors="replace")
-            raise SystemExit(f"{log}\nthe tests of {file} fail without a mutant: mend this first")
-        measured = json.loads(result.read_text(encoding="utf-8"))
+        if not kept.exists():
+            self._measure(Measured(copies[0] / file, kept, deselect))
+        measured = json.loads(kept.read_text(encoding="utf-8"))
         for name in measured["modules"]:
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
@@ -105,6 +96,18 @@ class Judge:
         for test, lines in measured["calls"].items():
             for line in lines:
                 self.callers[line].add(test)
+
+    def _measure(self, plugin):
+        pid = self._start(self.copies[0], plugin)
+        try:
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except BaseException:
+            os.killpg(pid, signal.SIGKILL)
+            raise
+        if code:
+            plugin.result.unlink(missing_ok=True)
+            log = (self.copies[0] / "log").read_text(encoding="utf-8", errors="replace")
+            raise SystemExit(f"{log}\nthe tests of {self.file} fail without a mutant")
 
     def selected(self, mutant):
         """Return the tests that call the function which a mutant changes."""
@@ -166,7 +169,7 @@ class Judge:
         plugin.kernels = None if "compiled" in path.parts else self.kernels
         return self._start(copy, plugin)
 
-    def _start(self, copy, plugin, write=False):
+    def _start(self, copy, plugin):
         """Fork a child that runs pytest in a copy; return its process id."""
         pid = os.fork()
         if pid:
@@ -177,7 +180,7 @@ class Judge:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-            code = self._pytest(copy, plugin, write)
+            code = self._pytest(copy, plugin)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -185,9 +188,8 @@ class Judge:
             sys.stderr.flush()
             os._exit(code)
 
-    def _pytest(self, copy, plugin, write):
+    def _pytest(self, copy, plugin):
         os.chdir(copy)
-        sys.dont_write_bytecode = not write
         sys.path[:0] = [str(copy)]
         os.environ["PYTHONPATH"] = str(copy)
         log = os.open(copy / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -276,7 +276,10 @@ def judge_file(file, group, session, options, copies):
     outcomes = {m: session.outcome(m, judges) for m in mutants if m not in same}
     untried = [m for m, outcome in outcomes.items() if outcome is None]
     if untried:
-        judge = Judge(file, tests, group.get("deselect", ""), copies)
+        deselect = group.get("deselect", "")
+        digest = hashlib.sha256(f"{judges} {deselect} {digest_of([ROOT / file])}".encode())
+        kept = session.path.parent / f"unmutated-{digest.hexdigest()[:16]}.json"
+        judge = Judge(file, tests, deselect, copies, kept)
         killers = Counter(r["by"] for r in session.results.values() if r["file"] == file)
         progress = tqdm(judge.tried(untried, killers), total=len(untried), desc=file, mininterval=1)
         for mutant, outcome, by, seconds in progress:
