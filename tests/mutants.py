@@ -188,11 +188,11 @@ def ordered_sites(source, seed):
     return [variant for _, _, variant in sorted(ranked, key=lambda r: r[:2])]
 
 
-def mutants_of(file, seed, number):
+def mutants_of(file, seed, number, root=ROOT):
     """Select mutants of a file that differ from each other and compile."""
     from cosmic_ray.mutating import mutate_code
 
-    source = (ROOT / file).read_text(encoding="utf-8")
+    source = (root / file).read_text(encoding="utf-8")
     selected, seen, times = [], {source}, Counter()
     for operator, i in ordered_sites(source, seed):
         if len(selected) == number:
@@ -268,16 +268,18 @@ def judge_file(file, group, session, options, copies):
     from mutant_judge import Judge
     from tqdm import tqdm
 
-    mutants = mutants_of(file, options.seed, options.mutants or group.get("mutants", 100))
-    tests = [ROOT / "tests" / name for name in group["judges"][file]]
-    judges = digest_of([*tests, ROOT / "tests/conftest.py"])
+    root = copies[0]  # unlike the project, it does not change meanwhile
+    number = options.mutants or group.get("mutants", 100)
+    mutants = mutants_of(file, options.seed, number, root)
+    tests = [root / "tests" / name for name in group["judges"][file]]
+    judges = digest_of([*tests, root / "tests/conftest.py"])
     reasons = equivalents()
     same = [m for m in mutants if (m.file, m.before, m.after) in reasons]
     outcomes = {m: session.outcome(m, judges) for m in mutants if m not in same}
     untried = [m for m, outcome in outcomes.items() if outcome is None]
     if untried:
         deselect = group.get("deselect", "")
-        digest = hashlib.sha256(f"{judges} {deselect} {digest_of([ROOT / file])}".encode())
+        digest = hashlib.sha256(f"{judges} {deselect} {digest_of([root / file])}".encode())
         kept = session.path.parent / f"unmutated-{digest.hexdigest()[:16]}.json"
         judge = Judge(file, tests, deselect, copies, kept)
         killers = Counter(r["by"] for r in session.results.values() if r["file"] == file)
