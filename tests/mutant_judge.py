@@ -78,14 +78,17 @@ def function_spans(source):
 class Judge:
     """The tests of one file, and what they do without a mutant."""
 
-    def __init__(self, file, tests, deselect, copies, kept):
-        """Run the tests without a mutant, or read what an earlier run has `kept`, a JSON file."""
+    def __init__(self, file, alike, tests, deselect, copies, kept):
+        """Run the tests without a mutant, or read what an earlier run has `kept`, a JSON file.
+
+        `alike` are the files that the same tests judge; one run serves them all.
+        """
         self.file, self.copies = file, copies
         self.tests = [test.name for test in tests]
         self.source = (copies[0] / file).read_text(encoding="utf-8")
         self.spans = function_spans(self.source)
         if not kept.exists():
-            self._measure(Measured(copies[0] / file, kept, deselect))
+            self._measure(Measured(copies[0], alike, kept, deselect))
         measured = json.loads(kept.read_text(encoding="utf-8"))
         for name in measured["modules"]:
             with contextlib.suppress(Exception):
@@ -93,9 +96,10 @@ class Judge:
         self.kernels = measured["kernels"]
         self.seconds, self.blind = measured["seconds"], set(measured["blind"])
         self.callers = defaultdict(set)
-        for test, lines in measured["calls"].items():
-            for line in lines:
-                self.callers[line].add(test)
+        for test, functions in measured["calls"].items():
+            for called, line in functions:
+                if called == file:
+                    self.callers[line].add(test)
 
     def _measure(self, plugin):
         pid = self._start(self.copies[0], plugin)
@@ -221,11 +225,11 @@ class Plugin:
 
 
 class Measured(Plugin):
-    """Note how long each test takes, and which functions of the file it calls."""
+    """Note how long each test takes, and which functions of some files it calls."""
 
-    def __init__(self, file, result, deselect):
-        self.file, self.result, self.deselect = file, result, deselect
-        self.path = str(file)
+    def __init__(self, copy, files, result, deselect):
+        self.result, self.deselect = result, deselect
+        self.watched = {str(copy / file): file for file in files}
         self.seconds, self.calls, self.blind = {}, {}, set()
         self.by_fixture = defaultdict(set)
         self.now = [set()]
@@ -236,8 +240,9 @@ class Measured(Plugin):
             self.now[-1].add("process")
 
     def _called(self, frame, event, _):
-        if event == "call" and frame.f_code.co_filename == self.path:
-            self.now[-1].add(frame.f_code.co_firstlineno)
+        if event == "call" and frame.f_code.co_filename in self.watched:
+            code = frame.f_code
+            self.now[-1].add((self.watched[code.co_filename], code.co_firstlineno))
 
     def pytest_sessionstart(self):
         # tracing is slow, and a few examples call the functions that many call

@@ -279,9 +279,11 @@ def judge_file(file, group, session, options, copies):
     untried = [m for m, outcome in outcomes.items() if outcome is None]
     if untried:
         deselect = group.get("deselect", "")
-        digest = hashlib.sha256(f"{judges} {deselect} {digest_of([root / file])}".encode())
-        kept = session.path.parent / f"unmutated-{digest.hexdigest()[:16]}.json"
-        judge = Judge(file, tests, deselect, copies, kept)
+        alike = [f for f, names in group["judges"].items() if names == group["judges"][file]]
+        code = digest_of([root / f for f in alike])
+        digest = hashlib.sha256(f"{judges} {deselect} {code}".encode()).hexdigest()
+        kept = session.path.parent / f"unmutated-{digest[:16]}.json"
+        judge = Judge(file, alike, tests, deselect, copies, kept)
         killers = Counter(r["by"] for r in session.results.values() if r["file"] == file)
         progress = tqdm(judge.tried(untried, killers), total=len(untried), desc=file, mininterval=1)
         for mutant, outcome, by, seconds in progress:
