@@ -179,6 +179,17 @@ def test_changing_an_argument_in_place_is_refused(victim):
     assert refused("changed", forward, backward, X.copy()).argument == victim[0]
 
 
+def test_a_backward_that_changes_an_input_is_refused_though_its_gradient_is_right():
+    def forward(x):
+        return x + 1, (x,)
+
+    def backward(dy, cache):
+        cache[0][...] = 0
+        return dy.copy()
+
+    assert refused("changed", forward, backward, X.copy()).argument == "x"
+
+
 def test_the_defaults_of_a_check_are_those_of_its_documentation():
     shared = {"cotangent": None, "rng": 0, "rtol": 1e-6, "elements": 64}
     for check, more in ((check_layer, {}), (check_op, {"names": None, "method": "central"})):
