@@ -215,7 +215,7 @@ def verdict(status, copy):
 
 
 class Plugin:
-    """What both kinds of children share."""
+    """Base of both kinds of children."""
 
     def files(self):
         return []
