@@ -530,11 +530,6 @@ INSIDE = {"proc/self/cgroup": "0::/../../pods/mine\n"}  # a path outside of the 
         (EIGHT | V2 | {"sys/fs/cgroup/pods/mine/cpu.max": "200000 100000"}, range(8), 2, "2 cores"),
         (EIGHT | V2 | {"sys/fs/cgroup/pods/cpu.max": "150000 100000"}, range(8), 2, "1.5 cores"),
         (EIGHT | V2 | {"sys/fs/cgroup/pods/mine/cpu.max": "20000 100000"}, range(8), 1, "0.2"),
-            EIGHT | V2 | {"sys/fs/cgroup/pods/mine/cpu.max": "20000 100000"},
-            range(8),
-            1,
-            "0.2 cores",
-        ),
         (EIGHT | INSIDE | {"sys/fs/cgroup/cpu.max": "300000 100000"}, range(8), 3, "3 cores"),
         (V2 | {"sys/fs/cgroup/unified/cpu.max": "300000 100000"}, range(8), 3, "3 cores"),
         (

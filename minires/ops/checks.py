@@ -83,7 +83,7 @@ def gradient(op: str, dy: np.ndarray, shape: Shape, dtype: np.dtype | None = Non
         )
 
 
-def _integer(op: str, name: str, value: object, least: int) -> None:
+def integer(op: str, name: str, value: object, least: int) -> None:
     if not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"{op}: {name} must be an integer of at least {least}, got {value!r}")
 
@@ -103,7 +103,7 @@ def window(op: str, image: Pair, kernel: Pair, stride: Pair, pad: Pair) -> Pair:
     """Return (OH, OW): how many windows fit into an image, by row and by column."""
     H, W = image
     KH, KW = kernel
-    _integer(op, "kernel size", min(KH, KW), 1)
+    integer(op, "kernel size", min(KH, KW), 1)
     if KH > H + 2 * pad[0] or KW > W + 2 * pad[1]:
         zeros = pad[0] if pad[0] == pad[1] else pad
         raise InputError(
@@ -130,7 +130,7 @@ def conv2d(
 
 def _groups(x: np.ndarray, w: np.ndarray, groups: int) -> None:
     """`groups` divides the channels and the filters, and each filter sees the channels of one."""
-    _integer("conv2d", "groups", groups, 1)
+    integer("conv2d", "groups", groups, 1)
     C = x.shape[3]
     seen, K = w.shape[2:]
     if groups == 1 and C != seen:
@@ -212,44 +212,15 @@ def avg_pool(x: np.ndarray, size: int, stride: int, pad: int) -> Shape:
 def _pool(op: str, x: np.ndarray, size: int, stride: int, pad: int) -> Shape:
     rank(op, "x", x, "N, H, W, C")
     N, H, W, C = x.shape
-    _integer(op, "stride", stride, 1)
-    _integer(op, "pad", pad, 0)
-    _integer(op, "size", size, 1)
+    integer(op, "stride", stride, 1)
+    integer(op, "pad", pad, 0)
+    integer(op, "size", size, 1)
     OH, OW = window(op, (H, W), (size, size), pair(stride), pair(pad))
     if pad > size // 2:
         raise InputError(
             f"{op}: pad must be at most size // 2 = {size // 2}, got {pad}: windows of padding only"
         )
     return N, OH, OW, C
-
-
-def shortcut(op: str, x: np.ndarray, stride: int, **of_body: np.ndarray) -> None:
-    """`x` (N, H, W, C) and the one array of the body, (N, OH, OW, K), fit an option-A shortcut.
-
-    OH = ceil(H / stride), OW = ceil(W / stride) and C <= K.
-    """
-    ((name, f),) = of_body.items()
-    named = {"x": x, name: f}
-    arrays(op, REAL, **named)
-    rank(op, "x", x, "N, H, W, C")
-    rank(op, name, f, "N, OH, OW, K")
-    _integer(op, "stride", stride, 1)
-    N, H, W, C = x.shape
-    expected = (N, -(-H // stride), -(-W // stride))
-    if f.shape[:3] != expected or f.shape[3] < C:
-        raise InputError(
-            f"{op}: with stride {stride}, x of shape {x.shape} needs {name} of shape "
-            f"{expected} and at least {C} channels, got {f.shape}"
-        )
-
-
-def finish(op: str, y: np.ndarray, b: np.ndarray, shortcut: np.ndarray | None) -> None:
-    """`b` (K,) and `shortcut` (N, OH, OW, K) or None can be added to y (N, OH, OW, K)."""
-    arrays(op, y=y, b=b)
-    same_shape(op, "b", b, y.shape[3:])
-    if shortcut is not None:
-        arrays(op, y=y, shortcut=shortcut)
-        same_shape(op, "shortcut", shortcut, y.shape)
 
 
 def global_avg_pool(x: np.ndarray) -> None:
@@ -282,7 +253,7 @@ def response_constants(
     op: str, n: int, k: float, alpha: float, beta: float
 ) -> tuple[float, float, float]:
     """The window is odd, and the sum that is raised to a power is positive."""
-    _integer(op, "n", n, 1)
+    integer(op, "n", n, 1)
     if n % 2 == 0:
         raise InputError(
             f"{op}: n must be odd, as many channels count on either side; got {n}, "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minires.ops import checks
+from minires.ops import checks_fused
 from minires.ops.geometry import Array, Cache, Size
 from minires.ops.numpy_ops import (
     batchnorm_backward,
@@ -52,7 +52,7 @@ def add_relu_forward(f: Array, x: Array, stride: int = 1) -> tuple[Array, Cache]
     y[n, i, j, k] = max(f[n, i, j, k] + x[n, i*stride, j*stride, k], 0), where x counts as 0 from
     channel C on. With stride 1 and C = K this is y = max(f + x, 0).
     """
-    checks.shortcut("add_relu", x, stride, f=f)
+    checks_fused.shortcut("add_relu", x, stride, f=f)
     z = f.copy()
     z[..., : x.shape[3]] += x[:, ::stride, ::stride]
     return relu_forward(z)
@@ -76,7 +76,7 @@ def add_shortcut_gradient(dx: Array, dz: Array, stride: int = 1) -> Array:
     sum[n, i*stride, j*stride, c] = dx[n, i*stride, j*stride, c] + dz[n, i, j, c]; the other pixels
     had no part in y, and keep their dx.
     """
-    checks.shortcut("add_shortcut_gradient", dx, stride, dz=dz)
+    checks_fused.shortcut("add_shortcut_gradient", dx, stride, dz=dz)
     total = dx.copy()
     total[:, ::stride, ::stride] += dz[..., : dx.shape[3]]
     return total
@@ -100,7 +100,7 @@ def conv2d_inference(
     `nets.fold.fold` moves the scale and the shift of batch norm into w and b.
     """
     y, _ = conv2d_forward(x, w, stride, pad, groups=groups)
-    checks.finish("conv2d_inference", y, b, shortcut)
+    checks_fused.finish("conv2d_inference", y, b, shortcut)
     y = y + b
     if shortcut is not None:
         y = y + shortcut

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from minires.ops import checks
+from minires.ops import checks_fused
 from minires.ops.compiled.jit import inline, kernel
 from minires.ops.compiled.scratch import contiguous
 from minires.ops.compiled.simd import copy, lanes, load, maximum, store
@@ -87,7 +87,7 @@ def _add_back(dx: Array, dz: Array, sizes: tuple, strides: tuple, total: Array) 
 
 def add_relu_forward(f: Array, x: Array, stride: int = 1) -> tuple[Array, Cache]:
     """Read f and x once and write y; cache y, as y > 0 exactly where the sum is."""
-    checks.shortcut("add_relu", x, stride, f=f)
+    checks_fused.shortcut("add_relu", x, stride, f=f)
     f = contiguous(f)
     x = contiguous(x)
     y = np.empty_like(f)
@@ -98,7 +98,7 @@ def add_relu_forward(f: Array, x: Array, stride: int = 1) -> tuple[Array, Cache]
 
 def add_shortcut_gradient(dx: Array, dz: Array, stride: int = 1) -> Array:
     """Read dx and dz once and write their sum."""
-    checks.shortcut("add_shortcut_gradient", dx, stride, dz=dz)
+    checks_fused.shortcut("add_shortcut_gradient", dx, stride, dz=dz)
     dx = contiguous(dx)
     dz = contiguous(dz)
     total = np.empty_like(dx)
@@ -128,7 +128,7 @@ def _finish(y: Array, b: Array, shortcut: Array, bound: float) -> None:
 
 def finish(y: Array, b: Array, shortcut: Array | None, rectify: bool) -> Array:
     """Add b and the shortcut to the output of a convolution, in place, and rectify it."""
-    checks.finish("conv2d_inference", y, b, shortcut)
+    checks_fused.finish("conv2d_inference", y, b, shortcut)
     added = np.empty(0, y.dtype) if shortcut is None else contiguous(shortcut).reshape(-1)
     bound = 0.0 if rectify else NO_BOUND
     _finish(y.reshape(-1), contiguous(b), added, bound)
