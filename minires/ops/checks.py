@@ -84,6 +84,7 @@ def gradient(op: str, dy: np.ndarray, shape: Shape, dtype: np.dtype | None = Non
 
 
 def integer(op: str, name: str, value: object, least: int) -> None:
+    """`value` is an integer of at least `least`."""
     if not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"{op}: {name} must be an integer of at least {least}, got {value!r}")
 
