@@ -136,8 +136,8 @@ def convert(
     if to == "onnx":
         from minires.exchange import onnx
 
-        apart = onnx.check_in_onnxruntime(network, content)
-        output.show(f"onnxruntime: logits within {apart:.1e} of the largest logit of ours")
+        difference = onnx.check_in_onnxruntime(network, content)
+        output.show(f"onnxruntime: logits within {difference:.1e} of the largest logit of ours")
     write_whole(out, content)
     size = out.stat().st_size
     output.show(
@@ -149,7 +149,7 @@ def convert(
 def _pictures(
     normalise: str | None, image_size: int | None, labels: Path | None, classes: int
 ) -> dict[str, Any]:
-    """What was typed about the pictures of a network, as metadata."""
+    """Metadata from the options about the pictures of a network."""
     from minires.data import normalisation
     from minires.data.image_folder import read_table
 
