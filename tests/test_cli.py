@@ -441,6 +441,7 @@ LEAVES = [
     *((name,) for name in (*COMMANDS[:-1], "bench")),
     *(("data", name) for name in ("cifar10", "shapes10", "scenes")),
     ("classify",),
+    *(("evaluate",), ("weights", "inspect"), ("weights", "convert")),
     *(("exercise", name) for name in ("list", "start", "check", "hunt")),
 ]
 

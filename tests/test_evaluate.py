@@ -153,10 +153,10 @@ def test_a_file_can_be_looked_at(typed):
 
 def test_labels_are_stored_and_must_match(typed, tmp_path):
     convert = ("weights", "convert", "net", "--net", "resnet8", "--out", "file", "--labels", "list")
-    (tmp_path / "list").write_text("\n".join(f"class {k}" for k in range(10)))
+    (tmp_path / "list").write_text("\n".join(f"n{k} class {k}" for k in range(10)))
     assert typed(*convert)[0] == 0
     assert weights.read("file").metadata["labels"][9] == "class 9"
-    (tmp_path / "list").write_text("cat\ndog\n")
+    (tmp_path / "list").write_text("n0 cat\nn1 dog\n")
     code, _, err = typed(*convert)
     assert (code, "names 2 classes, expected 10" in err) == (2, True)
 
@@ -192,7 +192,17 @@ WRONG = {
         "--names",
         "x",
     ): "names must be",
-    ("weights", "convert", "net", "--net", "resnet8", "--out", "y", "--labels", "no"): "no: ",
+    (
+        "weights",
+        "convert",
+        "net",
+        "--net",
+        "resnet8",
+        "--out",
+        "y",
+        "--labels",
+        "no",
+    ): "--labels no cannot be read",
 }
 
 

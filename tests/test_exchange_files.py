@@ -12,6 +12,7 @@ import pytest
 
 from minires import InputError, resnet
 from minires.exchange import names, pickles, torch_files, weights
+from minires.exchange.blank import blank
 from minires.nets import registry
 
 STATE = {
@@ -349,6 +350,39 @@ def test_names_are_spelled_as_other_libraries_spell_them(style):
     assert entries["fc.w"].name == f"{last}.weight"
     assert entries["fc.w"].theirs == (10, 64)
     assert entries["stage2.block1.shortcut.conv.w"].theirs == (32, 16, 1, 1)
+
+
+def test_alexnet_and_vgg_are_named_by_position_and_their_first_matrix_is_permuted():
+    net = blank(registry.fit(registry.facts("vgg16bn"), (64, 96, 3), 10))
+    torchvision, timm = (names.entries(net, style) for style in ("torchvision", "timm"))
+    assert torchvision["conv1_2.b"].name == timm["conv1_2.b"].name == "features.3.bias"
+    assert torchvision["bn5_3.running_var"].name == "features.41.running_var"
+    linear = [(torchvision[f"fc{i}.w"].name, torchvision[f"fc{i}.w"].theirs) for i in (14, 15, 16)]
+    assert linear == [
+        ("classifier.0.weight", (4096, 512 * 2 * 3)),
+        ("classifier.3.weight", (4096, 4096)),
+        ("classifier.6.weight", (10, 4096)),
+    ]
+    convolved = [(timm[f"fc{i}.w"].name, timm[f"fc{i}.w"].theirs) for i in (14, 15, 16)]
+    assert convolved == [
+        ("pre_logits.fc1.weight", (4096, 512, 2, 3)),
+        ("pre_logits.fc2.weight", (4096, 4096, 1, 1)),
+        ("head.fc.weight", (10, 4096)),
+    ]
+    ours = np.zeros((2, 3, 512, 4096), np.float32)
+    ours[1, 2, 5, 7] = 1  # row 1, column 2, channel 5, output 7
+    ours = ours.reshape(-1, 4096)
+    assert torchvision["fc14.w"].export(ours)[7, 5 * 6 + 1 * 3 + 2] == 1
+    assert timm["fc14.w"].export(ours)[7, 5, 1, 2] == 1
+    for entry in (torchvision["fc14.w"], timm["fc14.w"]):
+        np.testing.assert_array_equal(entry.load(entry.export(ours)), ours)
+
+
+def test_a_library_without_such_a_network_has_no_names_for_it():
+    facts = registry.fit(registry.facts("alexnet-torchvision"), (67, 67, 3), 10)
+    for style in ("timm", "huggingface"):
+        with pytest.raises(InputError, match=f"{style} has no network like alexnet-torchvision"):
+            weights.to_bytes(blank(facts), style)
 
 
 def test_prefixes_of_wrappers_and_counters_are_dropped():

@@ -110,14 +110,16 @@ def convert(
     image_size: Annotated[
         int | None, typer.Option(help="Rows and columns of a picture.", metavar="N", min=1)
     ] = None,
-    labels: Annotated[Path | None, path_option("Names of the classes, one on each line.")] = None,
+    labels: Annotated[
+        Path | None, path_option("Table of class names: folder, space, name.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write weights under other names, or in another format. The names in FILE are recognised.
 
     --normalise, --image-size and --labels are stored in the new file.
 
-    Example: minires weights convert resnet20.th --net resnet20 --out resnet20.safetensors
+    Example: minires weights convert a.th --net resnet20 --out a.safetensors
     """
     from minires.exchange import weights
     from minires.runs.files import write_whole
@@ -147,6 +149,7 @@ def _pictures(
 ) -> dict[str, Any]:
     """What was typed about the pictures of a network, as metadata."""
     from minires.data import normalisation
+    from minires.data.image_folder import read_table
 
     found: dict[str, Any] = {}
     if normalise:
@@ -158,12 +161,11 @@ def _pictures(
     if image_size:
         found["image_size"] = image_size
     if labels:
-        lines = labels.read_text(encoding="utf-8").splitlines()
-        found["labels"] = [line.strip() for line in lines if line.strip()]
+        found["labels"] = list(read_table(labels).values())
         if len(found["labels"]) != classes:
             raise InputError(
-                f"--labels {labels} names {len(found['labels'])} classes, expected {classes}, one "
-                "on each line"
+                f"--labels {labels} names {len(found['labels'])} classes, expected {classes}; give "
+                "the table of its classes, in their order"
             )
     return found
 
@@ -188,7 +190,7 @@ def evaluate(
 
     By default, pictures are normalised as the file says, else by the per-pixel mean.
 
-    Example: minires evaluate resnet20 --weights resnet20.th --normalise imagenet
+    Example: minires evaluate resnet20 --weights a.th --normalise imagenet
     """
     from minires.exchange.weights import load_network
     from minires.lab import evaluation, plots

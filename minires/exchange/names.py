@@ -80,6 +80,8 @@ def _part(name: str) -> Part | None:
     if match is None:
         return None
     stage, block, place, *rest = match.groups()
+    if bool(place) != bool(rest[1]) and place != "shortcut":
+        return None  # the layers of a body have numbers, and those outside the blocks have none
     return Part(int(stage or 0), int(block or 0), place or "", *rest)
 
 
