@@ -300,8 +300,10 @@ def test_the_recipe_reaches_the_run(run_cli, scenes_folder, monkeypatch, tmp_pat
     words = ("train", "imagenet-resnet18", "--dataset", scenes_folder, "--batch-size", 6)
     code, _, err = run_cli(*words, "--backend", "numpy", "--image-size", 64)
     assert code == 0, err
-    (config,) = seen
+    config = seen.pop()
     assert (config.batch_size, config.plateau, config.image_size) == (6, 5, 64)
+    assert run_cli(*words, "--backend", "numpy")[0] == 0
+    assert seen.pop().image_size == 224  # the network's own
     assert (config.eval_every, config.eval_images, config.warmup_lr) == (6, 4, None)
 
 

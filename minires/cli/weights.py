@@ -203,7 +203,11 @@ def evaluate(
     network, about = load_network(facts.name, weights, zeros=zeros)
     backend = choose(None, output.say)
     found = load(dataset, data, output.say)
-    found = _prepared(found, normalise or about["normalise"], about["image_size"])
+    size = about["image_size"] or network.facts.input_shape[0]
+    on_disk = getattr(found.prepare, "on_disk", False)
+    found = _prepared(
+        found, normalise or about["normalise"], size if on_disk else about["image_size"]
+    )
     if network.facts.classes != len(found.classes):
         raise InputError(
             f"{weights} has {network.facts.classes} classes, {found.name} has "
