@@ -244,6 +244,27 @@ def test_the_command_line_records_what_a_run_starts_from(
     assert "holds another run" in err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--freeze", "stage9"), "no part 'stage9' to freeze"),
+        (("--head", "new"), "give --weights"),
+        (("--bn", "cold"), "--bn must be one of train, frozen"),
+    ],
+)
+def test_senseless_tuning_is_refused_before_anything_is_compiled(
+    run_cli, monkeypatch, shapes, tmp_path, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("minires.data.shapes10.dataset", lambda **_: shapes)
+    monkeypatch.setattr("minires.cli.train.compile_kernels", lambda *_: pytest.fail("compiled"))
+    words = ("train", "resnet8", "--dataset", "shapes10", "--iterations", 2, "--eval-images", 8)
+    code, _, err = run_cli(*words, *options)
+    assert code == 2
+    assert message in err
+    assert not list(tmp_path.rglob("config.json"))
+
+
 def test_weights_of_another_network_are_refused_by_name(run_cli, monkeypatch, tmp_path, file):
     monkeypatch.chdir(tmp_path)
     code, _, err = run_cli("train", "resnet14", "--dataset", "shapes10", "--weights", file)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minires.errors import InputError
+
+if TYPE_CHECKING:
+    from minires.nets.network import Facts
+    from minires.runs.config import Config
 
 State = dict[str, np.ndarray]
 
@@ -45,3 +49,21 @@ def from_weights(net: str, path: Path | None, head: str, asked: dict[str, Any]) 
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     wanted = {name: about[name] for name in ("normalise", "image_size") if about[name]}
     return Start(trained.state(), wanted | asked | {"weights": digest, "head": head})
+
+
+def check_parts(config: Config, facts: Facts, state: State | None) -> None:
+    """Refuse parts that cannot be frozen and weights that do not fit, before anything is compiled.
+
+    Raises
+    ------
+    InputError
+        As `freeze` and `start_from` of `minires.nets.freeze` do.
+    """
+    from minires.exchange.blank import blank
+    from minires.nets.freeze import freeze, start_from
+
+    if not (config.freeze or config.bn == "frozen" or state):
+        return
+    net = freeze(blank(facts), config.freeze, config.bn)
+    if state:
+        start_from(net, state, config.head)

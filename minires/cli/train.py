@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from minires.cli.start import State
     from minires.data import Dataset
 
-IMAGENET_SIDE = 224  # of pictures in a folder, if nothing else is typed
-
 
 WeightsOption = Annotated[Path | None, path_option("Start from the weights in this file.")]
 RecipeOption = Annotated[
@@ -107,12 +105,15 @@ def train_command(
     facts = names.network(net)
     recipe = recipes.recipe_of(facts, recipe)
     is_folder = dataset == "folder" or names.looks_like_folder(dataset)
-    some = experiment.any_images(asked.get("image_size") or IMAGENET_SIDE if is_folder else 32)
+    side = facts.input_shape[0]
+    some = experiment.any_images(asked.get("image_size", side) if is_folder else 32)
     experiment.check_recipes([facts], "quick", recipes.filled_in(recipe, asked, some), seed, some)
     output = Output(json_output)
     backend = choose(asked.pop("backend", None), output.say)
     trained = start.from_weights(facts.name, weights, head, asked)
     found = load(dataset, data, output.say, labels, strict)
+    if is_folder:
+        trained.asked.setdefault("image_size", side)
     named = {n: trained.asked[n] for n in ("image_size", "normalise") if n in trained.asked}
     found = found.with_images(**named)
     asked = recipes.filled_in(recipe, trained.asked, found)
@@ -162,6 +163,7 @@ def run_one(
 
     Returns the share of the time that steps waited for pictures; None if none are on the disk.
     """
+    from minires.cli import start
     from minires.runs.run_folder import RunFolder
     from minires.train import loop, progress
 
@@ -169,6 +171,7 @@ def run_one(
     found = found.with_images(config.image_size, config.normalise)
     with run_folder.locked():
         facts = loop.fitted_facts(config.net, found)
+        start.check_parts(config, facts, weights)
         loop.acquire(run_folder, replace(config, net=facts.name), facts, found)
     compile_kernels(config.backend, quiet)
     with progress.bar(config.iterations, quiet) as bar:

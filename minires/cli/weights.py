@@ -206,7 +206,7 @@ def evaluate(
     network, about = load_network(facts.name, weights, zeros=zeros)
     backend = choose(None, output.say)
     found = load(dataset, data, output.say)
-    found = _prepared(found, normalise, about)
+    found = _prepared(found, normalise, about, network.facts.input_shape[0])
     _check_classes(weights, network, found)
     compile_kernels(backend, quiet)
     network.astype("float32").use(backend)
@@ -231,13 +231,12 @@ def _check_classes(weights: Path, net: Network, found: Dataset) -> None:
         )
 
 
-def _prepared(found: Dataset, asked: str | None, about: dict[str, Any]) -> Dataset:
-    """The data, prepared as the network needs its pictures."""
+def _prepared(found: Dataset, asked: str | None, about: dict[str, Any], side: int) -> Dataset:
+    """The data, prepared as the network needs its pictures; those on disk get its `side`."""
     library = "imagenet" if about["names"] in IMAGENET_NAMES else None
-    normalise = asked or about["normalise"] or library
-    if not normalise and not about["image_size"]:
-        return found
-    return found.with_images(about["image_size"], normalise or _how(found))
+    normalise = asked or about["normalise"] or library or _how(found)
+    on_disk = getattr(found.prepare, "on_disk", False)
+    return found.with_images(about["image_size"] or (side if on_disk else None), normalise)
 
 
 def _how(found: Dataset) -> str:
