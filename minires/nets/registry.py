@@ -194,7 +194,7 @@ register(
     "imagenet-resnet",
     numbered("imagenet-resnet", resnet.imagenet_facts, ("A", "B", "C", resnet.TORCHVISION)),
     resnet.build_imagenet,
-    f"imagenet-resnetN or imagenet-resnetN{resnet.TORCHVISION} with N in "
+    f"imagenet-resnetN or -resnetN{resnet.TORCHVISION} with N in "
     f"{', '.join(map(str, resnet.IMAGENET_BLOCKS))}",
 )
 register(
