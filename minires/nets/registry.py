@@ -201,7 +201,7 @@ register(
     "imagenet-plain",
     numbered("imagenet-plain", resnet.imagenet_plain_facts),
     resnet.build_imagenet,
-    "imagenet-plain18 or imagenet-plain34",
+    "imagenet-plain18 or -plain34",
 )
 register(
     "alexnet",
