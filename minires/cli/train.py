@@ -114,15 +114,19 @@ def train_command(
     found = load(dataset, data, output.say, labels, strict)
     if is_folder:
         trained.asked.setdefault("image_size", side)
-    named = {n: trained.asked[n] for n in ("image_size", "normalise") if n in trained.asked}
-    found = found.with_images(**named)
+    found = _with_images(found, trained.asked)
     asked = recipes.filled_in(recipe, trained.asked, found)
     config = presets.base_config(found, net=facts.name, seed=seed, **asked, backend=backend)
     if recipe == "cifar10":
         config = presets.with_warmup(config, facts)
     folder = out or RUNS / f"{facts.name}-{found.slug}-{config.iterations}-seed{seed}"
-    waited = run_one(config, folder, found, quiet, trained.state)
-    output.result(_results(folder, output, waited))
+    output.result(_results(folder, output, run_one(config, folder, found, quiet, trained.state)))
+
+
+def _with_images(found: Dataset, asked: dict[str, Any]) -> Dataset:
+    """The data with images of the size, and with the mean, that a recipe asks for."""
+    named = {name: asked[name] for name in ("image_size", "normalise") if name in asked}
+    return found.with_images(**named)
 
 
 def _results(folder: Path, output: Output, waited: float | None) -> dict[str, Any]:
