@@ -159,7 +159,7 @@ def make_cifar10(folder, label=3, records=10_000):
 
 
 MISTAKES = {
-    "an unknown net": (("train", "vgg16"), "unknown network 'vgg16'"),
+    "an unknown net": (("train", "lenet5"), "unknown network 'lenet5'"),
     "an odd depth": (("train", "resnet21"), "6n + 2"),
     "an unknown tier": (("degradation", "--tier", "huge"), "quick, lesson, quarter, paper"),
     "a depth that is no number": (

@@ -245,6 +245,21 @@ def test_a_file_that_would_run_code_is_refused_and_nothing_runs(
     }
 
 
+@pytest.mark.parametrize(
+    ("trick", "named"),
+    [("eval", "__builtin__.eval"), ("hub", "torch.hub.load"), ("runpy", "runpy._run_code"),
+     ("inside a function", "torch._utils._rebuild_tensor.__globals__"), ("inst", "INST"),
+     ("newobj", "NEWOBJ"), ("extension", "EXT1"), ("state of a function", "no dict"),
+     ("call of a type", "no function"), ("persistent module", "a storage")],
+)  # fmt: skip
+def test_the_refusal_names_what_the_file_asks_for(pth, trick, named):
+    assert named in refused(pth(HARMFUL[trick]))
+
+
+def test_keys_that_nest_are_refused_before_they_are_hashed(pth):
+    assert "an item of a dict with a tuple" in refused(pth(HUGE["nested key"]))
+
+
 def test_a_program_in_front_of_an_old_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "old.pth"

@@ -59,7 +59,7 @@ def logits(model, x):
         return model(torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))).numpy()
 
 
-def apart(ours, theirs):
+def relative(ours, theirs):
     """Largest difference, over the largest logit."""
     return np.abs(ours - theirs).max() / np.abs(theirs).max()
 
@@ -90,8 +90,8 @@ def test_torchvisions_networks_give_our_logits_both_ways(models, tmp_path, name)
         if t.ndim:
             assert torch.equal(again.state_dict()[key], t), key
 
-    assert apart(net.forward(x.astype("float32")), logits(model, x.astype("float32"))) < 1e-5
-    assert apart(net.astype("float64").forward(x), logits(again.double(), x)) < 1e-10
+    assert relative(net.forward(x.astype("float32")), logits(model, x.astype("float32"))) < 1e-5
+    assert relative(net.astype("float64").forward(x), logits(again.double(), x)) < 1e-10
 
 
 # ------------------------------------------------------- networks that others trained for CIFAR-10
@@ -180,4 +180,4 @@ def test_networks_that_others_trained_predict_what_they_do_in_pytorch(
 
     x = jpeg_copy.prepare(images[:64], None).astype("float64")
     exact = net.use("numpy").astype("float64").forward(x)
-    assert apart(exact, logits(twin.double(), x)) < 1e-12
+    assert relative(exact, logits(twin.double(), x)) < 1e-12

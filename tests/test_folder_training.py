@@ -227,21 +227,18 @@ def test_without_batch_norm_parts_add_up_to_the_whole_batch(parts, batch):
         np.testing.assert_allclose(sharded.seen[name], g, rtol=1e-12, atol=1e-15)
 
 
-def test_each_part_has_batch_norms_statistics_of_its_own(batch):
-    rng = np.random.default_rng(2)
-    x, labels = rng.standard_normal((8, 8, 8, 3)), batch[1]
+def test_each_part_has_batch_norms_statistics_of_its_own_and_gradients_are_added_in_order(batch):
+    x, labels = np.random.default_rng(2).standard_normal((8, 8, 8, 3)), batch[1]
     nets = [resnet(8, rng=0).astype("float64") for _ in range(2)]
-    found = Gradients()
-    shards.sharded_step(
-        Classification(), nets[0], found, (x, labels), 0.1, 2, seeds(0, "layers", 0)
-    )
-    by_hand = []
-    for rows in (slice(0, 4), slice(4, 8)):
+    found, task = Gradients(), Classification()
+    shards.sharded_step(task, nets[0], found, (x, labels), 0.1, 4, seeds(0, "layers", 0))
+    total = {}
+    for start in (0, 2, 4, 6):
         one = Gradients()
-        Classification().step(nets[1], one, (x[rows], labels[rows]), 0.1)
-        by_hand.append(one.seen)
+        task.step(nets[1], one, (x[start : start + 2], labels[start : start + 2]), 0.1)
+        total = {name: total.get(name, 0) + g / 4 for name, g in one.seen.items()}
     for name, g in found.seen.items():
-        np.testing.assert_array_equal(g, by_hand[0][name] / 2 + by_hand[1][name] / 2)
+        np.testing.assert_array_equal(g, total[name])
     for name, value in nets[0].state().items():
         np.testing.assert_array_equal(value, nets[1].state()[name])  # running statistics
 
@@ -303,8 +300,10 @@ def test_the_recipe_reaches_the_run(run_cli, scenes_folder, monkeypatch, tmp_pat
     words = ("train", "imagenet-resnet18", "--dataset", scenes_folder, "--batch-size", 6)
     code, _, err = run_cli(*words, "--backend", "numpy", "--image-size", 64)
     assert code == 0, err
-    (config,) = seen
+    config = seen.pop()
     assert (config.batch_size, config.plateau, config.image_size) == (6, 5, 64)
+    assert run_cli(*words, "--backend", "numpy")[0] == 0
+    assert seen.pop().image_size == 224  # the network's own
     assert (config.eval_every, config.eval_images, config.warmup_lr) == (6, 4, None)
 
 

@@ -5,6 +5,8 @@ import importlib.util
 import json
 import os
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,6 +176,15 @@ def test_unknown_layers_are_refused_until_they_are_registered(exchange_onnx, mon
     for wrong in ((Layer, print), (int, print), (toys.SoftShrink, None)):
         with pytest.raises(InputError):
             exchange_onnx.register(*wrong)
+
+
+def test_minires_itself_needs_neither_torch_nor_onnx():
+    path = Path(__file__).parents[1] / "pyproject.toml"
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    assert not [need for need in project["dependencies"] if "torch" in need or "onnx" in need]
+    extras = project["optional-dependencies"]
+    assert any("onnxruntime" in need for need in extras["onnx"])
+    assert any("torchvision" in need for need in extras["peers"])
 
 
 def test_without_the_extra_the_command_says_what_to_install(monkeypatch, tmp_path, run_cli):

@@ -34,7 +34,7 @@ def _candidates(typed: str) -> list[str]:
     """Networks of every family with the depth, and the letter, that were typed."""
     ending = re.search(r"[0-9]+[A-Za-z]?$", typed.strip())
     if not ending:
-        return list(NETS)
+        return [*NETS, *filter(_exists, registry.FAMILIES)]
     endings = dict.fromkeys([ending[0], ending[0].upper()])
     names = (family + end for family in registry.FAMILIES for end in endings)
     return [name for name in names if _exists(name)]

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from minires.cli.start import State
     from minires.data import Dataset
 
-IMAGENET_SIDE = 224  # of pictures in a folder, if nothing else is typed
-
 
 WeightsOption = Annotated[Path | None, path_option("Start from the weights in this file.")]
 RecipeOption = Annotated[
@@ -107,21 +105,28 @@ def train_command(
     facts = names.network(net)
     recipe = recipes.recipe_of(facts, recipe)
     is_folder = dataset == "folder" or names.looks_like_folder(dataset)
-    some = experiment.any_images(asked.get("image_size") or IMAGENET_SIDE if is_folder else 32)
+    side = facts.input_shape[0]
+    some = experiment.any_images(asked.get("image_size", side) if is_folder else 32)
     experiment.check_recipes([facts], "quick", recipes.filled_in(recipe, asked, some), seed, some)
     output = Output(json_output)
     backend = choose(asked.pop("backend", None), output.say)
     trained = start.from_weights(facts.name, weights, head, asked)
     found = load(dataset, data, output.say, labels, strict)
-    named = {n: trained.asked[n] for n in ("image_size", "normalise") if n in trained.asked}
-    found = found.with_images(**named)
+    if is_folder:
+        trained.asked.setdefault("image_size", side)
+    found = _with_images(found, trained.asked)
     asked = recipes.filled_in(recipe, trained.asked, found)
     config = presets.base_config(found, net=facts.name, seed=seed, **asked, backend=backend)
     if recipe == "cifar10":
         config = presets.with_warmup(config, facts)
     folder = out or RUNS / f"{facts.name}-{found.slug}-{config.iterations}-seed{seed}"
-    waited = run_one(config, folder, found, quiet, trained.state)
-    output.result(_results(folder, output, waited))
+    output.result(_results(folder, output, run_one(config, folder, found, quiet, trained.state)))
+
+
+def _with_images(found: Dataset, asked: dict[str, Any]) -> Dataset:
+    """The data with images of the size, and with the mean, that a recipe asks for."""
+    named = {name: asked[name] for name in ("image_size", "normalise") if name in asked}
+    return found.with_images(**named)
 
 
 def _results(folder: Path, output: Output, waited: float | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minires.cli import names
+from minires.cli.classify import IMAGENET_NAMES
 from minires.cli.options import (
     BatchOption,
     Command,
@@ -28,6 +29,7 @@ from minires.errors import InputError
 
 if TYPE_CHECKING:
     from minires.data import Dataset
+    from minires.nets.network import Network
 
 ROWS = 12  # arrays that `weights inspect` shows at the top, and at the end
 
@@ -134,8 +136,8 @@ def convert(
     if to == "onnx":
         from minires.exchange import onnx
 
-        apart = onnx.check_in_onnxruntime(network, content)
-        output.show(f"onnxruntime: logits within {apart:.1e} of the largest logit of ours")
+        difference = onnx.check_in_onnxruntime(network, content)
+        output.show(f"onnxruntime: logits within {difference:.1e} of the largest logit of ours")
     write_whole(out, content)
     size = out.stat().st_size
     output.show(
@@ -147,7 +149,7 @@ def convert(
 def _pictures(
     normalise: str | None, image_size: int | None, labels: Path | None, classes: int
 ) -> dict[str, Any]:
-    """What was typed about the pictures of a network, as metadata."""
+    """Metadata from the options about the pictures of a network."""
     from minires.data import normalisation
     from minires.data.image_folder import read_table
 
@@ -188,7 +190,8 @@ def evaluate(
 ) -> None:
     """Evaluate trained weights on test images: top-1 and top-5 error, by class, and confusion.
 
-    By default, pictures are normalised as the file says, else by the per-pixel mean.
+    By default, pictures are normalised as the file says, else as the library of its names does,
+    else by the per-pixel mean.
 
     Example: minires evaluate resnet20 --weights a.th --normalise imagenet
     """
@@ -203,20 +206,14 @@ def evaluate(
     network, about = load_network(facts.name, weights, zeros=zeros)
     backend = choose(None, output.say)
     found = load(dataset, data, output.say)
-    found = _prepared(found, normalise or about["normalise"], about["image_size"])
-    if network.facts.classes != len(found.classes):
-        raise InputError(
-            f"{weights} has {network.facts.classes} classes, {found.name} has "
-            f"{len(found.classes)}; give the data that it was trained for, or fine-tune it with: "
-            f"minires train {net} --weights FILE --head new"
-        )
+    found = _prepared(found, normalise, about, network.facts.input_shape[0])
+    _check_classes(weights, network, found)
     compile_kernels(backend, quiet)
     network.astype("float32").use(backend)
     predict = several_views(network, found, ten_crop, scales)
     predict = predict or evaluation.single_view(network, found.prepare)
     with progress.bar(len(found.test), quiet) as bar:
-        update = bar.update
-        result = evaluation.evaluate(predict, found.test, found.classes, batch_size, update)
+        result = evaluation.evaluate(predict, found.test, found.classes, batch_size, bar.update)
     output.show(evaluation.table(result))
     if out:
         plots.save(evaluation.confusion_figure(result, network.title, found.name), out)
@@ -225,11 +222,21 @@ def evaluate(
     output.result(described | {"normalise": _how(found)} | result.to_json())
 
 
-def _prepared(found: Dataset, normalise: str | None, image_size: int | None) -> Dataset:
-    """The data, prepared as the network needs its pictures."""
-    if not normalise and not image_size:
-        return found
-    return found.with_images(image_size, normalise or _how(found))
+def _check_classes(weights: Path, net: Network, found: Dataset) -> None:
+    if net.facts.classes != len(found.classes):
+        raise InputError(
+            f"{weights} has {net.facts.classes} classes, {found.name} has {len(found.classes)}; "
+            "give the data that it was trained for, or fine-tune it with: "
+            f"minires train {net.title} --weights FILE --head new"
+        )
+
+
+def _prepared(found: Dataset, asked: str | None, about: dict[str, Any], side: int) -> Dataset:
+    """The data, prepared as the network needs its pictures; those on disk get its `side`."""
+    library = "imagenet" if about["names"] in IMAGENET_NAMES else None
+    normalise = asked or about["normalise"] or library or _how(found)
+    on_disk = getattr(found.prepare, "on_disk", False)
+    return found.with_images(about["image_size"] or (side if on_disk else None), normalise)
 
 
 def _how(found: Dataset) -> str:

@@ -1,4 +1,4 @@
-"""Which network a file of weights seems to be of: one with the same names and shapes."""
+"""Guess the network that a file of weights is of: one with the same names and shapes."""
 
 from __future__ import annotations
 

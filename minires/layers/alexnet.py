@@ -58,8 +58,9 @@ class LocalResponseNorm(Layer):
 class Dropout(Layer):
     """In training, set each element to 0 with probability `rate`, and scale up the others.
 
-    y = x * mask, see `ops.dropout_mask`; the mean of y is x. At test time, y = x. The paper (section 4.2) does not scale in training, and multiplies by 1 - rate = 0.5 at
-    test time. Both have the same means; here nothing is left to do at test time.
+    y = x * mask, see `ops.dropout_mask`; the mean of y is x. At test time, y = x. The paper
+    (section 4.2) does not scale in training, and multiplies by 1 - rate = 0.5 at test time. Both
+    have the same means; here nothing is left to do at test time.
 
     A mask is a function of the seeds that `reseed` was given and of the layer's name. The training
     loop reseeds at every iteration, so a run that is resumed draws the same masks.

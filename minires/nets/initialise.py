@@ -21,7 +21,8 @@ def initialise(net: Network, how: str, rng: np.random.Generator) -> Network:
     how : {"he", "normal"}
         "he" keeps the constructors' weights: He et al. 2015 (arXiv 1502.01852) for convolutions.
         "normal" draws every weight array `w` from N(0, 0.01^2), in network order, and sets biases
-        to 0, as AlexNet does (Krizhevsky et al. 2012, section 5). Batch norm is not changed.
+        to 0, after AlexNet (Krizhevsky et al. 2012, section 5), which begins with biases of 1 in
+        some layers. Batch norm is not changed.
     rng : Generator
         Source of the weights of "normal".
 

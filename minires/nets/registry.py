@@ -194,14 +194,14 @@ register(
     "imagenet-resnet",
     numbered("imagenet-resnet", resnet.imagenet_facts, ("A", "B", "C", resnet.TORCHVISION)),
     resnet.build_imagenet,
-    f"imagenet-resnetN or imagenet-resnetN{resnet.TORCHVISION} with N in "
+    f"imagenet-resnetN or -resnetN{resnet.TORCHVISION} with N in "
     f"{', '.join(map(str, resnet.IMAGENET_BLOCKS))}",
 )
 register(
     "imagenet-plain",
     numbered("imagenet-plain", resnet.imagenet_plain_facts),
     resnet.build_imagenet,
-    "imagenet-plain18 or imagenet-plain34",
+    "imagenet-plain18 or -plain34",
 )
 register(
     "alexnet",

@@ -172,7 +172,7 @@ class Config:
     )
     image_size: int | None = declare(
         None,
-        help="Side of the squares cut out of pictures [default: 224].",
+        help="Side of the squares cut out of pictures [default: the net's].",
         words=lambda value: f"images of {value} pixels" if value else "images of the data's size",
         added=True,
         rare=True,
