@@ -271,9 +271,10 @@ assert still["plain20"] == still["resnet56"] == [0] * len(steps)
 
 # %%
 tall = find_runs([RECORDS / "lesson-cifar10", RECORDS / "lesson-110"])
+drawn = [run for run in tall if run.depth > 20]
 show(
-    plots.errors([run for run in tall if run.depth > 20]),
-    f"Error against iterations, plain nets of 56 and 110 layers on the left, residual nets on the right. {tables.message(tall)}.",
+    plots.errors(drawn),
+    f"Error against iterations, plain nets of 56 and 110 layers on the left, residual nets on the right. {tables.message(drawn)}.",
 )
 
 # %%
