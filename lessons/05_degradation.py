@@ -166,12 +166,6 @@ say(
 # The first explanation that comes to mind is overfitting: too many parameters for the data. Overfitting has a signature. The error on the training pictures is *small*, and the error on new ones is larger. So we look at both, by depth.
 
 # %%
-show(
-    plots.depth(runs),
-    f"Training and test error at the end against depth, plain and residual nets. {tables.message(runs)}.",
-)
-
-# %%
 gap = {net: test_error[net] - train_error[net] for net in FOUR}
 unsure = {net: noise((nets[net], "test"), (nets[net], "train")) for net in FOUR}
 both = [(nets[net], which) for net in ("plain20", "plain56") for which in ("train", "test")]
@@ -277,9 +271,10 @@ assert still["plain20"] == still["resnet56"] == [0] * len(steps)
 
 # %%
 tall = find_runs([RECORDS / "lesson-cifar10", RECORDS / "lesson-110"])
+drawn = [run for run in tall if run.depth > 20]
 show(
-    plots.errors(tall),
-    f"Error against iterations, plain nets of 20, 56 and 110 layers on the left, residual nets on the right. {tables.message(tall)}.",
+    plots.errors(drawn),
+    f"Error against iterations, plain nets of 56 and 110 layers on the left, residual nets on the right. {tables.message(drawn)}.",
 )
 
 # %%

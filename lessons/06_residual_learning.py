@@ -425,7 +425,7 @@ assert distances["plain", 20, 1e-4][11] < 1e-14  # calm
 assert distances["plain", 32, 1e-4][11] > 100 * part["resnet", 32][11]  # at a hundredth of the rate
 assert part["resnet", 32][79] > 100 * part["resnet", 32][11]
 say(f"""
-    At rate 0.01 a deep plain network at its start is *chaotic*: within a dozen steps a rounding error decides which network you get. It depends on the rate: at 0.0001 plain-20 is calm ({distances["plain", 20, 1e-4][11]:.0e}), and plain-32 is not ({distances["plain", 32, 1e-4][11]:.0e}); it drifts further than ResNet-32 at a rate a hundred times as large ({part["resnet", 32][11]:.0e}).
+    At rate 0.01 plain-32 is *chaotic* at its start: within a dozen steps a rounding error decides which network you get. It depends on the rate: at 0.0001 plain-20 is calm ({distances["plain", 20, 1e-4][11]:.0e}), and plain-32 is not ({distances["plain", 32, 1e-4][11]:.0e}); it drifts further than ResNet-32 at a rate a hundred times as large ({part["resnet", 32][11]:.0e}).
     Shortcuts *delay* the parting, they do not prevent it: the twins of ResNet-32 are {part["resnet", 32][39]:.0e} apart after 40 steps and {part["resnet", 32][79]:.0e} after 80.
 """)
 

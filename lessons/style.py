@@ -63,7 +63,7 @@ def show(figure: Figure, alt: str) -> None:
     """
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=100)
-    Picture.open(drawn).convert("RGB").quantize(256, dither=Picture.Dither.NONE).save(
+    Picture.open(drawn).convert("RGB").quantize(128, dither=Picture.Dither.NONE).save(
         small, "png", optimize=True
     )
     picture = base64.b64encode(small.getvalue()).decode()
