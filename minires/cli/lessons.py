@@ -16,7 +16,7 @@ INSTALLED = Path(minires.__file__).parent / "_lessons"  # where a wheel has them
 CHECKOUT = Path(minires.__file__).parents[1] / "lessons"
 # what only the repository needs: the sources of the notebooks, and what programs left behind
 LEFT_OUT = shutil.ignore_patterns(
-    "[0-9]*.py", "build.py", "answers", "teachers", "site", "__pycache__", ".*"
+    "[0-9]*.py", "build.py", "slides.py", "answers", "teachers", "site", "__pycache__", ".*"
 )
 
 
