@@ -39,7 +39,7 @@ WRONG = [
 
 @pytest.fixture
 def few_cases(monkeypatch):
-    monkeypatch.setattr(search, "SEARCHES", ((SMALL, 25), (MEDIUM, 15)))
+    monkeypatch.setattr(search, "SEARCHES", ((SMALL, 15), (MEDIUM, 10)))
     monkeypatch.setattr(search, "PHASES", [Phase.generate])  # the first case that fails will do
 
 
