@@ -440,7 +440,7 @@ def test_the_programs_that_we_show_run_as_they_stand(program, capsys):
 LEAVES = [
     *((name,) for name in (*COMMANDS[:-1], "bench")),
     *(("data", name) for name in ("cifar10", "shapes10")),
-    *(("exercise", name) for name in ("list", "start", "check", "hunt")),
+    *(("exercise", name) for name in ("list", "start", "hint", "check", "hunt", "quiz")),
     ("lessons", "copy"),
 ]
 

@@ -91,9 +91,9 @@ def check(
     code is 0 if it passed, 1 if not. For a DIR, it is 0 when all are graded; an interrupted grading
     resumes when the same command is run again.
 
-    Examples: minires exercise check conv2d_backward.py
+    Example: minires exercise check conv2d_backward.py
 
-    minires exercise check submissions --csv grades.csv
+    Example: minires exercise check submissions --csv grades.csv
     """
     limits = Limits(seconds, total)
     if file.is_dir():
