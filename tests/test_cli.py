@@ -442,7 +442,7 @@ LEAVES = [
     *(("data", name) for name in ("cifar10", "shapes10", "scenes")),
     ("classify",),
     *(("evaluate",), ("weights", "inspect"), ("weights", "convert")),
-    *(("exercise", name) for name in ("list", "start", "check", "hunt")),
+    *(("exercise", name) for name in ("list", "start", "hint", "check", "hunt", "quiz")),
     ("lessons", "copy"),
 ]
 

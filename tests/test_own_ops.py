@@ -89,5 +89,6 @@ def test_the_first_hunt_is_for_a_bug_that_trains(shapes):
     wrong = attrgetter(bug.function)(bug.plant())
     found = losses(plain(8, rng=0).use("numpy", **{chosen.name: wrong}), shapes, 30)
     right = losses(plain(8, rng=0).use("numpy"), shapes, 30)
-    assert found[-6:].mean() < found[:6].mean() - 0.05  # the loss falls
+    falls = [values[:6].mean() - values[-6:].mean() for values in (found, right)]
+    assert falls[0] > 0.5 * falls[1] > 0
     assert not np.array_equal(found, right)

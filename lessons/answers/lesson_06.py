@@ -26,8 +26,8 @@ class Half(Layer):
 
     def describe(self, x_shape):
         """As the shortcut, with one more multiplication that is not counted."""
-        inner = self.shortcut.describe(x_shape)
-        return Description("half", inner.y_shape, inner.macs)
+        original = self.shortcut.describe(x_shape)
+        return Description("half", original.y_shape, original.macs)
 
 
 class WrongHalf(Half):

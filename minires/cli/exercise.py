@@ -77,39 +77,12 @@ def hint(
 
 @app.command("check", cls=Command, short_help="Grade a solution, or those of a class.")
 def check(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="A file with a solution, or a folder with a subfolder or file for each student.",
-            metavar="FILE|DIR",
-            parser=expanded,
-        ),
-    ],
-    table: Annotated[
-        Path | None,
-        typer.Option("--csv", help="Grades of a DIR.", metavar="FILE", parser=expanded),
-    ] = None,
-    names: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exercise",
-            help="What to grade [default: what is there]. May be repeated.",
-            metavar="NAME",
-            autocompletion=completing(NAMES),
-        ),
-    ] = None,
-    total: Annotated[
-        float, typer.Option("--limit", help="Seconds for all cases.", metavar="S", min=1)
-    ] = Limits.total,
-    seconds: Annotated[
-        float, typer.Option("--case-limit", help="Seconds for one case.", metavar="S", min=1)
-    ] = Limits.seconds,
-    jobs: Annotated[
-        int,
-        typer.Option(
-            help="Gradings at a time [default: cores].", metavar="N", min=0, show_default=False
-        ),
-    ] = 0,
+    file: grades.SolutionArgument,
+    table: grades.TableOption = None,
+    names: grades.ExerciseOption = None,
+    total: grades.TotalOption = Limits.total,
+    seconds: grades.CaseOption = Limits.seconds,
+    jobs: grades.JobsOption = 0,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the smallest case in which a solution is wrong, and the bug that explains it.
@@ -118,9 +91,9 @@ def check(
     code is 0 if it passed, 1 if not. For a DIR, it is 0 when all are graded; an interrupted grading
     resumes when the same command is run again.
 
-    Examples: minires exercise check conv2d_backward.py
+    Example: minires exercise check conv2d_backward.py
 
-    minires exercise check submissions --csv grades.csv
+    Example: minires exercise check submissions --csv grades.csv
     """
     limits = Limits(seconds, total)
     if file.is_dir():

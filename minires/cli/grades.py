@@ -6,13 +6,50 @@ import contextlib
 import json
 import os
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from minires.cli.names import completing
+from minires.cli.options import expanded
 from minires.errors import InputError, quoted
+from minires.school.exercises import EXERCISES
 from minires.school.sandbox import Limits
 
 MOST_AT_ONCE = 8  # each may use a gigabyte of memory
+
+SolutionArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="A file with a solution, or a folder with a subfolder or file for each student.",
+        metavar="FILE|DIR",
+        parser=expanded,
+    ),
+]
+TableOption = Annotated[
+    Path | None, typer.Option("--csv", help="Grades of a DIR.", metavar="FILE", parser=expanded)
+]
+ExerciseOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exercise",
+        help="What to grade [default: what is there]. May be repeated.",
+        metavar="NAME",
+        autocompletion=completing(list(EXERCISES)),
+    ),
+]
+TotalOption = Annotated[
+    float, typer.Option("--limit", help="Seconds for all cases.", metavar="S", min=1)
+]
+CaseOption = Annotated[
+    float, typer.Option("--case-limit", help="Seconds for one case.", metavar="S", min=1)
+]
+JobsOption = Annotated[
+    int,
+    typer.Option(
+        help="Gradings at a time [default: cores].", metavar="N", min=0, show_default=False
+    ),
+]
 
 
 def grade_folder(

@@ -14,9 +14,9 @@ from minires.errors import InputError, quoted
 
 INSTALLED = Path(minires.__file__).parent / "_lessons"  # where a wheel has them
 CHECKOUT = Path(minires.__file__).parents[1] / "lessons"
-# what only the repository needs: the sources of the notebooks, and what programs left behind
+# not for students, or only for the repository: answers, sources of the notebooks, leftovers
 LEFT_OUT = shutil.ignore_patterns(
-    "[0-9]*.py", "build.py", "answers", "teachers", "site", "__pycache__", ".*"
+    "[0-9]*.py", "build.py", "slides.py", "answers", "quiz", "teachers", "site", "__pycache__", ".*"
 )
 
 

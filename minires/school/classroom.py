@@ -1,7 +1,7 @@
 """Grade the submissions of a class, several at a time, each in processes of its own.
 
 A submission gets a grader of its own, and that grader runs the solution in its sandbox. Whatever a
-solution does to either of them, the next submission starts with new ones, in a new empty folder.
+solution does to either of them, the next submission starts with new ones, in a new folder.
 """
 
 from __future__ import annotations
@@ -102,6 +102,8 @@ class _Graders:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=folder,
+            # a grader that is killed leaves its files there too
+            env={**os.environ, "TMPDIR": folder, "TEMP": folder, "TMP": folder},
             start_new_session=True,  # Ctrl-C reaches it through `stop` alone
         )
         self.running.add(process)

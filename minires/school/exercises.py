@@ -175,7 +175,7 @@ def _shown(chosen: Exercise) -> str:
 
 
 def _formula(chosen: Exercise) -> str:
-    """What the file leaves out of the description, and equations for gradients in the code."""
+    """The part of the description that the file leaves out, and equations in the code."""
     if not _forward_of(chosen):
         left_out = re.search(r"Its derivative\b.*", _doc(chosen), flags=re.S)
         return left_out[0] if left_out else ""

@@ -42,7 +42,7 @@ class Job:
 
 
 def find(folder: Path, wanted: Sequence[str] = ()) -> list[Job]:
-    """Find what there is to grade in a folder of submissions, without importing any of it.
+    """Find the solutions in a folder of submissions, without importing any of them.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def find(folder: Path, wanted: Sequence[str] = ()) -> list[Job]:
 
 
 def find_one(folder: Path, wanted: Sequence[str]) -> list[Job]:
-    """Find what there is to grade in the folder of a single submission, see `find`."""
+    """Find the solutions in the folder of a single submission, see `find`."""
     for name in wanted:
         exercise(name)
     solved = _solutions(folder)
