@@ -2,8 +2,8 @@
 
 The parent imports what the tests need, except minires. Each mutant gets a child of `fork`, which
 runs pytest in a copy of the project with the mutated file. A first child, without a mutant, finds
-out how long each test takes and which functions of the file it calls. A mutant is judged by the
-tests that call the function it changes, and by all tests if it changes none, such as a constant.
+out how long each test takes and which functions it calls; the result is kept. A mutant is judged by
+the tests that call the function it changes, and by all tests if it changes none (a constant).
 Tests that start processes always count, as their calls cannot be seen. Tests that killed a mutant
 of this file go first, then quick ones. A test that takes much longer than without the mutant counts
 as failed.

@@ -1,4 +1,6 @@
-"""Mutation testing: change one detail of a file, and see whether its tests notice. Run by hand.
+"""Mutation testing: change one detail of a file, and see whether its tests notice.
+
+Run this by hand, on Linux:
 
     pip install -e ".[mutants]"
     python tests/mutants.py                                   # every file of the table

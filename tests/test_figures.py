@@ -1,7 +1,9 @@
 """Figures are measured: where their parts lie, and in which style they are drawn."""
 
 import itertools
+import os
 import re
+import sys
 from dataclasses import replace
 
 import matplotlib as mpl
@@ -13,7 +15,14 @@ from test_lab_extending import RMSE, curve, run
 from minires import InputError
 from minires.lab import plots
 from minires.lab.families import family_styles
-from minires.lab.figure import Figure, check_format, drawing, finish, shades
+from minires.lab.figure import (
+    Figure,
+    _import_matplotlib,
+    check_format,
+    drawing,
+    finish,
+    shades,
+)
 
 FOUR = [curve(family, depth) for family in ("plain", "resnet") for depth in (20, 56)]
 SIZES = {  # width and height in inches, of figures of all four runs and of the first
@@ -292,3 +301,24 @@ def test_a_saved_figure_has_the_format_of_its_name_and_the_same_bytes_every_time
     assert content.startswith(start)
     assert content == plots.render(plots.sheet(np.zeros((40, 40, 3), np.uint8), ["a"]), ending)
     assert b"Date" not in content
+
+
+@pytest.mark.parametrize(
+    ("choice", "used"), [("svg", "svg"), ("no such backend", "pdf"), ("", "pdf"), (None, "pdf")]
+)
+def test_the_users_choice_of_a_backend_is_kept(choice, used, monkeypatch):
+    monkeypatch.setitem(mpl.rcParams, "backend", "pdf")
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    if choice is not None:
+        monkeypatch.setenv("MPLBACKEND", choice)
+    assert _import_matplotlib() is mpl
+    assert os.environ.get("MPLBACKEND") == choice
+    assert mpl.rcParams["backend"] == used
+
+
+def test_a_matplotlib_that_cannot_be_imported_is_one_message(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "svg")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match=r"cannot be imported \(.*\); check the file matplotlibrc"):
+        _import_matplotlib()
+    assert os.environ["MPLBACKEND"] == "svg"

@@ -495,6 +495,7 @@ def test_an_unknown_initialisation_is_refused():
         (lambda: MaxPool(2, (1, 1)), "stride must be"),
         (lambda: MaxPool(3, 2, -1), "pad must be"),
         (lambda: MaxPool(3, 2, 2), "pad must be at most size // 2 = 1, got 2"),
+        (lambda: MaxPool(4, 2, 3), "pad must be at most size // 2 = 2, got 3"),
         (lambda: Linear(0, 3, rng=0), "C must be"),
         (lambda: Linear(3, "3", rng=0), "K must be"),
     ],
