@@ -35,8 +35,9 @@ def list_exercises() -> None:
 
     Example: minires exercise list
     """
+    width = max(map(len, NAMES)) + 2
     for chosen in exercises.exercises():
-        typer.echo(f"{chosen.name:26}{chosen.summary}")
+        typer.echo(f"{chosen.name:{width}}{chosen.summary}")
 
 
 @app.command("start", cls=Command)

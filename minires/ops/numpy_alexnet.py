@@ -126,7 +126,7 @@ def avg_pool_backward(dy: Array, cache: Cache) -> Array:
     """
     count, (N, H, W, C), size, stride, pad = cache
     _, OH, OW, _ = count.shape
-    checks.gradient("avg_pool_backward", dy, (N, OH, OW, C))
+    checks.gradient("avg_pool_backward", dy, (N, OH, OW, C), count.dtype)
     share = (dy / count)[:, :, :, None, None]  # (N, OH, OW, 1, 1, C)
     return col2im(np.broadcast_to(share, (N, OH, OW, size, size, C)), H, W, stride, pad)
 

@@ -27,7 +27,7 @@ def response_norm_cases(draw: Any, size: Size) -> Case:
 def mask_cases(draw: Any, size: Size) -> Case:
     """Arguments of dropout_mask."""
     style = draw(styles("fractions", "whole"))
-    u = abs(draw(images(size, style, ranks=(2, 1, 3, 4)))) % 1
+    u = abs(draw(images(size, style, ranks=(2, 1, 4, 3)))) % 1
     return {"u": arranged(u, style.layout), "rate": draw(st.sampled_from([0.5, 0.25, 0.75, 0.0]))}
 
 
