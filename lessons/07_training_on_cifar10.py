@@ -398,7 +398,9 @@ runs = recorded("cifar10")
 nets, config, where = by_net(runs), runs[0].config, runs[0].data["name"]
 if config["milestones"]:
     dropped = plots.errors([run for run in runs if run.family == "resnet"])
-    dropped.suptitle("When the learning rate falls (dotted), the error falls at once", fontsize=13)
+    dropped.suptitle(
+        "The error falls at the first drop of the rate, little at the second", fontsize=12
+    )
     show(
         dropped,
         f"Error of the recorded residual nets on {where} by iteration, with the drops of the learning rate.",
