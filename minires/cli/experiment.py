@@ -208,9 +208,9 @@ def claims_command(
     """Check the claims about an experiment. The exit code is 1 if one does not hold.
 
     Claims (i) to (iv) are read from recorded runs: a deeper plain net is worse, shortcuts mend
-    it, and neither overfitting nor vanishing gradients explain it. With --all, two more are
-    computed and their verdicts recorded beside the runs: (v) a deeper net as good as the shallow
-    one can be constructed, (vi) rounding errors grow faster in plain nets.
+    it, it is not overfitting, and it does not start with vanishing gradients. With --all, two more
+    are computed and recorded beside the runs: (v) a deeper net as good as the shallow one can be
+    constructed, (vi) rounding errors grow faster in plain nets.
 
     Example: minires claims runs/degradation-shapes10-280 --all
     """

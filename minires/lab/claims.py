@@ -34,7 +34,7 @@ from minires.runs.config import OPTIONS, Config
 from minires.runs.run import Run
 from minires.text import shown
 from minires.train.progress import bar
-from minires.train.state import evaluation_rows
+from minires.train.state import evaluation_rows, prepared
 from minires.train.step import evaluate
 
 __all__ = [
@@ -159,9 +159,7 @@ def _construction(group: Group) -> Verdict:
     if weights is None:
         return Verdict(None, reason=f"needs the weights of {shown(run.folder.name)}")
     config = Config.from_json(run.config)
-    dataset = load_data(run, group.data_folder)
-    if not config.subtract_mean:
-        dataset = dataset.without_mean()
+    dataset = prepared(config, load_data(run, group.data_folder))
     _, rows = evaluation_rows(config, len(dataset.train))
     images = Rows(dataset.train, rows)
     shallow = by_name("plain20").use(default_backend()).load_state(weights)
