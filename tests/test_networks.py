@@ -418,7 +418,7 @@ def test_a_depth_that_is_not_6n_plus_2_is_refused(depth):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "vgg16", "resnet", "plain20A", "resnet20D", "resnet21", "imagenet-resnet20"]
+    "name", ["", "lenet5", "resnet", "plain20A", "resnet20D", "resnet21", "imagenet-resnet20"]
 )
 def test_an_unknown_name_is_refused_with_the_known_ones(name):
     with pytest.raises(InputError, match=r"expected|must be"):

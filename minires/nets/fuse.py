@@ -15,7 +15,8 @@ from minires.nets.resnet import PlainBlock, ResidualBlock, ZeroPadShortcut
 class FusedResidualBlock(ResidualBlock):
     """A residual block whose addition and ReLU are one op: bitwise the same results.
 
-    A shortcut of option A has no parameters. Its op reads x, so the shortcut is never called.
+    The ReLU is never called. Neither is a shortcut of option A: it has no parameters, and the op
+    reads x.
 
     Parameters
     ----------
@@ -25,9 +26,8 @@ class FusedResidualBlock(ResidualBlock):
 
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__(block.body, block.shortcut)
-        self.relu = Identity()
-        self.children["relu"] = self.relu
         self.backend, self.name, self.relu.name = block.backend, block.name, block.relu.name
+        self.relu.backend = block.backend
         self.stride = _stride_of_option_a(block.shortcut)
 
     def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
@@ -37,10 +37,10 @@ class FusedResidualBlock(ResidualBlock):
         else:
             y, cache = self.ops.add_relu_forward(f, x, self.stride)
         self._keep(cache, train)
-        return self.relu.forward(y, train)
+        return y
 
     def backward(self, dy: Array) -> Any:  # noqa: D102
-        dz = self.ops.add_relu_backward(self.relu.backward(dy), self._pop())
+        dz = self.ops.add_relu_backward(dy, self._pop())
         dx = self.body.backward(dz)
         if self.stride is None:
             return self.ops.add_shortcut_gradient(dx, self.shortcut.backward(dz))
@@ -61,8 +61,8 @@ def fuse(net: Network) -> Network:
     results stay bitwise the same, with these exceptions:
 
     - a fused batch norm returns the output of its ReLU, and the ReLU becomes an `Identity`;
-    - a residual block adds and rectifies in one op. Its ReLU becomes an `Identity`, and a shortcut
-      without parameters is not called;
+    - a residual block adds and rectifies in one op: its ReLU, and a shortcut without parameters,
+      are not called;
     - the first convolution computes no gradient of its input, so `net.backward` returns None.
     """
     first = next(iter(net.children.values()))

@@ -23,12 +23,14 @@ from minires.ops.numba_ops import (
     batchnorm_inference,
     conv2d_backward,
     conv2d_forward,
+    relu_backward,
+    relu_forward,
 )
 
 BACKWARDS = "from minires.ops.compiled.warm_up import warm_up; warm_up(backwards=True)"
 
 
-NEEDED = 11  # compiled versions of kernels after `warm_up`
+NEEDED = 12  # compiled versions of kernels after `warm_up`
 
 
 def ready() -> int:
@@ -78,6 +80,9 @@ def warm_up(dtype: str = "float32", backwards: bool = False) -> None:
         batchnorm_backward(images(C), batchnorm_forward(images(C), ones, ones, 1e-5)[3])
         batchnorm_inference(images(C), ones, ones, ones, ones, 1e-5)
 
+    def rectify(C: int) -> None:
+        relu_backward(images(C), relu_forward(images(C))[1])
+
     def add(C: int) -> None:
         _, cache = add_relu_forward(images(C), images(C))
         add_shortcut_gradient(images(C), add_relu_backward(images(C), cache))
@@ -85,7 +90,13 @@ def warm_up(dtype: str = "float32", backwards: bool = False) -> None:
     projection, stem, tiles = (16, 16, 1, 1), (3, 16, 1, 3), (16, 32, 2, 3)
     calls: list[tuple[Callable, tuple]] = [(filter_images, (16,)), (filter_images, (32,))]
     calls += [(convolve, sizes) for sizes in (projection, stem, tiles)]
-    calls += [(normalise, (16,)), (add, (16,)), (weigh_images, (32,)), (weigh_images, (16,))]
+    calls += [
+        (normalise, (16,)),
+        (rectify, (16,)),
+        (add, (16,)),
+        (weigh_images, (32,)),
+        (weigh_images, (16,)),
+    ]
     for call, sizes in reversed(calls) if backwards else calls:
         call(*sizes)
 
