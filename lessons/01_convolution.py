@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 1. How can a matrix product slide a window?
 #
-# A convolution moves a small window over an image and multiplies, at every place, what it sees with the same few weights. Written down as it is said, that is seven nested loops. Yet fast libraries do it with one matrix product, and a matrix product slides nothing. Where did the window go?
+# A convolution moves a small window over an image and multiplies, at every place, what it sees with the same few weights. Written down as it is said, that is seven nested loops. Yet many fast libraries do it with one matrix product, and a matrix product slides nothing. Where did the window go?
 #
 # - **Time:** 45 minutes.
 # - **You need:** Python, NumPy arrays and their shapes, matrix products.

@@ -116,7 +116,7 @@ table(
 #
 # $$dx_m = \frac{\gamma}{\sqrt{\sigma^2+\varepsilon}}\Big(\underbrace{dy_m}_{\text{direct}} \;\underbrace{-\;\overline{dy}}_{\text{mean}} \;\underbrace{-\;\hat x_m\,\overline{dy\,\hat x}}_{\text{variance}}\Big), \qquad d\gamma = \sum_m dy_m \hat x_m, \qquad d\beta = \sum_m dy_m,$$
 #
-# where the bar is the mean over the channel. **How to get there:** nine small steps forward, and the same nine backward, each a rule that fits on a line. Read the cell below from top to bottom on the left, and from the bottom up for the gradients.
+# where the bar is the mean over the channel. **How to get there:** nine small steps forward, and the same nine backward, each a rule that fits on a line. The nine steps are those of Kratzert's derivation (2016), the most read one. Read the cell below from top to bottom on the left, and from the bottom up for the gradients.
 
 
 # %%
@@ -222,7 +222,7 @@ assert nothing < 1e-12
 # %% [markdown]
 # ## The experiment: signals by depth
 #
-# Fifty convolutions with ReLUs in a row, on pictures of shapes10. The weights are He's initialisation times a factor: slightly too small, right, slightly too large. How strong is the signal after each layer?
+# Fifty convolutions with ReLUs in a row, on pictures of shapes10. The weights are He's initialisation times a factor: slightly too small, right, slightly too large; each with eight seeds. How strong is the signal after each layer?
 
 # %%
 pictures, _ = shapes10.images(32, np.random.default_rng(0))
@@ -231,11 +231,11 @@ signal = ((pictures[:, ::2, ::2] - pictures.mean()) / pictures.std()).astype(
 )  # (32, 16, 16, 3)
 
 
-def deviations(factor, normalise, depth=50):
+def deviations(factor, normalise, seed, depth=50):
     """Standard deviation of what each convolution gives out."""
-    x, found = signal, []
-    for layer in range(depth):
-        conv = Conv2d(x.shape[-1], 16, pad=1, rng=layer)
+    x, found, weights = signal, [], np.random.default_rng(seed)
+    for _ in range(depth):
+        conv = Conv2d(x.shape[-1], 16, pad=1, rng=weights)
         x = conv.forward(x) * np.float32(factor)
         found.append(x.std())
         x = BatchNorm(16).forward(x, train=True) if normalise else x
@@ -243,18 +243,25 @@ def deviations(factor, normalise, depth=50):
     return np.array(found)
 
 
-factors = (0.8, 1.0, 1.25)
-found = {(f, n): deviations(f, n) for f in factors for n in (False, True)}
+factors, seeds = (0.8, 1.0, 1.25), range(8)
+found = {
+    (f, n): np.array([deviations(f, n, seed) for seed in (seeds if not n else seeds[:1])])
+    for f in factors
+    for n in (False, True)
+}
 
 # %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(7.8, 4.2))
+figure = Figure(figsize=(7.8, 4.4))
 axes = figure.subplots()
+layers = np.arange(1, 51)
 for k, f in enumerate(factors):
-    axes.semilogy(range(1, 51), found[f, False], "--", color=HUES[k])
-    axes.semilogy(range(1, 51), found[f, True], "-", color=HUES[k], lw=2)
+    without, middle = found[f, False], np.median(found[f, False], axis=0)
+    axes.fill_between(layers, without.min(axis=0), without.max(axis=0), color=HUES[k], alpha=0.2)
+    axes.semilogy(layers, middle, "--", color=HUES[k])
+    axes.semilogy(layers, np.median(found[f, True], axis=0), "-", color=HUES[k], lw=2)
     axes.annotate(
         f"He × {f:g}",
-        (50, found[f, False][-1]),
+        (50, middle[-1]),
         (5, 0),
         textcoords="offset points",
         color=HUES[k],
@@ -262,28 +269,33 @@ for k, f in enumerate(factors):
     )
 axes.annotate(
     "with batch norm,\nall three",
-    (8, found[1.25, True][7]),
+    (8, found[1.25, True][0, 7]),
     (4, 60),
     arrowprops={"arrowstyle": "-", "color": "0.4"},
 )
-axes.set(xlabel="layer", ylabel="standard deviation of the signal", xlim=(0, 57))
+axes.set(
+    xlabel="layer (bands: eight seeds)", ylabel="standard deviation of the signal", xlim=(0, 57)
+)
+kept = sorted(found[1.0, False][:, -1] / found[1.0, False][:, 0])
 axes.set_title(
-    "A small factor per layer is a large one after fifty, unless each layer is normalised"
+    f"With He's weights and no batch norm, nets of 50 layers differ {kept[-1] / kept[0]:.0f}-fold"
 )
 show(
     figure,
-    "Standard deviation by layer on a logarithmic axis. Dashed, without batch norm: three lines that fall fast, fall slowly and rise, "
-    "about exponentially. Solid, with batch norm: three level lines near 1.",
+    "Standard deviation by layer on a logarithmic axis. Dashed, without batch norm: three bands of eight nets that fall fast, fall slowly and rise, "
+    "about exponentially, and widen with depth. Solid, with batch norm: three level lines near 1.",
 )
 
 # %%
-ratio = {n: found[1.25, n][-1] / found[0.8, n][-1] for n in (False, True)}
+ratio = {n: (found[1.25, n][0, -1] / found[0.8, n][0, -1]) for n in (False, True)}
+border = (1 - 2 / (3 * 16)) ** 50  # a 3x3 window at an edge of 16 pixels lacks a third
 say(f"""
-    After 50 layers, the strongest and the weakest signal differ by a factor of **{ratio[False]:.0e}** without batch norm, and by {ratio[True]:.2f} with it
-    (that is 1.25/0.8 = {1.25 / 0.8:.2f}, the factor of the last layer alone).
+    He's initialisation (× 1) is made so that a signal keeps its strength *on average over all nets*. After 50 layers of 16 channels, the eight nets keep {", ".join(f"{v:.2g}" for v in kept)} of it. Two things are behind it: with few channels each layer multiplies the signal by a random factor, and the factors pile up; and the border of zeros takes some strength from every layer (alone it would leave {border:.2g}).
+    A wrong factor adds to that. Without batch norm and biases, a factor at every layer multiplies the last signal by its 50th power, so between × 0.8 and × 1.25 lies (1.25/0.8)⁵⁰ = **{(1.25 / 0.8) ** 50:.0e}** (measured: {ratio[False]:.0e}). With batch norm it is {ratio[True]:.2f}, the factor of the last layer alone ({1.25 / 0.8:.2f}).
     In the words of the paper on residual networks, batch norm "ensures forward propagated signals to have non-zero variances" (section 4.1).
 """)
-assert ratio[False] > 1e8
+assert kept[0] < 0.1 * kept[-1]
+assert np.isclose(ratio[False], (1.25 / 0.8) ** 50, rtol=1e-2)
 assert ratio[True] < 2
 
 # %% [markdown]
@@ -359,7 +371,7 @@ off = abs(normalised - y).max()
 # %% [markdown]
 # ## The experiment: how slowly running statistics follow
 #
-# The running mean is moved a little towards each batch's: $r \leftarrow (1 - m)\,r + m\,\mu$. While a network trains, its statistics move under its feet. We feed a `BatchNorm` layer a channel whose mean jumps from 0 to 1, and one whose mean drifts.
+# The running mean is moved a little towards each batch's: $r \leftarrow (1 - m)\,r + m\,\mu$. (This $m$ is the momentum of PyTorch's layers; that of Keras is $1 - m$.) While a network trains, its statistics move under its feet. We feed a `BatchNorm` layer a channel whose mean jumps from 0 to 1, and one whose mean drifts.
 
 # %%
 momenta = (0.01, 0.1, 0.5)
@@ -394,7 +406,7 @@ figure.suptitle(
 show(
     figure,
     "Running mean by batch for momentum 0.01, 0.1 and 0.5. Left, after a jump the curves approach 1 slowly, quickly, at once but noisily. "
-    "Right, behind a drift they run parallel to the true mean at a distance.",
+    "Right, behind a drift those of 0.1 and 0.5 run parallel to the true mean at a distance; that of 0.01 falls ever further behind.",
 )
 
 # %%
@@ -411,7 +423,7 @@ say(f"""
 assert abs(late * 50 - lag[0.1]) < 2.5
 
 # %% [markdown]
-# This is why evaluation during training at a high learning rate is noisy: the weights move faster than the statistics. In one reproduction of the paper ([a-martyn/resnet](https://github.com/a-martyn/resnet)) the training error of plain-56 in evaluation mode jumps to 41.6 % in one epoch whose neighbours lie between about 10 and 25 %. The paper's authors did not use running averages at all: after training they computed mean and variance afresh over training images. The library can do that too (`recompute_statistics`), and does so before it reports an error.
+# This is one reason why evaluation during training at a high learning rate is noisy: the weights move faster than the statistics. [Lesson 7](07_training_on_cifar10.ipynb) evaluates one and the same network in both ways. The paper's authors did not use running averages at all: after training they computed mean and variance afresh over training images. The library can do that too (`recompute_statistics`), and does so before it reports an error.
 
 # %% [markdown]
 # ## Claims put to the test
@@ -457,7 +469,8 @@ claims(
 # ## Where to read on
 #
 # - Ioffe, Szegedy: *Batch Normalization*, [arXiv 1502.03167](https://arxiv.org/abs/1502.03167), section 3, 2015. Algorithms 1 and 2, and the gradients.
+# - Kratzert: [*Understanding the backward pass through Batch Normalization Layer*](https://kratzert.github.io/2016/02/12/understanding-the-gradient-flow-through-the-batch-normalization-layer.html), 2016. The nine steps.
 # - Santurkar, Tsipras, Ilyas, Madry: *How Does Batch Normalization Help Optimization?*, [arXiv 1805.11604](https://arxiv.org/abs/1805.11604), section 2, 2018.
 # - Yang, Pennington, Rao, Sohl-Dickstein, Schoenholz: *A Mean Field Theory of Batch Normalization*, [arXiv 1902.08129](https://arxiv.org/abs/1902.08129), 2019. Gradients at initialisation.
 # - He, Zhang, Ren, Sun: *Deep Residual Learning*, [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), sections 3.4 and 4.1, 2015.
-# - [Lesson 6](06_residual_learning.ipynb): what an addition changes.
+# - [Lesson 5](05_degradation.ipynb): deep networks with batch norm, and why they train badly.

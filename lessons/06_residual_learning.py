@@ -19,7 +19,7 @@
 # A residual block computes $\mathrm{relu}(F(x) + x)$ where its plain twin computes $\mathrm{relu}(F(x))$. Not one parameter more, and hardly one operation. Yet with it, in the paper, 56 layers are better than 20 instead of worse, and 110 layers train, where its plain net of that depth stayed above 60 % error. What can an addition do?
 #
 # - **Time:** 60 minutes.
-# - **You need:** [lesson 2](02_backprop_and_checks.ipynb), [lesson 4](04_batch_norm.ipynb).
+# - **You need:** [lesson 2](02_backprop_and_checks.ipynb), [lesson 4](04_batch_norm.ipynb), [lesson 5](05_degradation.ipynb) for the question.
 # - **Afterwards you can** derive the backward pass of a residual block, measure how gradients and disturbances travel through deep networks, and tell what the shortcut does from what is said about it.
 
 # %%
@@ -31,14 +31,17 @@ os.environ.setdefault(
 )  # the matrices here are small, and threads would wait for each other
 import numpy as np
 from matplotlib.figure import Figure
-from style import HUES, MUTED, PLAIN, RESIDUAL, claims, say, show, source, table
+from style import HUES, MUTED, PLAIN, RESIDUAL, claims, counting, say, show, source, table
 
 from minires import plain, resnet
 from minires.data import shapes10
 from minires.lab.studies.sensitivity import sensitivity
-from minires.layers import Sequential
+from minires.layers import BatchNorm, Conv2d, Sequential
 from minires.nets.audit import macs
 from minires.nets.resnet import Identity, PlainBlock, ResidualBlock
+from minires.ops import default_backend, prepare
+
+prepare(default_backend())  # compile what is needed, once
 
 pictures, labels = shapes10.images(192, np.random.default_rng(6))
 data = ((pictures - pictures.mean()) / pictures.std())[
@@ -74,49 +77,85 @@ def gradients(net, n=32):
     return np.array(found[::-1])
 
 
-arrived = {
-    name: gradients(make(56, rng=0)) for name, make in (("plain-56", plain), ("ResNet-56", resnet))
+def without_norm(layer, factor=1.0):
+    """Replace every batch norm below a layer by nothing, and multiply the filters by a factor."""
+    for name, child in layer.children.items():
+        if isinstance(child, BatchNorm):
+            layer.children[name] = Identity()
+        elif isinstance(child, Conv2d):
+            child.params["w"] *= np.float32(factor)
+        else:
+            without_norm(child, factor)
+    return layer
+
+
+SEEDS = 4
+nets = {"plain-56": plain, "ResNet-56": resnet}
+of_seeds = {
+    name: np.array([gradients(make(56, rng=seed).use(default_backend())) for seed in range(SEEDS)])
+    for name, make in nets.items()
+}
+arrived = {name: found[0] for name, found in of_seeds.items()}
+bare = {
+    f"plain-56 without batch norm, He × {factor:g}": gradients(without_norm(plain(56), factor))
+    for factor in (1.0, 0.8)
 }
 growth = {name: g[0] / g[-1] for name, g in arrived.items()}
-per_layer = {
-    name: (g[0] / g[8]) ** (1 / 16) for name, g in arrived.items()
-}  # first stage: 8 blocks apart, 2 layers each
+# from the last block of a stage to its first: 8 blocks of 2 layers; over all blocks, 26 of them
+by_stage = {
+    name: [((g[:, 9 * s] / g[:, 9 * s + 8]) ** (1 / 16)).mean() for s in range(3)]
+    for name, g in of_seeds.items()
+}
+over_all = {name: ((g[:, 0] / g[:, -1]) ** (1 / 52)).mean() for name, g in of_seeds.items()}
 
 # %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(7.8, 4.2))
+figure = Figure(figsize=(7.8, 4.8))
 axes = figure.subplots()
-for name, colour, marker in (("plain-56", PLAIN, "s"), ("ResNet-56", RESIDUAL, "o")):
-    axes.semilogy(
-        range(1, 28),
-        arrived[name] / arrived[name][-1],
-        marker + "-",
-        color=colour,
-        ms=4,
-        label=name,
-    )
+lines = {
+    "plain-56": (PLAIN, "s-"),
+    "ResNet-56": (RESIDUAL, "o-"),
+    **dict(zip(bare, ((MUTED, "^--"), (HUES[1], "v--")), strict=True)),
+}
+for name, (colour, style) in lines.items():
+    g = {**arrived, **bare}[name]
+    axes.semilogy(range(1, 28), g / g[-1], style, color=colour, ms=4, label=name)
 for edge in (9.5, 18.5):
     axes.axvline(edge, color=MUTED, lw=0.8, ls=":")
 axes.set(
     xlabel="block, from the input to the loss (dotted: the picture is halved)",
     ylabel="gradient, last block = 1",
 )
-axes.legend()
+axes.legend(fontsize=10)
 axes.set_title(
     f"Towards the input the plain gradient grows {growth['plain-56']:,.0f}-fold, the residual {growth['ResNet-56']:.0f}-fold"
 )
 show(
     figure,
     "Gradient size by block on a logarithmic axis, read from right to left: in plain-56 it grows steeply towards the input, "
-    "in ResNet-56 much less.",
+    "in ResNet-56 much less. Without batch norm and with filters slightly too small it shrinks by orders of magnitude.",
 )
 
 # %%
+theory = np.sqrt(np.pi / (np.pi - 1))
+table(
+    [f"growth per layer, mean of {SEEDS} seeds", "stage 1", "stage 2", "stage 3", "over all"],
+    [
+        [name, *(f"{v:.3f}" for v in by_stage[name]), f"{over_all[name]:.3f}"]
+        for name in ("plain-56", "ResNet-56")
+    ],
+)
+too_small = bare[list(bare)[1]]
+totals = {name: sorted(g[:, 0] / g[:, -1]) for name, g in of_seeds.items()}
 say(f"""
-    Nothing vanishes here. In the plain network the gradient *explodes*: by a factor of {per_layer["plain-56"]:.2f} per layer in the first stage, {growth["plain-56"]:,.0f} over all blocks.
-    With shortcuts it is {per_layer["ResNet-56"]:.2f} per layer there and {growth["ResNet-56"]:.0f} over all; the curve says that most of it happens in the first few blocks. For ReLU and batch norm in wide layers theory says √(π/(π-1)) = {np.sqrt(np.pi / (np.pi - 1)):.2f} per layer (Yang and others 2019).
+    With batch norm nothing vanishes. In the plain network the gradient *explodes*, in every stage: by a factor of {over_all["plain-56"]:.2f} per layer over all of it, which makes {totals["plain-56"][0]:,.0f} to {totals["plain-56"][-1]:,.0f} over all blocks, with {SEEDS} seeds.
+    With shortcuts it grows in the first stage and hardly at all after it ({by_stage["ResNet-56"][1]:.2f} and {by_stage["ResNet-56"][2]:.2f} per layer), which makes {totals["ResNet-56"][0]:.0f} to {totals["ResNet-56"][-1]:.0f} over all blocks.
+    For ReLU and batch norm in wide *fully connected* layers theory says √(π/(π-1)) = {theory:.2f} per layer (Yang and others 2019); these convolutions on small pictures come near to it in the first stage only.
+    Without batch norm the gradient *can* vanish: with filters 0.8 times as large as He's, the first block gets {too_small[0] / too_small[-1]:.0e} of what the last one gets. The popular claim is about such nets, the paper about nets with batch norm.
 """)
-assert per_layer["plain-56"] > 1.1
+assert min(by_stage["plain-56"]) > 1.05
 assert growth["plain-56"] > 5 * growth["ResNet-56"]
+assert max(by_stage["ResNet-56"][1:]) < 1.05
+assert too_small[0] < 1e-3 * too_small[-1]
 
 # %% [markdown]
 # ## By hand
@@ -129,16 +168,17 @@ assert growth["plain-56"] > 5 * growth["ResNet-56"]
 # Multiplied out, the residual slope is a sum over $2^3 = 8$ *paths*: at each block go through $F$ or around it. One path goes around all three, three paths go through one block, three through two, one through all.
 
 # %%
-chain = [(a, a**3, (1 + a) ** 3) for a in (0.1, 0.5, -0.5, 1.2)]
+chain = [(a, a**3, (1 + a) ** 3, a**27) for a in (1.47, 0.1, -0.1)]
 table(
-    ["a", "plain, a³", "residual, (1 + a)³"],
-    [[f"{a:g}", f"{p:.3g}", f"{r:.3g}"] for a, p, r in chain],
+    ["a", "plain, a³", "residual, (1 + a)³", "27 plain blocks, a²⁷"],
+    [[f"{a:g}", f"{p:.3g}", f"{r:.3g}", f"{q:.2g}"] for a, p, r, q in chain],
 )
 a = 0.1
 assert np.isclose((1 + a) ** 3, 1 + 3 * a + 3 * a**2 + a**3)
+assert np.isclose(theory**2, 1.47, atol=0.005)  # a block has two layers
 
 # %% [markdown]
-# With $a = 0.1$ nearly everything is lost in the plain chain and nothing in the residual one. But the last row is a warning: a shortcut does not *bound* anything, with $a = 1.2$ the residual slope is the larger one. What keeps $F$ small beside $x$ in a real network has to be measured.
+# In a plain chain the body has to carry the whole signal. With $a = 1.47$, which is theory's factor for a block of two layers, three blocks make 3.2, and 27 blocks more than thirty thousand. In a residual chain the body can be small, $a = \pm 0.1$, and then the slope stays near 1. But the first row is a warning: a shortcut does not *bound* anything, with the same $a = 1.47$ the residual slope is larger than the plain one. What keeps $F$ small beside $x$ in a real network has to be measured.
 
 # %% [markdown]
 # ## The equation
@@ -223,8 +263,8 @@ stages = [split[:9], split[9:18], split[18:]]
 assert all(s[-1, 0] < s[0, 0] for s in stages)
 say(f"""
     In the last block of each stage the body brings {", ".join(f"{s[-1, 0]:.0%}" for s in stages)} of the size of dx, in the first {", ".join(f"{s[0, 0]:.0%}" for s in stages)}.
-    The two parts stand almost at right angles (mean cosine {split[:, 2].mean():.2f}), so their squares add up.
-    The reason is in the forward pass: each block *adds* to x a body whose batch norm gives it deviation 1, so x grows and the body's say in it falls.
+    The two parts stand almost at right angles (mean cosine {abs(split[:, 2].mean()):.2f}), so their squares add up.
+    The reason is in the forward pass: each block *adds* to x a body whose batch norm gives it deviation 1, so x grows and the body's share in it falls (De and Smith 2020).
 """)
 
 # %% [markdown]
@@ -315,61 +355,82 @@ show(
 assert x.std() > F.std()
 
 # %% [markdown]
-# ## The experiment: the butterfly
+# ## The experiment: sensitivity to rounding
 #
-# Take a network and its twin, equal but for *one* weight of the first layer, changed in its fourteenth digit. Train both on the same batches in float64 (16 pictures, learning rate 0.01, momentum 0.9). How far apart are their weights, relative to their length, after each step? The library's `sensitivity` does it, in some seconds.
+# Take a network and its twin, equal but for *one* weight of the first layer, changed in its fourteenth digit. Train both on the same batches in float64 (8 pictures, momentum 0.9). How far apart are their weights, relative to their length, after each step? The library's `sensitivity` does it. Summers and Dinneen (2021) changed one bit of one weight and trained to the end: the nets became as different as nets from different seeds. Kwok and others (2025) perturb one weight and find a chaotic phase early in training. Here we ask what depth, shortcuts and the learning rate have to do with it. This cell takes half a minute to a minute.
 
 # %%
-depths = (8, 20, 32)
-distances = {
-    (name, d): sensitivity(f"{name}{d}", steps=12, batch_size=16)
-    for name in ("plain", "resnet")
-    for d in depths
-}
+depths, rates = (8, 20, 32), (1e-2, 1e-3, 1e-4)
+kinds = [(name, depth) for name in ("plain", "resnet") for depth in depths]
+jobs = [(*kind, 1e-2, 80 if kind == ("resnet", 32) else 12) for kind in kinds]
+jobs += [(*kind, rate, 12) for kind in kinds if kind[1] > 8 for rate in rates[1:]]
+distances = {}
+for k in counting(len(jobs), "pairs of twins trained"):
+    name, depth, rate, steps = jobs[k]
+    distances[name, depth, rate] = sensitivity(f"{name}{depth}", steps, batch_size=8, lr=rate)
 
 # %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(7.8, 4.6))
-axes = figure.subplots()
-for (name, depth), distance in distances.items():
+titles = {"plain": "plain", "resnet": "ResNet"}
+figure = Figure(figsize=(7.8, 4.8))
+left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+for name, depth in kinds:
     colour, style = (PLAIN, "--") if name == "plain" else (RESIDUAL, "-")
-    axes.semilogy(range(1, 13), np.maximum(distance, 1e-18), style, color=colour, lw=1 + depth / 20)
-    label, nudge = (
-        (f"plain-{depth}", 3 if depth > 8 else -1)
-        if name == "plain"
-        else (f"ResNet-{depth}", 5 if depth > 8 else -12)
+    marker = {8: "", 20: "o", 32: "s"}[depth]
+    look = {"color": colour, "ls": style, "marker": marker, "ms": 4, "lw": 1 + depth / 20}
+    distance = np.maximum(distances[name, depth, 1e-2], 1e-18)
+    left.semilogy(
+        range(1, len(distance) + 1), distance, label=f"{titles[name]}-{depth}", markevery=4, **look
     )
-    axes.annotate(
-        label,
-        (12, distance[-1]),
-        (4, nudge),
-        textcoords="offset points",
-        color=colour,
-        va="center",
-        fontsize=9,
-    )
-axes.set(
-    xlabel="training step",
-    ylabel="relative distance of the twins",
-    xlim=(0, 14.5),
-    xticks=range(0, 13, 4),
+    if depth > 8:
+        right.loglog(rates, [distances[name, depth, rate][11] for rate in rates], **look)
+left.set(xlabel="training step", ylabel="relative distance of the twins", xlim=(0, 82))
+left.set_title("at rate 0.01")
+right.set(xlabel="learning rate", title="after 12 steps")
+left.legend(fontsize=10, loc="lower right")
+figure.suptitle(
+    "Deep plain twins part at once at rate 0.01; lower rates and shortcuts delay it",
+    x=0.01,
+    ha="left",
 )
-axes.set_title("One weight changed in its 14th digit: deep plain twins part ways")
 show(
     figure,
-    "Relative distance of twin networks by training step on a logarithmic axis. The 8-layer twins stay near 1e-16; plain nets of 20 and 32 layers "
-    "drift apart by many orders of magnitude, their residual twins far less.",
+    "Relative distance of twin networks on a logarithmic axis. Left, by training step at learning rate 0.01: plain nets of 20 and 32 layers part within 12 steps, "
+    "ResNet-32 over 80. Right, after 12 steps by learning rate: at lower rates all stay closer, plain-32 least of all.",
 )
 
 # %%
+columns = [(name, depth) for name, depth in kinds if depth > 8]
 table(
-    ["step", *(f"{n}-{d}" for n, d in distances)],
-    [[k, *(f"{v[k - 1]:.0e}" for v in distances.values())] for k in (1, 4, 8, 12)],
+    ["rate", "step", *(f"{titles[name]}-{depth}" for name, depth in columns)],
+    [
+        [f"{rate:g}", 12, *(f"{distances[*kind, rate][11]:.0e}" for kind in columns)]
+        for rate in rates
+    ]
+    + [
+        [
+            "0.01",
+            step,
+            *(
+                f"{d[step - 1]:.0e}" if len(d := distances[*kind, 1e-2]) >= step else ""
+                for kind in columns
+            ),
+        ]
+        for step in (40, 80)
+    ],
 )
-assert distances["plain", 20][-1] > 1e3 * distances["resnet", 20][-1]
-assert distances["plain", 32][9] > 1e3 * distances["resnet", 32][9]
+part = {kind: distances[*kind, 1e-2] for kind in columns}
+assert part["plain", 20][11] > 1e3 * part["resnet", 20][11]
+assert part["plain", 32][11] > 1e3 * part["resnet", 32][11]
+assert distances["plain", 20, 1e-4][11] < 1e-14  # calm
+assert distances["plain", 32, 1e-4][11] > 100 * part["resnet", 32][11]  # at a hundredth of the rate
+assert part["resnet", 32][79] > 100 * part["resnet", 32][11]
+say(f"""
+    At rate 0.01 plain-32 is *chaotic* at its start: within a dozen steps a rounding error decides which network you get. It depends on the rate: at 0.0001 plain-20 is calm ({distances["plain", 20, 1e-4][11]:.0e}), and plain-32 is not ({distances["plain", 32, 1e-4][11]:.0e}); it drifts further than ResNet-32 at a rate a hundred times as large ({part["resnet", 32][11]:.0e}).
+    Shortcuts *delay* the parting, they do not prevent it: the twins of ResNet-32 are {part["resnet", 32][39]:.0e} apart after 40 steps and {part["resnet", 32][79]:.0e} after 80.
+""")
 
 # %% [markdown]
-# A deep plain network at its start is *chaotic*: a rounding error decides, within some steps, which network you get. A gradient that belongs to a point says little about the points around it, and a step in its direction is a step into the unknown. Shortcuts slow this down by many orders of magnitude. It is a measurement of the same kind as the "shattered gradients" of Balduzzi and others (2017), who looked at how gradients of neighbouring inputs decorrelate with depth.
+# The levels differ from machine to machine, since the order of additions does; the orders of magnitude between the curves stay. The measurement is about *weights under training*. It is another thing than the "shattered gradients" of Balduzzi and others (2017), who look at gradients with respect to neighbouring inputs while the weights stay. Chaos in *signals* that run through a deep random network was described by Poole and others (2016), and Yang and Schoenholz (2017) derive that shortcuts turn exponential growth into slower growth.
 
 # %% [markdown]
 # ## The experiment: options A, B, C
@@ -407,22 +468,22 @@ claims(
     [
         [
             "Gradients vanish in deep plain nets; shortcuts repair that",
-            f"at the start they grow {growth['plain-56']:.0f} times towards the input of plain-56",
-            "no: the paper itself says vanishing is unlikely (section 4.1)",
+            f"with batch norm they grow {growth['plain-56']:.0f} times towards the input of plain-56; without it, with filters slightly too small, they shrink to {too_small[0] / too_small[-1]:.0e}",
+            "not in the paper's nets, which have batch norm (section 4.1)",
         ],
         [
             "The network learns H(x) - x as a target",
-            "the loss sees logits and labels; F has no target of its own",
-            "no: F is what the block adds, and nothing compares it with H(x) - x",
+            "argument: the loss sees logits and labels; F has no target of its own",
+            'the paper\'s own wording (section 1: the layers "fit another mapping of F(x) := H(x) - x"), but nothing compares F with such a target: it is what the block adds',
         ],
         [
             "Shortcuts cannot converge to zero, so they always pass information",
-            f"an identity shortcut has {len(block.shortcut.parameters())} parameters",
+            f"argument: an identity shortcut has {len(block.shortcut.parameters())} parameters",
             "there is nothing in it that could converge",
         ],
         [
             "A residual gradient cannot explode, thanks to the +1",
-            f"{growth['ResNet-56']:.0f} times in ResNet-56; (1 + a)³ = {chain[-1][2]:.1f} by hand",
+            f"{growth['ResNet-56']:.0f} times in ResNet-56; (1 + a)³ = {chain[0][2]:.1f} by hand with a = {chain[0][0]:g}",
             "it can; measured, it grows little",
         ],
     ]
@@ -450,7 +511,10 @@ claims(
 # - He, Zhang, Ren, Sun: *Deep Residual Learning*, [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), sections 3.1 to 3.3 and 4.1, 2015.
 # - He, Zhang, Ren, Sun: *Identity Mappings in Deep Residual Networks*, [arXiv 1603.05027](https://arxiv.org/abs/1603.05027), sections 2 and 3, 2016. The backward equation, and what spoils it.
 # - Veit, Wilber, Belongie: *Residual Networks Behave Like Ensembles of Relatively Shallow Networks*, [arXiv 1605.06431](https://arxiv.org/abs/1605.06431), sections 3 to 5, 2016. Paths.
+# - De, Smith: *Batch Normalization Biases Residual Blocks Towards the Identity Function in Deep Networks*, [arXiv 2002.10444](https://arxiv.org/abs/2002.10444), 2020. Why the body's share falls from block to block.
+# - Yang and others: *A Mean Field Theory of Batch Normalization*, [arXiv 1902.08129](https://arxiv.org/abs/1902.08129), 2019. Yang, Schoenholz: *Mean Field Residual Networks: On the Edge of Chaos*, [arXiv 1712.08969](https://arxiv.org/abs/1712.08969), 2017.
+# - Summers, Dinneen: *Nondeterminism and Instability in Neural Network Optimization*, [arXiv 2103.04514](https://arxiv.org/abs/2103.04514), 2021. Kwok, Altıntaş, Raffel, Rolnick: *The Butterfly Effect: Neural Network Training Trajectories Are Highly Sensitive to Initial Conditions*, [arXiv 2506.13234](https://arxiv.org/abs/2506.13234), 2025. The twins, to the end of training.
+# - Poole and others: *Exponential Expressivity in Deep Neural Networks through Transient Chaos*, [arXiv 1606.05340](https://arxiv.org/abs/1606.05340), 2016.
 # - Balduzzi and others: *The Shattered Gradients Problem*, [arXiv 1702.08591](https://arxiv.org/abs/1702.08591), section 2, 2017.
-# - Yang and others: *A Mean Field Theory of Batch Normalization*, [arXiv 1902.08129](https://arxiv.org/abs/1902.08129), 2019.
 # - Xiao and others, [arXiv 1806.05393](https://arxiv.org/abs/1806.05393), 2018: depth without shortcuts. Zhang and others, [arXiv 1901.09321](https://arxiv.org/abs/1901.09321), 2019: shortcuts without batch norm.
-# - [Lesson 8](08_the_machines_limit.ipynb): how fast all this can be.
+# - [Lesson 7](07_training_on_cifar10.ipynb): what else it takes to train such a network.

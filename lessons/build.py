@@ -2,9 +2,9 @@
 Build the notebooks from their texts, and the README's figures from the recorded runs.
 
 `python lessons/build.py` builds everything; give names, such as 01_convolution.py or figures, to
-build only these. Edit either half of a pair in JupyterLab (jupytext keeps the two in step), then
-run this script. It executes every cell, stops at an error or a warning, and stores the outputs
-without the machine's times and paths.
+build only these. `--slides` makes slides, see slides.py. Edit either half of a pair in JupyterLab
+(jupytext keeps the two in step), then run this script. It executes every cell, stops at an error or
+a warning, and stores the outputs without the machine's times and paths.
 """
 
 import sys
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import slides
 from nbclient import NotebookClient
 from style import recorded
 
@@ -62,6 +63,9 @@ def figures() -> None:
 
 if __name__ == "__main__":
     asked = sys.argv[1:]
+    if asked[:1] == ["--slides"]:
+        slides.main(asked[1:])
+        sys.exit()
     if not asked or "figures" in asked:
         figures()
     unknown = [

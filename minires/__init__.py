@@ -8,7 +8,7 @@ parameters; `mean, var, eps` statistics. Activations are NHWC, filters (KH, KW, 
 
 from minires import gradcheck
 from minires.errors import InputError
-from minires.nets.resnet import imagenet_resnet, plain, resnet
+from minires.nets.resnet import imagenet_plain, imagenet_resnet, plain, resnet
 from minires.ops import get_ops
 
 __version__ = "0.2.0"
@@ -17,6 +17,7 @@ __all__ = [
     "__version__",
     "get_ops",
     "gradcheck",
+    "imagenet_plain",
     "imagenet_resnet",
     "plain",
     "resnet",

@@ -90,3 +90,68 @@ def paper_warmup(depth: int, lr: float) -> float | None:
     None for fewer layers, and for an `lr` that is no larger than 0.01.
     """
     return 0.01 if depth >= 110 and lr > 0.01 else None
+
+
+class Plateau:
+    """Divide the learning rate by 10 whenever a metric has stopped to improve.
+
+    The paper lowers its rate on ImageNet "when the error plateaus" (section 3.4) and does not say
+    when that is. Here it is `patience` iterations without a value that is better than all before;
+    then the count begins again.
+
+    Parameters
+    ----------
+    patience : int
+        Iterations, 1 or more.
+    lower_is_better : bool
+        Of the metric.
+
+    Attributes
+    ----------
+    best : float or None
+        The best value so far.
+    since : int
+        Iteration of the best value, or of the last division if that was later.
+    divisions : int
+        How often the rate was divided.
+    """
+
+    def __init__(self, patience: int, lower_is_better: bool = True) -> None:
+        if patience < 1:
+            raise InputError(f"patience must be at least 1 iteration, got {patience}")
+        self.patience, self.lower_is_better = patience, lower_is_better
+        self.best: float | None = None
+        self.since = self.divisions = 0
+
+    def observe(self, iteration: int, value: float) -> None:
+        """Take note of the metric that was measured after `iteration` iterations."""
+        gain = 0.0 if self.best is None else self.best - value
+        if self.best is None or (gain if self.lower_is_better else -gain) > 0:
+            self.best, self.since = value, iteration
+        elif iteration - self.since >= self.patience:
+            self.divisions += 1
+            self.since = iteration
+
+    def lr(self, lr: float) -> float:
+        """The learning rate `lr` after the divisions so far."""
+        return lr / 10**self.divisions
+
+    def state(self) -> dict[str, float | int | None]:
+        """Everything that later rates depend on, for a checkpoint."""
+        return {"best": self.best, "since": self.since, "divisions": self.divisions}
+
+    def load_state(self, state: Mapping[str, float | int | None]) -> None:
+        """Continue from what `state` returned.
+
+        Raises
+        ------
+        InputError
+            If it is something else.
+        """
+        counts = [state.get("since"), state.get("divisions")]
+        best = state.get("best")
+        sensible = best is None or isinstance(best, float)
+        if not sensible or not all(type(n) is int and 0 <= n < 2**63 for n in counts):
+            raise InputError(f"expected the state of a plateau, got {dict(state)}")
+        self.best = best
+        self.since, self.divisions = counts  # type: ignore[assignment]  # checked above

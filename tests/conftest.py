@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # nor should those of OpenM
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from minires import cli
 from minires.data import shapes10
@@ -22,6 +22,10 @@ shared = {
 settings.register_profile("laptop", max_examples=50, **shared)
 settings.register_profile("ci", max_examples=50, derandomize=True, **shared)
 settings.register_profile("thorough", max_examples=1000, **shared)
+unshrunk = (Phase.explicit, Phase.generate)  # whether a test fails is all that counts
+settings.register_profile(
+    "mutants", max_examples=20, derandomize=True, phases=unshrunk, print_blob=False, **shared
+)
 settings.load_profile(
     os.environ.get("MINIRES_HYPOTHESIS", "ci" if os.environ.get("CI") else "laptop")
 )

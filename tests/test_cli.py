@@ -159,7 +159,7 @@ def make_cifar10(folder, label=3, records=10_000):
 
 
 MISTAKES = {
-    "an unknown net": (("train", "vgg16"), "unknown network 'vgg16'"),
+    "an unknown net": (("train", "lenet5"), "unknown network 'lenet5'"),
     "an odd depth": (("train", "resnet21"), "6n + 2"),
     "an unknown tier": (("degradation", "--tier", "huge"), "quick, lesson, quarter, paper"),
     "a depth that is no number": (
@@ -439,12 +439,18 @@ def test_the_programs_that_we_show_run_as_they_stand(program, capsys):
 
 LEAVES = [
     *((name,) for name in (*COMMANDS[:-1], "bench", "race")),
-    *(("data", name) for name in ("cifar10", "shapes10")),
-    *(("exercise", name) for name in ("list", "start", "check", "hunt")),
+    *(("data", name) for name in ("cifar10", "shapes10", "scenes")),
+    ("classify",),
+    *(("evaluate",), ("weights", "inspect"), ("weights", "convert")),
+    *(("exercise", name) for name in ("list", "start", "hint", "check", "hunt", "quiz")),
+    ("lessons", "copy"),
 ]
 
 
-@pytest.mark.parametrize("command", [(), ("data",), ("exercise",), *LEAVES], ids=" ".join)
+GROUPS = [(), ("data",), ("exercise",), ("lessons",)]
+
+
+@pytest.mark.parametrize("command", [*GROUPS, *LEAVES], ids=" ".join)
 def test_every_help_fits_80_columns_and_40_lines_and_cuts_no_word(run_cli, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = run_cli(*command, "--help")
@@ -627,7 +633,8 @@ def test_a_tilde_is_the_home_folder_in_every_path(run_cli, home):
 def test_every_path_that_is_typed_is_expanded():
     """A new option cannot forget it."""
     commands = [command for command, _ in COMMAND_LINE.commands.values()]
-    commands += [c.callback for c in COMMAND_LINE.data.data_app.registered_commands]
+    for app in (COMMAND_LINE.data.data_app, COMMAND_LINE.lessons.app):
+        commands += [c.callback for c in app.registered_commands]
     found = []
     for command in [*commands, COMMAND_LINE.before_all]:
         for kind in inspect.get_annotations(command, eval_str=True).values():
@@ -812,3 +819,48 @@ def test_every_dependency_has_a_lowest_version_that_can_be_installed_for_a_test(
     requirements = list(lowest_versions.lowest())
     assert len(requirements) >= 12
     assert all(re.fullmatch(r"[\w-]+==\d+\.\d+\.\d+", line) for line in requirements)
+
+
+# ------------------------------------------------------------------------------- a copy of lessons
+
+
+def test_a_copy_of_the_lessons_has_the_notebooks_and_all_they_read(run_cli, tmp_path):
+    code, out, _ = run_cli("lessons", "copy", "my lessons")
+    assert code == 0
+    assert quoted(Path("my lessons")) in out
+    copied = {str(p.relative_to("my lessons")) for p in Path("my lessons").rglob("*")}
+    notebooks = {p.name for p in (ROOT / "lessons").glob("*.ipynb")}
+    assert notebooks | {"style.py", "weak.py", "README.md", "bench.json"} <= copied
+    assert {p.name for p in (ROOT / "lessons/runs").iterdir()} <= {
+        p.name for p in Path("my lessons/runs").iterdir()
+    }
+    assert not [name for name in copied if re.match(r"\d", name) and name.endswith(".py")]
+
+
+def test_a_copy_of_the_lessons_never_overwrites_a_students_work(run_cli, tmp_path):
+    mine = tmp_path / "mine" / "01_convolution.ipynb"
+    mine.parent.mkdir()
+    mine.write_text("my answers")
+    code, _, err = run_cli("lessons", "copy", "mine")
+    assert code == 2
+    assert "expected a new or empty folder" in err
+    assert [p.read_text() for p in mine.parent.iterdir()] == ["my answers"]
+
+
+def test_lessons_that_were_not_installed_are_named_with_their_source(run_cli, monkeypatch):
+    monkeypatch.setattr(COMMAND_LINE.lessons, "CHECKOUT", Path("nowhere"))
+    code, _, err = run_cli("lessons", "copy", "mine")
+    assert code == 2
+    assert "repository of minires" in err
+
+
+@pytest.mark.parametrize(("version", "packed"), [("standard", True), ("editable", False)])
+def test_a_wheel_brings_the_lessons(monkeypatch, version, packed):
+    builder = types.ModuleType("hatchling.builders.hooks.plugin.interface")
+    builder.BuildHookInterface = object  # the builder need not be installed here
+    monkeypatch.setitem(sys.modules, builder.__name__, builder)
+    hook = runpy.run_path(str(ROOT / ".github" / "package_lessons.py"))["PackageLessons"]()
+    found = {"force_include": {}}
+    hook.initialize(version, found)
+    target = {"lessons": f"minires/{COMMAND_LINE.lessons.INSTALLED.name}"}
+    assert found["force_include"] == (target if packed else {})

@@ -16,7 +16,7 @@ import pytest
 
 from minires import InputError, ops
 from minires.ops import availability
-from minires.ops.compiled import jit, kernel_cache, kernel_files, threads, warm_up
+from minires.ops.compiled import jit, kernel_cache, kernel_files, processors, threads, warm_up
 
 ROOT = Path(__file__).parents[1]
 CALLED = ("load_overload", "save_overload", "_open_for_write", "_load_index", "_load_data")
@@ -491,3 +491,93 @@ def test_after_preparing_as_many_kernels_are_ready_as_the_bar_promised():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == warm_up.NEEDED
+
+
+# ------------------------------------------------------------------------------ cores and threads
+
+
+def tree(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def siblings(pairs):
+    """The files of a machine whose processors `pairs` share a core two by two."""
+    return {
+        f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list": f"{a},{b}\n"
+        for a, b in pairs
+        for number in (a, b)
+    }
+
+
+EIGHT = siblings([(0, 4), (1, 5), (2, 6), (3, 7)])
+V2 = {"proc/self/cgroup": "0::/pods/mine\n"}
+V1 = {"proc/self/cgroup": "12:pids:/pods\n4:cpu,cpuacct:/pods/mine\n0::/\n"}
+INSIDE = {"proc/self/cgroup": "0::/../../pods/mine\n"}  # a path outside of the container
+
+
+@pytest.mark.parametrize(
+    ("files", "allowed", "cores", "why"),
+    [
+        ({}, range(8), 8, "cores"),
+        (EIGHT, range(8), 4, "physical cores"),
+        (EIGHT, {0, 4}, 1, "physical cores"),
+        (EIGHT, {0, 1, 4}, 2, "physical cores"),
+        (EIGHT | V2 | {"sys/fs/cgroup/pods/mine/cpu.max": "max 100000"}, range(8), 4, "physical"),
+        (EIGHT | V2 | {"sys/fs/cgroup/pods/mine/cpu.max": "200000 100000"}, range(8), 2, "2 cores"),
+        (EIGHT | V2 | {"sys/fs/cgroup/pods/cpu.max": "150000 100000"}, range(8), 2, "1.5 cores"),
+        (EIGHT | V2 | {"sys/fs/cgroup/pods/mine/cpu.max": "20000 100000"}, range(8), 1, "0.2"),
+        (EIGHT | INSIDE | {"sys/fs/cgroup/cpu.max": "300000 100000"}, range(8), 3, "3 cores"),
+        (V2 | {"sys/fs/cgroup/unified/cpu.max": "300000 100000"}, range(8), 3, "3 cores"),
+        (
+            EIGHT
+            | V1
+            | {
+                "sys/fs/cgroup/cpu,cpuacct/pods/mine/cpu.cfs_quota_us": "250000",
+                "sys/fs/cgroup/cpu,cpuacct/pods/mine/cpu.cfs_period_us": "100000",
+            },
+            range(8),
+            3,
+            "2.5 cores",
+        ),
+        (
+            V1
+            | {
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            range(8),
+            8,
+            "cores",
+        ),
+        (V2 | {"sys/fs/cgroup/pods/mine/cpu.max": "many of them"}, range(8), 8, "cores"),
+    ],
+)
+def test_threads_are_as_many_as_the_cores_that_the_process_may_use(
+    tmp_path, files, allowed, cores, why
+):
+    found = processors.usable_cores(tree(tmp_path, files), set(allowed))
+    assert found[0] == cores
+    assert why in found[1]
+
+
+def test_numba_num_threads_wins_over_the_number_of_cores(monkeypatch):
+    monkeypatch.setattr(threads, "usable_cores", lambda: (1, "cores"))
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 2)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
+    threads._choose_number()
+    assert numba.config.NUMBA_NUM_THREADS == 2
+    assert "NUMBA_NUM_THREADS" in threads.describe()
+    monkeypatch.delenv("NUMBA_NUM_THREADS")
+    threads._choose_number()
+    assert numba.config.NUMBA_NUM_THREADS == 1
+
+
+def test_a_slow_threading_layer_is_named_with_a_better_one(monkeypatch):
+    monkeypatch.setattr(numba, "threading_layer", lambda: "workqueue")
+    assert "libomp" in threads.describe()
+    monkeypatch.setattr(numba, "threading_layer", lambda: "omp")
+    assert "libomp" not in threads.describe()

@@ -1,5 +1,6 @@
 """The checker catches what is wrong, and refuses checks that prove nothing."""
 
+import inspect
 import io
 
 import numpy as np
@@ -159,9 +160,11 @@ def test_a_huge_wrong_gradient_does_not_widen_the_tolerance():
     refused("wrong", ops.relu_forward, lambda dy, cache: 1e12 * ops.relu_backward(dy, cache), X)
 
 
-@pytest.mark.parametrize("victim", ["x", "y"])
+@pytest.mark.parametrize("victim", ["x", "x first", "y"])
 def test_changing_an_argument_in_place_is_refused(victim):
     def forward(x):
+        if victim == "x first":  # a second forward then gives another y
+            x += 1
         y, cache = ops.relu_forward(x)
         if victim == "x":
             x += 1
@@ -173,7 +176,25 @@ def test_changing_an_argument_in_place_is_refused(victim):
             dy *= 2
         return dx
 
-    assert refused("changed", forward, backward, X.copy()).argument == victim
+    assert refused("changed", forward, backward, X.copy()).argument == victim[0]
+
+
+def test_a_backward_that_changes_an_input_is_refused_though_its_gradient_is_right():
+    def forward(x):
+        return x + 1, (x,)
+
+    def backward(dy, cache):
+        cache[0][...] = 0
+        return dy.copy()
+
+    assert refused("changed", forward, backward, X.copy()).argument == "x"
+
+
+def test_the_defaults_of_a_check_are_those_of_its_documentation():
+    shared = {"cotangent": None, "rng": 0, "rtol": 1e-6, "elements": 64}
+    for check, more in ((check_layer, {}), (check_op, {"names": None, "method": "central"})):
+        parameters = inspect.signature(check).parameters.values()
+        assert {p.name: p.default for p in parameters if p.default is not p.empty} == shared | more
 
 
 def test_an_error_above_the_default_tolerance_passes_a_wider_one():
@@ -869,6 +890,30 @@ def test_a_layer_with_running_state_is_checked(where):
     assert check_layer(Centred(where), X).error < 1e-8
 
 
+class Root(Layer):
+    """y = sqrt(sign x), for x of that sign only."""
+
+    def __init__(self, sign):
+        super().__init__()
+        self.sign = sign
+
+    def forward(self, x, train=False):
+        if (self.sign * x <= 0).any():
+            raise InputError("x has the wrong sign")
+        y = np.sqrt(self.sign * x)
+        self._keep((y,), train)
+        return y
+
+    def backward(self, dy):
+        (y,) = self._pop()
+        return self.sign * dy / (2 * y)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_layer_that_takes_numbers_of_one_sign_only_is_checked(sign):
+    assert check_layer(Root(sign), sign * (np.abs(X) + 0.1)).error < 1e-8
+
+
 class Noisy(ReLU):
     def forward(self, x, train=False):
         return super().forward(x, train) + np.random.default_rng().random()
@@ -898,6 +943,20 @@ class Accumulating(Scale):
         return dy * self.params["a"]
 
 
+class SeldomAssigning(Scale):
+    """Every other backward leaves the old gradients where they are."""
+
+    calls = 0
+
+    def backward(self, dy):
+        old = dict(self.grads)
+        dx = super().backward(dy)
+        self.calls += 1
+        if self.calls % 2:
+            self.grads = old
+        return dx
+
+
 class ChangesItsParameter(Scale):
     def backward(self, dy):
         dx = super().backward(dy)
@@ -916,6 +975,7 @@ class WithoutDx(ReLU):
         (Noisy, "unrepeatable", "not deterministic"),
         (OddBackward, "unrepeatable", "keeps state"),
         (Accumulating, "uncovered", "added it to the old one"),
+        (SeldomAssigning, "unrepeatable", "keeps state"),
         (ChangesItsParameter, "changed", "b"),
         (WithoutDx, "uncovered", "dx is missing"),
     ],
@@ -973,6 +1033,7 @@ def test_a_progress_bar_counts_every_slope_and_waits_two_seconds(monkeypatch, ca
     check_op(ops.linear_forward, ops.linear_backward, X[0, 0], X[0, 1, :2], BETA)
     for options, made in bars:
         assert options["delay"] == 2
+        assert options["leave"] is False  # the report takes its place
         assert made.n == made.total
     assert bars[0][1].total >= 6  # 4 elements, 2 directions
     assert bars[1][1].total == 10 + 4 + 2

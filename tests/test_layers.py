@@ -1,5 +1,8 @@
 """Layers describe themselves, have their own random streams, can be watched; convolutions vary."""
 
+import inspect
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -351,14 +354,16 @@ def test_watch_reports_every_call_below_in_the_order_in_which_they_return(rng):
     net, x = resnet(8), rng.standard_normal((2, 8, 8, 3)).astype("float32")
     layers = dict(net.named_layers())
     calls = []
+    start = time.perf_counter()
     with net.watch(calls.append) as watched:
         assert watched is net
         y = net.forward(x, train=True)
         net.backward(np.ones_like(y))
+    longest = time.perf_counter() - start
     assert {call.name for call in calls} == set(layers) - {""}
     for direction in ("forward", "backward"):
         assert len([c for c in calls if c.direction == direction]) == len(layers) - 1
-    assert all(call.layer is layers[call.name] and call.seconds >= 0 for call in calls)
+    assert all(call.layer is layers[call.name] and 0 <= call.seconds <= longest for call in calls)
     assert [call.name for call in calls[:2]] == ["conv", "bn"]
     assert [call.name for call in calls[-2:]] == ["bn", "conv"]
     by_name = {call.name: call for call in calls if call.direction == "forward"}
@@ -466,10 +471,15 @@ def test_an_unknown_initialisation_is_refused():
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: Conv2d(0, 4, rng=0), "C must be"),
+        (lambda: Conv2d(0, 4, rng=0), "Conv2d: C must be an integer of at least 1, got 0"),
         (lambda: Conv2d(3, 4.0, rng=0), "K must be"),
         (lambda: Conv2d(3, 4, 0, rng=0), "size must be"),
-        (lambda: Conv2d(3, 4, (3, 0), rng=0), "size must be"),
+        (
+            lambda: Conv2d(3, 4, (3, 0), rng=0),
+            r"size must be an integer of at least 1, or a pair \(rows, columns\) of them, got \(3",
+        ),
+        (lambda: Conv2d(3, 4, (3,), rng=0), r"size must be an integer .*, got \(3,\)"),
+        (lambda: Conv2d(4, 6, groups=4, rng=0), "4 channels and 6 filters .* such as 2"),
         (lambda: Conv2d(3, 4, stride=0, rng=0), "stride must be"),
         (lambda: Conv2d(3, 4, stride=(1, 2, 3), rng=0), "stride must be"),
         (lambda: Conv2d(3, 4, pad=-1, rng=0), "pad must be"),
@@ -477,12 +487,15 @@ def test_an_unknown_initialisation_is_refused():
         (lambda: BatchNorm(0), "C must be"),
         (lambda: BatchNorm(4, eps=-1), "eps must be"),
         (lambda: BatchNorm(4, eps=float("nan")), "eps must be"),
+        (lambda: BatchNorm(4, eps=float("inf")), "eps must be"),
         (lambda: BatchNorm(4, momentum=5), "momentum"),
         (lambda: BatchNorm(4, momentum=0), "momentum"),
+        (lambda: BatchNorm(4, momentum=-0.1), "momentum"),
         (lambda: MaxPool(0, 1), "size must be"),
         (lambda: MaxPool(2, (1, 1)), "stride must be"),
         (lambda: MaxPool(3, 2, -1), "pad must be"),
-        (lambda: MaxPool(3, 2, 2), "pad must be at most"),
+        (lambda: MaxPool(3, 2, 2), "pad must be at most size // 2 = 1, got 2"),
+        (lambda: MaxPool(4, 2, 3), "pad must be at most size // 2 = 2, got 3"),
         (lambda: Linear(0, 3, rng=0), "C must be"),
         (lambda: Linear(3, "3", rng=0), "K must be"),
     ],
@@ -490,3 +503,70 @@ def test_an_unknown_initialisation_is_refused():
 def test_a_layer_refuses_senseless_arguments_when_it_is_made(make, named):
     with pytest.raises(InputError, match=named):
         make()
+
+
+def every_layer_class(base=Layer):
+    """Layer and the classes of the package that are made from it."""
+    yield base
+    for made in base.__subclasses__():
+        if made.__module__.startswith("minires."):
+            yield from every_layer_class(made)
+
+
+@pytest.mark.parametrize("layer", list(every_layer_class()), ids=lambda layer: layer.__name__)
+def test_a_layer_evaluates_unless_it_is_asked_to_train(layer):
+    assert inspect.signature(layer.forward).parameters["train"].default is False
+
+
+@pytest.mark.parametrize(
+    ("layer", "defaults"),
+    [
+        (Conv2d, {"size": 3, "stride": 1, "pad": 0, "groups": 1, "bias": False}),
+        (BatchNorm, {"eps": 1e-5, "momentum": 0.1}),
+        (MaxPool, {"pad": 0}),
+        (Linear, {}),
+    ],
+)
+def test_the_defaults_of_a_layer_are_those_of_its_documentation(layer, defaults):
+    parameters = inspect.signature(layer).parameters.values()
+    assert {p.name: p.default for p in parameters if p.default is not p.empty} == defaults
+    named_only = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert named_only == {"groups", "bias", "rng"} & {p.name for p in parameters}
+
+
+def test_a_layer_without_forward_or_backward_says_so():
+    for call in (Layer().forward, Layer().backward):
+        with pytest.raises(NotImplementedError):
+            call(np.zeros(1))
+
+
+def test_a_call_that_was_reported_cannot_be_changed():
+    calls = []
+    with toy(Identity()).watch(calls.append) as net:
+        net.forward(np.zeros((1, 8, 8, 3), "float32"))
+    with pytest.raises(AttributeError):
+        calls[0].name = "other"
+
+
+def test_outputs_of_layers_are_those_of_evaluation_unless_asked():
+    assert inspect.signature(layer_outputs).parameters["train"].default is False
+
+
+def test_a_foreign_state_is_described_by_its_first_three_names():
+    net = toy(Identity())
+    own = list(net.state())
+    assert own == ["conv.w", "fc.w", "fc.b"]
+    foreign = {name: np.zeros(1) for name in "abcd"}
+    with pytest.raises(InputError) as e:
+        net.load_state(foreign)
+    assert str(e.value).startswith(
+        "expected 3 arrays, got 4: 3 missing ['conv.w', 'fc.w', 'fc.b'], "
+        "4 unknown ['a', 'b', 'c']; this state belongs"
+    )
+    with pytest.raises(InputError, match=r"0 missing \[\], 1 unknown \['d'\]"):
+        net.load_state(net.state() | {"d": np.zeros(1)})
+    with pytest.raises(InputError, match=r"1 missing \['fc.b'\], 0 unknown \[\]"):
+        net.load_state({name: a for name, a in net.state().items() if name != "fc.b"})
+    deep = resnet(8)
+    with pytest.raises(InputError, match=r"missing \['\S+', '\S+', '\S+'\], 0 unknown"):
+        deep.load_state({})

@@ -9,7 +9,14 @@ from minires.layers.base import layer_outputs
 from minires.layers.core import BatchNorm, Conv2d, Linear, ReLU, recompute_statistics
 from minires.nets.audit import audit, macs, table
 from minires.nets.registry import by_name
-from minires.nets.resnet import PlainBlock, ResidualBlock, imagenet_resnet, plain, resnet
+from minires.nets.resnet import (
+    PlainBlock,
+    ResidualBlock,
+    imagenet_plain,
+    imagenet_resnet,
+    plain,
+    resnet,
+)
 
 # the paper's table 6 to more digits: option A, no bias in convolutions, gamma and beta, a bias in
 # the last layer
@@ -60,6 +67,44 @@ def test_imagenet_networks_cost_what_table_1_says(depth):
     net = imagenet_resnet(depth)
     assert macs(net) / 1e9 == pytest.approx(IMAGENET_MULTIPLY_ADDS[depth], abs=0.06)
     assert parameters(net) == IMAGENET_PARAMETERS[depth]
+
+
+@pytest.mark.parametrize("depth", [18, 34])
+def test_plain_imagenet_networks_cost_what_their_residual_twins_do_and_have_their_weights(depth):
+    a, b = imagenet_plain(depth, rng=3), imagenet_resnet(depth, rng=3)
+    assert macs(a) == macs(b)
+    assert parameters(a) == IMAGENET_PARAMETERS[depth]
+    assert list(a.parameters()) == list(b.parameters())
+    np.testing.assert_array_equal(a.parameters()["fc.w"], b.parameters()["fc.w"])
+    assert not any(isinstance(layer, ResidualBlock) for _, layer in a.named_layers())
+
+
+# torchvision's own figures: parameters, and billions of multiply-adds, which are more than in
+# table 1, as three 1x1 convolutions see four times the pixels
+TORCHVISION = {
+    18: (11_689_512, 1.81),
+    34: (21_797_672, 3.66),
+    50: (25_557_032, 4.09),
+    101: (44_549_160, 7.80),
+    152: (60_192_808, 11.51),
+}
+
+
+@pytest.mark.parametrize("depth", TORCHVISION)
+def test_torchvisions_variant_strides_in_the_3x3_and_projects_where_shapes_change(depth):
+    net = by_name(f"imagenet-resnet{depth}-torchvision")
+    assert net.facts.kind == "imagenet-resnet-torchvision"
+    assert (parameters(net), round(macs(net) / 1e9, 2)) == TORCHVISION[depth]
+    strides = {r.name: r.kind for r in audit(net) if r.name.startswith("stage3.block1")}
+    strided = "stage3.block1.body.conv2" if depth >= 50 else "stage3.block1.body.conv1"
+    assert [name for name, kind in strides.items() if kind == "conv 3x3 /2"] == [strided]
+    assert strides["stage3.block1.shortcut.conv"] == "conv 1x1 /2"
+
+
+@pytest.mark.parametrize("depth", [20, 50])
+def test_the_paper_has_plain_imagenet_networks_of_18_and_34_layers_only(depth):
+    with pytest.raises(InputError, match=f"18, 34, got {depth}; see table 2"):
+        imagenet_plain(depth)
 
 
 def test_the_stem_of_imagenet_networks_is_that_of_table_1():
@@ -373,7 +418,7 @@ def test_a_depth_that_is_not_6n_plus_2_is_refused(depth):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "vgg16", "resnet", "plain20A", "resnet20D", "resnet21", "imagenet-resnet20"]
+    "name", ["", "lenet5", "resnet", "plain20A", "resnet20D", "resnet21", "imagenet-resnet20"]
 )
 def test_an_unknown_name_is_refused_with_the_known_ones(name):
     with pytest.raises(InputError, match=r"expected|must be"):

@@ -13,7 +13,7 @@ from strategies import DTYPES, close, convolutions, grouped_convolutions, images
 
 from minires import InputError, get_ops
 from minires import ops as package
-from minires.ops import BACKENDS, numpy_fused, numpy_ops, register
+from minires.ops import BACKENDS, numpy_fused, numpy_ops, parts, register
 
 EPS = 1e-5
 
@@ -100,6 +100,37 @@ def test_without_the_input_gradient_it_is_not_computed(backend, rng, monkeypatch
     ops.conv2d_backward(y, cache, input_gradient=False)
     with pytest.raises(AssertionError, match="is computed"):
         ops.conv2d_backward(y, cache)
+
+
+def test_a_part_holds_the_images_whose_windows_fit_and_at_least_one(monkeypatch):
+    x, w, dy = np.empty((7, 9, 8, 4)), np.empty((3, 2, 2, 6)), np.empty((7, 4, 5, 6))
+    groups = [(slice(0, 2), slice(0, 3)), (slice(2, 4), slice(3, 6))]
+    image = 4 * 5 * 3 * 2 * 4 * 8  # bytes of its windows
+    for room, fit in ((3 * image, 3), (3 * image - 1, 2), (image, 1), (image - 1, 1)):
+        monkeypatch.setattr(parts, "PART_BYTES", room)
+        expected = [(slice(n, n + fit), *g) for n in range(0, 7, fit) for g in groups]
+        assert [*parts.parts(x, w, dy)] == expected
+
+
+def test_the_windows_of_a_part_take_two_mebibytes():
+    x, w, dy = np.empty((8, 8, 8, 32), "float32"), np.empty((1, 4, 32, 1)), np.empty((8, 32, 32, 1))
+    image = 32 * 32 * 4 * 32 * x.itemsize
+    images = [n for n, _, _ in parts.parts(x, w, dy)]
+    assert images == [slice(0, 4), slice(4, 8)]
+    assert 4 * image == 2 * 2**20
+
+
+def test_the_gradients_of_the_parts_of_a_batch_add_up(rng, monkeypatch):
+    x, w = rng.standard_normal((5, 7, 6, 4)), rng.standard_normal((3, 3, 2, 6))
+    y, cache = numpy_ops.conv2d_forward(x, w, 2, 1, 2)
+    dy = rng.standard_normal(y.shape)
+    dx, dw = numpy_ops.conv2d_backward(dy, cache)
+    monkeypatch.setattr(parts, "PART_BYTES", 1)  # an image at a time
+    y_parts, cache = numpy_ops.conv2d_forward(x, w, 2, 1, 2)
+    dx_parts, dw_parts = numpy_ops.conv2d_backward(dy, cache)
+    close(y_parts, y, w[..., 0].size)
+    close(dx_parts, dx, w[:, :, 0].size)
+    close(dw_parts, dw, dy[..., 0].size)
 
 
 @given(problem=pools())
@@ -339,13 +370,34 @@ BAD = {
     "two dtypes": (lambda o: o.conv2d_forward(X, W.astype("float32")), "same dtype"),
     "a list": (lambda o: o.relu_forward([1.0]), "NumPy array"),
     "three axes": (lambda o: o.conv2d_forward(X[0], W), "(N, H, W, C)"),
-    "other channels": (lambda o: o.conv2d_forward(X, W[:, :, :2]), "3 channels"),
+    "other channels": (
+        lambda o: o.conv2d_forward(X, W[:, :, :2]),
+        "but the filters expect 2, shape (3, 3, 2, 4) as (KH, KW, C, K)",
+    ),
+    "filters of three axes": (
+        lambda o: o.conv2d_forward(X, W[0]),
+        "conv2d: w must have shape (KH, KW, C, K), got (3, 3, 4)",
+    ),
+    "filters of groups of three axes": (
+        lambda o: o.conv2d_forward(X, W[0], groups=3),
+        "conv2d: w must have shape (KH, KW, C / groups, K), got (3, 3, 4)",
+    ),
+    "filters of other types": (lambda o: o.conv2d_forward(X, W.tolist()), "w must be a NumPy"),
     "a large kernel": (lambda o: o.conv2d_forward(X[:, :2], W), "does not fit"),
     "stride 0": (lambda o: o.conv2d_forward(X, W, 0), "stride must be an integer of at least 1"),
     "groups that are too many": (
         lambda o: o.conv2d_forward(X, W, groups=2),
         "3 channels and 4 filters must both be divisible by groups, got groups=2; "
         "choose a common divisor, such as 1",
+    ),
+    "groups without a common divisor": (
+        lambda o: o.conv2d_forward(np.zeros((1, 3, 3, 4)), np.zeros((3, 3, 1, 6)), groups=4),
+        "4 channels and 6 filters must both be divisible by groups, got groups=4; "
+        "choose a common divisor, such as 2",
+    ),
+    "groups that divide the filters only": (
+        lambda o: o.conv2d_forward(np.zeros((1, 3, 3, 4)), np.zeros((3, 3, 1, 6)), groups=3),
+        "choose a common divisor, such as 2",
     ),
     "no group": (
         lambda o: o.conv2d_forward(X, W, groups=0),
@@ -378,16 +430,72 @@ BAD = {
         "var must have shape",
     ),
     "a pool of padding": (lambda o: o.max_pool_forward(X, 2, 1, 2), "windows of padding only"),
+    "a pool of integers": (lambda o: o.max_pool_forward(X.astype(int), 2, 1), "x must be float32"),
+    "a pool of complex numbers": (lambda o: o.max_pool_forward(X + 1j, 2, 1), "x must be float32"),
+    "a pool of features": (lambda o: o.max_pool_forward(Z, 2, 1), "must have shape (N, H, W, C)"),
+    "a pool without a step": (
+        lambda o: o.max_pool_forward(X, 2, 0),
+        "max_pool: stride must be an integer of at least 1, got 0",
+    ),
+    "a pool of nothing": (
+        lambda o: o.max_pool_forward(X, 0, 1),
+        "max_pool: size must be an integer of at least 1, got 0",
+    ),
+    "a pool with a negative border": (
+        lambda o: o.max_pool_forward(X, 2, 1, -1),
+        "max_pool: pad must be an integer of at least 0, got -1",
+    ),
+    "a pool of half pixels": (
+        lambda o: o.max_pool_forward(X, 2.0, 1),
+        "max_pool: size must be an integer of at least 1, got 2.0",
+    ),
+    "an average of integers": (
+        lambda o: o.global_avg_pool_forward(X.astype(int)),
+        "global_avg_pool: x must be float32",
+    ),
+    "images for a linear layer": (
+        lambda o: o.linear_forward(X, W[0, 0], np.zeros(4)),
+        "linear: x must have shape (N, C), got (2, 5, 6, 3)",
+    ),
+    "a vector of weights": (
+        lambda o: o.linear_forward(Z, C3, np.zeros(4)),
+        "linear: w must have shape (C, K), got (3,)",
+    ),
+    "a bias of other length": (
+        lambda o: o.linear_forward(Z, W[0, 0], C3),
+        "linear: b must have shape (4,), got (3,)",
+    ),
+    "a bias of another dtype": (
+        lambda o: o.linear_forward(Z, W[0, 0], np.zeros(4, "float32")),
+        "linear: x is float64 but b is float32",
+    ),
+    "logits that are integers": (
+        lambda o: o.softmax_cross_entropy(Z.astype(int), np.array([0, 1])),
+        "softmax_cross_entropy: logits must be float32",
+    ),
+    "logits of one image": (
+        lambda o: o.softmax_cross_entropy(C3, np.array([0, 1, 1])),
+        "softmax_cross_entropy: logits must have shape (N, K), got (3,)",
+    ),
+    "labels in two columns": (
+        lambda o: o.softmax_cross_entropy(Z, np.array([[0], [1]])),
+        "labels must have shape (2,), got (2, 1)",
+    ),
     "a vector to average": (lambda o: o.global_avg_pool_forward(C3), "(N, H, W, C)"),
     "features that do not fit": (
         lambda o: o.linear_forward(W[0, 0], W[0, 0], np.zeros(4)),
-        "has 4 features",
+        "linear: x (3, 4) has 4 features, but w (3, 4) expects 3",
     ),
     "a label too large": (lambda o: o.softmax_cross_entropy(Z, np.array([0, 3])), "labels[1] is 3"),
+    "a label far too large": (
+        lambda o: o.softmax_cross_entropy(Z, np.array([5, 0])),
+        "labels must lie in 0 .. 2, but labels[0] is 5",
+    ),
     "a negative label": (
         lambda o: o.softmax_cross_entropy(Z, np.array([-1, 0])),
         "labels[0] is -1",
     ),
+    "labels that are a list": (lambda o: o.softmax_cross_entropy(Z, [0, 1]), "labels must be a"),
     "labels of floats": (lambda o: o.softmax_cross_entropy(Z, np.zeros(2)), "integers"),
     "too few labels": (
         lambda o: o.softmax_cross_entropy(Z, np.array([0])),
@@ -444,6 +552,54 @@ def test_bad_arguments_are_named(ops, case):
     assert words in str(e.value)
 
 
+@pytest.mark.parametrize("pad", [(0, 0), (1, 0), (0, 2), (2, 1), (3, 3)])
+def test_a_window_fits_as_long_as_it_is_no_larger_than_the_image_with_its_border(pad):
+    image = np.zeros((1, 4, 3, 1))
+    KH, KW = 4 + 2 * pad[0], 3 + 2 * pad[1]
+    y, _ = numpy_ops.conv2d_forward(image, np.zeros((KH, KW, 1, 1)), 1, pad)
+    assert y.shape == (1, 1, 1, 1)
+    for size in ((KH + 1, KW), (KH, KW + 1)):
+        with pytest.raises(InputError, match=f"a {size[0]}x{size[1]} window does not fit into 4x3"):
+            numpy_ops.conv2d_forward(image, np.zeros((*size, 1, 1)), 1, pad)
+
+
+def test_a_pool_may_have_a_border_of_half_its_window():
+    for size, pad in ((1, 0), (2, 1), (3, 1), (4, 2)):
+        y, _ = numpy_ops.max_pool_forward(X, size, 1, pad)
+        assert y.shape == (2, 5 + 2 * pad - size + 1, 6 + 2 * pad - size + 1, 3)
+        with pytest.raises(InputError, match=rf"size // 2 = {size // 2}, got {pad + 1}"):
+            numpy_ops.max_pool_forward(X, size, 1, pad + 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((X.astype(int), C3, C3), "x must be float32 or float64 or complex128, got int64"),
+        ((X, C3, C3.astype("float32")), "x is float64 but beta is float32"),
+        ((X[:0], C3, C3), "x is empty, shape (0, 5, 6, 3)"),
+        ((C3, C3, C3), "x must have shape (N, ..., C), got (3,)"),
+        ((X, C3[:, None], C3), "gamma must have shape (3,), got (3, 1)"),
+        ((X, C3, [0.0, 0.0, 0.0]), "beta must be a NumPy array, got list"),
+    ],
+)
+def test_batch_norm_names_the_argument_that_does_not_fit(arguments, words):
+    statistics = np.zeros(3), np.ones(3)
+    for call in (
+        lambda: numpy_ops.batchnorm_forward(*arguments, EPS),
+        lambda: numpy_ops.batchnorm_inference(*arguments, *statistics, EPS),
+    ):
+        with pytest.raises(InputError) as e:
+            call()
+        assert f"batchnorm: {words}" in str(e.value)
+
+
+def test_batch_norm_takes_features_and_images_and_all_that_is_between(rng):
+    for shape in ((4, 3), (4, 2, 3), (2, 2, 2, 3)):
+        x = rng.standard_normal(shape)
+        y, *_ = numpy_ops.batchnorm_forward(x, np.ones(3), np.zeros(3), 0)
+        close(y.reshape(-1, 3).std(axis=0), np.ones(3), x.size)
+
+
 CONTRACT = """
 conv2d_forward(x, w, stride=1, pad=0, groups=1) conv2d_backward(dy, cache, input_gradient=True)
 batchnorm_forward(x, gamma, beta, eps) batchnorm_backward(dy, cache)
@@ -473,6 +629,21 @@ def test_every_backend_has_the_ops_of_the_contract(ops):
     expected = CONTRACT.replace(") ", ")\n").split("\n")
     expected = [line for line in expected if line]
     assert [signature(getattr(ops, line.split("(")[0])) for line in expected] == expected
+
+
+def test_windows_are_taken_at_every_pixel_and_without_a_border_unless_asked(rng):
+    cols = rng.standard_normal((2, 4, 3, 2, 3, 4))
+    x = numpy_ops.col2im(cols, 5, 5)
+    np.testing.assert_array_equal(x, numpy_ops.col2im(cols, 5, 5, 1, 0))
+    assert numpy_ops.im2col(x, 2, 3).shape == cols.shape
+    np.testing.assert_array_equal(numpy_ops.im2col(x, 2, 3), numpy_ops.im2col(x, 2, 3, 1, 0))
+
+
+def test_the_convolutions_of_the_page_have_the_defaults_of_those_in_parts():
+    for name in ("conv2d_forward", "conv2d_backward"):
+        used = inspect.signature(getattr(numpy_ops, name)).parameters
+        for written in inspect.signature(getattr(numpy_ops, name).__wrapped__).parameters.values():
+            assert written == used[written.name].replace(annotation=written.annotation)
 
 
 def test_backends_have_the_same_public_functions():

@@ -29,6 +29,7 @@ def test_a_step_changes_the_networks_own_arrays_and_not_the_gradients():
     "bad",
     [
         {"momentum": 1.0},
+        {"momentum": 1.5},
         {"momentum": -0.1},
         {"momentum": np.nan},
         {"weight_decay": -1e-4},
@@ -139,7 +140,8 @@ def test_milestones_are_whole_iterations_from_two_thousand_on():
 
 @pytest.mark.parametrize(
     ("depth", "lr", "rate"),
-    [(110, 0.1, 0.01), (1202, 0.1, 0.01), (109, 0.1, None), (110, 0.01, None), (110, 0.02, 0.01)],
-)
+    [(110, 0.1, 0.01), (1202, 0.1, 0.01), (109, 0.1, None), (110, 0.01, None), (110, 0.02, 0.01),
+     (110, 0.005, None)],
+)  # fmt: skip
 def test_warm_up_is_for_deep_nets_and_large_rates_only(depth, lr, rate):
     assert paper_warmup(depth, lr) == rate

@@ -34,7 +34,7 @@ def test_every_field_of_config_is_a_row_of_the_table():
 
 @pytest.mark.parametrize("command", ["train", "degradation"])
 def test_every_row_is_an_option_of_both_training_commands(run_cli, command):
-    code, out, _ = run_cli(command, "--help")
+    code, out, _ = run_cli(command, "--help-all")
     assert code == 0
     for name in TYPED:
         for flag in OPTIONS[name].flag.split("/"):
@@ -58,6 +58,11 @@ recipes = st.fixed_dictionaries(
         "init": st.sampled_from(["he", "normal"]),
         "subtract_mean": st.booleans(),
         "pca_colour": st.booleans(),
+        "plateau": st.sampled_from([1, 3]),
+        "shards": st.sampled_from([1, 4]),
+        "normalise": st.sampled_from(["per-pixel-mean", "imagenet"]),
+        "freeze": st.sampled_from([(), ("conv", "stage1")]),
+        "bn": st.sampled_from(["train", "frozen"]),
         "backend": st.sampled_from(["numpy", "numba"]),
     },
 )

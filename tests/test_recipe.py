@@ -262,7 +262,7 @@ def asked(monkeypatch, shapes, tmp_path):
     monkeypatch.setattr(
         train_commands,
         "run_one",
-        lambda config, folder, found, quiet: seen.append((config, folder, quiet)),
+        lambda config, folder, found, quiet, *_: seen.append((config, folder, quiet)),
     )
     monkeypatch.setattr(options, "prepare", lambda *_: None)  # nothing is compiled
     monkeypatch.setattr(experiment, "show", lambda *_, **__: None)

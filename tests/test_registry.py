@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import minires
-from minires import InputError, imagenet_resnet, ops, plain, plugins, resnet
+from minires import InputError, imagenet_plain, imagenet_resnet, ops, plain, plugins, resnet
 from minires.nets import registry
 from minires.nets.network import MOST_LAYERS, Facts
 from minires.optim import paper_warmup
@@ -19,6 +19,8 @@ BUILT = {
     "resnet20B": lambda: resnet(20, "B"),
     "imagenet-resnet18": lambda: imagenet_resnet(18),
     "imagenet-resnet50A": lambda: imagenet_resnet(50, "A"),
+    "imagenet-resnet50-torchvision": lambda: imagenet_resnet(50, "-torchvision"),
+    "imagenet-plain18": lambda: imagenet_plain(18),
 }
 
 

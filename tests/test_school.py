@@ -46,12 +46,13 @@ def test_the_reference_passes(name, monkeypatch):
 
 @pytest.mark.usefixtures("unshrunk")
 @pytest.mark.parametrize("name", EXERCISES)
-def test_an_untouched_stub_fails_and_says_that_it_is_still_to_be_written(name, tmp_path, run_cli):
+def test_an_untouched_stub_fails_and_says_that_it_is_not_written_yet(name, tmp_path, run_cli):
     assert run_cli("exercise", "start", name, tmp_path)[0] == 0
     file = tmp_path / f"{name}.py"
     code, out, _ = run_cli("exercise", "check", file)
     assert code == 1
-    assert f"{name} is still to be written" in out
+    assert f"{name} is not written yet" in out
+    assert "smallest case" not in out
     line = 1 + file.read_text().splitlines().index(f'    raise NotImplementedError("{name}")')
     assert f"line {line}: raise NotImplementedError" in out
     assert f"File: {file}" in out
@@ -102,6 +103,44 @@ def test_a_stub_of_a_backward_says_what_the_cache_holds():
     assert "xhat, gamma, inv_std = cache" in stub("batchnorm_backward")
     assert "#     inv_std = 1 / np.sqrt(var + eps)" in stub("batchnorm_backward")
     assert "#     positive = x > 0" in stub("relu_backward")
+
+
+BACKWARDS = ["col2im", *(name for name in EXERCISES if name.endswith("_backward"))]
+
+
+@pytest.mark.parametrize("name", [n for n in BACKWARDS if "." not in EXERCISES[n].function])
+def test_a_stub_shows_shapes_and_the_forward_and_the_formula_is_the_last_hint(name, run_cli):
+    text = stub(name)
+    doc = inspect.getdoc(EXERCISES[name].reference)
+    forward = "im2col" if name == "col2im" else name.replace("_backward", "_forward")
+    assert EXERCISES[forward].summary in text
+    hints = EXERCISES[name].hints
+    contract = next(line for line in doc.splitlines() if "->" in line).rpartition(": ")[2]
+    assert contract.removesuffix(".") in text
+    hidden = ("->", "input_gradient :", "groups :")
+    rest = [line for line in doc.splitlines() if line and not any(h in line for h in hidden)]
+    assert all(line in hints[-1] and line not in text for line in rest)
+    assert f"minires exercise hint {name} {len(hints)}" in text
+    code, out, _ = run_cli("exercise", "hint", name, len(hints))
+    assert (code, hints[-1] in out) == (0, True)
+    code, _, err = run_cli("exercise", "hint", name, len(hints) + 1)
+    assert (code, f"a hint from 1 to {len(hints)}" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("relu_backward", "Pass dy where x > 0"),
+        ("global_avg_pool_backward", "dy / (H W)"),
+        ("linear_backward", "dw[c, k] = sum_n x[n, c] dy[n, k]"),
+        ("conv2d_backward", "dx = col2im(dcols)"),
+        ("softmax_cross_entropy", "minus 1 if k is the label"),
+    ],
+)
+def test_no_stub_and_no_list_gives_a_formula_away(name, formula, run_cli):
+    assert formula in EXERCISES[name].hints[-1]
+    assert formula not in stub(name)
+    assert formula not in run_cli("exercise", "list")[1]
 
 
 # ------------------------------------------------------------------------------ what a student does
@@ -282,7 +321,8 @@ def test_json_is_for_grade_books(tmp_path, run_cli):
     code, out, _ = run_cli("exercise", "check", file, "--json")
     record = json.loads(out)
     assert code == 1
-    assert set(record) == {"name", "passed", "examples", "message", "diagnosis"}
+    assert set(record) == {"name", "passed", "verdict", "examples", "message", "diagnosis"}
+    assert record["verdict"] == "failed"
     assert (record["name"], record["passed"]) == ("relu_backward", False)
     assert "mask taken from the gradient" in record["diagnosis"]
 

@@ -1,6 +1,7 @@
 """A run ends with the same bits however often it is stopped, and no record is ever lost."""
 
 import errno
+import inspect
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import naive
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ from minires.optim import SGD
 from minires.runs import checkpoint, files
 from minires.runs import metrics_file as measured
 from minires.runs import run_folder as run_folders
-from minires.runs.config import Config
+from minires.runs.config import OPTIONS, Config
 from minires.runs.run import read_run
 from minires.runs.run_folder import RunFolder
 from minires.train import loop, state, step, stopping, task
@@ -543,6 +545,38 @@ def test_evaluation_counts_every_image_once(shapes, rng):
     whole_loss, whole_error = evaluate(net, shapes.test, shapes.prepare, 32)
     assert error == whole_error
     assert loss == pytest.approx(whole_loss, rel=1e-5)
+    assert inspect.signature(evaluate).parameters["batch_size"].default == 128
+    images, labels = shapes.test[:]
+    logits = net.forward(shapes.prepare(images, None)).astype(float)
+    classes = [max(range(10), key=row.__getitem__) for row in logits.tolist()]
+    wrong = sum(a != b for a, b in zip(classes, labels, strict=True))
+    assert 0 < wrong < 32
+    assert error == wrong / 32
+    assert loss == pytest.approx(naive.softmax_cross_entropy(logits, labels)[0], rel=1e-5)
+
+
+def test_a_step_returns_loss_and_error_of_its_batch_before_the_weights_change(shapes):
+    net = resnet(8)
+    before = net.state()
+    images, labels = shapes.train[:32]
+    x = shapes.prepare(images, None)
+    loss, error = train_step(net, SGD(net.parameters()), x, labels, 0.1)
+    assert not np.array_equal(net.parameters()["conv.w"], before["conv.w"])
+    logits = resnet(8).load_state(before).forward(x, train=True).astype(float)
+    assert loss == pytest.approx(naive.softmax_cross_entropy(logits, labels)[0], rel=1e-5)
+    assert 0 < error < 1
+    assert error == sum(logits.argmax(axis=1) != labels) / 32
+
+
+def test_a_loss_that_is_not_finite_changes_no_parameter(shapes):
+    net = resnet(8)
+    net.parameters()["fc.b"][0] = np.nan
+    before = {name: w.copy() for name, w in net.parameters().items()}
+    images, labels = shapes.train[:4]
+    with pytest.raises(FloatingPointError, match="the loss is not finite"):
+        train_step(net, SGD(net.parameters()), shapes.prepare(images, None), labels, 0.1)
+    for name, w in net.parameters().items():
+        np.testing.assert_array_equal(w, before[name], name)
 
 
 @pytest.mark.parametrize(
@@ -577,7 +611,7 @@ def test_a_config_survives_json(tiny):
 # --------------------------------------------------------------------------- folders of version 0.1
 
 
-ADDED = ("init", "subtract_mean", "pca_colour", "task", "bn_average")
+ADDED = [name for name, row in OPTIONS.items() if row.option.added]
 
 
 def as_version_1_wrote_it(folder):
@@ -928,6 +962,50 @@ def test_weights_without_a_checksum_are_loaded_with_a_note(unstopped, tmp_path):
     with pytest.warns(UserWarning, match="no SHA-256"):
         checkpoint.export_weights(tmp_path)  # writes one, as the note says
     assert checkpoint.load_weights(tmp_path).keys() == state.keys()
+
+
+def test_notes_name_the_line_that_asked(tmp_path):
+    checkpoint.save(tmp_path, {"net/w": np.ones(3)}, {"iteration": 1})
+    checkpoint.save(tmp_path, {"net/w": np.ones(3)}, {"iteration": 2})
+    (tmp_path / checkpoint.NAME).write_bytes(b"rubbish")
+    with pytest.warns(UserWarning, match="the one before") as notes:
+        checkpoint.load(tmp_path)
+    weights = tmp_path / "weights only"
+    weights.mkdir()
+    content = safetensors_file({"w": ("F32", [1], bytes(4))})
+    (weights / checkpoint.WEIGHTS).write_bytes(content)
+    with pytest.warns(UserWarning, match="no SHA-256") as more:
+        checkpoint.load_weights(weights)
+    assert {note.filename for note in (*notes, *more)} == {__file__}
+
+
+@pytest.mark.parametrize(("iteration", "whole"), [
+    (0, True), (2**63 - 1, True), (-1, False), (2**63, False), (True, False), ("1", False)
+])  # fmt: skip
+def test_an_iteration_is_a_whole_number_of_64_bits(iteration, whole, tmp_path):
+    checkpoint.save(tmp_path, {"w": np.ones(3)}, {"iteration": iteration})
+    if whole:
+        assert checkpoint.load(tmp_path)[1]["iteration"] == iteration
+        assert checkpoint.position(tmp_path) == iteration
+    else:
+        with pytest.raises(InputError, match="is not a whole checkpoint"):
+            checkpoint.load(tmp_path)
+        with pytest.raises(InputError, match="is not a whole checkpoint"):
+            checkpoint.position(tmp_path)
+
+
+def test_a_folder_without_weights_has_none_to_load_or_export(tmp_path):
+    assert checkpoint.load(tmp_path) is None
+    assert checkpoint.position(tmp_path) is None
+    assert checkpoint.load_weights(tmp_path) is None
+    assert not checkpoint.exists(tmp_path)
+    with pytest.raises(InputError, match="no checkpoint to take weights from"):
+        checkpoint.export_weights(tmp_path)
+    (tmp_path / checkpoint.PREVIOUS).write_bytes(b"")
+    assert checkpoint.exists(tmp_path)
+    (tmp_path / checkpoint.NAME).mkdir()
+    with pytest.raises(InputError, match=r"\(it is a folder\).*; .*Move .* away to start again"):
+        checkpoint.load(tmp_path)
 
 
 def test_the_checksum_covers_names_and_shapes(tmp_path):

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from minires.cli.options import Command, JsonOption, Output, path_option
+from minires.cli.options import Command, JsonOption, Output, QuietOption, path_option
+from minires.errors import quoted
 
 data_app = typer.Typer(
-    help="Get CIFAR-10, or look at shapes10.\n\nExample: minires data cifar10",
-    short_help="Get CIFAR-10, or look at shapes10.",
+    help="Get CIFAR-10, look at shapes10, or draw scenes.\n\nExample: minires data cifar10",
+    short_help="Get CIFAR-10, look at shapes10, or draw scenes.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -67,3 +68,35 @@ def data_shapes10(
     output = Output(json_output)
     output.show(f"{', '.join(shapes10.CLASSES)}: {out}")
     output.result({"figure": out, "classes": shapes10.CLASSES})
+
+
+@data_app.command("scenes", cls=Command, short_help="Draw a folder of pictures.")
+def data_scenes(
+    out: Annotated[Path, path_option("Where to put it: a new folder.", "DIR")],
+    classes: Annotated[int, typer.Option(help="Kinds of scenes, from 2 to 10.", metavar="N")] = 10,
+    per_class: Annotated[
+        int, typer.Option(help="Pictures of each class; a tenth goes to val.", metavar="N")
+    ] = 200,
+    size: Annotated[int, typer.Option(help="Shorter side in pixels.", metavar="N")] = 256,
+    seed: Annotated[int, typer.Option(help="Which pictures.", metavar="N")] = 0,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw landscapes and write them as JPEG files, in a folder for each class as ImageNet.
+
+    Example: minires data scenes --out scenes
+    """
+    from minires.data import scenes
+    from minires.train.progress import bar
+
+    written = 0
+    with bar(classes * per_class, quiet) as progress:
+        for _ in scenes.write(out, classes, per_class, size, seed):
+            written += 1
+            progress.update()
+    output = Output(json_output)
+    output.show(
+        f"{written:,} pictures are in {out}; train on them, such as: minires train "
+        f"imagenet-resnet18 --dataset {quoted(out)} --image-size 64 --iterations 100"
+    )
+    output.result({"folder": out, "classes": scenes.CLASSES[:classes], "pictures": written})

@@ -42,15 +42,22 @@ TIER_OPTIONS = (
     "milestones",
     "init",
 )
-# Placeholder for a data set before one is loaded. It has more images than any option could ask for,
-# even by mistake.
-ANY_IMAGES: Any = SimpleNamespace(
-    name="any",
-    task="classification",
-    train=range(10**9),
-    test=range(10**9),
-    input_shape=(32, 32, 3),
-)
+
+
+def any_images(side: int = 32) -> Any:
+    """Placeholder for a data set before one is loaded, with images of `side` pixels.
+
+    It has more images than any option could ask for, even by mistake.
+    """
+    return SimpleNamespace(
+        name="any",
+        task="classification",
+        train=range(10**9),
+        test=range(10**9),
+        input_shape=(side, side, 3),
+    )
+
+
 TierOption = Annotated[
     str,
     typer.Option(
@@ -118,7 +125,13 @@ def degradation_command(
     print_claims(folders, output, shown=shown, folder=folder)
 
 
-def check_recipes(nets: Sequence[Facts], tier: str, asked: dict[str, Any], seed: int = 0) -> None:
+def check_recipes(
+    nets: Sequence[Facts],
+    tier: str,
+    asked: dict[str, Any],
+    seed: int = 0,
+    images: Any = None,
+) -> None:
     """Refuse options that are wrong for any data set, before anything is loaded or compiled.
 
     Raises
@@ -128,8 +141,9 @@ def check_recipes(nets: Sequence[Facts], tier: str, asked: dict[str, Any], seed:
     """
     from minires.lab import presets
 
+    images = images or any_images()
     for facts in nets:
-        config = presets.base_config(ANY_IMAGES, tier, net=facts.name, seed=seed, **asked)
+        config = presets.base_config(images, tier, net=facts.name, seed=seed, **asked)
         presets.with_warmup(config, facts)
 
 
@@ -193,9 +207,9 @@ def claims_command(
     """Check the claims about an experiment. The exit code is 1 if one does not hold.
 
     Claims (i) to (iv) are read from recorded runs: a deeper plain net is worse, shortcuts mend
-    it, and neither overfitting nor vanishing gradients explain it. With --all, two more are
-    computed and their verdicts recorded beside the runs: (v) a deeper net as good as the shallow
-    one can be constructed, (vi) rounding errors grow faster in plain nets.
+    it, it is not overfitting, and it does not start with vanishing gradients. With --all, two more
+    are computed and recorded beside the runs: (v) a deeper net as good as the shallow one can be
+    constructed, (vi) rounding errors grow faster in plain nets.
 
     Example: minires claims runs/degradation-shapes10-280 --all
     """

@@ -23,7 +23,7 @@ from minires.cli.options import (
 from minires.errors import InputError
 from minires.nets import registry
 from minires.nets.network import Facts
-from minires.ops import default_backend, usable_backends, why_not_numba
+from minires.ops import default_backend, describe_threads, usable_backends, why_not_numba
 from minires.runs.provenance import provenance
 
 if TYPE_CHECKING:
@@ -108,12 +108,16 @@ def _machine_and_data(output: Output) -> dict[str, Any]:
     reason = why_not_numba()
     if reason:
         output.show(f"no compiled backend: {reason}")
+    threads = describe_threads()
+    if threads:
+        output.show(f"threads of the compiled backend: {threads}")
     output.show(f"CIFAR-10: {folder or 'not found; get it with: minires data cifar10'}")
     return {
         **here,
         "backends": backends,
         "default_backend": default_backend(),
         "no_compiled_backend": reason,
+        "threads": threads,
         "cifar10": folder,
     }
 

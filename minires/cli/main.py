@@ -12,8 +12,10 @@ import typer
 
 import minires
 from minires import plugins
-from minires.cli import data, exercise, experiment, inspect, mistakes, race, streams
+from minires.cli import classify as classifying
+from minires.cli import data, exercise, experiment, inspect, lessons, mistakes, race, streams
 from minires.cli import train as training
+from minires.cli import weights as trained
 from minires.cli.options import Command, expanded
 from minires.errors import InputError
 from minires.text import did_you_mean
@@ -72,6 +74,8 @@ commands: dict[str, tuple[Callable[..., Any], str]] = {
     "resume": (training.resume, "Resume a run that was stopped."),
     "plot": (experiment.plot, "Draw recorded runs and print their table."),
     "report": (experiment.report_command, "Report on recorded runs in one HTML page."),
+    "classify": (classifying.classify, "Name the classes of pictures."),
+    "evaluate": (trained.evaluate, "Errors of trained weights on test images."),
     "export": (training.export, "Write the weights of trained nets to files."),
     "info": (inspect.info, "Audit a network, or show what is installed."),
     "bench": (inspect.bench, "Time training and inference."),
@@ -80,7 +84,9 @@ for name, (command, short_help) in commands.items():
     app.command(name, cls=Command, short_help=short_help)(command)
 app.callback()(before_all)
 app.add_typer(data.data_app, name="data")
+app.add_typer(trained.weights_app, name="weights")
 app.add_typer(exercise.app, name="exercise")
+app.add_typer(lessons.app, name="lessons")
 
 
 def main() -> None:

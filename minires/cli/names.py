@@ -10,6 +10,7 @@ from minires.nets import registry
 from minires.nets.network import Facts
 from minires.text import did_you_mean
 
+RECIPES = ("cifar10", "imagenet")
 TIERS = ("quick", "lesson", "quarter", "paper")
 FIGURES = ("errors", "depth", "layers")
 NETS = ("plain20", "plain56", "resnet20", "resnet32", "resnet56", "resnet110", "resnet20B")
@@ -66,6 +67,18 @@ def data_sets() -> list[str]:
     from minires.data.sources import SOURCES
 
     return ["auto", *SOURCES]
+
+
+def looks_like_folder(value: str) -> bool:
+    """Whether --dataset names a folder of pictures, see `minires.data.looks_like_folder`."""
+    from minires.data.sources import looks_like_folder
+
+    return looks_like_folder(value)
+
+
+def data_set(value: str) -> str:
+    """Check --dataset: the name of a data set, or a folder of pictures."""
+    return value if looks_like_folder(value) else one_of("--dataset", data_sets)(value)
 
 
 def listed(option: str, text: str) -> list[str]:

@@ -68,10 +68,10 @@ DataOption = Annotated[
 DatasetOption = Annotated[
     str,
     typer.Option(
-        help="auto (the default), cifar10, shapes10, shapes10-fresh.",
+        help="auto, cifar10, shapes10, shapes10-fresh, or a folder.",
         metavar="NAME",
         show_default=False,
-        callback=names.one_of("--dataset", names.data_sets),
+        callback=names.data_set,
         autocompletion=names.completing(names.data_sets),
     ),
 ]
@@ -115,6 +115,7 @@ def training_options(shown: Mapping[str, str], **defaults: Any) -> Callable[[Cal
     def decorate(command: Callable) -> Callable:
         @wraps(command)
         def run(**given: Any) -> Any:
+            given.pop("help_all")
             typed = {name: _value(row, given.pop(name)) for name, row in rows.items()}
             asked = {name: value for name, value in typed.items() if value is not None}
             return command(**given, asked=asked)
@@ -128,6 +129,7 @@ def training_options(shown: Mapping[str, str], **defaults: Any) -> Callable[[Cal
         added = [
             _parameter(row, defaults.get(row.name), shown.get(row.name)) for row in rows.values()
         ]
+        added.append(_help_all())
         run.__signature__ = inspect.Signature(parameters + added)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters + added}
         return run
@@ -135,15 +137,34 @@ def training_options(shown: Mapping[str, str], **defaults: Any) -> Callable[[Cal
     return decorate
 
 
+def _help_all() -> inspect.Parameter:
+    """The option --help-all, which lists rare options, too."""
+
+    def show(ctx: typer.Context, asked: bool) -> None:
+        if asked:
+            for parameter in ctx.command.params:
+                parameter.hidden = False  # type: ignore[attr-defined]  # arguments ignore it
+            typer.echo(ctx.get_help())
+            raise typer.Exit
+
+    text = "List more options: for pictures and fine-tuning."
+    option = typer.Option("--help-all", help=text, is_eager=True, callback=show)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter("help_all", keyword, default=False, annotation=Annotated[bool, option])
+
+
 def _parameter(row: Entry, default: Any, shown: str | None) -> inspect.Parameter:
     """One row of the table as a parameter that typer understands."""
     explained, _, _ = row.option.help.partition(" [default")
     option: dict[str, Any] = {"help": row.option.help if shown is None else explained}
+    option["hidden"] = row.option.rare
     kind: Any = str if row.option.parse else get_type_hints(Config)[row.name]
     if row.option.switch is not UNSET:
         kind, default = bool, False
     elif shown is not None or "default" in row.option.help:  # the text says what is chosen
         option["show_default"] = shown or False
+    elif row.option.parse:
+        option["show_default"] = False
     elif default is None:
         default = row.default
     if default is None:
@@ -204,10 +225,26 @@ class Output:
             typer.echo(json.dumps(values, default=str))
 
 
-def load(dataset: str, folder: Path | None, say: Callable[[str], None] = typer.echo) -> Dataset:
-    """Images to train on; says which, and how to get CIFAR-10 where it was not found."""
+def load(
+    dataset: str,
+    folder: Path | None,
+    say: Callable[[str], None] = typer.echo,
+    labels: Path | None = None,
+    strict: bool = False,
+) -> Dataset:
+    """Images to train on; says which, and how to get CIFAR-10 where it was not found.
+
+    `labels` and `strict` are for a folder of pictures, see `minires.data.image_folder`.
+    """
     from minires import data as images
 
+    if images.looks_like_folder(dataset) or dataset == "folder":
+        return _load_folder(dataset, folder, say, labels, strict)
+    if labels or strict:
+        raise InputError(
+            f"--labels and --strict are for a folder of pictures, and --dataset is {dataset}; "
+            "name a folder, or drop them"
+        )
     if folder and folder.is_file() and dataset in ("auto", "cifar10"):
         raise InputError(
             f"--data expects a folder, got the file {folder}; if this is CIFAR-10, install it "
@@ -222,6 +259,24 @@ def load(dataset: str, folder: Path | None, say: Callable[[str], None] = typer.e
             "  minires data cifar10              (add --from FILE if you have it)\n"
             "or name its folder with --data DIR or MINIRES_DATA."
         )
+    return found
+
+
+def _load_folder(
+    dataset: str, folder: Path | None, say: Callable[[str], None], labels: Path | None, strict: bool
+) -> Dataset:
+    """Pictures in the folder that --dataset or --data names."""
+    from minires.data import image_folder
+
+    if dataset != "folder":
+        if folder:
+            raise InputError(
+                f"--dataset {dataset} and --data {folder} both name a folder; drop one"
+            )
+        folder = expanded(dataset)
+    found = image_folder.load(folder, labels, strict)
+    sizes = f"{len(found.train):,} and {len(found.test):,} pictures, {len(found.classes)} classes"
+    say(f"Data: {found.name}, {sizes} ({found.source})")
     return found
 
 

@@ -30,13 +30,49 @@ from minires.errors import quoted
 from minires.runs.config import Config
 
 if TYPE_CHECKING:
+    from minires.cli.start import State
     from minires.data import Dataset
 
 
+WeightsOption = Annotated[Path | None, path_option("Start from the weights in this file.")]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="cifar10 or imagenet (section 3.4) [default: the net's].",
+        metavar="NAME",
+        show_default=False,
+        autocompletion=names.completing(names.RECIPES),
+    ),
+]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        help="Table of a folder's class names: folder, space, name.",
+        metavar="FILE",
+        parser=expanded,
+        hidden=True,
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Refuse a folder with damaged pictures.", hidden=True)
+]
+HeadOption = Annotated[
+    str,
+    typer.Option(help="The last layer: from --weights, or new.", metavar="keep|new", hidden=True),
+]
+
+
 @training_options(
-    {"eval_every": "a quarter", "iterations": "", "milestones": "", "init": ""},
-    iterations=64_000,
-    eval_images=2000,
+    {
+        "iterations": "",
+        "batch_size": "128",
+        "lr": "0.1",
+        "eval_every": "a quarter",
+        "eval_images": "2000",
+        "milestones": "",
+        "init": "",
+    }
 )
 def train_command(
     asked: dict[str, Any],
@@ -46,6 +82,11 @@ def train_command(
     ] = 0,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
+    recipe: RecipeOption = None,
+    weights: WeightsOption = None,
+    head: HeadOption = "keep",
+    labels: LabelsOption = None,
+    strict: StrictOption = False,
     out: Annotated[
         Path | None, path_option("[default: runs/NET-DATA-ITERATIONS-seedN]", "DIR")
     ] = None,
@@ -58,19 +99,43 @@ def train_command(
 
     Example: minires train resnet20 --iterations 2000
     """
-    from minires.lab import presets
+    from minires.cli import start
+    from minires.lab import presets, recipes
 
     facts = names.network(net)
-    iterations = asked["iterations"]
-    asked.setdefault("eval_every", max(1, iterations // 4))
-    experiment.check_recipes([facts], "quick", asked, seed)
+    recipe = recipes.recipe_of(facts, recipe)
+    is_folder = dataset == "folder" or names.looks_like_folder(dataset)
+    side = facts.input_shape[0]
+    some = experiment.any_images(asked.get("image_size", side) if is_folder else 32)
+    experiment.check_recipes([facts], "quick", recipes.filled_in(recipe, asked, some), seed, some)
     output = Output(json_output)
     backend = choose(asked.pop("backend", None), output.say)
-    found = load(dataset, data, output.say)
+    trained = start.from_weights(facts.name, weights, head, asked)
+    found = load(dataset, data, output.say, labels, strict)
+    if is_folder:
+        trained.asked.setdefault("image_size", side)
+    found = _with_images(found, trained.asked)
+    asked = recipes.filled_in(recipe, trained.asked, found)
     config = presets.base_config(found, net=facts.name, seed=seed, **asked, backend=backend)
-    folder = out or RUNS / f"{facts.name}-{found.slug}-{iterations}-seed{seed}"
-    run_one(presets.with_warmup(config, facts), folder, found, quiet)
-    output.result(experiment.show([folder], folder / "errors.png", output))
+    if recipe == "cifar10":
+        config = presets.with_warmup(config, facts)
+    folder = out or RUNS / f"{facts.name}-{found.slug}-{config.iterations}-seed{seed}"
+    output.result(_results(folder, output, run_one(config, folder, found, quiet, trained.state)))
+
+
+def _with_images(found: Dataset, asked: dict[str, Any]) -> Dataset:
+    """The data with images of the size, and with the mean, that a recipe asks for."""
+    named = {name: asked[name] for name in ("image_size", "normalise") if name in asked}
+    return found.with_images(**named)
+
+
+def _results(folder: Path, output: Output, waited: float | None) -> dict[str, Any]:
+    """Show a finished run; of pictures on disk, also how long its steps waited for them."""
+    shown = experiment.show([folder], folder / "errors.png", output)
+    if waited is None:
+        return shown
+    output.show(f"Steps waited for pictures {100 * waited:.1f} % of the time.")
+    return shown | {"waited_share": waited}
 
 
 def resume(
@@ -91,37 +156,58 @@ def resume(
     plugins.require(record.provenance.get("plugins", []), f"resume {quoted(folder)}")
     backend = choose(record.config.backend, output.say)
     found = images.load(images.key(record.data["name"]), data)
-    run_one(replace(record.config, backend=backend), folder, found, quiet)
-    output.result(experiment.show([folder], folder / "errors.png", output))
+    waited = run_one(replace(record.config, backend=backend), folder, found, quiet)
+    output.result(_results(folder, output, waited))
 
 
-def run_one(config: Config, folder: Path, found: Dataset, quiet: bool) -> None:
-    """Train one run with a bar; its folder is acquired before anything is compiled."""
+def run_one(
+    config: Config, folder: Path, found: Dataset, quiet: bool, weights: State | None = None
+) -> float | None:
+    """Train one run with a bar; its folder is acquired before anything is compiled.
+
+    Returns the share of the time that steps waited for pictures; None if none are on the disk.
+    """
+    from minires.cli import start
     from minires.runs.run_folder import RunFolder
     from minires.train import loop, progress
 
     run_folder = RunFolder(folder)
+    found = found.with_images(config.image_size, config.normalise)
     with run_folder.locked():
         facts = loop.fitted_facts(config.net, found)
+        start.check_parts(config, facts, weights)
         loop.acquire(run_folder, replace(config, net=facts.name), facts, found)
     compile_kernels(config.backend, quiet)
     with progress.bar(config.iterations, quiet) as bar:
         title = f"{config.net} seed {config.seed}"
-        loop.train(config, folder, found, progress.follower(bar, title, 1))
+        follow = progress.follower(bar, title, 1)
+        loop.train(config, folder, found, follow, weights=weights)
+    lines = run_folder.read().train
+    if not lines or "waited" not in lines[-1]:
+        return None
+    return lines[-1]["waited"] / max(lines[-1]["seconds"], 1e-9)
 
 
 def export(folders: FoldersArgument, json_output: JsonOption = False) -> None:
     """Write the weights of trained nets, without the optimizer's state, to weights.safetensors.
 
+    The file says what the net needs of its pictures, if it was trained on a folder of them.
+
     Example: minires export runs/degradation-shapes10-280/resnet20-seed0
     """
+    import json
+
+    from minires.exchange.weights import METADATA
     from minires.runs import checkpoint
+    from minires.runs.record import read_record
     from minires.runs.run import trained_folders
 
     output = Output(json_output)
     written = []
     for folder in trained_folders(folders):
-        path = checkpoint.export_weights(folder)
+        record = read_record(folder)
+        about = {"net": record.facts.name, "zeros": "end", **record.data.get("pictures", {})}
+        path = checkpoint.export_weights(folder, {METADATA: json.dumps(about)})
         size = path.stat().st_size
         output.show(f"{path}: {size / 1e6:.2f} MB")
         written.append({"weights": path, "bytes": size})

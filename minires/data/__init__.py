@@ -12,7 +12,15 @@ from minires.data.augment import (
 )
 from minires.data.batches import batch_indices, even_batches, seeds, stream, training_batch
 from minires.data.dataset import ArraySplit, Dataset, Rows, Split
-from minires.data.sources import find_cifar10, key, load, option, register, unregister
+from minires.data.sources import (
+    find_cifar10,
+    key,
+    load,
+    looks_like_folder,
+    option,
+    register,
+    unregister,
+)
 
 __all__ = [
     "ArraySplit",
@@ -30,6 +38,7 @@ __all__ = [
     "find_cifar10",
     "key",
     "load",
+    "looks_like_folder",
     "normalise",
     "option",
     "per_pixel_mean",

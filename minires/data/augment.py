@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minires.data.normalisation import NORMALISE, imagenet_normalisation
 from minires.errors import InputError
 
 if TYPE_CHECKING:
@@ -167,9 +168,14 @@ def colour_components(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             "expected finite pixels, but the images hold NaN or infinity; repair or remove them"
         )
-    values, vectors = np.linalg.eigh(total / (images.size // C))
+    return principal_components(total / (images.size // C))
+
+
+def principal_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and eigenvectors of a covariance (C, C), as `colour_components` returns them."""
+    values, vectors = np.linalg.eigh(covariance)
     largest = np.abs(vectors).argmax(axis=0)
-    vectors = vectors * np.sign(vectors[largest, np.arange(C)])
+    vectors = vectors * np.sign(vectors[largest, np.arange(len(values))])
     return values[::-1].copy(), vectors[:, ::-1].copy()
 
 
@@ -238,28 +244,53 @@ class CropAndFlip:
     train : Split
         The training images, whose mean is subtracted.
     subtract_mean : bool
+    normalise : {"per-pixel-mean", "per-channel-mean", "imagenet"}
+        The mean that is subtracted, see `minires.data.normalisation`. The difference is divided by
+        255, with "imagenet" by ImageNet's deviations.
     """
 
-    def __init__(self, train: Split, subtract_mean: bool = True) -> None:
+    def __init__(
+        self, train: Split, subtract_mean: bool = True, normalise: str = NORMALISE[0]
+    ) -> None:
         self.train = train
         self.subtract_mean = subtract_mean
+        self.normalise = normalise
 
     @cached_property
     def mean(self) -> np.ndarray:
-        """Per-pixel mean of the training images, (H, W, C), float32; 0 without subtraction."""
-        images, _ = self.train[slice(None) if self.subtract_mean else slice(1)]
-        if self.subtract_mean:
-            return per_pixel_mean(images)
-        return np.zeros(images.shape[1:], np.float32)
+        """The mean that is subtracted, (H, W, C), float32; 0 without subtraction."""
+        of_images = self.subtract_mean and self.normalise != "imagenet"
+        images, _ = self.train[slice(None) if of_images else slice(1)]
+        mean = per_pixel_mean(images)
+        if not self.subtract_mean:
+            mean[...] = 0
+        elif self.normalise == "imagenet":
+            mean[...] = imagenet_normalisation().mean
+        elif self.normalise == "per-channel-mean":
+            mean[...] = mean.mean(axis=(0, 1), dtype=np.float64)
+        return mean
+
+    @cached_property
+    def scale(self) -> np.ndarray:
+        """Factor of the difference in 0..1, (C,), float32: ones, or 1 / deviation."""
+        if self.normalise == "imagenet":
+            return 255 / imagenet_normalisation().deviation
+        return np.ones(self.mean.shape[2], np.float32)
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """Return a float32 batch (N, H, W, C): cropped and flipped if there is an `rng`."""
         x = normalise(images, self.mean)
+        if self.normalise == "imagenet":
+            x *= self.scale
         return x if rng is None else crop_and_flip(x, rng)
 
     def without_mean(self) -> CropAndFlip:
         """The same preparation, without subtracting the mean."""
-        return CropAndFlip(self.train, subtract_mean=False)
+        return CropAndFlip(self.train, subtract_mean=False, normalise=self.normalise)
+
+    def with_normalise(self, normalise: str) -> CropAndFlip:
+        """The same preparation, with another mean and deviation."""
+        return CropAndFlip(self.train, self.subtract_mean, normalise)
 
     def with_colour(self, augment: bool = True) -> ColourShift:
         """The same preparation with colours shifted in training; no crops if not `augment`."""
@@ -296,4 +327,5 @@ class ColourShift:
         if rng is None:
             return x
         alpha = COLOUR_STD * rng.standard_normal((len(x), x.shape[3]))
-        return add_colour(x, alpha, *self.components)
+        values, vectors = self.components
+        return add_colour(x, alpha, values, self.before.scale[:, None] * vectors)

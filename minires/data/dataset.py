@@ -12,8 +12,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from minires.data.augment import CropAndFlip
+from minires.data.normalisation import NORMALISE
 from minires.errors import InputError
-from minires.text import shown
+from minires.text import did_you_mean, shown
 
 Array = np.ndarray
 Prepare = Callable[..., Array]  # prepare(images, rng or None) -> float32 batch, augmented if rng
@@ -126,7 +127,9 @@ class Dataset:
 
     @cached_property
     def input_shape(self) -> tuple[int, ...]:
-        """(H, W, C) of one prepared image."""
+        """(H, W, C) of one prepared image; a preparation may know it as `input_shape`."""
+        if hasattr(self.prepare, "input_shape"):
+            return tuple(self.prepare.input_shape)
         images, _ = self.train[np.arange(1)]
         return self.prepare(images, None).shape[1:]
 
@@ -170,3 +173,39 @@ class Dataset:
                 f"the preparation of {self.name} cannot shift colours; drop --pca-colour"
             )
         return replace(self, prepare=self.prepare.with_colour(augment))
+
+    def with_images(self, image_size: int | None = None, normalise: str = NORMALISE[0]) -> Self:
+        """The same data, prepared as images of another size, or with another mean.
+
+        Parameters
+        ----------
+        image_size : int, optional
+            Side of a square image in pixels; by default, the data's own.
+        normalise : {"per-pixel-mean", "per-channel-mean", "imagenet"}
+
+        Raises
+        ------
+        InputError
+            If the preparation of these data cannot do so.
+        """
+        prepare = self.prepare
+        if normalise not in NORMALISE:
+            near = did_you_mean(normalise, NORMALISE)
+            raise InputError(
+                f"--normalise must be one of {', '.join(NORMALISE)}, got {shown(normalise)!r}{near}"
+            )
+        if image_size is not None and set(self.input_shape[:2]) != {image_size}:
+            if not hasattr(prepare, "with_image_size"):
+                sides = "x".join(map(str, self.input_shape[:2]))
+                raise InputError(
+                    f"the images of {self.name} have {sides} pixels, got --image-size {image_size};"
+                    " drop it: only pictures of a folder are scaled"
+                )
+            prepare = prepare.with_image_size(image_size)
+        if normalise != getattr(prepare, "normalise", NORMALISE[0]):
+            if not hasattr(prepare, "with_normalise"):
+                raise InputError(
+                    f"{self.name} is prepared in its own way; drop --normalise {normalise}"
+                )
+            prepare = prepare.with_normalise(normalise)
+        return self if prepare is self.prepare else replace(self, prepare=prepare)

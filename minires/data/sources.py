@@ -14,6 +14,8 @@ from minires.data.paths import expanded
 from minires.errors import InputError, quoted
 from minires.text import did_you_mean, shown
 
+FOLDER_TITLE = "image folder"  # a folder of pictures is named "FOLDER (image folder)"
+
 Load = Callable[[Path | None], Dataset]
 
 
@@ -74,6 +76,8 @@ def unregister(name: str) -> None:
 
 def key(name: str) -> str:
     """The name under which `load` finds a data set, from its `Dataset.name`."""
+    if name.endswith(f" ({FOLDER_TITLE})"):
+        return "folder"
     for known, source in SOURCES.items():
         if name == source.title or name.startswith(f"{source.title} ("):
             return known
@@ -87,8 +91,9 @@ def load(name: str = "auto", folder: str | Path | None = None) -> Dataset:
     Parameters
     ----------
     name : str
-        "cifar10", "shapes10", "shapes10-fresh" (new images for every step), or one that was
-        registered. "auto" takes CIFAR-10 if it is found and shapes10 otherwise.
+        "cifar10", "shapes10", "shapes10-fresh" (new images for every step), "folder" (pictures in
+        a folder for each class), or one that was registered. "auto" takes CIFAR-10 if it is found
+        and shapes10 otherwise.
     folder : str or Path, optional
         Where the data are, see `find_cifar10`.
 
@@ -119,6 +124,16 @@ def load(name: str = "auto", folder: str | Path | None = None) -> Dataset:
             f"register it with title={shown(found.name)!r}"
         )
     return found
+
+
+def looks_like_folder(name: str) -> bool:
+    """Whether --dataset names a folder of pictures: a path, or a folder without a data set's name.
+
+    A registered name is always that data set: write ./cifar10 for a folder of this name.
+    """
+    if name == "auto" or name in SOURCES:
+        return False
+    return any(mark in name for mark in ("/", os.sep, "~")) or Path(name).is_dir()
 
 
 def option(dataset: Dataset) -> str:
@@ -209,6 +224,13 @@ def _draw_shapes10(fresh: bool) -> Load:
     return load
 
 
+def _load_folder(folder: Path | None) -> Dataset:
+    from minires.data import image_folder  # its threads and hashes are for pictures alone
+
+    return image_folder.load(folder)
+
+
 register("cifar10", _load_cifar10, title="CIFAR-10", find=find_cifar10)
 register("shapes10", _draw_shapes10(fresh=False))
 register("shapes10-fresh", _draw_shapes10(fresh=True))
+register("folder", _load_folder, title=FOLDER_TITLE, find=lambda: None)

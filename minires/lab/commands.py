@@ -14,7 +14,8 @@ from minires.runs.run import Run
 
 LENGTH = ("iterations", "lr", "warmup_lr")
 ALWAYS = ("batch_size", "eval_images", "eval_every", "bn_images")
-CHANGED = (*(name for name in PAPERS if name != "task"), "bn_average")
+# a file of weights is recorded by its hash, so the commands name a placeholder for it
+CHANGED = (*(name for name in PAPERS if name not in ("task", "weights", "head")), "bn_average")
 
 
 def commands(runs: Sequence[Run]) -> list[str]:
@@ -57,6 +58,10 @@ def _rest(run: Run) -> str:
     """Options that every command needs."""
     sizes = command_options(OPTIONS, run.config, ALWAYS)
     data = key(run.data["name"])
+    if data == "folder":
+        data = quoted(Path(".") / run.data["source"])
+    if run.config["weights"]:
+        sizes += f" --weights FILE --head {run.config['head']}"
     task = command_options(OPTIONS, run.config, (), ("task",))
     backend = command_options(OPTIONS, run.config, ("backend",))
     return " ".join(filter(None, [sizes, f"--dataset {data}", task, backend]))

@@ -32,6 +32,7 @@ class FamilyStyle:
 
 FAMILIES = {
     "plain": FamilyStyle("Reds", "plain nets", marker="o", fill="none"),
+    "imagenet-plain": FamilyStyle("Reds", "plain nets", marker="o", fill="none"),
     "resnet": FamilyStyle("Blues", "residual nets"),
     "imagenet-resnet": FamilyStyle("Blues", "residual nets"),
 }

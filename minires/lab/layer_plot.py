@@ -1,11 +1,14 @@
-"""Gradients and responses layer by layer, as in the paper's figure 7."""
+"""Gradients, angles and responses layer by layer; responses as in the paper's figure 7."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from minires.errors import InputError
+from minires.lab.angles import STILL, shares
 from minires.lab.families import family_styles
 from minires.lab.figure import Axes, Figure, MaxNLocator, drawing, finish, plain, shades
 from minires.lab.recorded import by_net
@@ -25,12 +28,7 @@ def layers(runs: Sequence[Run]) -> Figure:
     InputError
         If the runs have no record by layer.
     """
-    recorded = by_net([run for run in runs if run.layers])
-    if not recorded:
-        raise InputError(
-            "these runs were recorded without gradients and responses by layer; train them again"
-        )
-    named = {title: group[0] for title, group in recorded.items()}
+    named = _first_seeds(runs)
     shown = list(named.values())
     steps = sorted({line["iteration"] for run in shown for line in run.layers})
     with_responses = any(run.layers[-1]["response_std"] for run in shown)
@@ -54,6 +52,62 @@ def layers(runs: Sequence[Run]) -> Figure:
         note = "; responses: after batch norm, before ReLU" if with_responses else ""
         finish(figure, layers_message(shown), f"{caption(shown)}; one seed{note}")
     return figure
+
+
+def _first_seeds(runs: Sequence[Run]) -> dict[str, Run]:
+    """The first seed of each network with a record by layer, by the title of the network."""
+    recorded = by_net([run for run in runs if run.layers])
+    if not recorded:
+        raise InputError(
+            "these runs were recorded without gradients and responses by layer; train them again"
+        )
+    return {title: group[0] for title, group in recorded.items()}
+
+
+def turning(runs: Sequence[Run]) -> Figure:
+    """Angle by which a step turns each layer, as a share of the last layer's, by recorded step.
+
+    The figure shows the first seed of each network, without the convolutions of shortcuts. The
+    dotted line marks `minires.lab.angles.STILL`.
+
+    Raises
+    ------
+    InputError
+        If the runs have no record by layer.
+    """
+    named = _first_seeds(runs)
+    shown = list(named.values())
+    steps = sorted({line["iteration"] for run in shown for line in run.layers})
+    with drawing():
+        figure = Figure(figsize=(11, 4.6), layout="constrained")
+        row = figure.subplots(1, len(steps), sharey=True, squeeze=False)[0]
+        for title, run in named.items():
+            style = _line_style(title, run, shown)
+            for step, by_layer in shares(run).items():
+                place = np.linspace(0, 1, len(by_layer))
+                row[steps.index(step)].plot(place, by_layer, **style)
+        for axes, step in zip(row, steps, strict=True):
+            axes.axhline(STILL, color="0.35", lw=1.2, ls=":")
+            axes.set(title=f"step {step:,}", xlabel="place: input 0, loss 1", yscale="log")
+            axes.grid(axis="y", alpha=0.25)
+        row[0].set_ylabel("angle of a step, last layer = 1")
+        row[-1].legend(framealpha=0.8)
+        note = f"one seed; dotted: {100 * STILL:g} % of the last layer's angle"
+        finish(figure, turning_message(runs), f"{caption(shown)}; {note}")
+    return figure
+
+
+def turning_message(runs: Sequence[Run]) -> str:
+    """The message of the figure `turning`, about the deepest plain network among the runs."""
+    shown = list(_first_seeds(runs).values())
+    run = max(shown, key=lambda run: (run.family == "plain", run.depth))
+    first, *later = (
+        (step, int((share < STILL).sum()), len(share)) for step, share in shares(run).items()
+    )
+    begins = f"{first[1]} of {first[2]} at step {first[0]:,}"
+    counts = ", ".join([begins, *(f"{count} at step {step:,}" for step, count, _ in later)])
+    share = f"{100 * STILL:g} % of the last one's angle"
+    return f"Layers of {run.net} below {share}: {counts}"
 
 
 def _panels(figure: Figure, steps: int, with_responses: bool) -> tuple[list[Axes], list[Axes]]:

@@ -30,6 +30,7 @@ from minires.lab.figure import (
 from minires.lab.layer_plot import layers
 from minires.lab.recorded import by_net, final, metric_of
 from minires.lab.tables import caption, common, evaluation_note, message
+from minires.runs.metric import Metric
 from minires.runs.run import Run
 from minires.text import plural
 
@@ -177,7 +178,7 @@ def depth(runs: Sequence[Run]) -> Figure:
         axes = figure.subplots()
         kinds = _by_kind(shown)
         for kind, groups in kinds.items():
-            _draw_kind(axes, kind, groups, _kind_style(kind, kinds, shown))
+            _draw_kind(axes, kind, groups, metric, _kind_style(kind, kinds, shown))
         axes.set_xticks(sorted({run.depth for run in shown}))
         axes.margins(x=0.12)
         if metric.fraction:
@@ -213,8 +214,9 @@ def _kind_style(kind: str, kinds: Kinds, shown: Sequence[Run]) -> dict[str, Any]
     return {"color": shades(style, len(alike))[alike.index(kind)], "capsize": 3, **fill}
 
 
-def _draw_kind(axes: Axes, kind: str, groups: Sequence[Sequence[Run]], style: Any) -> None:
-    metric = groups[0][0].metric
+def _draw_kind(
+    axes: Axes, kind: str, groups: Sequence[Sequence[Run]], metric: Metric, style: Any
+) -> None:
     depths = [group[0].depth for group in groups]
     for which, line, marker in LINES:
         ends = [final(group, which) for group in groups]

@@ -69,6 +69,14 @@ PAPERS = (
     "init",
     "subtract_mean",
     "pca_colour",
+    "plateau",
+    "shards",
+    "image_size",
+    "normalise",
+    "weights",
+    "head",
+    "freeze",
+    "bn",
     "until",
     "task",
 )
@@ -130,7 +138,7 @@ def base_config(
     images = asked.get("eval_images", images)
     chosen = {
         "iterations": iterations,
-        "milestones": paper_milestones(iterations),
+        "milestones": () if asked.get("plateau") else paper_milestones(iterations),
         "lr": size.lr,
         "batch_size": size.batch_size,
         "eval_images": images,

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from minires.errors import InputError
 from minires.layers.describe import Description, Shape, in_sequence
 from minires.ops import get_ops
+from minires.ops.own import with_own
 
 Array = np.ndarray
 Rng = np.random.Generator | int
@@ -63,9 +64,12 @@ class Layer:
         Name of the backend whose ops the layer calls, see `use`.
     draws : bool
         Class attribute: True if forward draws random numbers, see `reseed`.
+    frozen : bool
+        Whether training leaves its parameters as they are, see `nets.freeze`.
     """
 
     draws: ClassVar[bool] = False
+    frozen = False
 
     def __init__(self) -> None:
         self.params: dict[str, Array] = {}
@@ -75,14 +79,15 @@ class Layer:
         self.backend = "numpy"
         self.name = type(self).__name__
         self.seeds: np.random.SeedSequence | None = None
+        self._own_ops: SimpleNamespace | None = None
         self._cache: tuple | None = None
         self._watchers: list[tuple[str, Callback]] = []
         self._unwatched: dict[str, Callable[..., Any]] = {}  # methods replaced on the instance
 
     @property
-    def ops(self) -> ModuleType:
-        """The backend's module of ops."""
-        return get_ops(self.backend)
+    def ops(self) -> Any:
+        """The backend's ops, or those with some of your own in their place, see `use`."""
+        return self._own_ops or get_ops(self.backend)
 
     def forward(self, x: Array, train: bool = False) -> Array:
         """Compute y; with `train`, store what backward needs and use statistics of the batch."""
@@ -217,11 +222,21 @@ class Layer:
             layer._cache = None
         return self
 
-    def use(self, backend: str) -> Self:
-        """Let every layer call the ops of `backend`, and drop all caches; return self."""
+    def use(self, backend: str, **own: Callable[..., Any]) -> Self:
+        """Let every layer call the ops of `backend`, and drop all caches; return self.
+
+        Ops of your own, given by name, take the place of the backend's in this network only; the
+        next call of `use` removes them. They do not reach fused layers (`nets.fuse`).
+
+        Examples
+        --------
+        >>> net = resnet(8).use("numpy", conv2d_backward=my_conv2d_backward)
+        """
         get_ops(backend)
+        own_ops = with_own(backend, own) if own else None
         for _, layer in self.named_layers():
             layer.backend = backend
+            layer._own_ops = own_ops
             layer._cache = None
         return self
 

@@ -19,7 +19,7 @@ class BatchNormReLU(BatchNorm):
     def __init__(self, norm: BatchNorm) -> None:
         super().__init__(len(norm.params["gamma"]), norm.eps, norm.momentum)
         self.params, self.buffers = norm.params, norm.buffers
-        self.backend, self.name = norm.backend, norm.name
+        self.backend, self.name, self.frozen = norm.backend, norm.name, norm.frozen
 
     def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
         gamma, beta = self.params["gamma"], self.params["beta"]

@@ -23,6 +23,8 @@ PAPER = {
     "resnet56": "0.85M parameters",
     "resnet110": "1.7M parameters",
     "resnet1202": "19.4M parameters",
+    "imagenet-plain18": "1.8e9 multiply-adds",
+    "imagenet-plain34": "3.6e9 multiply-adds",
     "imagenet-resnet18": "1.8e9 multiply-adds",
     "imagenet-resnet34": "3.6e9 multiply-adds",
     "imagenet-resnet50": "3.8e9 multiply-adds",

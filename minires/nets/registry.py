@@ -7,13 +7,14 @@ name builds nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from minires.errors import InputError
 from minires.layers.base import Rng
 from minires.nets import alexnet, resnet, vgg
 from minires.nets.network import MOST_LAYERS, Facts, Network, too_deep
+from minires.text import shown
 
 Parse = Callable[[str], Facts | None]
 Make = Callable[[Facts, Rng], Network]
@@ -86,10 +87,9 @@ def facts(name: str) -> Facts:
                 raise InputError(f"parse of the family {key!r} must return Facts, got {found!r}")
             return found
     expected = "; ".join(family.expected for family in FAMILIES.values())
-    shown = name if len(name) <= 60 else f"{name[:57]}..."
     raise InputError(
-        f"unknown network {shown!r}: expected {expected}; give the file that registers a network "
-        "of yours with: minires --plugin FILE"
+        f"unknown network '{shown(name, 60)}': expected {expected}; give the file that registers a "
+        "network of yours with: minires --plugin FILE"
     )
 
 
@@ -123,9 +123,7 @@ def by_name(name: str, *, rng: Rng = 0) -> Network:
     return make(facts(name), rng=rng)
 
 
-def numbered(
-    family: str, describe: Callable[..., Facts], variants: str | tuple[str, ...] = ""
-) -> Parse:
+def numbered(family: str, describe: Callable[..., Facts], variants: Sequence[str] = "") -> Parse:
     """Return a `parse` for names made of a family, a depth, and maybe a variant: resnet-20B.
 
     Parameters
@@ -133,10 +131,11 @@ def numbered(
     family : str
     describe : callable
         `describe(depth)` or `describe(depth, variant)` gives the facts.
-    variants : str or tuple of str
-        The letters, or words, that may follow the depth.
+    variants : str or sequence of str
+        The letters or endings that may follow the depth.
     """
-    pattern = re.compile(rf"{re.escape(family)}-?([0-9]+)({'|'.join(variants)}|)")
+    endings = "|".join(map(re.escape, ("", *variants)))
+    pattern = re.compile(rf"{re.escape(family)}-?([0-9]+)({endings})")
 
     def parse(name: str) -> Facts | None:
         match = pattern.fullmatch(name)
@@ -193,9 +192,16 @@ register(
 )
 register(
     "imagenet-resnet",
-    numbered("imagenet-resnet", resnet.imagenet_facts, "ABC"),
+    numbered("imagenet-resnet", resnet.imagenet_facts, ("A", "B", "C", resnet.TORCHVISION)),
     resnet.build_imagenet,
-    f"imagenet-resnetN with N in {', '.join(map(str, resnet.IMAGENET_BLOCKS))}",
+    f"imagenet-resnetN or -resnetN{resnet.TORCHVISION} with N in "
+    f"{', '.join(map(str, resnet.IMAGENET_BLOCKS))}",
+)
+register(
+    "imagenet-plain",
+    numbered("imagenet-plain", resnet.imagenet_plain_facts),
+    resnet.build_imagenet,
+    "imagenet-plain18 or -plain34",
 )
 register(
     "alexnet",

@@ -9,8 +9,9 @@ output. A weighted layer is a convolution or the linear layer; n blocks of two m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -34,6 +35,7 @@ IMAGENET_BLOCKS = {  # table 1
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
+TORCHVISION = "-torchvision"  # the variant of these networks that torchvision and others publish
 
 
 # ------------------------------------------------------------------------------------- blocks
@@ -50,7 +52,8 @@ class ResidualBlock(Layer):
 
     def __init__(self, body: Layer, shortcut: Layer) -> None:
         super().__init__()
-        self.body, self.shortcut, self.relu = body, shortcut, ReLU()
+        self.body, self.shortcut = body, shortcut
+        self.relu: Layer = ReLU()
         self.children = {"body": self.body, "shortcut": self.shortcut, "relu": self.relu}
 
     def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
@@ -116,13 +119,16 @@ def basic_body(C: int, K: int, stride: int, rng: Rng) -> Sequential:
     )
 
 
-def bottleneck_body(C: int, K: int, stride: int, rng: Rng) -> Sequential:
+def bottleneck_body(
+    C: int, K: int, stride: int, rng: Rng, stride_in_3x3: bool = False
+) -> Sequential:
     """1x1 down to K/4 channels, 3x3, 1x1 up to K (figure 5, right); the first 1x1 strides."""
     narrow = K // 4
+    first, second = (1, stride) if stride_in_3x3 else (stride, 1)
     return Sequential(
-        **_conv_norm(C, narrow, 1, stride, rng, 1),
+        **_conv_norm(C, narrow, 1, first, rng, 1),
         relu1=ReLU(),
-        **_conv_norm(narrow, narrow, 3, 1, rng, 2),
+        **_conv_norm(narrow, narrow, 3, second, rng, 2),
         relu2=ReLU(),
         **_conv_norm(narrow, K, 1, 1, rng, 3),
     )
@@ -251,15 +257,19 @@ def build_cifar(facts: Facts, rng: Rng) -> Network:
     )
 
 
-def imagenet_resnet(depth: int, shortcut: Option | None = None, *, rng: Rng = 0) -> Network:
+def imagenet_resnet(
+    depth: int, shortcut: Option | Literal["-torchvision"] | None = None, *, rng: Rng = 0
+) -> Network:
     """Residual network for ImageNet (table 1): 1000 classes, 224x224 images.
 
     Parameters
     ----------
     depth : int
         18 or 34 (basic blocks), 50, 101 or 152 (bottlenecks).
-    shortcut : {"A", "B", "C"}, optional
-        By default the one that table 1 counts: A up to 34 layers, B beyond.
+    shortcut : {"A", "B", "C", "-torchvision"}, optional
+        By default the one that table 1 counts: A up to 34 layers, B beyond. "-torchvision" is the
+        network whose weights torchvision, timm and Hugging Face publish: option B, and bottlenecks
+        that stride in the 3x3 convolution.
     rng : Generator or seed
 
     Returns
@@ -274,12 +284,37 @@ def imagenet_resnet(depth: int, shortcut: Option | None = None, *, rng: Rng = 0)
     return build_imagenet(imagenet_facts(depth, shortcut), rng)
 
 
+def imagenet_plain(depth: int, *, rng: Rng = 0) -> Network:
+    """`imagenet_resnet(depth)` without shortcuts (figure 3, middle; table 2): 18 or 34 layers.
+
+    Parameters
+    ----------
+    depth : int
+    rng : Generator or seed
+
+    Returns
+    -------
+    net : Network
+
+    Raises
+    ------
+    InputError
+        If the paper has no plain network of that depth.
+    """
+    return build_imagenet(imagenet_plain_facts(depth), rng)
+
+
 def build_imagenet(facts: Facts, rng: Rng) -> Network:
-    """Network of table 1 that these facts describe."""
+    """Network of table 1 that these facts describe: plain, or with shortcuts."""
     rng = np.random.default_rng(rng)
     bottleneck = facts.depth >= 50
-    make_body = bottleneck_body if bottleneck else basic_body
-    option = facts.variant or _counted_shortcut(facts.depth)
+    make_body: Body = bottleneck_body if bottleneck else basic_body
+    option: str | None = facts.variant or _counted_shortcut(facts.depth)
+    if facts.family == "imagenet-plain":
+        option = None
+    elif facts.variant == TORCHVISION:
+        option = "B"
+        make_body = partial(bottleneck_body, stride_in_3x3=True) if bottleneck else basic_body
     stages: dict[str, Layer] = {}
     C = 64
     for i, blocks in enumerate(IMAGENET_BLOCKS[facts.depth]):
@@ -324,16 +359,29 @@ def _cifar_facts(family: str, depth: int, variant: str = "") -> Facts:
 
 def imagenet_facts(depth: int, shortcut: str | None = None) -> Facts:
     """Facts of `imagenet_resnet(depth, shortcut)`."""
-    if depth not in IMAGENET_BLOCKS:
-        raise InputError(
-            f"depth must be one of {', '.join(map(str, IMAGENET_BLOCKS))}, "
-            f"got {depth!r}; see table 1"
-        )
+    _check_depth(depth, IMAGENET_BLOCKS, "table 1")
     counted = _counted_shortcut(depth)
-    _check_option(shortcut or counted)
-    variant = "" if shortcut in (None, counted) else str(shortcut)
-    name = f"imagenet-resnet{depth}{variant}"
-    return Facts(name, "imagenet-resnet", int(depth), (224, 224, 3), 1000, PAPER, variant)
+    if shortcut != TORCHVISION:
+        _check_option(shortcut or counted)
+    return _imagenet_facts("imagenet-resnet", depth, shortcut if shortcut != counted else None)
+
+
+def imagenet_plain_facts(depth: int) -> Facts:
+    """Facts of `imagenet_plain(depth)`."""
+    _check_depth(depth, (18, 34), "table 2")
+    return _imagenet_facts("imagenet-plain", depth)
+
+
+def _imagenet_facts(family: str, depth: int, variant: str | None = None) -> Facts:
+    name = f"{family}{depth}{variant or ''}"
+    return Facts(name, family, int(depth), (224, 224, 3), 1000, PAPER, variant or "")
+
+
+def _check_depth(depth: int, known: Iterable[int], table: str) -> None:
+    if depth not in known:
+        raise InputError(
+            f"depth must be one of {', '.join(map(str, known))}, got {depth!r}; see {table}"
+        )
 
 
 def _counted_shortcut(depth: int) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "BACKENDS",
     "PAGES",
     "default_backend",
+    "describe_threads",
     "get_ops",
     "numba_installed",
     "prepare",
@@ -212,6 +213,13 @@ def threads_to_share(backend: str) -> int:
         return 0
     _check(backend)
     return int(importlib.import_module("minires.ops.compiled.threads").threads_to_share())
+
+
+def describe_threads() -> str:
+    """How many threads run the kernels, in which library, and why that many; "" without kernels."""
+    if why_not_numba():
+        return ""
+    return str(importlib.import_module("minires.ops.compiled.threads").describe())
 
 
 def use_threads(backend: str, threads: int) -> None:

@@ -16,6 +16,8 @@ import warnings
 from contextlib import suppress
 from functools import cache
 
+from minires.text import shown
+
 # if the system refuses to start a thread, OpenMP ends the process
 MOST_THREADS = 1024
 
@@ -150,5 +152,4 @@ def warn_once(text: str) -> None:
 def in_one_line(error: BaseException) -> str:
     """Type and message of an exception, without line breaks and control characters."""
     words = " ".join(str(error).split()).rstrip(".")
-    text = f"{type(error).__name__}: {words}" if words else type(error).__name__
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return shown(f"{type(error).__name__}: {words}" if words else type(error).__name__)

@@ -83,7 +83,8 @@ def gradient(op: str, dy: np.ndarray, shape: Shape, dtype: np.dtype | None = Non
         )
 
 
-def _integer(op: str, name: str, value: object, least: int) -> None:
+def integer(op: str, name: str, value: object, least: int) -> None:
+    """`value` is an integer of at least `least`."""
     if not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"{op}: {name} must be an integer of at least {least}, got {value!r}")
 
@@ -103,7 +104,7 @@ def window(op: str, image: Pair, kernel: Pair, stride: Pair, pad: Pair) -> Pair:
     """Return (OH, OW): how many windows fit into an image, by row and by column."""
     H, W = image
     KH, KW = kernel
-    _integer(op, "kernel size", min(KH, KW), 1)
+    integer(op, "kernel size", min(KH, KW), 1)
     if KH > H + 2 * pad[0] or KW > W + 2 * pad[1]:
         zeros = pad[0] if pad[0] == pad[1] else pad
         raise InputError(
@@ -130,7 +131,7 @@ def conv2d(
 
 def _groups(x: np.ndarray, w: np.ndarray, groups: int) -> None:
     """`groups` divides the channels and the filters, and each filter sees the channels of one."""
-    _integer("conv2d", "groups", groups, 1)
+    integer("conv2d", "groups", groups, 1)
     C = x.shape[3]
     seen, K = w.shape[2:]
     if groups == 1 and C != seen:
@@ -212,9 +213,9 @@ def avg_pool(x: np.ndarray, size: int, stride: int, pad: int) -> Shape:
 def _pool(op: str, x: np.ndarray, size: int, stride: int, pad: int) -> Shape:
     rank(op, "x", x, "N, H, W, C")
     N, H, W, C = x.shape
-    _integer(op, "stride", stride, 1)
-    _integer(op, "pad", pad, 0)
-    _integer(op, "size", size, 1)
+    integer(op, "stride", stride, 1)
+    integer(op, "pad", pad, 0)
+    integer(op, "size", size, 1)
     OH, OW = window(op, (H, W), (size, size), pair(stride), pair(pad))
     if pad > size // 2:
         raise InputError(
@@ -253,7 +254,7 @@ def response_constants(
     op: str, n: int, k: float, alpha: float, beta: float
 ) -> tuple[float, float, float]:
     """The window is odd, and the sum that is raised to a power is positive."""
-    _integer(op, "n", n, 1)
+    integer(op, "n", n, 1)
     if n % 2 == 0:
         raise InputError(
             f"{op}: n must be odd, as many channels count on either side; got {n}, "

@@ -1,15 +1,23 @@
-"""The ops of `numpy_fused`, compiled: the kernels of batch norm with a floor of 0."""
+"""The ops of `numpy_fused`, compiled."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from minires.ops import numpy_fused
-from minires.ops.compiled import norm
+from minires.ops.compiled import conv, norm
 from minires.ops.compiled.fallback import numpy_if_complex
+from minires.ops.compiled.shortcut import add_relu_forward, add_shortcut_gradient, finish
+from minires.ops.geometry import Array, Cache, Size
+from minires.ops.numba_ops import relu_backward
 
-Array = np.ndarray
-Cache = tuple
+__all__ = [
+    "add_relu_backward",
+    "add_relu_forward",
+    "add_shortcut_gradient",
+    "batchnorm_relu_backward",
+    "batchnorm_relu_forward",
+    "batchnorm_relu_inference",
+    "conv2d_inference",
+]
 
 
 @numpy_if_complex(numpy_fused.batchnorm_relu_forward)
@@ -34,3 +42,23 @@ def batchnorm_relu_inference(
 ) -> Array:
     """Read x and write y."""
     return norm.inference(x, gamma, beta, mean, var, eps, floor=0.0)
+
+
+def add_relu_backward(dy: Array, cache: Cache) -> Array:
+    """Read dy and y, write dz."""
+    return relu_backward(dy, cache)
+
+
+def conv2d_inference(
+    x: Array,
+    w: Array,
+    b: Array,
+    stride: Size = 1,
+    pad: Size = 0,
+    groups: int = 1,
+    shortcut: Array | None = None,
+    rectify: bool = True,
+) -> Array:
+    """Convolve, and finish y in place."""
+    y, _ = conv.conv2d_forward(x, w, stride, pad, groups)
+    return finish(y, b, shortcut, rectify)

@@ -27,6 +27,7 @@ from minires.ops.compiled.jit import kernel
 from minires.ops.compiled.pool import max_pool_backward, max_pool_forward
 from minires.ops.compiled.scratch import contiguous
 from minires.ops.compiled.simd import lanes, load_wide, maximum, select_above, store_masked
+from minires.ops.geometry import Array, Cache
 
 __all__ = [
     "batchnorm_backward",
@@ -39,9 +40,6 @@ __all__ = [
     "relu_backward",
     "relu_forward",
 ]
-
-Array = np.ndarray
-Cache = tuple
 
 BLOCK = 1 << 14  # values in a chunk of work
 

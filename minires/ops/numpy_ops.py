@@ -12,9 +12,10 @@ dw. A forward returns its results and a cache, the tuple that its backward needs
 computes the gradients from dy and the cache. The sum y = a + b, in residual networks, needs no
 function here: da = dy and db = dy.
 
-Arrays are float32 or float64; the complex-step gradient check also passes complex128, hence `.real`
-in the loss. Arguments that do not fit an op raise `InputError`. No op changes its arguments. Do not
-change them, or results, before backward has run: the cache may hold them.
+Arrays are float32 or float64. A gradient check may add an imaginary number to x (lesson 2 shows the
+complex step); `.real` in the loss serves it. Arguments that do not fit an op raise `InputError`. No
+op changes its arguments. Do not change them, or results, before backward has run: the cache may
+hold them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from minires.ops.parts import backward_in_parts, forward_in_parts
 
 
 def im2col(x: Array, KH: int, KW: int, stride: Size = 1, pad: Size = 0) -> Array:
-    """Copy every KH x KW window of x; the name is short for "image to columns" (conv2d makes rows).
+    """Copy every KH x KW window of x; the name is short for "image to columns".
 
     x (N, H, W, C), KH, KW, stride, pad -> cols (N, OH, OW, KH, KW, C)
 
@@ -57,12 +58,12 @@ def col2im(cols: Array, H: int, W: int, stride: Size = 1, pad: Size = 0) -> Arra
     PH, PW = pair(pad)
     xpad = np.zeros((N, H + 2 * PH, W + 2 * PW, C), cols.dtype)
     for p in range(KH):
-        for q in range(KW):  # OH different rows p, p + SH, ...: += meets no pixel twice
+        for q in range(KW):  # for one p and one q, no two windows share a pixel: += is safe
             xpad[:, p : p + SH * OH : SH, q : q + SW * OW : SW] += cols[:, :, :, p, q]
     return xpad[:, PH : PH + H, PW : PW + W]  # (N, H, W, C)
 
 
-@forward_in_parts  # calls this for some of the images at a time; joins the y, caches all of x
+@forward_in_parts  # calls this for some of the images at a time, and joins the y
 def conv2d_forward(x: Array, w: Array, stride: Size = 1, pad: Size = 0) -> tuple:
     """Multiply each window by each filter, element by element, and sum the products.
 
@@ -72,7 +73,7 @@ def conv2d_forward(x: Array, w: Array, stride: Size = 1, pad: Size = 0) -> tuple
 
     Make each window a row of one matrix, and each filter a column of another, called W (not the
     width). Then the sum is a matrix product: y = rows @ W.
-    groups : the decorator adds this argument; w is then (KH, KW, C / groups, K), see `parts.py`
+    groups : the decorator adds this. Each filter then sees C / groups channels, see `parts.py`.
     """
     KH, KW, C, K = w.shape
     cols = im2col(x, KH, KW, stride, pad)  # (N, OH, OW, KH, KW, C)
@@ -82,7 +83,7 @@ def conv2d_forward(x: Array, w: Array, stride: Size = 1, pad: Size = 0) -> tuple
     return y.reshape(*cols.shape[:3], K), (x, w, stride, pad)
 
 
-@backward_in_parts  # likewise; joins the dx, adds up the dw
+@backward_in_parts  # calls this for the same images at a time; joins the dx, adds up the dw
 def conv2d_backward(dy: Array, cache: Cache, input_gradient: bool = True) -> tuple:
     """Differentiate y = rows @ W, then go from rows back to the pixels.
 
@@ -113,9 +114,9 @@ def batchnorm_forward(x: Array, gamma: Array, beta: Array, eps: float) -> tuple:
 
     x (N, ..., C), gamma (C,), beta (C,), eps -> y (N, ..., C), mean (C,), var (C,), cache
 
-    y = gamma * xhat + beta, with xhat = (x - mean) / sqrt(var + eps). mean, and var, which is
-    the mean of (x - mean)^2, are taken over the M values of a channel: M = N*H*W for images. eps, a
-    small number, keeps the root above 0. Training keeps averages of mean and var for inference.
+    y = gamma * xhat + beta, with xhat = (x - mean) / sqrt(var + eps). mean is the mean of the M
+    values of a channel, M = N*H*W for images; var is the mean of their (x - mean)^2. The small
+    number eps keeps the root above 0. Training keeps averages of mean and var for inference.
     """
     eps = checks.batchnorm(x, eps, gamma=gamma, beta=beta)
     M = x.size // x.shape[-1]
@@ -135,7 +136,7 @@ def batchnorm_backward(dy: Array, cache: Cache) -> tuple:
     From y = gamma xhat + beta: dbeta = sum(dy), dgamma = sum(dy xhat) and dxhat = gamma dy, where
     xhat = (x - mean) inv_std and inv_std = 1 / sqrt(var + eps). A small change e in one x changes
     - its own xhat by inv_std e;
-    - the mean by e / M, and so every xhat' (' marks any one of the M) by -inv_std e / M;
+    - the mean by e / M, and so all M values of xhat by -inv_std e / M; xhat' is any one of them;
     - var by 2 (x - mean) e / M (the change of the mean adds 0, as sum(x - mean) = 0), inv_std by
       -inv_std^3 (x - mean) e / M, and so each xhat', its own too, by -inv_std xhat xhat' e / M.
     Each change of an xhat' times its gradient gamma dy', summed over all xhat', is dx e.
@@ -194,7 +195,7 @@ def max_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple:
     xpad = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-np.inf)
     windows = im2col(xpad, size, size, stride).reshape(N, OH, OW, size * size, C)
     y = windows.max(axis=3)  # (N, OH, OW, C)
-    # False on the border: it must not win a tie where x is -inf, too
+    # the border is -inf; where a whole window of x is -inf too, the tie must go to a pixel of x
     inside = im2col(np.ones((1, H, W, 1), bool), size, size, stride, pad)
     largest = (windows == y[:, :, :, None]) & inside.reshape(1, OH, OW, size * size, 1)
     winner = largest.argmax(axis=3)  # (N, OH, OW, C): p * size + q of the first largest

@@ -131,9 +131,10 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     return arrays, escaped(meta)
 
 
-def _pack(arrays: Mapping[str, Array], meta: str) -> bytes:
+def _pack(arrays: Mapping[str, Array], meta: str, about: Mapping[str, str] | None = None) -> bytes:
     tensors = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-    return to_safetensors(tensors, {"meta": meta, "sha256": _digest(tensors, meta)})
+    header = {"meta": meta, "sha256": _digest(tensors, meta)}
+    return to_safetensors(tensors, {**(about or {}), **header})
 
 
 def _unpack(path: Path, kind: str) -> tuple[dict[str, Array], dict[str, str]]:
@@ -202,8 +203,14 @@ def load_weights(folder: Path) -> dict[str, Array] | None:
     return state
 
 
-def export_weights(folder: Path) -> Path:
+def export_weights(folder: Path, about: Mapping[str, str] | None = None) -> Path:
     """Write the state of a run's net, without the optimizer's, to weights.safetensors.
+
+    Parameters
+    ----------
+    folder : Path
+    about : dict of str to str, optional
+        More metadata of the file.
 
     Returns
     -------
@@ -220,7 +227,7 @@ def export_weights(folder: Path) -> Path:
             f"{shown(folder)} has no checkpoint to take weights from; "
             "give the folder of a run that was trained"
         )
-    write_whole(folder / WEIGHTS, _pack(state, "{}"))
+    write_whole(folder / WEIGHTS, _pack(state, "{}", about))
     return folder / WEIGHTS
 
 

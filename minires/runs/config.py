@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from minires.errors import InputError
+from minires.nets.freeze import NORMS
 from minires.nets.initialise import HOW as INITS
-from minires.ops import BACKENDS
 from minires.optim import paper_milestones
 from minires.runs import options
-from minires.runs.metric import is_number
+from minires.runs.config_checks import BN_AVERAGES, check
 from minires.runs.options import declare
-from minires.text import shown
-
-BN_AVERAGES = ("images", "batches")
-
-
-def _given(value: object) -> str:
-    """A value in a message; an integer may have too many digits to be written."""
-    try:
-        return shown(repr(value))
-    except ValueError:
-        return "an integer of thousands of digits"
 
 
 def _warm(value: float | None, config: Mapping[str, Any]) -> str:
@@ -72,6 +60,24 @@ class Config:
     bn_images : int
         Number of other training images, from which batch norm's statistics are recomputed before
         each evaluation, as the paper's authors did. 0 keeps the moving averages of training.
+    plateau : int or None
+        Also divide the learning rate by 10 when the test metric has not improved for this number of
+        epochs, see `minires.optim.Plateau`.
+    shards : int
+        Parts of a batch that are computed one after the other, with batch norm in each part, see
+        `minires.train.shards`. It must divide `batch_size`.
+    image_size : int or None
+        Side of the squares that are cut out of pictures; None for the data's own.
+    normalise : str
+        The mean that is subtracted, see `minires.data.normalisation`.
+    weights : str
+        SHA-256 of the file of weights that the run starts from; "" for random ones.
+    head : {"keep", "new"}
+        With `weights`: whether the last layer starts from them, too.
+    freeze : tuple of str
+        Parts of the network that are not trained, see `minires.nets.freeze`.
+    bn : {"train", "frozen"}
+        Whether batch norm outside the frozen parts is trained.
     backend : str
     task : str
         See `minires.train.task`.
@@ -99,7 +105,7 @@ class Config:
         help="Steps at which lr drops tenfold, as 1000,1500; or none.",
         parse=options.integers,
         typed=lambda value: ",".join(map(str, value)) or "none",
-        derived=lambda config: paper_milestones(config["iterations"]),
+        derived=lambda config: () if config["plateau"] else paper_milestones(config["iterations"]),
     )
     warmup_lr: float | None = declare(
         None,
@@ -153,13 +159,64 @@ class Config:
         words=lambda value: "colour shifts" if value else "no colour shifts",
         added=True,
     )
+    plateau: int | None = declare(
+        None,
+        help="Divide lr by 10 after N epochs without a lower test error.",
+        words=lambda value: f"plateau of {value} epochs" if value else "no plateau",
+        added=True,
+        rare=True,
+    )
+    shards: int = declare(
+        1,
+        help="Compute a batch in N parts, with batch norm in each.",
+        words="batches in {} parts".format,
+        added=True,
+        rare=True,
+    )
+    image_size: int | None = declare(
+        None,
+        help="Side of the squares cut out of pictures [default: the net's].",
+        words=lambda value: f"images of {value} pixels" if value else "images of the data's size",
+        added=True,
+        rare=True,
+    )
+    normalise: str = declare(
+        "per-pixel-mean",
+        help="per-pixel-mean (the default), per-channel-mean, imagenet.",
+        added=True,
+        rare=True,
+    )
+    weights: str = declare(
+        "", words=lambda value: f"weights {value[:12]}" if value else "random weights", added=True
+    )
+    head: str = declare("keep", words="{} last layer".format, added=True)
+    freeze: tuple[str, ...] = declare(
+        (),
+        help="Parts not to train, as conv,bn,stage1; or none.",
+        parse=options.names,
+        typed=lambda value: ",".join(value) or "none",
+        words=lambda value: f"{', '.join(value)} frozen" if value else "nothing frozen",
+        added=True,
+        rare=True,
+    )
+    bn: str = declare(
+        "train",
+        help="Train batch norm, or keep its statistics, gamma and beta.",
+        choices=NORMS,
+        words=lambda value: f"batch norm {'trained' if value == 'train' else value}",
+        added=True,
+        rare=True,
+    )
     until: float | None = declare(
         None,
         help="Stop at this training error, such as 0.25.",
         words=lambda value: "to the last iteration" if value is None else f"until {value:g}",
         added=True,
+        rare=True,
     )
-    task: str = declare("classification", help="What is learned [default: the data's].", added=True)
+    task: str = declare(
+        "classification", help="What is learned [default: the data's].", added=True, rare=True
+    )
     bn_average: str = declare(
         "images",
         help="Average over images, or over batches.",
@@ -167,6 +224,7 @@ class Config:
         line=lambda *_: "",
         choices=BN_AVERAGES,
         added=True,
+        rare=True,
         earlier="batches",
     )
     backend: str = declare(
@@ -176,66 +234,12 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        self._check_integers()
-        self._check_numbers()
-        self._check_milestones()
-        for name in ("augment", "subtract_mean", "pca_colour"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} must be true or false, got {_given(getattr(self, name))}")
-        for name in ("net", "dataset", "task"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise InputError(f"{name} must be a name, got {_given(getattr(self, name))}")
-        for name, allowed in (
-            ("backend", BACKENDS),
-            ("init", INITS),
-            ("bn_average", BN_AVERAGES),
-        ):
-            value = getattr(self, name)
-            if value not in allowed:  # whether a backend is installed does not matter to a reader
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {_given(value)}")
-
-    def _check_milestones(self) -> None:
-        if not isinstance(self.milestones, tuple) or not all(
-            type(m) is int and 0 <= m <= self.iterations for m in self.milestones
-        ):
-            raise InputError(
-                f"milestones must be integers from 0 to the {self.iterations} iterations, "
-                f"got {_given(self.milestones)}"
-            )
-        if any(a >= b for a, b in itertools.pairwise(self.milestones)):
-            raise InputError(f"milestones must rise, got {self.milestones}")
-
-    def _check_integers(self) -> None:
-        least = {"iterations": 1, "batch_size": 2, "seed": 0}
-        least |= {"eval_every": 1, "eval_images": 1, "bn_images": 0}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or not is_number(value) or value < bound:
-                raise InputError(
-                    f"{name} must be an integer of at least {bound} and below 2^63, "
-                    f"got {_given(value)}"
-                )
-
-    def _check_numbers(self) -> None:
-        names = ["lr", "momentum", "weight_decay"]
-        names += [n for n in ("warmup_lr", "until") if getattr(self, n) is not None]
-        for name in names:
-            if not is_number(getattr(self, name)):
-                raise InputError(f"{name} must be a number, got {_given(getattr(self, name))}")
-        for name, papers in (("lr", 0.1), ("warmup_lr", 0.01)):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise InputError(
-                    f"{name} must be a positive number, got {value!r}; the paper's is {papers}"
-                )
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"momentum must lie in [0, 1), got {self.momentum}")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise InputError(f"weight_decay must be at least 0, got {self.weight_decay}")
+        check(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self) | {"milestones": list(self.milestones)}
+        lists = {"milestones": list(self.milestones), "freeze": list(self.freeze)}
+        return asdict(self) | lists
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -255,7 +259,8 @@ class Config:
                 "It was written by another version; train into another folder"
             )
         earlier = {name: row.option.earlier for name, row in OPTIONS.items() if row.is_changed}
-        return cls(**{**earlier, **values, "milestones": tuple(values["milestones"])})
+        lists = {name: tuple(values[name]) for name in ("milestones", "freeze") if name in values}
+        return cls(**{**earlier, **values, **lists})
 
     def as_begun(self, recorded: Self) -> Self:
         """Return the recipe for resuming a run that an earlier version started.

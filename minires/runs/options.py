@@ -44,6 +44,8 @@ class Option:
         All allowed values, if there are few.
     added : bool
         Not recorded by earlier versions.
+    rare : bool
+        Listed by --help-all, not by --help.
     earlier : object
         The value in effect in versions that did not record the field, if it is not the default.
     """
@@ -58,6 +60,7 @@ class Option:
     derived: Callable[[Values], Any] | None = None
     choices: tuple[str, ...] = ()
     added: bool = False
+    rare: bool = False
     earlier: Any = UNSET
 
 
@@ -169,3 +172,17 @@ def integers(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() for part in parts):
         raise InputError(f"expected numbers such as 1000,1500, or none, got {text!r}")
     return tuple(map(int, parts))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read "conv,bn,stage1", or "none".
+
+    Raises
+    ------
+    InputError
+        If a name is empty.
+    """
+    parts = [] if text.strip() == "none" else [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise InputError(f"expected names such as conv,bn,stage1, or none, got {text!r}")
+    return tuple(parts)

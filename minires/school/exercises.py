@@ -1,6 +1,7 @@
 """Exercises: write an op yourself.
 
-The file that a student starts from is made from the reference, without the answer.
+The file that a student starts from is made from the reference. It shows shapes and, for a backward
+pass, the forward pass; the formula of the reference is the last hint.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from minires.errors import InputError
+from minires.ops.own import OPTIONS
 from minires.school.bugs import reference_module
 from minires.school.tables import read_tables
 from minires.text import did_you_mean
-
-OPTIONS = ("groups", "input_gradient")  # arguments that exercises leave out
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Exercise:
     name : str
     where : str
         "module:function" of the reference, below minires.
-    hints : tuple of str
+    first_hints : tuple of str
         Each gives away more than the one before.
     """
 
     name: str
     where: str
-    hints: tuple[str, ...]
+    first_hints: tuple[str, ...]
 
     @property
     def function(self) -> str:
@@ -52,7 +52,13 @@ class Exercise:
     @property
     def summary(self) -> str:
         """First line of its description."""
-        return _doc(self).splitlines()[0]
+        return _shown(self).splitlines()[0]
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """All hints: the first ones, then the formula, where the reference states it."""
+        formula = _formula(self)
+        return (*self.first_hints, formula) if formula else self.first_hints
 
 
 def _name(where: str) -> str:
@@ -125,6 +131,59 @@ def _doc(chosen: Exercise) -> str:
     return re.sub(rf"\n({'|'.join(OPTIONS)}) : .*(\n +.*)*", "", text)
 
 
+# the forward pass of a backward pass whose name does not say it
+FORWARDS = {"col2im": "im2col"}
+
+
+def _forward_of(chosen: Exercise) -> str:
+    """Name of the forward pass, if the exercise is the backward pass of an op; else ""."""
+    if chosen.name in FORWARDS:
+        return FORWARDS[chosen.name]
+    name = chosen.name.removesuffix("_backward") + "_forward"
+    module = reference_module(chosen.where)
+    return name if chosen.name.endswith("_backward") and hasattr(module, name) else ""
+
+
+def _parts(chosen: Exercise) -> tuple[str, str]:
+    """Description of a reference in two parts: arguments and results, and all the rest.
+
+    The rest of a backward pass gives away the formula.
+    """
+    paragraphs = _doc(chosen).split("\n\n")
+    at = next(i for i, text in enumerate(paragraphs) if "->" in text)
+    rest, colon, contract = paragraphs[at].rpartition(": ")
+    paragraphs[at] = f"{rest}." if colon else ""
+    return contract.removesuffix("."), "\n\n".join(filter(None, paragraphs))
+
+
+def _shown(chosen: Exercise) -> str:
+    """The description in the student's file, without the formula of a gradient."""
+    forward = _forward_of(chosen)
+    if not forward:
+        return re.sub(r"\s+Its derivative\b.*", "", _doc(chosen), flags=re.S)
+    contract, _ = _parts(chosen)
+    given, _, results = contract.partition(" -> ")
+    names = re.findall(r"\w+", re.sub(r"\(.*?\)|,? all of.*", "", results))
+    first = re.match(r"\w+", given)
+    assert first is not None
+    original = next((e for e in EXERCISES.values() if e.name == forward), None)
+    words = _doc(original) if original else forward
+    return (
+        f"Backward of {forward}: from {first[0]} to {', '.join(names)}.\n\n{contract}\n\n"
+        f"The forward, {forward}:\n\n{words}"
+    )
+
+
+def _formula(chosen: Exercise) -> str:
+    """The part of the description that the file leaves out, and equations in the code."""
+    if not _forward_of(chosen):
+        left_out = re.search(r"Its derivative\b.*", _doc(chosen), flags=re.S)
+        return left_out[0] if left_out else ""
+    _, rest = _parts(chosen)
+    equations = re.findall(r"# (d\w+\[.*?\] = .*)", inspect.getsource(chosen.reference))
+    return "\n".join([rest, *equations])
+
+
 def _signature(chosen: Exercise) -> str:
     """Arguments of the reference without their types, which are in the docstring."""
     arguments = _tree(chosen.reference).args
@@ -189,7 +248,9 @@ def _body(chosen: Exercise) -> list[str]:
 def stub(name: str) -> str:
     """Text of the file that a student starts from."""
     chosen = exercise(name)
-    doc = _doc(chosen)
+    doc = _shown(chosen)
+    hidden = len(chosen.hints) > len(chosen.first_hints)
+    last = len(chosen.hints)
     body = [
         f'"""{doc}' + ('\n"""' if "\n" in doc else '"""'),
         *_body(chosen),
@@ -206,7 +267,8 @@ def stub(name: str) -> str:
         "",
         "",
         "# Hints: each gives away more than the one before.",
-        *(f"#\n# {i}. {hint}" for i, hint in enumerate(chosen.hints, start=1)),
+        *(f"#\n# {i}. {hint}" for i, hint in enumerate(chosen.first_hints, start=1)),
+        *([f"#\n# {last}. The formula: minires exercise hint {name} {last}"] if hidden else []),
     ]
     return "\n".join(lines) + "\n"
 

@@ -27,7 +27,9 @@ from minires.school.words import plain, raised_text, show_case
 class Report:
     """The grade of a solution: passed or not, after how many cases, why, and the bug it has.
 
-    `interrupted` is true if the user stopped the check.
+    `interrupted` is true if the user stopped the check. `cause` says why the cases could not be
+    judged: "error" (the file cannot be imported, or its process ended), "timeout" or "missing" (the
+    file does not define the function); it is "" if they were.
     """
 
     name: str
@@ -36,6 +38,12 @@ class Report:
     message: str
     diagnosis: str = ""
     interrupted: bool = False
+    cause: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """One of "passed", "failed", "error", "timeout" and "missing"."""
+        return "passed" if self.passed else self.cause or "failed"
 
     @property
     def _verdict(self) -> str:
@@ -54,7 +62,7 @@ class Report:
         )
 
 
-def check_file(file: Path, limits: Limits | None = None) -> Report:
+def check_file(file: Path, limits: Limits | None = None, name: str | None = None) -> Report:
     """Grade the solution in a file, in a process of its own.
 
     Parameters
@@ -62,6 +70,8 @@ def check_file(file: Path, limits: Limits | None = None) -> Report:
     file : Path
         Imported by its path and by nothing else; it may import helpers beside it.
     limits : Limits, optional
+    name : str, optional
+        The exercise; by default the one that the file defines.
 
     Raises
     ------
@@ -75,23 +85,27 @@ def check_file(file: Path, limits: Limits | None = None) -> Report:
     file = file.resolve()
     limits = limits or Limits()
     references = [chosen.where for chosen in EXERCISES.values()]
-    name = file.stem
+    shown = exercise(name).name if name else file.stem
     try:
         with Child(file, references, limits) as child:
             answer = child.request("load", str(file), list(EXERCISES))
             if "raised" in answer:
                 reason = raised_text(answer["raised"])
-                return Report(name, False, 0, f"The file cannot be imported.\n{reason}")
-            name = _exercise_in(answer["found"], file)
-            chosen = exercise(name)
+                message = f"The file cannot be imported.\n{reason}"
+                return Report(shown, False, 0, message, cause="error")
+            if name and name not in answer["found"]:
+                message = f"The file does not define {name}."
+                return Report(name, False, 0, message, cause="missing")
+            chosen = exercise(name or _exercise_in(answer["found"], file))
             names, by_name = arguments(chosen)
-            choice = child.request("choose", name, chosen.where, names, by_name)
+            choice = child.request("choose", chosen.name, chosen.where, names, by_name)
             if choice["refused"]:
                 return _misfit(chosen, choice["refused"])
             return _grade(chosen, child.call, limits)
     except Stopped as e:
+        cause = "timeout" if e.too_long else "error"
         message = f"The file cannot be imported.\n{e}"
-        return Report(name, False, 0, message, interrupted=e.interrupted)
+        return Report(shown, False, 0, message, interrupted=e.interrupted, cause=cause)
 
 
 def _exercise_in(found: list[str], file: Path) -> str:
@@ -136,7 +150,7 @@ def check(
 def _misfit(chosen: Exercise, got: str) -> Report:
     names, _ = arguments(chosen)
     message = f"{chosen.name} must take ({', '.join(names)}), yours takes {plain(got)}."
-    return Report(chosen.name, False, 0, message)
+    return Report(chosen.name, False, 0, message, cause="error")
 
 
 class _Search:
@@ -149,6 +163,7 @@ class _Search:
         self.tried = 0
         self.failed: tuple[Case, Wrong] | None = None  # the last one, which is the smallest so far
         self.stopped = ""  # why the solution can no longer be called
+        self.cause = ""
         self.interrupted = False
 
     def fails(self, case: Case) -> bool:
@@ -157,14 +172,19 @@ class _Search:
             return False
         if self.clock.is_over:
             self.stopped = f"All cases together take longer than {self.limits.total:g} seconds."
+            self.cause = "timeout"
             return False
         self.tried += 1
         try:
             wrong = self.attempt.judge(case)
         except Stopped as e:
             self.stopped = str(e)
+            self.cause = "timeout" if e.too_long else "error"
             self.interrupted = e.interrupted
             self.failed = self.failed or (case, Wrong(self.stopped))
+            return False
+        if wrong and wrong.unwritten and self.tried == 1:  # a case to look at would say no more
+            self.stopped = str(wrong)
             return False
         if wrong:
             self.failed = case, wrong
@@ -185,7 +205,7 @@ def _grade(chosen: Exercise, call: Call, limits: Limits) -> Report:
     if search.failed is None:
         passed = not search.stopped
         message = search.stopped or f"{search.tried} cases agree with the reference."
-        return Report(chosen.name, passed, search.tried, message)
+        return Report(chosen.name, passed, search.tried, message, cause=search.cause)
     if not search.stopped:
         flaky = flaky or smallest is None or not search.fails(smallest)
     if flaky and not search.stopped:
@@ -211,4 +231,6 @@ def _explained(search: _Search, case: Case, wrong: Wrong) -> Report:
     if wrong.output and not search.stopped:
         with contextlib.suppress(Stopped):
             diagnosis = diagnose(attempt, case, wrong.output, search.clock)
-    return Report(name, False, search.tried, message, diagnosis, search.interrupted)
+    # a wrong result counts even if the time ran out while a smaller case was sought
+    cause = search.cause if str(wrong) == search.stopped else ""
+    return Report(name, False, search.tried, message, diagnosis, search.interrupted, cause)

@@ -21,10 +21,14 @@ Call = Callable[[tuple, dict[str, Any]], dict[str, Any]]  # what is called in th
 
 
 class Wrong(Exception):  # noqa: N818 - it is the student's error, and caught here
-    """One wrong result; `output` names it if its values are wrong."""
+    """One wrong result; `output` names it if its values are wrong.
 
-    def __init__(self, message: str, output: str = "") -> None:
+    `unwritten` is true if the function raised NotImplementedError, as the file to start from does.
+    """
+
+    def __init__(self, message: str, output: str = "", unwritten: bool = False) -> None:
         self.output = output
+        self.unwritten = unwritten
         super().__init__(message)
 
 
@@ -105,7 +109,8 @@ class Attempt:
                 "is to replace. Write the function yourself."
             )
         if "raised" in answer:
-            raise Wrong(_raised(self.exercise, answer["raised"]))
+            raised = answer["raised"]
+            raise Wrong(_raised(self.exercise, raised), unwritten=raised["to be written"])
         positional, by_name = answer["arguments"]
         now = [*positional, *by_name.values()]
         for (label, value), new in zip(given.items(), now, strict=True):
@@ -131,7 +136,7 @@ def right_results(chosen: Exercise, run: Run, case: Case) -> dict[str, Expected]
 
 def _raised(chosen: Exercise, raised: dict[str, Any]) -> str:
     if raised["to be written"]:
-        return f"{chosen.name} is still to be written.\n{raised_text(raised)}"
+        return f"{chosen.name} is not written yet.\n{raised_text(raised)}"
     text = raised_text(raised)
     if "read-only" in raised["text"]:
         text += "\nAn argument must not be changed in place. Work on a copy."

@@ -46,7 +46,7 @@ class Running:
                 )
         except TimeLimit as e:
             words = f"It takes longer than {self.limits.seconds:g} seconds"
-            raise Stopped(f"{words}{self._line(e)}.") from None
+            raise Stopped(f"{words}{self._line(e)}.", too_long=True) from None
         except KeyboardInterrupt as e:
             raise Stopped(f"You stopped it{self._line(e)}.", interrupted=True) from None
         finally:

@@ -54,9 +54,10 @@ class Limits:
 class Stopped(Exception):  # noqa: N818 - it is a verdict, and caught by the grader
     """The solution cannot be called again; the message says why and in which line."""
 
-    def __init__(self, message: str, interrupted: bool = False) -> None:
+    def __init__(self, message: str, interrupted: bool = False, too_long: bool = False) -> None:
         super().__init__(message)
         self.interrupted = interrupted
+        self.too_long = too_long
 
 
 class Child:
@@ -131,12 +132,12 @@ class Child:
             answer = self.answers.get(timeout=seconds or self.limits.seconds + GRACE)
         except queue.Empty:
             self._kill()
-            raise Stopped(self._too_long()) from None
+            raise Stopped(self._too_long(), too_long=True) from None
         except KeyboardInterrupt:
             line = self._line_of_running()
             raise Stopped(f"You stopped it{line}.", interrupted=True) from None
         if answer is None:
-            raise Stopped(self._ended())
+            raise self._ended()
         if isinstance(answer, str) or not secrets.compare_digest(answer[0], token):
             self._kill()
             raise Stopped("The solution wrote into the grader's pipe: nothing it says counts.")
@@ -168,20 +169,20 @@ class Child:
     def _too_long(self) -> str:
         return f"It takes longer than {self.limits.seconds:g} seconds{self._line()}."
 
-    def _ended(self) -> str:
+    def _ended(self) -> Stopped:
         """Say why the process is gone."""
         try:
             code = self.process.wait(GRACE)
         except subprocess.TimeoutExpired:  # alive, with its pipe closed
             self._kill()
-            return "The solution closed the grader's pipe."
+            return Stopped("The solution closed the grader's pipe.")
         stack = self._stack()
         if stack.startswith("Timeout"):
-            return self._too_long()
+            return Stopped(self._too_long(), too_long=True)
         if code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            return f"The process crashed or was killed ({name}){self._line()}."
-        return (
+            return Stopped(f"The process crashed or was killed ({name}){self._line()}.")
+        return Stopped(
             f"The solution ended the process (exit status {code}){self._line()}. "
             "It must return, and never call os._exit or the like."
         )

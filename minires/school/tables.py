@@ -1,4 +1,4 @@
-"""Read the bugs and the hints, which are data: tables in the TOML files of this folder."""
+"""Read bugs, hints and quizzes, which are data: tables in TOML files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parse_tables(text: str, file: str, key: str, fields: Fields, unique: str) ->
     file : str
         Its name, for error messages.
     fields : mapping of str to type
-        Every field of a table, `str` or `list` (of strings); one of them is "where".
+        Every field of a table, `str` or `list` (of strings). "where" must be "module:function".
     unique : str
         Field that has a different value in every table.
 
@@ -69,6 +69,6 @@ def _check_row(row: Row, where: str, fields: Fields) -> None:
         if not isinstance(value, kind) or not all(isinstance(text, str) for text in texts):
             words = "a list of strings" if kind is list else "a string"
             raise InputError(f"{where}: {name} must be {words}, got {value!r}")
-    module, _, function = row["where"].partition(":")
+    module, _, function = row.get("where", "any:function").partition(":")
     if not (module and function):
         raise InputError(f"{where}: where must be 'module:function', got {row['where']!r}")

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,9 @@ from minires import plugins
 from minires.data import Dataset, option, stream
 from minires.data.paths import expanded
 from minires.errors import InputError, quoted
+from minires.layers.base import Array
 from minires.nets import registry
+from minires.nets.freeze import freeze, start_from
 from minires.nets.fuse import fuse
 from minires.nets.initialise import initialise
 from minires.nets.network import Facts, Network
@@ -29,7 +32,7 @@ from minires.runs.config import Config
 from minires.runs.run_folder import RunFolder
 from minires.text import shown
 from minires.train.progress import Progress
-from minires.train.state import TrainingRun
+from minires.train.state import TrainingRun, prepared
 from minires.train.stopping import DivergenceError, Interrupted, stop_requests
 from minires.train.task import get_task
 
@@ -55,6 +58,7 @@ def initial_net(config: Config, facts: Facts | None = None) -> Network:
     facts = facts or registry.facts(config.net)
     net = registry.make(facts, rng=stream(config.seed, "weights", 0))
     initialise(net, config.init, stream(config.seed, "weights", 0))
+    freeze(net, config.freeze, config.bn)
     return fuse(net.use(config.backend))
 
 
@@ -64,6 +68,7 @@ def train(
     data: Dataset | Path | None = None,
     report: Callable[[Progress], None] = lambda _: None,
     stop: threading.Event | None = None,
+    weights: Mapping[str, Array] | None = None,
 ) -> Path:
     """Train a network by its recipe into a run folder; resume a run that was stopped.
 
@@ -80,6 +85,9 @@ def train(
     stop : Event, optional
         Asks the run to save and stop, as Ctrl-C does. By default only Ctrl-C does, see
         `stop_requests`.
+    weights : dict of str to ndarray, optional
+        The state that the run starts from, where the recipe names `weights`. It is saved in the
+        run's first checkpoint, so a run that has one needs it no longer.
 
     Returns
     -------
@@ -89,7 +97,7 @@ def train(
     ------
     InputError
         If the folder holds a run of another recipe or other data, is in use, or cannot be
-        written.
+        written; or if `weights` are missing or of another network.
     DivergenceError
         If the loss is not finite.
     Interrupted
@@ -97,6 +105,7 @@ def train(
     """
     if not isinstance(data, Dataset):
         data = images.load(images.key(config.dataset), data)
+    data = data.with_images(config.image_size, config.normalise)
     facts = fitted_facts(config.net, data)
     config = replace(config, net=facts.name)  # "resnet-20" names resnet20
     folder = expanded(folder)
@@ -104,10 +113,13 @@ def train(
     with run_folder.locked():
         config = acquire(run_folder, config, facts, data)
         run = TrainingRun(config, run_folder, data, initial_net(config, facts))
+        if config.weights and not (run_folder.has_checkpoint() or run_folder.read().done):
+            _start_from(run, weights)
         run.restore()
         asked = contextlib.nullcontext(stop) if stop else stop_requests()
         # `TrainingRun` explains what overflows
-        with asked as stop, np.errstate(over="ignore", invalid="ignore"):
+        ignored = np.errstate(over="ignore", invalid="ignore")
+        with contextlib.closing(run), asked as stop, ignored:
             if not run.ended:
                 run_folder.note_who_trains(run.iteration)
             while not run.ended:
@@ -116,6 +128,17 @@ def train(
                     run.save()
                     raise Interrupted(_after_a_stop(run, run_folder, data))
     return folder
+
+
+def _start_from(run: TrainingRun, weights: Mapping[str, Array] | None) -> None:
+    """Load the weights that a recipe names, and save them: resuming does not need their file."""
+    if weights is None:
+        raise InputError(
+            f"{run.config.net} starts from weights with the SHA-256 {shown(run.config.weights, 15)}"
+            "; give them with --weights FILE"
+        )
+    start_from(run.net, weights, run.config.head)
+    run.save()
 
 
 def _after_a_stop(run: TrainingRun, folder: RunFolder, data: Dataset) -> str:
@@ -148,5 +171,8 @@ def acquire(run_folder: RunFolder, config: Config, facts: Facts, data: Dataset) 
     if config.warmup_lr is not None and task.warm_below is None:
         raise InputError(f"the task {config.task!r} has no warm-up; drop --warmup-lr")
     source = Path(data.source).name  # records are shared, so they name no path of a machine
-    known = {"name": data.name, "source": source, "sha256": data.sha256}
+    known: dict[str, Any] = {"name": data.name, "source": source, "sha256": data.sha256}
+    prepare = prepared(config, data).prepare
+    if hasattr(prepare, "about"):
+        known["pictures"] = prepare.about() | {"labels": list(data.classes)}
     return run_folder.acquire(config, facts, task.metrics, known)

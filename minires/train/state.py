@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 
 from minires.data import Dataset, Rows, Split, even_batches, seeds, stream, training_batch
-from minires.errors import InputError
+from minires.data.prefetch import Prefetch
 from minires.layers.base import Array, layer_outputs
 from minires.layers.core import recompute_statistics
+from minires.nets.freeze import trained_parameters
 from minires.nets.network import Network
-from minires.optim import SGD, step_schedule
+from minires.optim import SGD, Plateau, step_schedule
 from minires.runs.config import Config
 from minires.runs.run_folder import RunFolder
-from minires.text import shown
 from minires.train.layerwise import by_layer
 from minires.train.progress import Progress
-from minires.train.saved import odd_arrays, wrong_values
+from minires.train.resuming import check_checkpoint
+from minires.train.shards import sharded_step
 from minires.train.stopping import DivergenceError
 from minires.train.task import get_task, guess_of, measured_by
 
@@ -56,8 +57,10 @@ def prepared(config: Config, data: Dataset) -> Dataset:
     Raises
     ------
     InputError
-        If their preparation does not subtract a mean, or cannot shift colours.
+        If their preparation does not subtract a mean, cannot shift colours, or cannot make images
+        of the recipe's size.
     """
+    data = data.with_images(config.image_size, config.normalise)
     if not config.subtract_mean:
         data = data.without_mean()
     return data.with_colour(augment=config.augment) if config.pca_colour else data
@@ -93,15 +96,38 @@ class TrainingRun:
         self.data = prepared(config, data)
         self.task = get_task(config.task)
         self.metric = self.task.metrics[0]
-        self.optimizer = SGD(net.parameters(), config.momentum, config.weight_decay)
+        trained = trained_parameters(net)
+        self.optimizer = SGD(trained, config.momentum, config.weight_decay)
+        self.plateau = self._new_plateau()
+        self.prefetch: Prefetch | None = None
         self.bn_rows, self.eval_rows = evaluation_rows(config, len(data.train))
         self.iteration = 0
         self.ended = False
         self.seconds = 0.0
+        self.waited = 0.0  # seconds of these that steps waited for pictures
         self.saved_at = time.monotonic()
         self.warm = config.warmup_lr is None
         self.running = guess_of(self.task, config.task, data)  # main metric, a moving average
         self.window: dict[str, float] = {"steps": 0}  # sums of metrics since the last training line
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether images are read from the disk when they are prepared, so ahead of the step."""
+        return getattr(self.data.prepare, "on_disk", False)
+
+    def _new_plateau(self) -> Plateau | None:
+        """The rule that lowers the rate when the test metric no longer improves, if asked for."""
+        epochs = self.config.plateau
+        if epochs is None:
+            return None
+        iterations = -(-epochs * len(self.data.train) // self.config.batch_size)
+        return Plateau(iterations, self.metric.lower_is_better)
+
+    def close(self) -> None:
+        """Stop the thread that prepares batches."""
+        if self.prefetch:
+            self.prefetch.close()
+            self.prefetch = None
 
     # ------------------------------------------------------------------------------ checkpoints
 
@@ -119,7 +145,10 @@ class TrainingRun:
             "warm": self.warm,
             "running_error": self.running,
             "window": self.window,
+            "waited": self.waited,
         }
+        if self.plateau:
+            meta["plateau"] = self.plateau.state()
         self.folder.save(self.arrays(), meta)
         self.saved_at = time.monotonic()
 
@@ -134,7 +163,8 @@ class TrainingRun:
             self.ended = True
             return
         if found:
-            self._check(*found)  # before anything is dropped
+            # before anything is dropped
+            check_checkpoint(self.folder, self.config, self.arrays(), *found)
             self._continue_from(*found)
         self.folder.drop_newer(self.iteration, self.metric, keep_copy=not found)
         self.ended = self.folder.read().done
@@ -151,36 +181,9 @@ class TrainingRun:
         self.warm = meta["warm"]
         self.running = meta["running_error"]
         self.window = meta["window"]
-
-    def _check(self, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another network or run, or with values that make no sense."""
-        theirs = meta["config"].get("net") if isinstance(meta.get("config"), dict) else None
-        if theirs != self.config.net:
-            raise InputError(
-                f"{self.folder}: its checkpoint is of {shown(theirs or 'weights alone')}, "
-                f"not {self.config.net}; restore it"
-            )
-        odd = odd_arrays(arrays, self.arrays())
-        if odd:
-            raise InputError(
-                f"{self.folder}: its checkpoint is not of {self.config.net} for these images "
-                f"({odd}); restore it"
-            )
-        saved = meta["config"]
-        here = self.config.to_json()
-        differing = [
-            f"{k} {shown(saved[k])}, not {v}" for k, v in here.items() if saved.get(k, v) != v
-        ]
-        if differing:
-            raise InputError(
-                f"{self.folder}: its checkpoint is of another run ({'; '.join(differing)}); "
-                "restore it"
-            )
-        wrong = wrong_values(meta, self.config.iterations)
-        if wrong:
-            raise InputError(
-                f"{self.folder}: its checkpoint is damaged ({', '.join(wrong)}); restore it"
-            )
+        self.waited = meta.get("waited", 0.0)
+        if self.plateau:
+            self.plateau.load_state(meta.get("plateau", {}))
 
     # -------------------------------------------------------------------------------- iterations
 
@@ -212,27 +215,43 @@ class TrainingRun:
         config = self.config
         if not self.warm and config.warmup_lr is not None:
             return config.warmup_lr
-        return step_schedule(config.lr, config.milestones, self.iteration)
+        lr = step_schedule(config.lr, config.milestones, self.iteration)
+        return self.plateau.lr(lr) if self.plateau else lr
 
     def _train(self, lr: float) -> dict[str, float]:
         """Take one step; return the metrics of its batch."""
         config = self.config
-        batch = training_batch(
-            self.data,
-            config.seed,
-            self.iteration,
-            config.batch_size,
-            augment=config.augment or config.pca_colour,
-        )
-        self.net.reseed(seeds(config.seed, "layers", self.iteration))
+        batch = self._batch()
+        drawn = seeds(config.seed, "layers", self.iteration)
+        self.net.reseed(drawn)
+        work = (self.task, self.net, self.optimizer, batch, lr)
         try:
-            values = self.task.step(self.net, self.optimizer, batch, lr)
+            if config.shards > 1:
+                values = sharded_step(*work, config.shards, drawn)
+            else:
+                values = self.task.step(*work[1:])
         except FloatingPointError:
             raise DivergenceError(self._explain(batch[0], lr)) from None
         measured = measured_by(self.task, config.task, "step", values)
         if not np.isfinite(measured["loss"]):
             raise DivergenceError(self._explain(batch[0], lr))
         return measured
+
+    def _batch(self) -> tuple[Array, Array]:
+        """The batch of this iteration; pictures on disk were prepared during earlier steps."""
+        if not self.on_disk:
+            return self._make_batch(self.iteration)
+        if self.prefetch is None:
+            self.prefetch = Prefetch(self._make_batch, self.iteration, self.config.iterations)
+        before = self.prefetch.waited
+        batch = self.prefetch.get(self.iteration)
+        self.waited += self.prefetch.waited - before
+        return batch
+
+    def _make_batch(self, iteration: int) -> tuple[Array, Array]:
+        config = self.config
+        augment = config.augment or config.pca_colour
+        return training_batch(self.data, config.seed, iteration, config.batch_size, augment)
 
     def _average(self, measured: dict[str, float]) -> None:
         """Update the running metric, the warm-up that depends on it, and the sums of the window."""
@@ -246,7 +265,13 @@ class TrainingRun:
     # ---------------------------------------------------------------------------------- metrics
 
     def _record(self, kind: str, **values: Any) -> None:
-        line = {"kind": kind, "iteration": self.iteration, "seconds": round(self.seconds, 3)}
+        line: dict[str, Any] = {
+            "kind": kind,
+            "iteration": self.iteration,
+            "seconds": round(self.seconds, 3),
+        }
+        if self.on_disk and kind == "train":
+            line["waited"] = round(self.waited, 3)
         self.folder.append(line | values)
 
     def _record_window(self, lr: float) -> None:
@@ -277,6 +302,8 @@ class TrainingRun:
             images, _ = data.train[self.eval_rows[:size]]
             raise DivergenceError(self._explain(data.prepare(images, None), lr))
         self._record("eval", **values)
+        if self.plateau:
+            self.plateau.observe(self.iteration, values[f"test_{self.metric.name}"])
         return values
 
     def _recompute_statistics(self) -> None:

@@ -19,7 +19,7 @@ from minires.runs.metric import ERROR, Metric
 from minires.text import shown
 from minires.train import step
 
-RESERVED = {"loss", "kind", "iteration", "seconds", "lr", "steps"}  # keys of the records
+RESERVED = {"loss", "kind", "iteration", "seconds", "lr", "steps", "waited"}  # keys of the records
 
 
 class Task(Protocol):

@@ -1,7 +1,11 @@
 """Sensitivity to a tiny difference: how fast a rounding error grows in training.
 
 Two copies of a net are trained on the same batches. One weight of the second copy differs by the
-fraction 1e-14.
+fraction 1e-14. How fast the copies part depends on depth, shortcuts and the learning rate. The
+level of the distance differs between machines, which add in different orders.
+
+Others have trained such copies to the end: Summers and Dinneen 2021 (arXiv 2103.04514) changed one
+bit, Kwok et al. 2025 (arXiv 2506.13234) one weight.
 """
 
 from __future__ import annotations

@@ -8,9 +8,7 @@ from numba import prange
 from minires.ops import checks
 from minires.ops.compiled.jit import kernel
 from minires.ops.compiled.scratch import contiguous
-
-Array = np.ndarray
-Cache = tuple
+from minires.ops.geometry import Array, Cache
 
 
 @kernel

@@ -12,6 +12,7 @@ import sys
 import numba
 
 from minires.ops.compiled.jit import forbid_kernels
+from minires.ops.compiled.processors import usable_cores
 
 # read by GNU OpenMP; waiting threads of other libraries sleep at once
 WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}
@@ -20,6 +21,12 @@ WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 M_ARENA_MAX = -8
+
+LAYERS = {"omp": "OpenMP", "tbb": "TBB", "workqueue": "Numba's workqueue"}
+SLOW_LAYER = (
+    "OpenMP and TBB are faster, and let two runs train at a time; install one of them: "
+    "pip install tbb, or on macOS: brew install libomp"
+)
 
 FORKED = (
     "kernels cannot run in a forked process, because GNU OpenMP's threads do not survive a fork; "
@@ -30,10 +37,13 @@ FORKED = (
 def start_threads() -> None:
     """Start Numba's threads so that they spin briefly when they wait, then sleep.
 
+    There is one thread for each core that this process may use, unless NUMBA_NUM_THREADS is set.
+
     A step has hundreds of parallel loops, and waking a sleeping thread takes long in a virtual
     machine; a thread that spins for long holds up other busy programs. See LOG.md. If the user has
-    set one of these variables, nothing happens here.
+    set one of the variables of `WAITING`, threads wait as that says.
     """
+    _choose_number()
     if WAITING.keys() & os.environ.keys():
         return
     os.environ.update(WAITING)  # read once, when OpenMP is loaded
@@ -42,6 +52,24 @@ def start_threads() -> None:
     finally:
         for name in WAITING:
             del os.environ[name]
+
+
+def _choose_number() -> None:
+    """Set the number of threads that Numba will start, before it starts them."""
+    if "NUMBA_NUM_THREADS" not in os.environ:
+        cores, _ = usable_cores()
+        numba.config.NUMBA_NUM_THREADS = min(cores, numba.config.NUMBA_DEFAULT_NUM_THREADS)
+
+
+def describe() -> str:
+    """How many threads run the kernels, in which library, and why that many."""
+    threads = numba.get_num_threads()
+    layer = numba.threading_layer()
+    why = usable_cores()[1]
+    if "NUMBA_NUM_THREADS" in os.environ:
+        why = "NUMBA_NUM_THREADS"
+    text = f"{threads} by {LAYERS.get(layer, layer)} ({why})"
+    return f"{text}; {SLOW_LAYER}" if layer == "workqueue" else text
 
 
 def forbid_kernels_after_fork() -> None:

@@ -11,8 +11,13 @@ from contextlib import contextmanager, suppress
 import numpy as np
 
 from minires.ops.compiled import conv, jit
+from minires.ops.geometry import Array
+from minires.ops.numba_fused import (
+    add_relu_backward,
+    add_relu_forward,
+    add_shortcut_gradient,
+)
 from minires.ops.numba_ops import (
-    Array,
     batchnorm_backward,
     batchnorm_forward,
     batchnorm_inference,
@@ -25,7 +30,7 @@ from minires.ops.numba_ops import (
 BACKWARDS = "from minires.ops.compiled.warm_up import warm_up; warm_up(backwards=True)"
 
 
-NEEDED = 10  # compiled versions of kernels after `warm_up`
+NEEDED = 12  # compiled versions of kernels after `warm_up`
 
 
 def ready() -> int:
@@ -78,10 +83,20 @@ def warm_up(dtype: str = "float32", backwards: bool = False) -> None:
     def rectify(C: int) -> None:
         relu_backward(images(C), relu_forward(images(C))[1])
 
+    def add(C: int) -> None:
+        _, cache = add_relu_forward(images(C), images(C))
+        add_shortcut_gradient(images(C), add_relu_backward(images(C), cache))
+
     projection, stem, tiles = (16, 16, 1, 1), (3, 16, 1, 3), (16, 32, 2, 3)
     calls: list[tuple[Callable, tuple]] = [(filter_images, (16,)), (filter_images, (32,))]
     calls += [(convolve, sizes) for sizes in (projection, stem, tiles)]
-    calls += [(normalise, (16,)), (rectify, (16,)), (weigh_images, (32,)), (weigh_images, (16,))]
+    calls += [
+        (normalise, (16,)),
+        (rectify, (16,)),
+        (add, (16,)),
+        (weigh_images, (32,)),
+        (weigh_images, (16,)),
+    ]
     for call, sizes in reversed(calls) if backwards else calls:
         call(*sizes)
 

@@ -1,0 +1,64 @@
+"""Angles by which one step turns the weights of each layer, from a record by layer.
+
+In front of a batch norm only the direction of a filter has an effect: its length cancels. So a
+layer learns by turning its filters. For one step at learning rate lr, as long as it is small,
+
+    angle = lr ||dw|| / ||w||,
+
+because dw is at right angles to w. For a layer with several filters this is the root mean square
+of their angles, weighted by the squared lengths of the filters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from minires.runs.config import Config
+from minires.runs.run import Run
+from minires.train.loop import initial_net
+
+# A layer that turns by a share s of the last layer's angle trains as the last layer would train
+# at s times the learning rate. The paper ends its schedule at 1/100 of the first rate (section
+# 4.2), where a net only settles. A layer below that share counts as standing still.
+STILL = 0.01
+
+
+def angles(run: Run) -> dict[int, dict[str, float]]:
+    """Ratios ||dw|| / ||w|| by step and layer: the angle per unit of the learning rate, in radians.
+
+    The convolutions of shortcuts are left out. A record holds the weights after its step. The first
+    step may make them much longer, so for that step the initial weights are used.
+
+    Returns
+    -------
+    ratios : dict
+        By recorded step, then by the layers' dotted names in network order.
+    """
+    # NumPy, so that a record can be read without Numba
+    config = replace(Config.from_json(run.config), backend="numpy")
+    initial = initial_net(config, run.facts).parameters()
+    found: dict[int, dict[str, float]] = {}
+    for line in run.layers:
+        lengths = line["weight_norm"]
+        names = [name for name in line["gradient_norm"] if ".shortcut" not in name]
+        if line["iteration"] == 1:
+            lengths = {name: np.linalg.norm(initial[f"{name}.w"]) for name in names}
+        gradients = line["gradient_norm"]
+        found[line["iteration"]] = {name: gradients[name] / float(lengths[name]) for name in names}
+    return found
+
+
+def shares(run: Run) -> dict[int, np.ndarray]:
+    """Angle of each layer as a share of the last layer's, by recorded step; 0 if that is 0.
+
+    Returns
+    -------
+    shares : dict of int to ndarray of shape (layers,)
+    """
+    found = {}
+    for step, by_layer in angles(run).items():
+        values = np.array(list(by_layer.values()))
+        found[step] = values / values[-1] if values[-1] else np.zeros_like(values)
+    return found

@@ -1,0 +1,321 @@
+"""Run tests on mutants: the warm parent and its children, for `mutants.py`.
+
+The parent imports what the tests need, except minires. Each mutant gets a child of `fork`, which
+runs pytest in a copy of the project with the mutated file. A first child, without a mutant, finds
+out how long each test takes and which functions it calls; the result is kept. A mutant is judged by
+the tests that call the function it changes, and by all tests if it changes none (a constant).
+Tests that start processes always count, as their calls cannot be seen. Tests that killed a mutant
+of this file go first, then quick ones. A test that takes much longer than without the mutant counts
+as failed.
+"""
+
+import ast
+import contextlib
+import importlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+SETTINGS = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "MINIRES_HYPOTHESIS": "mutants",
+    "PYTHONDONTWRITEBYTECODE": "1",  # for processes that the tests start
+}
+WARM = "numpy numba matplotlib.pyplot hypothesis pytest safetensors.numpy PIL.Image typer pooch"
+PARTS = ("minires", "tests", "lessons", "pyproject.toml", "README.md", "CHANGELOG.md", "LOG.md")
+TIMES, AT_LEAST = 10, 20  # a test may take ten times as long as without a mutant, and 20 seconds
+FEW = 4  # examples of each property in the run without a mutant
+MEMORY = 16 << 30  # bytes of addresses
+KERNELS = "minires.ops.compiled.kernel_cache"
+WARNED = "ignore::pytest.PytestAssertRewriteWarning"  # the parent has imported hypothesis
+ALL = "all"  # the function name of mutants outside functions
+
+
+@contextlib.contextmanager
+def copies_of(root, number):
+    """Copy the project for each job, and remove the copies at the end."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copies = [Path(folder) / str(i) for i in range(number)]
+        for copy in copies:
+            for part in filter(Path.exists, (root / name for name in PARTS)):
+                target = copy / part.name
+                target.parent.mkdir(exist_ok=True)
+                if part.is_dir():
+                    shutil.copytree(part, target, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(part, target)
+        os.environ.update(SETTINGS)
+        for name in WARM.split():
+            importlib.import_module(name)
+        yield copies
+
+
+def function_spans(source):
+    """Return (first line, last line) of each function, the decorators included."""
+    spans = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            body = node.body[0].lineno
+            spans.append((first, node.end_lineno, body))
+    return spans
+
+
+class Judge:
+    """The tests of one file, and what they do without a mutant."""
+
+    def __init__(self, file, alike, tests, deselect, copies, kept):
+        """Run the tests without a mutant, or read what an earlier run has `kept`, a JSON file.
+
+        `alike` are the files that the same tests judge; one run serves them all.
+        """
+        self.file, self.copies = file, copies
+        self.tests = [test.name for test in tests]
+        self.source = (copies[0] / file).read_text(encoding="utf-8")
+        self.spans = function_spans(self.source)
+        if not kept.exists():
+            self._measure(Measured(copies[0], alike, kept, deselect))
+        measured = json.loads(kept.read_text(encoding="utf-8"))
+        for name in measured["modules"]:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        self.kernels = measured["kernels"]
+        self.seconds, self.blind = measured["seconds"], set(measured["blind"])
+        self.callers = defaultdict(set)
+        for test, functions in measured["calls"].items():
+            for called, line in functions:
+                if called == file:
+                    self.callers[line].add(test)
+
+    def _measure(self, plugin):
+        pid = self._start(self.copies[0], plugin)
+        try:
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except BaseException:
+            os.killpg(pid, signal.SIGKILL)
+            raise
+        if code:
+            plugin.result.unlink(missing_ok=True)
+            log = (self.copies[0] / "log").read_text(encoding="utf-8", errors="replace")
+            raise SystemExit(f"{log}\nthe tests of {self.file} fail without a mutant")
+
+    def selected(self, mutant):
+        """Return the tests that call the function which a mutant changes."""
+        inside = [s for s in self.spans if s[0] <= mutant.line <= s[1]]
+        if not inside:
+            return set(self.seconds)
+        first, _, body = max(inside)
+        called = self.callers.get(first, set())
+        if mutant.line < body or not called:  # a default value or a decorator, or called at import
+            return set(self.seconds)
+        return called | self.blind
+
+    def tried(self, mutants, killers):
+        """Yield mutant, outcome, the test that decided and seconds, as the children end."""
+        waiting, running = list(mutants)[::-1], {}
+        near = defaultdict(Counter)
+        try:
+            while waiting or running:
+                free = [c for c in self.copies if c not in {r[0] for r in running.values()}]
+                while waiting and free:
+                    mutant, copy = waiting.pop(), free.pop()
+                    order = self._ordered(mutant, killers, near)
+                    pid = self._try(mutant, copy, order)
+                    running[pid] = copy, mutant, time.monotonic()
+                pid, status = os.wait()
+                if pid not in running:
+                    continue
+                copy, mutant, start = running.pop(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)  # what the tests started and left
+                outcome, by = verdict(status, copy)
+                killers[by] += 1
+                near[self._function(mutant)][by] += 1
+                yield mutant, outcome, by, time.monotonic() - start
+        finally:
+            for pid in running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+            for copy in self.copies:
+                (copy / self.file).write_text(self.source, encoding="utf-8")
+
+    def _function(self, mutant):
+        return max((s for s in self.spans if s[0] <= mutant.line <= s[1]), default=ALL)
+
+    def _ordered(self, mutant, killers, near):
+        here = near[self._function(mutant)]
+        tests = self.selected(mutant)
+        return sorted(
+            tests, key=lambda t: (-here[t], -killers[t] / (1 + self.seconds[t]), self.seconds[t])
+        )
+
+    def _try(self, mutant, copy, order):
+        path = copy / self.file
+        path.write_text(mutant.source, encoding="utf-8")
+        for stale in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+            stale.unlink()
+        (copy / "decided").unlink(missing_ok=True)
+        plugin = Limited(order, self.seconds, copy / "decided")
+        plugin.kernels = None if "compiled" in path.parts else self.kernels
+        return self._start(copy, plugin)
+
+    def _start(self, copy, plugin):
+        """Fork a child that runs pytest in a copy; return its process id."""
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 3
+        try:
+            os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            code = self._pytest(copy, plugin)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _pytest(self, copy, plugin):
+        os.chdir(copy)
+        sys.path[:0] = [str(copy)]
+        os.environ["PYTHONPATH"] = str(copy)
+        log = os.open(copy / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb", "line", "-W", WARNED]
+        tests = plugin.files() or [f"tests/{name}" for name in self.tests]
+        plugin.prepare()
+        return int(pytest.main([*options, *tests], plugins=[plugin]))
+
+
+def verdict(status, copy):
+    """Return the outcome and the test that decided."""
+    decided = copy / "decided"
+    by = decided.read_text(encoding="utf-8") if decided.exists() else ""
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+        return "timeout", by
+    return ("survived", "") if status == 0 else ("killed", by or "import")
+
+
+class Plugin:
+    """Base of both kinds of children."""
+
+    def files(self):
+        return []
+
+    def prepare(self):
+        """Prepare the child."""
+
+
+class Measured(Plugin):
+    """Note how long each test takes, and which functions of some files it calls."""
+
+    def __init__(self, copy, files, result, deselect):
+        self.result, self.deselect = result, deselect
+        self.watched = {str(copy / file): file for file in files}
+        self.seconds, self.calls, self.blind = {}, {}, set()
+        self.by_fixture = defaultdict(set)
+        self.now = [set()]
+        sys.addaudithook(self._heard)
+
+    def _heard(self, event, _):
+        if event in ("subprocess.Popen", "os.fork", "os.posix_spawn") and self.now[-1:]:
+            self.now[-1].add("process")
+
+    def _called(self, frame, event, _):
+        if event == "call" and frame.f_code.co_filename in self.watched:
+            code = frame.f_code
+            self.now[-1].add((self.watched[code.co_filename], code.co_firstlineno))
+
+    def pytest_sessionstart(self):
+        # tracing is slow, and a few examples call the functions that many call
+        few = settings(settings.get_profile("mutants"), max_examples=FEW)
+        settings.register_profile("measured", few)
+        settings.load_profile("measured")
+        sys.settrace(self._called)
+        threading.settrace(self._called)
+
+    def pytest_collection_modifyitems(self, items):
+        if self.deselect:
+            items[:] = [item for item in items if not re.search(self.deselect, item.nodeid)]
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_fixture_setup(self, fixturedef):
+        self.now.append(self.by_fixture[fixturedef.argname])
+        yield
+        self.now.pop()
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item):
+        calls = set()
+        self.now.append(calls)
+        sys.settrace(self._called)
+        start = time.monotonic()
+        yield
+        self.now.pop()
+        self.seconds[item.nodeid] = time.monotonic() - start
+        used = calls.union(*(self.by_fixture[name] for name in item.fixturenames))
+        if "process" in used:
+            self.blind.add(item.nodeid)
+        self.calls[item.nodeid] = sorted(used - {"process"})
+
+    def pytest_sessionfinish(self):
+        sys.settrace(None)
+        measured = {"seconds": self.seconds, "calls": self.calls, "blind": sorted(self.blind)}
+        here = str(Path.cwd())
+        measured["modules"] = [
+            name
+            for name, m in [*sys.modules.items()]
+            if m is not None and not (getattr(m, "__file__", None) or here).startswith(here)
+        ]
+        measured["kernels"] = importlib.import_module(KERNELS).cache_folder()
+        self.result.write_text(json.dumps(measured), encoding="utf-8")
+
+
+class Limited(Plugin):
+    """Run chosen tests in a given order, each within a time limit."""
+
+    def __init__(self, order, seconds, decided):
+        self.order = {test: i for i, test in enumerate(order)}
+        self.seconds, self.decided = seconds, decided
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def files(self):
+        return sorted({test.split("::")[0] for test in self.order})
+
+    def prepare(self):
+        """Use the compiled code on disk: its name is a digest of all ops, with the mutant in it."""
+        if self.kernels:
+            importlib.import_module(KERNELS).cache_folder = lambda: self.kernels
+
+    def pytest_sessionstart(self):
+        signal.setitimer(signal.ITIMER_REAL, 3 * AT_LEAST)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items):
+        items[:] = [item for item in items if item.nodeid in self.order]
+        items.sort(key=lambda item: self.order[item.nodeid])
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item):
+        self.decided.write_text(item.nodeid, encoding="utf-8")
+        signal.setitimer(signal.ITIMER_REAL, AT_LEAST + TIMES * self.seconds[item.nodeid])
+        yield
+        signal.setitimer(signal.ITIMER_REAL, AT_LEAST)

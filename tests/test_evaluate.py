@@ -1,0 +1,224 @@
+"""Trained weights on test images: errors, errors by class, confusion; and what a user types."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minires import InputError, data, resnet
+from minires.data import ArraySplit
+from minires.exchange import weights
+from minires.lab import evaluation, plots
+from minires.nets import registry
+
+CLASSES = tuple("abcdefg")
+
+
+def split_of(labels):
+    labels = np.array(labels)
+    return ArraySplit(np.arange(len(labels))[:, None], labels)
+
+
+def scores_by_hand(*rows):
+    """A `predict` that returns row i for image i."""
+    scores = np.array(rows, float)
+    return lambda images: scores[images[:, 0]]
+
+
+SCORES = (
+    (9, 1, 0, 0, 0, 0, 0),  # a: right
+    (7, 6, 5, 4, 3, 2, 1),  # b: second
+    (6, 6, 6, 6, 6, 5, 0),  # f: sixth
+    (7, 6, 5, 4, 3, 2, 1),  # e: fifth
+    (0, 0, 1, 0, 0, 0, 0),  # c: right
+)
+LABELS = (0, 1, 5, 4, 2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_errors_are_those_counted_by_hand(batch_size):
+    seen = []
+    found = evaluation.evaluate(
+        scores_by_hand(*SCORES), split_of(LABELS), CLASSES, batch_size, seen.append
+    )
+    assert sum(seen) == found.images == 5
+    assert found.top1_error == pytest.approx(3 / 5)
+    assert found.top5_error == pytest.approx(1 / 5)
+    assert found.error_by_class == {
+        **dict.fromkeys("ac", 0), **dict.fromkeys("bef", 1), **dict.fromkeys("dg"),
+    }  # fmt: skip
+    expected = np.zeros((7, 7), int)
+    for true, predicted in ((0, 0), (1, 0), (5, 0), (4, 0), (2, 2)):
+        expected[true, predicted] += 1
+    np.testing.assert_array_equal(found.confusion, expected)
+    assert found.to_json()["confusion"] == expected.tolist()
+
+
+def test_five_classes_or_fewer_have_no_top_5_error():
+    scores = scores_by_hand(*[row[:5] for row in SCORES])
+    found = evaluation.evaluate(scores, split_of((0, 1, 4, 4, 2)), CLASSES[:5])
+    assert found.top5_error is None
+    assert "top-5" not in evaluation.table(found)
+
+
+def test_the_table_begins_with_the_largest_error_and_ends_with_the_totals():
+    found = evaluation.evaluate(scores_by_hand(*SCORES), split_of(LABELS), CLASSES)
+    lines = evaluation.table(found).splitlines()
+    assert lines[1].split() == ["b", "100.00"]
+    assert lines[-1] == "5 images: top-1 error 60.00 %, top-5 error 20.00 %"
+
+
+def test_other_classes_and_no_images_are_refused():
+    with pytest.raises(InputError, match="tells 7 classes apart, and the data have 3"):
+        evaluation.evaluate(scores_by_hand(*SCORES), split_of([0]), CLASSES[:3])
+    with pytest.raises(InputError, match="got none"):
+        evaluation.evaluate(scores_by_hand(*SCORES), split_of([]), CLASSES)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 60])
+def test_the_figure_names_the_commonest_mistake_and_is_legible(tmp_path, classes):
+    confusion = np.diag(np.full(classes, 6))
+    confusion[1, 0] = 4
+    named = tuple(f"class {k}" for k in range(classes))
+    figure = evaluation.confusion_figure(
+        evaluation.Evaluation(named, confusion, 0), "resnet8", "shapes10"
+    )
+    assert "resnet8 mistakes class 1 for class 0 most often: 40 %" in " ".join(
+        figure.get_suptitle().split()
+    )
+    texts = [t.get_fontsize() for axes in figure.axes for t in axes.texts]
+    assert min(texts, default=10) >= 10
+    assert len(texts) == (classes**2 if classes <= evaluation.MOST_NUMBERS else 0)
+    plots.save(figure, tmp_path / "confusion.png")
+
+
+def test_a_network_without_a_mistake_is_said_to_make_none():
+    whole = evaluation.Evaluation(("a", "b"), np.diag([2, 3]), 0)
+    title = evaluation.confusion_figure(whole, "resnet8", "shapes10").get_suptitle()
+    assert title == "resnet8 makes no mistake"
+
+
+# ------------------------------------------------------------------------------- what users type
+
+
+@pytest.fixture
+def typed(run_cli, shapes, monkeypatch, tmp_path):
+    """Commands on a small shapes10, with a file of weights of a ResNet-8."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MINIRES_DATA", raising=False)
+    monkeypatch.setattr(data.shapes10, "dataset", lambda *a, **k: shapes)
+    (tmp_path / "net").write_bytes(weights.to_bytes(resnet(8, rng=4)))
+    return lambda *words: run_cli(*words)
+
+
+def test_the_command_prints_what_the_library_counts(typed, shapes, tmp_path):
+    words = ("evaluate", "resnet8", "--weights", "net", "--dataset", "shapes10", "--quiet")
+    code, out, _ = typed(*words, "--out", "confusion.png", "--json")
+    printed = json.loads(out)
+    net = resnet(8, rng=4)
+    expected = evaluation.evaluate(
+        evaluation.single_view(net, shapes.prepare), shapes.test, shapes.classes
+    )
+    assert code == 0
+    assert printed["confusion"] == expected.confusion.tolist()
+    assert (printed["net"], printed["normalise"]) == ("resnet8", "per-pixel-mean")
+    with Image.open("confusion.png") as image:
+        assert min(image.size) > 1000
+    code, out, _ = typed(*words)
+    assert f"top-1 error {100 * expected.top1_error:.2f} %" in out
+
+
+def test_the_normalisation_is_that_of_the_file_unless_one_is_typed(typed, shapes):
+    convert = ("weights", "convert", "net", "--net", "resnet8", "--out", "file")
+    assert typed(*convert, "--normalise", "imagenet")[0] == 0
+    words = ("evaluate", "resnet8", "--dataset", "shapes10", "--quiet", "--json", "--weights")
+    told = json.loads(typed(*words, "file")[1])
+    asked = json.loads(typed(*words, "net", "--normalise", "imagenet")[1])
+    other = json.loads(typed(*words, "file", "--normalise", "per-pixel-mean")[1])
+    assert told["normalise"] == asked["normalise"] == "imagenet"
+    assert told["confusion"] == asked["confusion"] != other["confusion"]
+
+
+def test_a_file_can_be_looked_at(typed):
+    code, out, _ = typed("weights", "inspect", "net")
+    assert code == 0
+    assert "bn.beta" in out
+    assert "network: resnet8" in out
+    code, out, _ = typed("weights", "inspect", "net", "--json")
+    found = json.loads(out)
+    assert (found["nets"], found["kind"]) == (["resnet8"], "safetensors")
+    assert found["arrays"]["fc.w"] == {"shape": [64, 10], "dtype": "float32"}
+
+
+def test_labels_are_stored_and_must_match(typed, tmp_path):
+    convert = ("weights", "convert", "net", "--net", "resnet8", "--out", "file", "--labels", "list")
+    (tmp_path / "list").write_text("\n".join(f"n{k} class {k}" for k in range(10)))
+    assert typed(*convert)[0] == 0
+    assert weights.read("file").metadata["labels"][9] == "class 9"
+    (tmp_path / "list").write_text("n0 cat\nn1 dog\n")
+    code, _, err = typed(*convert)
+    assert (code, "names 2 classes, expected 10" in err) == (2, True)
+
+
+WRONG = {
+    ("evaluate", "resnet8", "--weights", "nothing"): "found nothing",
+    ("evaluate", "resnet14", "--weights", "net"): "give resnet8",
+    ("evaluate", "resnet9", "--weights", "net"): "6n + 2",
+    ("evaluate", "resnet8", "--weights", "net", "--normalise", "imagnet"): "did you mean imagenet",
+    ("evaluate", "resnet8", "--weights", "net", "--zeros", "left"): "zeros must be one of end",
+    ("evaluate", "resnet8", "--weights", "net", "--out", "x.gif"): "must end in .png",
+    ("weights", "inspect", "text"): "no file of weights",
+    ("weights", "convert", "net", "--net", "resnet8", "--out", "net"): "choose another file",
+    (
+        "weights",
+        "convert",
+        "net",
+        "--net",
+        "resnet8",
+        "--out",
+        "y",
+        "--to",
+        "keras",
+    ): "--to must be",
+    (
+        "weights",
+        "convert",
+        "net",
+        "--net",
+        "resnet8",
+        "--out",
+        "y",
+        "--names",
+        "x",
+    ): "names must be",
+    (
+        "weights",
+        "convert",
+        "net",
+        "--net",
+        "resnet8",
+        "--out",
+        "y",
+        "--labels",
+        "no",
+    ): "--labels no cannot be read",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_mistake_is_one_line_and_exit_code_2(typed, tmp_path, words):
+    (tmp_path / "text").write_text("not weights")
+    code, _, err = typed(*words, *(["--dataset", "shapes10"] if words[0] == "evaluate" else []))
+    assert code == 2
+    assert WRONG[words] in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "y").exists()
+
+
+def test_weights_for_other_classes_are_refused(typed, tmp_path):
+    facts = registry.fit(registry.facts("resnet8"), (32, 32, 3), 3)
+    (tmp_path / "three").write_bytes(weights.to_bytes(registry.make(facts)))
+    words = ("evaluate", "resnet8", "--weights", "three", "--dataset", "shapes10")
+    code, _, err = typed(*words)
+    assert (code, "--head new" in err) == (2, True)

@@ -1,0 +1,191 @@
+"""Folded networks: batch norm inside the convolutions, the same logits to rounding."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minires
+from minires.errors import InputError
+from minires.gradcheck import check_op
+from minires.layers.base import Layer, Sequential
+from minires.layers.core import BatchNorm, Conv2d, ReLU
+from minires.nets import audit
+from minires.nets.fold import FoldedConv2d, fold
+from minires.nets.fuse import fuse
+from minires.nets.network import Facts, Network
+from minires.ops import BACKENDS, get_ops
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request):
+    return request.param
+
+
+def trained(net, seed=0):
+    """The network with random batch-norm parameters and statistics, as training leaves them."""
+    rng = np.random.default_rng(seed)
+    for _, layer in net.named_layers():
+        if isinstance(layer, BatchNorm):
+            for a in (layer.params["gamma"], layer.buffers["running_var"]):
+                a[...] = rng.uniform(0.5, 1.5, a.shape)
+            for a in (layer.params["beta"], layer.buffers["running_mean"]):
+                a[...] = 0.3 * rng.standard_normal(a.shape)
+    return net
+
+
+NETS = {
+    "plain": lambda: minires.plain(14, rng=3),
+    "option A": lambda: minires.resnet(14, rng=3),
+    "projections": lambda: minires.resnet(8, "C", rng=3),
+    "bottlenecks": lambda: minires.imagenet_resnet(50, rng=3),
+    "fused": lambda: fuse(minires.plain(8, rng=3)),
+    "fused, residual": lambda: fuse(minires.resnet(8, rng=3)),
+}
+
+
+@pytest.mark.parametrize("make", NETS.values(), ids=NETS)
+def test_a_folded_network_computes_the_same_logits(backend, make):
+    net = trained(make()).astype("float64").use(backend)
+    x = np.random.default_rng(1).standard_normal((2, 32, 32, 3))
+    folded = fold(net)
+    assert not [layer for _, layer in folded.named_layers() if isinstance(layer, BatchNorm)]
+    assert folded.backend == backend
+    logits = net.forward(x)
+    np.testing.assert_allclose(folded.forward(x), logits, rtol=0, atol=1e-12 * abs(logits).max())
+
+
+def test_folding_leaves_the_network_as_it_was():
+    net = trained(minires.resnet(8, rng=0))
+    before = net.state()
+    folded = fold(net)
+    for a in folded.parameters().values():
+        a[...] = 0
+    assert all(np.array_equal(a, before[name]) for name, a in net.state().items())
+
+
+@pytest.mark.parametrize("name", ["plain", "option A"])
+def test_training_a_folded_network_is_refused(backend, name):
+    folded = fold(NETS[name]()).use(backend)
+    x = np.ones((2, 32, 32, 3), np.float32)
+    with pytest.raises(InputError, match="inference only"):
+        folded.forward(x, train=True)
+    folded.forward(x)
+    with pytest.raises(InputError, match="inference only"):
+        next(iter(folded.children.values())).backward(x)
+
+
+def test_a_layer_of_an_unknown_class_is_copied_and_still_called():
+    class Double(Layer):
+        def forward(self, x, train=False):
+            return 2 * x
+
+    conv = Conv2d(3, 4, rng=0)
+    net = Network(Facts("mine8", "mine", 8), conv=conv, double=Double(), norm=BatchNorm(4))
+    x = np.random.default_rng(0).standard_normal((2, 5, 5, 3)).astype(np.float32)
+    np.testing.assert_array_equal(fold(net).forward(x), net.forward(x))
+
+
+def test_a_convolution_with_a_bias_folds_alone_or_with_what_follows():
+    conv = Conv2d(3, 4, rng=0, bias=True)
+    conv.params["b"][...] = [1, -2, 3, -4]
+    norm = trained(Sequential(norm=BatchNorm(4))).children["norm"]
+    x = np.random.default_rng(0).standard_normal((2, 5, 5, 3)).astype(np.float32)
+    for layers in ({}, {"norm": norm}, {"relu": ReLU()}, {"norm": norm, "relu": ReLU()}):
+        net = Network(Facts("mine8", "mine", 8), conv=conv, **layers)
+        folded = fold(net)
+        assert [type(layer) for layer in folded.children.values()] == [FoldedConv2d]
+        np.testing.assert_allclose(folded.forward(x), net.forward(x), rtol=2e-5, atol=2e-5)
+
+
+def test_a_folded_network_has_the_multiply_adds_of_its_convolutions():
+    net = minires.resnet(20)
+    facts = net.facts
+    assert fold(net).describe(facts.input_shape).macs == net.describe(facts.input_shape).macs
+    assert "+ relu" in audit.table(fold(net))
+
+
+# --------------------------------------------------------------------------------- the fused ops
+
+
+@given(seeds, st.sampled_from(["float32", "float64"]), st.integers(1, 3), st.integers(1, 20),
+       st.integers(0, 20), st.integers(1, 3), st.booleans())  # fmt: skip
+@settings(deadline=None, max_examples=40)
+def test_addition_and_relu_in_one_op_are_those_of_the_formula(
+    backend, seed, dtype, N, C, more, stride, swap
+):
+    rng, ops = np.random.default_rng(seed), get_ops(backend)
+    H, W = rng.integers(1, 9, 2)
+    x = rng.standard_normal((N, H, W, C)).astype(dtype)
+    f = rng.standard_normal((N, -(-H // stride), -(-W // stride), C + more)).astype(dtype)
+    if swap:  # another memory order
+        x, f = (np.ascontiguousarray(a.swapaxes(1, 2)).swapaxes(1, 2) for a in (x, f))
+    z = np.zeros_like(f)
+    z[..., :C] = x[:, ::stride, ::stride]
+    z += f
+    y, cache = ops.add_relu_forward(f, x, stride)
+    np.testing.assert_array_equal(y, np.where(z > 0, z, 0))
+    dy = rng.standard_normal(f.shape).astype(dtype)
+    dz = ops.add_relu_backward(dy, cache)
+    np.testing.assert_array_equal(dz, np.where(z > 0, dy, 0))
+    dx = rng.standard_normal(x.shape).astype(dtype)
+    expected = dx.copy()
+    expected[:, ::stride, ::stride] += dz[..., :C]
+    np.testing.assert_array_equal(ops.add_shortcut_gradient(dx, dz, stride), expected)
+
+
+def test_the_gradient_of_the_addition_is_that_of_the_formula(backend):
+    rng, ops = np.random.default_rng(0), get_ops(backend)
+    f, x = rng.standard_normal((2, 3, 3, 5)), rng.standard_normal((2, 5, 6, 3))
+
+    def backward(dy, cache):
+        dz = ops.add_relu_backward(dy, cache)
+        return dz, ops.add_shortcut_gradient(np.zeros_like(x), dz, 2)
+
+    check_op(lambda f, x: ops.add_relu_forward(f, x, 2), backward, f, x, rng=rng)
+
+
+@given(seeds, st.sampled_from(["float32", "float64"]), st.integers(1, 20), st.booleans(),
+       st.booleans())  # fmt: skip
+@settings(deadline=None, max_examples=30)
+def test_the_convolution_of_inference_is_its_composition(
+    backend, seed, dtype, K, rectify, with_shortcut
+):
+    rng, ops = np.random.default_rng(seed), get_ops(backend)
+    N, H, W, C = rng.integers(1, 6, 4)
+    x = rng.standard_normal((N, H, W, C)).astype(dtype)
+    w, b = rng.standard_normal((3, 3, C, K)).astype(dtype), rng.standard_normal(K).astype(dtype)
+    y, _ = ops.conv2d_forward(x, w, 1, 1)
+    shortcut = rng.standard_normal(y.shape).astype(dtype) if with_shortcut else None
+    expected = y + b if shortcut is None else y + b + shortcut
+    if rectify:
+        expected = np.maximum(expected, 0)
+    ours = ops.conv2d_inference(x, w, b, 1, 1, 1, shortcut, rectify)
+    np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda ops, f, x: ops.add_relu_forward(f, x, 1), "with stride 1"),
+        (lambda ops, f, x: ops.add_relu_forward(f, x, 0), "integer of at least 1"),
+        (lambda ops, f, x: ops.add_relu_forward(f[..., :2], x, 2), "at least 3 channels"),
+        (lambda ops, f, x: ops.add_shortcut_gradient(x, f[:1], 2), "dz of shape"),
+        (lambda ops, f, x: ops.add_relu_forward(f, x.astype(np.float32), 2), "same dtype"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(backend, call, words):
+    f, x = np.ones((2, 3, 3, 5)), np.ones((2, 5, 6, 3))
+    with pytest.raises(InputError, match=words):
+        call(get_ops(backend), f, x)
+
+
+def test_a_bias_or_a_shortcut_of_another_shape_is_refused(backend):
+    ops = get_ops(backend)
+    x, w = np.ones((1, 4, 4, 2)), np.ones((3, 3, 2, 3))
+    with pytest.raises(InputError, match="b must have shape"):
+        ops.conv2d_inference(x, w, np.ones(2), 1, 1)
+    with pytest.raises(InputError, match="shortcut must have shape"):
+        ops.conv2d_inference(x, w, np.ones(3), 1, 1, 1, np.ones((1, 4, 4, 2)))

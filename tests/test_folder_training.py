@@ -1,0 +1,496 @@
+"""Training on pictures: exact resume, plateaus, shards, the recipe; testing and classifying."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minires import InputError, resnet
+from minires.cli import classify, names
+from minires.cli import train as train_commands
+from minires.data import image_folder, scale_and_crop, scenes, seeds
+from minires.data.normalisation import Normalisation, imagenet_normalisation
+from minires.exchange import weights as exchange
+from minires.lab import recipes
+from minires.layers import Conv2d, GlobalAvgPool, Linear, ReLU
+from minires.nets import registry
+from minires.nets.network import Facts, Network
+from minires.optim import SGD, Plateau
+from minires.runs import checkpoint
+from minires.runs.config import Config
+from minires.runs.run import read_run
+from minires.train import loop, shards, testing
+from minires.train import state as run_state
+from minires.train.loop import train
+from minires.train.task import Classification
+
+
+@pytest.fixture(scope="session")
+def scenes_folder(tmp_path_factory):
+    """Forty small scenes of two classes."""
+    folder = tmp_path_factory.mktemp("pictures") / "scenes"
+    for _ in scenes.write(folder, classes=2, per_class=20, size=24):
+        pass
+    return folder
+
+
+@pytest.fixture
+def found(scenes_folder):
+    return image_folder.dataset(scenes_folder)
+
+
+@pytest.fixture
+def recipe(found):
+    return Config(
+        "resnet8",
+        found.name,
+        6,
+        batch_size=4,
+        eval_every=2,
+        eval_images=4,
+        bn_images=8,
+        image_size=16,
+        pca_colour=True,
+        plateau=1,
+        shards=2,
+    )
+
+
+class KilledError(Exception):
+    """Stands for a kill: nothing is saved."""
+
+
+def killed_at(iteration):
+    def kill(progress):
+        if progress.iteration == iteration:
+            raise KilledError
+
+    return kill
+
+
+def bits(folder):
+    arrays, meta = checkpoint.load(folder)
+    return {k: a.tobytes() for k, a in arrays.items()}, meta["running_error"], meta.get("plateau")
+
+
+def lines(folder):
+    found = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in m.items() if k not in ("seconds", "waited")} for m in found]
+
+
+# ------------------------------------------------------------------------------------------ runs
+
+
+def test_a_run_on_pictures_is_killed_and_resumed_to_the_same_bits(
+    recipe, found, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run_state, "CHECKPOINT_SECONDS", 0.0)
+    train(recipe, tmp_path / "whole", found)
+    for iteration in (1, 4):
+        with pytest.raises(KilledError):
+            train(recipe, tmp_path / "killed", found, killed_at(iteration))
+    train(recipe, tmp_path / "killed", found)
+    assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
+    assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
+    assert read_run(tmp_path / "killed").facts.input_shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("net", ["imagenet-resnet18"])
+def test_an_imagenet_network_trains_on_scenes_and_resumes_to_the_same_bits(
+    net, recipe, found, tmp_path, monkeypatch
+):
+    recipe = replace(recipe, net=net, iterations=2, image_size=32, shards=1, bn_images=4)
+    train(recipe, tmp_path / "whole", found)
+    monkeypatch.setattr(run_state, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(KilledError):
+        train(recipe, tmp_path / "killed", found, killed_at(1))
+    monkeypatch.setattr(run_state, "CHECKPOINT_SECONDS", 1e9)
+    train(recipe, tmp_path / "killed", found)
+    assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
+
+
+def test_the_share_of_time_that_steps_wait_is_recorded_and_shown(
+    scenes_folder, run_cli, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = ("train", "resnet8", "--dataset", scenes_folder, "--image-size", 16, "--iterations", 3)
+    words += ("--batch-size", 4, "--eval-images", 4, "--backend", "numpy", "--out", "run")
+    code, out, err = run_cli(*words, "--quiet", "--json")
+    assert code == 0, err
+    last = read_run(tmp_path / "run").train[-1]
+    assert 0 <= last["waited"] <= last["seconds"]
+    assert json.loads(out)["waited_share"] == last["waited"] / last["seconds"]
+    code, out, _ = run_cli("resume", "run", "--data", scenes_folder)
+    assert code == 0
+    assert "Steps waited for pictures" in out
+    code, _, err = run_cli("resume", "run")
+    assert code == 2
+    assert "--data FOLDER" in err
+
+
+def test_a_stopped_run_says_where_its_pictures_are(recipe, found, tmp_path):
+    import threading
+
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(loop.Interrupted, match=f"--data {found.source}"):
+        train(recipe, tmp_path, found, stop=stop)
+    assert not [t for t in threading.enumerate() if t.name == "prefetch"]
+
+
+# --------------------------------------------------------------------------------------- plateau
+
+
+def test_the_rate_falls_when_a_metric_has_not_improved_for_the_patience():
+    rule, rates = Plateau(10), []
+    for iteration, error in [(5, 0.9), (10, 0.8), (15, 0.85), (20, 0.8), (25, 0.81), (30, 0.79)]:
+        rule.observe(iteration, error)
+        rates.append(rule.lr(0.1))
+    # best at 10; at 20 nothing better for 10 iterations; the count begins again, better at 30
+    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01, 0.01])
+    assert (rule.best, rule.since, rule.divisions) == (0.79, 30, 1)
+
+
+def test_a_plateau_counts_again_after_each_division():
+    rule = Plateau(4)
+    for iteration in range(0, 13, 2):
+        rule.observe(iteration, 0.5)
+    assert rule.divisions == 3  # at 4, 8 and 12
+
+
+def test_a_metric_that_should_grow_improves_upwards():
+    rule = Plateau(2, lower_is_better=False)
+    for iteration, value in [(0, 1.0), (2, 2.0), (4, 3.0), (6, 2.0)]:
+        rule.observe(iteration, value)
+    assert (rule.best, rule.divisions) == (3.0, 1)
+
+
+def test_the_state_of_a_plateau_continues_it_and_damage_is_refused():
+    rule = Plateau(4)
+    rule.observe(2, 0.5)
+    again = Plateau(4)
+    again.load_state(json.loads(json.dumps(rule.state())))
+    for one in (rule, again):
+        one.observe(6, 0.6)
+    assert again.state() == rule.state()
+    for damage in ({}, {"best": "x", "since": 1, "divisions": 0}, {"best": 0.5, "since": -1}):
+        with pytest.raises(InputError, match="state of a plateau"):
+            Plateau(4).load_state(damage)
+
+
+def test_a_run_divides_its_rate_after_epochs_without_a_better_test_error(
+    recipe, found, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Classification, "evaluate", lambda *_: {"loss": 1.0, "error": 0.5})
+    few = replace(found, train=image_folder.PictureSplit(
+        found.train.folder, found.train.files[:16], found.train.labels[:16]
+    ))  # fmt: skip
+    recipe = replace(recipe, iterations=14, bn_images=0, shards=1)
+    run = read_run(train(recipe, tmp_path, few))
+    # an epoch has 4 steps: after the evaluations at 2 (the best), 6 and 10 the rate falls
+    assert [line["lr"] for line in run.train] == pytest.approx(6 * [0.1] + 4 * [0.01] + 4 * [0.001])
+
+
+# ---------------------------------------------------------------------------------------- shards
+
+
+def net_without_norm():
+    facts = Facts("bare", "bare", 2, (6, 6, 3), 3)
+    rng = np.random.default_rng(0)
+    conv = Conv2d(3, 4, 3, rng=rng)
+    layers = {"conv": conv, "relu": ReLU(), "pool": GlobalAvgPool()}
+    return Network(facts, **layers, fc=Linear(4, 3, rng=rng)).astype("float64")
+
+
+class Gradients:
+    """An optimizer that keeps the gradients of its step."""
+
+    def step(self, gradients, lr):
+        self.seen = {name: g.copy() for name, g in gradients.items()}
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(1)
+    return rng.standard_normal((8, 6, 6, 3)), rng.integers(0, 3, 8)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+def test_without_batch_norm_parts_add_up_to_the_whole_batch(parts, batch):
+    net, task, whole, sharded = net_without_norm(), Classification(), Gradients(), Gradients()
+    expected = task.step(net, whole, batch, 0.1)
+    seed = seeds(0, "layers", 0)
+    found = shards.sharded_step(task, net, sharded, batch, 0.1, parts, seed)
+    assert found == pytest.approx(expected, rel=1e-12)
+    for name, g in whole.seen.items():
+        np.testing.assert_allclose(sharded.seen[name], g, rtol=1e-12, atol=1e-15)
+
+
+def test_each_part_has_batch_norms_statistics_of_its_own_and_gradients_are_added_in_order(batch):
+    x, labels = np.random.default_rng(2).standard_normal((8, 8, 8, 3)), batch[1]
+    nets = [resnet(8, rng=0).astype("float64") for _ in range(2)]
+    found, task = Gradients(), Classification()
+    shards.sharded_step(task, nets[0], found, (x, labels), 0.1, 4, seeds(0, "layers", 0))
+    total = {}
+    for start in (0, 2, 4, 6):
+        one = Gradients()
+        task.step(nets[1], one, (x[start : start + 2], labels[start : start + 2]), 0.1)
+        total = {name: total.get(name, 0) + g / 4 for name, g in one.seen.items()}
+    for name, g in found.seen.items():
+        np.testing.assert_array_equal(g, total[name])
+    for name, value in nets[0].state().items():
+        np.testing.assert_array_equal(value, nets[1].state()[name])  # running statistics
+
+
+def test_a_loss_that_is_not_finite_changes_no_weight(batch):
+    net = net_without_norm()
+    x = batch[0].copy()
+    x[-1] = np.nan
+    before = net.state()
+    with pytest.raises(FloatingPointError):
+        shards.sharded_step(
+            Classification(), net, SGD(net.parameters()), (x, batch[1]), 0.1, 4, seeds(0, "a", 0)
+        )
+    assert all(np.array_equal(a, net.state()[name]) for name, a in before.items())
+
+
+def test_parts_must_divide_the_batch(tiny, run_cli):
+    with pytest.raises(InputError, match="shards must divide the batch size 4, got 3"):
+        replace(tiny, shards=3)
+    words = ("train", "resnet8", "--dataset", "shapes10", "--iterations", 2, "--shards", 3)
+    code, _, err = run_cli(*words)
+    assert code == 2
+    assert "divide the batch size 128" in err
+
+
+# ---------------------------------------------------------------------------------------- recipe
+
+
+@pytest.mark.parametrize("net", ["imagenet-resnet18", "imagenet-resnet152", "imagenet-plain34"])
+def test_networks_for_imagenet_have_the_recipe_of_section_3_4(net, found):
+    facts = registry.facts(net)
+    asked = recipes.filled_in(recipes.recipe_of(facts), {}, found)
+    assert asked["batch_size"] == 256
+    assert (asked["lr"], asked["milestones"], asked["iterations"]) == (0.1, (), 600_000)
+    assert asked["pca_colour"]
+    assert asked["plateau"]
+
+
+def test_typed_milestones_replace_the_plateau_and_a_typed_plateau_the_milestones(found):
+    asked = recipes.filled_in("imagenet", {"milestones": (5,)}, found)
+    assert asked["plateau"] is None
+    assert recipes.filled_in("cifar10", {"plateau": 2}, found)["milestones"] == ()
+
+
+def test_recipes_are_chosen_by_name(run_cli):
+    assert recipes.recipe_of(registry.facts("resnet20")) == "cifar10"
+    assert recipes.recipe_of(registry.facts("resnet20"), "imagenet") == "imagenet"
+    assert tuple(recipes.RECIPES) == names.RECIPES
+    code, _, err = run_cli("train", "resnet8", "--recipe", "imagenett")
+    assert code == 2
+    assert "did you mean imagenet" in err
+
+
+def test_the_recipe_reaches_the_run(run_cli, scenes_folder, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_commands, "run_one", lambda config, *_: seen.append(config))
+    monkeypatch.setattr("minires.cli.experiment.show", lambda *_, **__: {})
+    words = ("train", "imagenet-resnet18", "--dataset", scenes_folder, "--batch-size", 6)
+    code, _, err = run_cli(*words, "--backend", "numpy", "--image-size", 64)
+    assert code == 0, err
+    config = seen.pop()
+    assert (config.batch_size, config.plateau, config.image_size) == (6, 5, 64)
+    assert run_cli(*words, "--backend", "numpy")[0] == 0
+    assert seen.pop().image_size == 224  # the network's own
+    assert (config.eval_every, config.eval_images, config.warmup_lr) == (6, 4, None)
+
+
+# --------------------------------------------------------------------------------------- testing
+
+
+class Brightness:
+    """A network whose first logit is the mean of its input's first channel."""
+
+    def forward(self, x, train=False):
+        return np.stack([x[..., 0].mean(axis=(1, 2)), np.zeros(len(x))], axis=1)
+
+
+NOTHING = Normalisation(np.zeros(3, np.float32), np.ones(3, np.float32))
+
+
+def first(z):
+    """Probability of the first class for logits (z, 0)."""
+    return 1 / (1 + np.exp(-z))
+
+
+def test_ten_crops_are_averaged_as_probabilities(monkeypatch):
+    monkeypatch.setattr(testing, "test_side", lambda size: 2)
+    picture = np.zeros((2, 2, 3), np.uint8)
+    picture[0] = 4  # the upper row; crops of one pixel: corners, and the centre at row 0
+    expected = (6 * first(4.0) + 4 * first(0.0)) / 10
+    found = testing.ten_crop(Brightness(), NOTHING, 1)([picture])
+    np.testing.assert_allclose(found, [[expected, 1 - expected]], rtol=1e-6)
+
+
+def test_scales_are_averaged_over_whole_pictures(monkeypatch):
+    picture = np.zeros((4, 6, 3), np.uint8)
+    picture[:, :3] = 6  # the mean is 3 at every size
+    found = testing.at_scales(Brightness(), NOTHING, (2, 4))([picture, picture[:, :3]])
+    np.testing.assert_allclose(found[:, 0], [first(3.0), first(6.0)], rtol=1e-6)
+
+
+def test_the_fully_convolutional_form_is_the_linear_layer_averaged_over_places():
+    net = net_without_norm().astype("float32")
+    picture = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    body = net.children["relu"].forward(net.children["conv"].forward(NOTHING(picture[None])))
+    linear = net.children["fc"]
+    places = body @ linear.params["w"] + linear.params["b"]  # (1, 7, 10, 3)
+    mirrored = testing.softmax(net.forward(NOTHING(picture[None, :, ::-1])))
+    expected = (testing.softmax(places.mean(axis=(1, 2))) + mirrored) / 2
+    found = testing.at_scales(net, NOTHING, (9,))([picture])
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_an_ensemble_averages_the_probabilities_of_its_networks():
+    one, two = np.array([[0.2, 0.8]]), np.array([[0.6, 0.4]])
+    both = testing.ensemble([lambda images: one, lambda images: two])
+    np.testing.assert_allclose(both([None]), [[0.4, 0.6]])
+    with pytest.raises(InputError, match="probabilities of one shape"):
+        testing.average([one, np.ones((1, 3))])
+    with pytest.raises(InputError, match="to average, got"):
+        testing.average([])
+
+
+# -------------------------------------------------------------------------------------- classify
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """Weights of a resnet8 for two classes, with what they need of their pictures."""
+    path = tmp_path_factory.mktemp("weights") / "resnet8.safetensors"
+    net = registry.make(registry.fit(registry.facts("resnet8"), (16, 16, 3), 2), rng=3)
+    about = {"mean": [0.5, 0.4, 0.3], "deviation": [0.5, 0.5, 0.5], "image_size": 16}
+    path.write_bytes(exchange.to_bytes(net, pictures=about | {"labels": ["beach", "city"]}))
+    return path
+
+
+def test_pictures_are_classified_as_their_preparation_written_out(run_cli, file, scenes_folder):
+    files = sorted((scenes_folder / "val").rglob("*.jpg"))
+    code, out, err = run_cli("classify", "resnet8", "--weights", file, *files, "--json")
+    assert code == 0, err
+    answers = json.loads(out)
+    assert [answer["file"] for answer in answers] == [str(path) for path in files]
+    net, _ = exchange.load_network("resnet8", file)
+    for path, answer in zip(files, answers, strict=True):
+        square = scale_and_crop.centre_of(path, 16).astype(np.float32)
+        x = (square / 255 - (0.5, 0.4, 0.3)) / 0.5
+        expected = testing.softmax(net.forward(x[None].astype(np.float32)))[0]
+        assert dict(answer["top"]) == pytest.approx(
+            {"beach": expected[0], "city": expected[1]}, abs=1e-5
+        )
+        assert answer["top"][0][1] >= answer["top"][1][1]
+
+
+def test_the_likeliest_classes_are_shown_with_bars(run_cli, file, scenes_folder):
+    picture = scenes_folder / "val/beach/beach-0009.jpg"
+    code, out, _ = run_cli("classify", "resnet8", "--weights", file, picture)
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == str(picture)
+    assert len(lines) == 3
+    assert classify.bars([("a", 0.75), ("bb", 0.1)]).splitlines() == [
+        "  a   ######################  75.0 %",
+        "  bb  ###                     10.0 %",
+    ]
+
+
+def test_a_table_names_the_classes_of_weights(run_cli, file, scenes_folder, tmp_path):
+    picture = scenes_folder / "val/beach/beach-0009.jpg"
+    table = tmp_path / "labels.txt"
+    table.write_text("n1 the sea side\nn2 a town\n")
+    words = ("classify", "resnet8", "--weights", file, picture, "--labels", table)
+    assert "the sea side" in run_cli(*words)[1]
+    table.write_text("n1 one\n")
+    code, _, err = run_cli(*words)
+    assert code == 2
+    assert "names 1 classes, and the network has 2" in err
+
+
+def test_a_folder_is_evaluated_by_one_view_ten_crops_and_scales(
+    run_cli, tmp_path, scenes_folder, found
+):
+    net = registry.make(registry.fit(registry.facts("resnet8"), (32, 32, 3), 2), rng=3)
+    path = tmp_path / "resnet8.safetensors"
+    path.write_bytes(exchange.to_bytes(net, pictures={"image_size": 32, "normalise": "imagenet"}))
+    paths, labels = found.test[np.arange(4)]
+    norm = imagenet_normalisation()
+    expected = {
+        (): testing.centre_crop(net, norm, 32),
+        ("--ten-crop",): testing.ten_crop(net, norm, 32),
+        ("--scales", "32,40"): testing.at_scales(net, norm, (32, 40)),
+    }
+    words = ("evaluate", "resnet8", "--weights", path, "--dataset", scenes_folder, "--json", "-q")
+    for options, predict in expected.items():
+        code, out, err = run_cli(*words, *options)
+        assert code == 0, err
+        wrong = (predict(paths).argmax(axis=1) != labels).mean()
+        assert json.loads(out)["top1_error"] == pytest.approx(wrong)
+    for options, message in (
+        (("--ten-crop", "--scales", "32"), "give one of them"),
+        (("--scales", "8"), "from 32 to 2048"),
+    ):
+        code, _, err = run_cli(*words, *options)
+        assert code == 2
+        assert message in err
+
+
+def test_an_exported_run_classifies_the_pictures_of_its_folder(
+    recipe, found, tmp_path, run_cli, scenes_folder
+):
+    train(recipe, tmp_path, found)
+    assert run_cli("export", tmp_path)[0] == 0
+    net, about = exchange.load_network("resnet8", tmp_path / "weights.safetensors")
+    assert about["labels"] == ["beach", "city"]
+    assert (about["image_size"], about["normalise"]) == (16, "per-pixel-mean")
+    prepare = found.with_images(16, "per-channel-mean").prepare
+    path = scenes_folder / "val/city/city-0009.jpg"
+    expected = testing.softmax(net.forward(prepare([path], None)))[0]
+    words = ("classify", "resnet8", "--weights", tmp_path / "weights.safetensors", path, "--json")
+    code, out, err = run_cli(*words)
+    assert code == 0, err
+    top = dict(json.loads(out)[0]["top"])
+    assert [top["beach"], top["city"]] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"picture": "text.jpg"}, "text.jpg: expected a picture"),
+        ({"net": "resnet14"}, "resnet8"),
+        ({"options": ("--normalise", "imagnet")}, "did you mean imagenet"),
+        ({"options": ("--normalise", "per-pixel-mean")}, "does not say which mean"),
+        ({"options": ("--image-size", 2)}, "from 8 to 4096"),
+        ({"weights": "none"}, "found nothing"),
+    ],
+)
+def test_classify_refuses_bad_input_in_one_line(
+    run_cli, file, scenes_folder, tmp_path, change, message
+):
+    (tmp_path / "text.jpg").write_text("no picture")
+    picture = scenes_folder / "val/beach/beach-0009.jpg"
+    picture = tmp_path / change["picture"] if "picture" in change else picture
+    weights = tmp_path / change["weights"] if "weights" in change else file
+    words = ("classify", change.get("net", "resnet8"), "--weights", weights, picture)
+    code, _, err = run_cli(*words, *change.get("options", ()))
+    assert code == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_weights_of_torchvisions_names_have_its_normalisation(tmp_path):
+    found = classify.normalisation_of({"names": "torchvision"}, None, tmp_path)
+    np.testing.assert_allclose(found.mean / 255, (0.485, 0.456, 0.406), rtol=1e-6)
+    with pytest.raises(InputError, match="does not say which mean"):
+        classify.normalisation_of({"names": "minires"}, None, tmp_path)
