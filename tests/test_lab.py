@@ -556,7 +556,7 @@ def test_claim_v_allows_a_tenth_of_a_point(record, monkeypatch, points, held):
     )
     errors = iter([0.3, 0.3 + points / 100])
     images = types.SimpleNamespace(
-        train=np.zeros(2000), prepare=lambda images, rng: images, without_mean=lambda: images
+        train=np.zeros(2000), prepare=lambda images, rng: images, with_images=lambda *_: images
     )
     monkeypatch.setattr(claims, "load_weights", lambda folder: {})
     monkeypatch.setattr(claims, "load_data", lambda run, folder: images)

@@ -110,9 +110,11 @@ def test_described_shapes_are_those_that_forward_returns(name):
     layer = make()
     outputs = layer_outputs(layer, np.zeros((1, *x_shape), "float32"))
     outputs[""] = layer.forward(np.zeros((1, *x_shape), "float32"))
+    uncalled = {key for key, _ in layer.named_layers()} - set(outputs)
+    assert not uncalled or (name == "fused" and all(key.endswith("relu") for key in uncalled))
 
     def compare(name, described):
-        assert described.y_shape == outputs[name].shape[1:], name
+        assert name in uncalled or described.y_shape == outputs[name].shape[1:], name
         for key, part in described.parts.items():
             compare(f"{name}.{key}" if name else key, part)
 
