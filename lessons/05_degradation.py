@@ -456,7 +456,7 @@ built_20, eight = ("plain-20 built of it", "plain-8 goes on")
 level = moving_average(fresh[8])[-1]
 reached = int(np.argmax(moving_average(scratch) <= level)) + 1
 say(f"""
-    At rate {RATE:g}, that of the training before, gradient descent stays where the construction put it, and goes on from there (last: {last[built_20, RATE]:.0f} %, plain-8 {last[eight, RATE]:.0f} %). At 0.1, the paper's rate, the first steps throw it off ({first[built_20, 0.1]:.0f} % instead of the {first[eight, 0.1]:.0f} % that plain-8 has at that rate), and after {SHORT} steps it is at {last[built_20, 0.1]:.0f} %.
+    At rate {RATE:g}, the rate of the trainings above, gradient descent stays where the construction put it, and continues from there (last: {last[built_20, RATE]:.0f} %, plain-8 {last[eight, RATE]:.0f} %). At 0.1, the paper's rate, the first steps throw it off ({first[built_20, 0.1]:.0f} % instead of the {first[eight, 0.1]:.0f} % that plain-8 has at that rate), and after {SHORT} steps it is at {last[built_20, 0.1]:.0f} %.
     The plain-20 from the usual start has {moving_average(scratch)[FRESH - 1]:.0f} % at step {FRESH}, where plain-8 has {level:.0f} %. It is the same network as the built one, with the same {sum(p.size for p in usual[20].parameters().values()):,} weights, on the same pictures. What differs is where the search began. It reaches that {level:.0f} % at step {reached}, and ends at {moving_average(scratch)[-1]:.0f} %: at 20 layers the usual start loses time, and not much more. The record above shows what 56 layers lose.
 """)
 assert first[built_20, 0.1] > first[eight, 0.1] + 5

@@ -546,7 +546,7 @@ assert round(epochs[50_000], 1) == 163.8
 assert round(epochs[45_000]) == 182
 
 # %% [markdown]
-# So a row of table 6 takes hours to a day on a small machine. Set `RERUN` to `True` to begin one; stop it when you like, the same cell goes on from there.
+# A row of table 6 takes hours on a small machine, or a whole day. Set `RERUN` to `True` to begin one. You can stop it at any time: run the same cell again to resume.
 
 # %%
 RERUN = False

@@ -25,7 +25,7 @@ import pytest
 from PIL import Image
 
 import minires
-from minires import data, text
+from minires import data, ops, text
 from minires.bench import nets as bench_nets
 from minires.cli import names, options, streams, timing
 from minires.errors import InputError, quoted
@@ -134,6 +134,7 @@ def test_info_does_all_that_it_is_asked(run_cli, monkeypatch):
 
 def test_info_says_what_is_here(run_cli):
     code, out, _ = run_cli("info")
+    assert "numba" not in ops.usable_backends() or "threads of the compiled backend: " in out
     assert code == 0
     assert all(word in out for word in ("numpy", "cores", "CIFAR-10: not found"))
 

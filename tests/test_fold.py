@@ -182,6 +182,13 @@ def test_shapes_that_do_not_fit_are_named(backend, call, words):
         call(get_ops(backend), f, x)
 
 
+def test_complex_numbers_are_refused_before_anything_is_computed(backend):
+    x, w, b = np.ones((1, 4, 4, 2)), np.ones((3, 3, 2, 3)), np.ones(3)
+    for arguments in ((x + 1j, w, b), (x, w + 1j, b), (x, w, b + 1j)):
+        with pytest.raises(InputError, match="conv2d_inference"):
+            get_ops(backend).conv2d_inference(*arguments, 1, 1)
+
+
 def test_a_bias_or_a_shortcut_of_another_shape_is_refused(backend):
     ops = get_ops(backend)
     x, w = np.ones((1, 4, 4, 2)), np.ones((3, 3, 2, 3))

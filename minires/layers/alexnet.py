@@ -13,9 +13,8 @@ import numpy as np
 
 from minires.errors import InputError
 from minires.layers.base import Array, Layer, check_integers
-from minires.layers.describe import Description, Shape, image
+from minires.layers.describe import Description, Shape, windows
 from minires.ops import checks
-from minires.ops.geometry import output_size, pair
 
 
 class LocalResponseNorm(Layer):
@@ -147,12 +146,7 @@ class AvgPool(Layer):
         return self.ops.avg_pool_backward(dy, self._pop())
 
     def describe(self, x_shape: Shape) -> Description:  # noqa: D102
-        H, W = image(self.name, x_shape)
-        OH = output_size(H, self.size, self.stride, self.pad)
-        OW = output_size(W, self.size, self.stride, self.pad)
-        window = pair(self.size)
-        stride = pair(self.stride)
-        return Description("average pool", (OH, OW, x_shape[2]), window=window, stride=stride)
+        return windows("average pool", self.name, x_shape, self.size, self.stride, self.pad)
 
 
 class Flatten(Layer):

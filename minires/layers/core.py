@@ -18,7 +18,7 @@ import numpy as np
 
 from minires.errors import InputError
 from minires.layers.base import Array, Layer, Rng, check_integers
-from minires.layers.describe import Description, Shape, image, step
+from minires.layers.describe import Description, Shape, image, step, windows
 from minires.ops.geometry import Pair, output_size, pair
 
 
@@ -217,12 +217,7 @@ class MaxPool(Layer):
         return self.ops.max_pool_backward(dy, self._pop())
 
     def describe(self, x_shape: Shape) -> Description:  # noqa: D102
-        H, W = image(self.name, x_shape)
-        OH = output_size(H, self.size, self.stride, self.pad)
-        OW = output_size(W, self.size, self.stride, self.pad)
-        window = pair(self.size)
-        stride = pair(self.stride)
-        return Description("max pool", (OH, OW, x_shape[2]), window=window, stride=stride)
+        return windows("max pool", self.name, x_shape, self.size, self.stride, self.pad)
 
 
 class GlobalAvgPool(Layer):

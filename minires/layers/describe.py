@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from minires.errors import InputError
-from minires.ops.geometry import Pair
+from minires.ops.geometry import Pair, output_size
 
 Shape = tuple[int, ...]
 
@@ -103,6 +103,28 @@ def image(name: str, x_shape: Shape, C: int | None = None) -> Pair:
     if len(x_shape) != 3 or C not in (None, x_shape[2]):
         raise InputError(f"{name}: expected an image (H, W, {C or 'C'}), got {x_shape}")
     return x_shape[0], x_shape[1]
+
+
+def windows(kind: str, name: str, x_shape: Shape, size: int, stride: int, pad: int) -> Description:
+    """Describe a pooling: size x size windows of every channel of an image.
+
+    Parameters
+    ----------
+    kind : str
+        What an audit prints, such as "max pool".
+    name : str
+        The layer, for a message about an `x_shape` that is no image.
+    x_shape : tuple of int
+    size, stride, pad : int
+
+    Returns
+    -------
+    Description
+    """
+    H, W = image(name, x_shape)
+    OH = output_size(H, size, stride, pad)
+    OW = output_size(W, size, stride, pad)
+    return Description(kind, (OH, OW, x_shape[2]), window=(size, size), stride=(stride, stride))
 
 
 def step(stride: Pair) -> str:

@@ -28,6 +28,11 @@ def shortcut(op: str, x: np.ndarray, stride: int, **of_body: np.ndarray) -> None
         )
 
 
+def inference(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> None:
+    """`x`, `w` and `b` of a convolution are real: complex numbers have no order to rectify by."""
+    checks.arrays("conv2d_inference", x=x, w=w, b=b)
+
+
 def finish(op: str, y: np.ndarray, b: np.ndarray, shortcut: np.ndarray | None) -> None:
     """`b` (K,) and `shortcut` (N, OH, OW, K) or None can be added to y (N, OH, OW, K)."""
     checks.arrays(op, y=y, b=b)

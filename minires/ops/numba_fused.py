@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minires.ops import numpy_fused
+from minires.ops import checks_fused, numpy_fused
 from minires.ops.compiled import conv, norm
 from minires.ops.compiled.fallback import numpy_if_complex
 from minires.ops.compiled.shortcut import add_relu_forward, add_shortcut_gradient, finish
@@ -60,5 +60,6 @@ def conv2d_inference(
     rectify: bool = True,
 ) -> Array:
     """Convolve, and finish y in place."""
+    checks_fused.inference(x, w, b)
     y, _ = conv.conv2d_forward(x, w, stride, pad, groups)
     return finish(y, b, shortcut, rectify)

@@ -99,6 +99,7 @@ def conv2d_inference(
 
     `nets.fold.fold` moves the scale and the shift of batch norm into w and b.
     """
+    checks_fused.inference(x, w, b)
     y, _ = conv2d_forward(x, w, stride, pad, groups=groups)
     checks_fused.finish("conv2d_inference", y, b, shortcut)
     y = y + b
