@@ -42,7 +42,7 @@ for dtype in "float32", "float64":
 
 
 def pytest_configure(config):
-    """Before a run of all tests, compile the kernels once: else each worker compiles all of them."""
+    """Before a run of all tests, compile the kernels once; else each worker compiles them."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if whole and getattr(config.option, "numprocesses", None) and not ops.why_not_numba():
         subprocess.run([sys.executable, "-c", COMPILE], check=False)
