@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,10 +102,16 @@ def main() -> None:
         sys.exit(code)
 
 
+@cache
+def _command() -> Callable[..., Any]:
+    """All commands with their options."""
+    return typer.main.get_command(app)
+
+
 def _run() -> int:
     """Run the command; returns the exit code."""
     try:
-        return typer.main.get_command(app)(prog_name="minires", standalone_mode=False) or 0
+        return _command()(prog_name="minires", standalone_mode=False) or 0
     except typer.Abort as e:  # typer's name for Ctrl-C, and for an end of input
         if not isinstance(e.__cause__, EOFError):
             return 130

@@ -249,7 +249,7 @@ def check_in_onnxruntime(net: Network, content: bytes, images: int = 2, seed: in
 
 # -------------------------------------------------------------------------------------- the layers
 
-CONSTANT = ":"  # in the names of arrays that are no weights
+CONSTANT = ":"  # in the names of arrays that are not weights
 
 
 def _sides(pad: Any) -> list[int]:
