@@ -263,10 +263,12 @@ def test_degradation_runs_on_cifar10(run_cli, cifar10_folder, tmp_path, monkeypa
 
 
 @pytest.fixture
-def trained(run_cli):
-    """Folder of a finished run."""
-    assert run_cli("train", "resnet8", *QUICK, "--out", "run")[0] == 0
-    return Path("run")
+def trained(run_cli, tmp_path_factory):
+    """Folder of a finished run; a copy, as training takes a second."""
+    finished = tmp_path_factory.getbasetemp() / "finished"
+    if not finished.exists():
+        assert run_cli("train", "resnet8", *QUICK, "--out", finished)[0] == 0
+    return Path(shutil.copytree(finished, "run"))
 
 
 @pytest.mark.parametrize(
