@@ -60,7 +60,7 @@ def stage_features(net: Network, x: Array, batch_size: int = 250) -> dict[str, A
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear classifier on features: the class with the largest of ((x - mean) / deviation) w + b.
+    """A linear classifier: the class with the largest of ((x - mean) / deviation) w + b.
 
     Attributes
     ----------
