@@ -71,17 +71,19 @@ def side_of(power: Array, share: float = 0.95) -> int:
     Parameters
     ----------
     power : ndarray of shape (H, W)
-        As `influence` returns it.
+        As `influence` returns it, up to a factor.
     share : float
+        Below 1.
 
     Returns
     -------
     side : int
         Odd. The square may reach over the edge of the image.
     """
+    power = power / power.sum()
     rows, columns = (np.arange(n) for n in power.shape)
     middle_row = round(float((power.sum(axis=1) * rows).sum()))
     middle_column = round(float((power.sum(axis=0) * columns).sum()))
     away = np.maximum(abs(rows[:, None] - middle_row), abs(columns[None, :] - middle_column))
     inside = np.cumsum(np.bincount(away.ravel(), weights=power.ravel()))
-    return 2 * int(np.searchsorted(inside, share * inside[-1])) + 1
+    return 2 * int(np.searchsorted(inside, share)) + 1
