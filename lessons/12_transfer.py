@@ -28,6 +28,7 @@ from pathlib import Path
 
 import draw_transfer
 import numpy as np
+import record_transfer
 from style import claims, counting, say, show, source, table
 
 from minires import gradcheck
@@ -49,13 +50,20 @@ from minires.ops import default_backend, prepare
 
 backend = default_backend()
 prepare(backend)  # compile what is needed, once
-record = json.loads(Path("transfer/record.json").read_text(encoding="utf-8"))
 shapes_net, about = load_network("resnet20", "transfer/resnet20-shapes10.safetensors")
 shapes_net.use(backend)
 trained = {name: a.copy() for name, a in shapes_net.state().items()}
 
 # %% [markdown]
-# Photographs and the weights of others are not part of this repository. What needs them was recorded: `python record_transfer.py --weights FOLDER` makes `transfer/record.json` again, in about ten minutes. Everything else runs here: shapes, and drawn *landscapes* as a second task.
+# Photographs and the weights of others are not part of this repository. What needs them was recorded; [transfer](transfer/README.md) says how, and where the weights of others are. Set `RERUN` to the folder that holds these weights, such as `Path("weights")`, to measure it again, in about ten minutes. Everything else runs here: shapes, and drawn *landscapes* as a second task.
+
+# %%
+RERUN = None
+record = (
+    record_transfer.measure(RERUN, Path("record-again.json"))
+    if RERUN
+    else json.loads(Path("transfer/record.json").read_text(encoding="utf-8"))
+)
 
 # %% [markdown]
 # ## The surprise

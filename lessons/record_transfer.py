@@ -106,20 +106,15 @@ def copy_of_cifar(folder: Path, cifar: Dataset, row: dict[str, float], name: str
             note(way, net)
 
 
-def main() -> None:
+def measure(weights: Path, out: Path, data: Path | None = None) -> dict[str, object]:
     """Measure and write; what the file has already is not measured again."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, required=True, help="folder of the .th files")
-    parser.add_argument("--data", type=Path, help="folder of CIFAR-10")
-    parser.add_argument("--out", type=Path, default=RECORD)
-    asked = parser.parse_args()
     prepare(default_backend())
-    cifar = load("cifar10", asked.data)
-    files = {**SOURCES, **{name: asked.weights / file for name, file in OTHERS.items()}}
-    record = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.exists() else {}
+    cifar = load("cifar10", data)
+    files = {**SOURCES, **{name: weights / file for name, file in OTHERS.items()}}
+    record = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
 
     def save():
-        asked.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     record |= {
         "command": "python lessons/record_transfer.py --weights FOLDER",
@@ -136,8 +131,19 @@ def main() -> None:
     copies = record.setdefault("copy", {})
     for name, published in PUBLISHED.items():
         row = copies.setdefault(name, {"published": published})
-        copy_of_cifar(asked.weights, cifar, row, name, save)
+        copy_of_cifar(weights, cifar, row, name, save)
         print(name, row)
+    return record
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, required=True, help="folder of the .th files")
+    parser.add_argument("--data", type=Path, help="folder of CIFAR-10")
+    parser.add_argument("--out", type=Path, default=RECORD)
+    asked = parser.parse_args()
+    measure(asked.weights, asked.out, asked.data)
 
 
 if __name__ == "__main__":
