@@ -72,8 +72,8 @@ def fields(found, title):
         picture = axes.imshow(shown, cmap="cividis", vmin=-5, vmax=0)
         rows, columns = (np.arange(n) for n in power.shape)
         middle = (power.sum(axis=0) @ columns, power.sum(axis=1) @ rows)
-        corner = [m - side / 2 for m in middle]
-        axes.add_patch(Rectangle(corner, side, side, fill=False, color="white", lw=2))
+        lower = [m - side / 2 for m in middle]
+        axes.add_patch(Rectangle(lower, side, side, fill=False, color="white", lw=2))
         axes.set(xticks=(0, 112, 223), yticks=(0, 112, 223))
         axes.set_title(f"{name}\nwindow {window}, 95 % in {side}", fontsize=10)
     figure.colorbar(picture, ax=figure.axes, label="influence (power of 10)", shrink=0.8)
