@@ -382,10 +382,10 @@ claims(
 # %% [markdown]
 # ## What this does not show
 #
-# - **That stage 2 is better in general.** One source net, briefly trained (28 % error on shapes), two targets. Stage 3 has 64 features, stage 2 has 32: with few labels that counts against stage 3, with many for it.
+# - **That stage 2 is better in general.** One source net, briefly trained, two targets. Stage 3 has 64 features, stage 2 has 32: with few labels that counts against stage 3, with many for it.
 # - **That the classifier sees all that the features know.** Averaging over pixels throws places away, and a linear classifier sees what is linear.
 # - **What other rates and more steps do.** 40 steps; three rates; one seed each. The order of forgetting is clear, the numbers are not.
-# - **Where the 10 points go.** Compression removes fine detail and adds blocks. Which of the two hurts was not measured.
+# - **Where the lost points go.** Compression removes fine detail and adds blocks. Which of the two hurts was not measured.
 
 # %% [markdown]
 # ## Exercises
