@@ -295,7 +295,7 @@ lowest = min(spread, key=spread.get)
 show(
     draw_transfer.dots(
         errors,
-        f"In batches of two the lowest mean error has batch norm {lowest}",
+        f"Batches of two: the lowest mean error has batch norm {lowest}",
         "error on landscapes (%), two seeds; line: mean",
     ),
     "Errors of two seeds for three ways to treat batch norm with batches of two: "

@@ -20,7 +20,7 @@ def by_labels(counts, trained, random, title, unit):
                 style,
                 color=HUES[k],
                 ms=5,
-                label=f"{stage}, {name} weights",
+                label=f"{stage.replace('stage', 'stage ')}, {name} weights",
             )
             axes.fill_between(
                 counts, values.min(axis=1), values.max(axis=1), color=HUES[k], alpha=0.12
@@ -65,7 +65,7 @@ def dots(rows, title, label):
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.set(xlabel=label, ylim=(len(rows) - 0.5, -0.5))
-    axes.set_title(title)
+    figure.suptitle(title)
     return figure
 
 
