@@ -437,6 +437,15 @@ def test_a_folder_is_evaluated_by_one_view_ten_crops_and_scales(
         assert code == 0, err
         wrong = (predict(paths).argmax(axis=1) != labels).mean()
         assert json.loads(out)["top1_error"] == pytest.approx(wrong)
+    own = {"mean": [0.9, 0.1, 0.5], "deviation": [0.05, 0.6, 2.0], "image_size": 32}
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(exchange.to_bytes(net, pictures=own))
+    norm = Normalisation.of(own["mean"], own["deviation"])
+    for options, test in ((), testing.centre_crop), (("--ten-crop",), testing.ten_crop):
+        code, out, err = run_cli(*words[:3], other, *words[4:], *options)
+        assert code == 0, err
+        wrong = (test(net, norm, 32)(paths).argmax(axis=1) != labels).mean()
+        assert json.loads(out)["top1_error"] == pytest.approx(wrong)
     for options, message in (
         (("--ten-crop", "--scales", "32"), "give one of them"),
         (("--scales", "8"), "from 32 to 2048"),
