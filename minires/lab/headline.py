@@ -51,7 +51,9 @@ def _by_family(runs: Sequence[Run]) -> dict[str, str]:
             continue
         gap, unsure = difference(depths[-1], depths[0])
         worse = (gap > 0) == depths[0][0].metric.lower_is_better
-        verdict = "alike" if abs(gap) <= unsure else "worse" if worse else "better"
+        if abs(gap) <= unsure:
+            found[style.title] = "alike"
+            continue
         amount = wording.difference(depths[0][0].metric, abs(gap))
-        found[f"{style.title} ({'+' if gap > 0 else '-'}{amount})"] = verdict
+        found[f"{style.title} ({'+' if gap > 0 else '-'}{amount})"] = "worse" if worse else "better"
     return found
