@@ -13,7 +13,7 @@ import typer
 import minires
 from minires import plugins
 from minires.cli import classify as classifying
-from minires.cli import data, exercise, experiment, inspect, lessons, mistakes, streams
+from minires.cli import data, exercise, experiment, inspect, lessons, mistakes, streams, teams
 from minires.cli import train as training
 from minires.cli import weights as trained
 from minires.cli.options import Command, expanded
@@ -41,6 +41,7 @@ def _print_version(asked: bool) -> None:
 
 
 def before_all(
+    context: typer.Context,
     plugin: Annotated[
         list[Path] | None,
         typer.Option(
@@ -57,6 +58,7 @@ def before_all(
     ] = False,
 ) -> None:
     """Import users' own files before the command runs."""
+    teams.check_command(context.obj, context.invoked_subcommand)
     for path in plugin or []:
         if not path.is_file():
             beside = sorted(file.name for file in path.parent.glob("*.py"))
@@ -103,7 +105,10 @@ def main() -> None:
 def _run() -> int:
     """Run the command; returns the exit code."""
     try:
-        return typer.main.get_command(app)(prog_name="minires", standalone_mode=False) or 0
+        with teams.launched() as ranks:
+            command: Any = typer.main.get_command(app)
+            return command(prog_name="minires", standalone_mode=False, obj=ranks) or 0
+        return 0  # of a rank that leaves the error to rank 0
     except typer.Abort as e:  # typer's name for Ctrl-C, and for an end of input
         if not isinstance(e.__cause__, EOFError):
             return 130

@@ -213,6 +213,42 @@ class RunFolder:
         return iteration if run.done else min(iteration, last - 1)
 
 
+class NoFolder(RunFolder):
+    """The folder of a rank that writes nothing: rank 0 keeps the run for all of them."""
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold nothing."""
+        yield
+
+    def acquire(
+        self,
+        config: Config,
+        facts: Facts,
+        task_metrics: Sequence[Metric],
+        data: Mapping[str, Any],
+    ) -> Config:
+        """Return the recipe as it is."""
+        return config
+
+    def note_who_trains(self, iteration: int) -> None:
+        """Write nothing."""
+
+    def append(self, values: Mapping[str, Any]) -> None:
+        """Write nothing."""
+
+    def save(self, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
+        """Write nothing."""
+
+    def load(self) -> None:
+        """There is no checkpoint."""
+        return
+
+    def has_checkpoint(self) -> bool:
+        """There is no checkpoint."""
+        return False
+
+
 def _read(path: Path) -> str:
     """Content of a small file, "" if it cannot be read."""
     try:
