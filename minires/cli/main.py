@@ -13,7 +13,17 @@ import typer
 import minires
 from minires import plugins
 from minires.cli import classify as classifying
-from minires.cli import data, exercise, experiment, inspect, lessons, mistakes, streams, teams
+from minires.cli import (
+    data,
+    exercise,
+    experiment,
+    inspect,
+    lessons,
+    mistakes,
+    streams,
+    sweep,
+    teams,
+)
 from minires.cli import train as training
 from minires.cli import weights as trained
 from minires.cli.options import Command, expanded
@@ -72,6 +82,7 @@ commands: dict[str, tuple[Callable[..., Any], str]] = {
     "degradation": (experiment.degradation_command, "Train plain and residual nets and compare."),
     "claims": (experiment.claims_command, "Check the claims about an experiment."),
     "train": (training.train_command, "Train one net by the paper's recipe."),
+    "sweep": (sweep.sweep_command, "Train many runs, shared by workers."),
     "resume": (training.resume, "Resume a run that was stopped."),
     "plot": (experiment.plot, "Draw recorded runs and print their table."),
     "report": (experiment.report_command, "Report on recorded runs in one HTML page."),

@@ -66,7 +66,7 @@ def initial_net(config: Config, facts: Facts | None = None) -> Network:
 
 def train(
     config: Config,
-    folder: Path,
+    folder: Path | RunFolder,
     data: Dataset | Path | None = None,
     report: Callable[[Progress], None] = lambda _: None,
     stop: threading.Event | None = None,
@@ -78,7 +78,7 @@ def train(
     Parameters
     ----------
     config : Config
-    folder : Path
+    folder : Path or RunFolder
         Receives config.json, metrics.jsonl and checkpoint.safetensors. A finished run is left as
         it is. A "~" at its beginning is the home folder.
     data : Dataset or Path, optional
@@ -114,9 +114,8 @@ def train(
     data = data.with_images(config.image_size, config.normalise)
     facts = fitted_facts(config.net, data)
     config = replace(config, net=facts.name)  # "resnet-20" names resnet20
-    folder = expanded(folder)
     check_number(config.shards, ranks.size)
-    run_folder = RunFolder(folder) if ranks.leads else NoFolder(folder)
+    run_folder = _run_folder(folder, ranks)
     with run_folder.locked():
         config = acquire(run_folder, config, facts, data)
         config = _agreed(config, data, ranks)
@@ -137,7 +136,15 @@ def train(
                 if ranks.any(stop.is_set()):
                     run.save()
                     raise Interrupted(_after_a_stop(run, run_folder, data))
-    return folder
+    return run_folder.path
+
+
+def _run_folder(folder: Path | RunFolder, ranks: Ranks) -> RunFolder:
+    """The folder as an object: rank 0 has one to write to."""
+    if isinstance(folder, RunFolder):
+        return folder
+    path = expanded(folder)
+    return RunFolder(path) if ranks.leads else NoFolder(path)
 
 
 def _agreed(config: Config, data: Dataset, ranks: Ranks) -> Config:
