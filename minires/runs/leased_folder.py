@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,11 @@ class LeasedFolder(RunFolder):
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder by the lease, and start from the latest checkpoint of any generation."""
-        files.make_folder(self.state)
         if not self.has_checkpoint():
+            with files.writing(self.state):
+                if self.state.exists():
+                    shutil.rmtree(self.state)  # metrics without a checkpoint
+            files.make_folder(self.state)
             self._adopt()
         yield
 
