@@ -346,11 +346,11 @@ def wait_for_iteration(folder):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_killed_at_random_ranks_a_run_says_so_once_and_resumes_to_the_same_bits(tmp_path):
     whole = tmp_path / "whole"
-    with start(whole, iterations=1500) as process:
+    with start(whole, iterations=300) as process:
         assert process.wait() == 0, process.stderr.read()
     run, rng = tmp_path / "run", np.random.default_rng(0)
     for kill in range(3):
-        with start(run, "--ranks", 3, iterations=1500) as process:
+        with start(run, "--ranks", 3, iterations=300) as process:
             before = checkpoint.position(run) if run.exists() else None
             while not children(process) or checkpoint.position(run) == before:
                 assert process.poll() is None, process.stderr.read()
@@ -366,7 +366,7 @@ def test_killed_at_random_ranks_a_run_says_so_once_and_resumes_to_the_same_bits(
         assert f"rank {lost} of 3 has ended" in errors[0]
         assert "Traceback" not in err
         assert not any(Path(f"/proc/{pid}").exists() for pid in followers)
-    with start(run, "--ranks", 2, iterations=1500) as process:
+    with start(run, "--ranks", 2, iterations=300) as process:
         assert process.wait() == 0, process.stderr.read()
     assert saved(run)[0] == saved(whole)[0]
 

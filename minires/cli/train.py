@@ -116,27 +116,38 @@ def train_command(
     backend = choose(asked.pop("backend", None), output.say)
     trained = start.from_weights(facts.name, weights, head, asked)
     found = load(dataset, data, output.say, labels, strict)
-    if is_folder:
-        trained.asked.setdefault("image_size", side)
-    found = _with_images(found, trained.asked)
+    found = _with_images(found, trained.asked, side if is_folder else None)
     asked = recipes.filled_in(recipe, trained.asked, found)
     config = presets.base_config(found, net=facts.name, seed=seed, **asked, backend=backend)
-    if recipe == "cifar10":
-        config = presets.with_warmup(config, facts)
+    config = presets.with_warmup(config, facts) if recipe == "cifar10" else config
     folder = out or RUNS / f"{facts.name}-{found.slug}-{config.iterations}-seed{seed}"
     team = teams.together(context.obj, ranks)
-    waited = run_one(config, folder, found, quiet, trained.state, team, ranks)
-    _show(folder, output, waited, team)
+    _run_and_show(config, folder, found, quiet, trained.state, team, ranks, output)
 
 
-def _with_images(found: Dataset, asked: dict[str, Any]) -> Dataset:
-    """The data with images of the size, and with the mean, that a recipe asks for."""
+def _with_images(found: Dataset, asked: dict[str, Any], side: int | None) -> Dataset:
+    """The data with images of the size, and with the mean, that a recipe asks for.
+
+    If it asks for no size, pictures on disk get `side`, which is added to the recipe.
+    """
+    if side:
+        asked.setdefault("image_size", side)
     named = {name: asked[name] for name in ("image_size", "normalise") if name in asked}
     return found.with_images(**named)
 
 
-def _show(folder: Path, output: Output, waited: float | None, team: Ranks) -> None:
-    """Show a finished run; of pictures on disk, also how long its steps waited for them."""
+def _run_and_show(
+    config: Config,
+    folder: Path,
+    found: Dataset,
+    quiet: bool,
+    weights: State | None,
+    team: Ranks,
+    ranks: int,
+    output: Output,
+) -> None:
+    """Train a run and show it; of pictures on disk, also how long its steps waited for them."""
+    waited = run_one(config, folder, found, quiet, weights, team, ranks)
     if not team.leads:
         return
     shown = experiment.show([folder], folder / "errors.png", output)
@@ -168,8 +179,7 @@ def resume(
     found = images.load(images.key(record.data["name"]), data)
     team = teams.together(context.obj, ranks)
     config = replace(record.config, backend=backend)
-    waited = run_one(config, folder, found, quiet, None, team, ranks)
-    _show(folder, output, waited, team)
+    _run_and_show(config, folder, found, quiet, None, team, ranks, output)
 
 
 def run_one(

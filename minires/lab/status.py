@@ -58,8 +58,8 @@ def _status(job: Job) -> Status:
         return Status(job, "waiting" if lease.free else "running", _worker(lease), 0, 0.0)
     last: dict[str, Any] = run.train[-1] if run.train else {"iteration": 0, "seconds": 0.0}
     if lease.free:
-        begun = "stopped" if run.train else "waiting"
-        state = "finished" if run.done else begun
+        state = "stopped" if run.train else "waiting"
+        state = "finished" if run.done else state
     else:
         state = "running"
     return Status(job, state, _worker(lease), last["iteration"], last["seconds"])

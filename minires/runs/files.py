@@ -64,7 +64,7 @@ def write_whole(path: Path, data: bytes, before: Callable[[], None] = lambda: No
 def create(path: Path, data: bytes) -> bool:
     """Create a file, if there is none of that name; return whether this call has created it.
 
-    Of several processes, also on several machines, one succeeds: a hard link and an exclusive
+    If several processes try, also on several machines, one succeeds: a hard link and an exclusive
     creation are atomic on network file systems, too.
 
     Raises

@@ -29,7 +29,7 @@ from minires.train.loop import train
 from minires.train.ranks import OtherRankError, Ranks
 from minires.train.shards import check_number
 from minires.train.stopping import Interrupted
-from minires.train.transport import LostRankError, Pipes
+from minires.train.transport import DismissedError, LostRankError, Pipes
 
 PATIENCE_SECONDS = 10.0  # for a rank to end after its work
 
@@ -154,7 +154,7 @@ def _follow(rank: int, size: int, connection: Connection, job: Job) -> None:
             for file in job.plugins:
                 plugins.load(Path(file))
             train(job.config, Path(job.folder), _load(job), ranks=ranks)
-    except (OtherRankError, Interrupted):
+    except (OtherRankError, DismissedError, Interrupted):
         return
     except LostRankError as e:
         if rank == 1:  # one message is enough

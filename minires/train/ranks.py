@@ -23,7 +23,7 @@ from minires.layers.base import Array
 from minires.ops import threads_to_share, use_threads
 from minires.runs.provenance import differing_versions, processor, processors_allowed, versions
 from minires.train.stopping import Interrupted
-from minires.train.transport import Alone, LostRankError, Transport
+from minires.train.transport import Alone, DismissedError, LostRankError, Transport
 
 VALUES = "values"  # name of the array that holds the JSON part of a message
 
@@ -105,7 +105,7 @@ class Ranks:
             yield
             self.share(None)
             clean = True
-        except (OtherRankError, LostRankError):
+        except (OtherRankError, LostRankError, DismissedError):
             clean = True  # the others know, or the launcher ends them
             raise
         except Interrupted:  # all ranks have agreed on it
@@ -113,7 +113,7 @@ class Ranks:
             clean = True
             raise
         except Exception as e:
-            with contextlib.suppress(OtherRankError, LostRankError):
+            with contextlib.suppress(OtherRankError, LostRankError, DismissedError):
                 text = str(e) if isinstance(e, InputError) else f"{type(e).__name__}: {e}"
                 self._exchange({"failed": text}, {})
             clean = True

@@ -96,7 +96,7 @@ def sharded_step(
 
     g_s is the gradient of part s alone. Without batch norm and dropout, their mean is the gradient
     of the whole batch, to rounding. Every part starts from the same running statistics; those
-    after the step are the means over the parts.
+    after the step are the means over the parts. With one part, this is `Task.step`.
 
     Parameters
     ----------
@@ -108,8 +108,7 @@ def sharded_step(
     shards : int
         S.
     seeds : SeedSequence
-        Seeds of the step; each of several parts draws its own numbers from them, such as dropout
-        masks.
+        Seeds of the step; each of several parts draws its own numbers, such as dropout masks.
     ranks : Ranks
         R processes that call this with the same arguments. Rank r computes parts r, r + R, ...
 
@@ -129,6 +128,8 @@ def sharded_step(
     if shards < 1 or len(x) % shards:
         raise InputError(f"the number of parts must divide the batch of {len(x)}, got {shards}")
     check_number(shards, ranks.size)
+    if shards == 1:
+        return task.step(net.reseed(seeds), optimizer, batch, lr)
     statistics = {name: value.copy() for name, value in _statistics(net).items()}
     mean = Mean(shards)
     parts = np.split(np.arange(len(x)), shards)
@@ -138,7 +139,7 @@ def sharded_step(
         shard = first + ranks.rank
         if shard < shards:
             _load(net, statistics)
-            net.reseed(_seeds(seeds, shard) if shards > 1 else seeds)
+            net.reseed(np.random.SeedSequence(seeds.entropy, spawn_key=(*seeds.spawn_key, shard)))
             rows = parts[shard]
             measured, arrays = _compute(task, net, (x[rows], targets[rows]), lr, statistics)
         found = ranks.share(measured, arrays)[: shards - first]
@@ -151,11 +152,6 @@ def sharded_step(
     optimizer.step(mean.of("gradients"), lr)
     _assign_gradients(net, mean.of("gradients"))
     return mean.measured
-
-
-def _seeds(seeds: np.random.SeedSequence, shard: int) -> np.random.SeedSequence:
-    """Seeds of one part."""
-    return np.random.SeedSequence(seeds.entropy, spawn_key=(*seeds.spawn_key, shard))
 
 
 def check_number(shards: int, ranks: int) -> None:

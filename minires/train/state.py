@@ -169,10 +169,8 @@ class TrainingRun:
 
     def join(self) -> None:
         """Continue from the state of rank 0, which has read its checkpoint."""
-        mine = self.arrays() if self.ranks.leads else {}
-        meta, arrays = self.ranks.share(self.meta(), mine)[0]
-        if not self.ranks.leads:
-            self._continue_from(arrays, meta)
+        meta, arrays = self.ranks.share(self.meta(), self.arrays())[0]
+        self._continue_from(arrays, meta)
 
     def restore(self) -> None:
         """Continue from the latest checkpoint, if there is one.
@@ -239,13 +237,9 @@ class TrainingRun:
         config = self.config
         batch = self._batch()
         drawn = seeds(config.seed, "layers", self.iteration)
-        self.net.reseed(drawn)
         work = (self.task, self.net, self.optimizer, batch, lr)
         try:
-            if config.shards > 1:
-                values = sharded_step(*work, config.shards, drawn, self.ranks)
-            else:
-                values = self.task.step(*work[1:])
+            values = sharded_step(*work, config.shards, drawn, self.ranks)
         except FloatingPointError:
             raise DivergenceError(self._explain(batch[0], lr)) from None
         measured = measured_by(self.task, config.task, "step", values)

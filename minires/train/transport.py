@@ -6,6 +6,7 @@ carries bytes; nothing is added up on the way, so the result does not depend on 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 from collections.abc import Sequence
@@ -31,6 +32,10 @@ class LostRankError(InputError):
         self.rank = rank
 
 
+class DismissedError(InputError):
+    """Rank 0 has ended the training, and says why."""
+
+
 class Transport(Protocol):
     """The interface of a transport: two methods, called by all ranks in the same order.
 
@@ -50,6 +55,8 @@ class Transport(Protocol):
         ------
         LostRankError
             If another rank has ended.
+        DismissedError
+            If rank 0 has noticed that before.
         """
 
     def close(self, clean: bool) -> None:
@@ -90,11 +97,21 @@ class Pipes:
         if self.rank:
             self._send(0, message)
             return [self._receive(0) for _ in range(self.size)]
-        messages = [message, *(self._receive(rank) for rank in range(1, self.size))]
-        for rank in range(1, self.size):
-            for part in messages:
-                self._send(rank, part)
+        try:
+            messages = [message, *(self._receive(rank) for rank in range(1, self.size))]
+            for rank in range(1, self.size):
+                for part in messages:
+                    self._send(rank, part)
+        except LostRankError:
+            self._dismiss()
+            raise
         return messages
+
+    def _dismiss(self) -> None:
+        """Send an empty message to the ranks that are left, so that they end without a word."""
+        for rank in range(1, self.size):
+            with contextlib.suppress(LostRankError):
+                self._send(rank, b"")
 
     def _connection(self, rank: int) -> Connection:
         return self._connections[0 if self.rank else rank - 1]
@@ -107,9 +124,12 @@ class Pipes:
 
     def _receive(self, rank: int) -> bytes:
         try:
-            return self._connection(rank).recv_bytes()
+            message = self._connection(rank).recv_bytes()
         except (EOFError, OSError) as e:
             raise LostRankError(rank, self.size) from e
+        if not message:
+            raise DismissedError("rank 0 has ended the training")
+        return message
 
     def close(self, clean: bool) -> None:
         """Close the connections; a rank that waits for a message then learns that none comes."""
