@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import specks
 import toys
+from forks import Forks
 
 from minires import InputError, resnet
 from minires.data import seeds
@@ -23,6 +24,7 @@ from minires.optim import SGD
 from minires.runs import checkpoint
 from minires.runs import metrics_file as measured
 from minires.runs.config import Config
+from minires.runs.record import read_record
 from minires.train import ranks, shards, state, task
 from minires.train.loop import DivergenceError, Interrupted, train
 from minires.train.ranks import OtherRankError, Ranks
@@ -84,20 +86,23 @@ def bars():
     return toys.bars()
 
 
+RECIPE = Config(
+    "speck",
+    "bars",
+    50,
+    batch_size=8,
+    shards=4,
+    eval_every=20,
+    eval_images=16,
+    bn_images=0,
+    augment=False,
+    plateau=1,
+)
+
+
 @pytest.fixture(scope="module")
 def sharded():
-    return Config(
-        "speck",
-        "bars",
-        50,
-        batch_size=8,
-        shards=4,
-        eval_every=20,
-        eval_images=16,
-        bn_images=0,
-        augment=False,
-        plateau=1,
-    )
+    return RECIPE
 
 
 @pytest.fixture(scope="module")
@@ -309,22 +314,84 @@ def test_ranks_on_the_same_processors_share_the_kernel_threads(monkeypatch):
 
 # --------------------------------------------------------------------------------------- processes
 
+TEAMS = """
+import sys
+from multiprocessing import Pipe
+from pathlib import Path
+import specks, test_parallel, toys
+from minires.train import state
+from minires.train.loop import train
+from minires.train.ranks import Ranks
+from minires.train.transport import Pipes
+specks.register()
+data = toys.bars()
+state.CHECKPOINT_SECONDS = 0.02
+ends = []
+
+
+def start(words):
+    size, _, out = words.partition(" ")
+    size = int(size)
+    pairs = [Pipe() for _ in range(1, size)]
+    ends.extend(end for pair in pairs for end in pair)
+
+    def rank(number):
+        mine = [pair[0] for pair in pairs] if number == 0 else [pairs[number - 1][1]]
+
+        def work():
+            for end in ends:
+                if end not in mine:
+                    end.close()
+            team = Ranks(Pipes(number, size, mine))
+            with team.joined():
+                train(test_parallel.RECIPE, Path(out), data, ranks=team)
+
+        return work
+
+    return [rank(number) for number in range(size)]
+
+
+def started():
+    for end in ends:
+        end.close()
+    ends.clear()
+"""
+
+
+def test_killed_at_random_ranks_a_run_ends_at_once_and_resumes_to_the_same_bits(
+    by_one_rank, tmp_path
+):
+    if not hasattr(os, "fork"):
+        pytest.skip("starts ranks by fork")
+    rng, kills, runs, forks = np.random.default_rng(0), 0, [tmp_path / "0"], Forks(TEAMS)
+    with forks.process:
+        while kills < 12:
+            team = forks.start(f"{rng.integers(2, 5)} {runs[-1]}")
+            threading.Event().wait(rng.uniform(0, 0.15))
+            victim = team.pop(int(rng.integers(len(team))))
+            if forks.kill(victim) == 0:
+                runs.append(tmp_path / str(len(runs)))  # it had come to its end: kill another one
+            else:
+                kills += 1
+            for pid in team:
+                forks.wait(pid)  # all of them end
+        for run in runs:
+            for pid in forks.start(f"2 {run}"):
+                assert forks.wait(pid) == 0
+    for run in runs:
+        assert saved(run) == saved(by_one_rank)
+        assert lines(run) == lines(by_one_rank)
+
+
 TRAIN = "train speck --dataset bars --batch-size 8 --shards 4 --no-augment --lr 0.01"
 TRAIN += " --eval-images 16 --backend numpy"
+# long runs that save often
 RANKS = "import sys; from minires.train import state; state.CHECKPOINT_SECONDS = 0.05; "
 RANKS += "from minires import cli; cli.main()"
 
 
 def environment():
     return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
-
-
-def start(folder, *words, iterations=40, **options):
-    """Start `minires train` in a process of its own."""
-    command = [sys.executable, "-c", RANKS, "--plugin", str(SPECKS), *TRAIN.split()]
-    command += ["--iterations", str(iterations), "--out", str(folder), *map(str, words)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=environment(), **pipes | options)
 
 
 def children(process):
@@ -334,41 +401,30 @@ def children(process):
     return [pid for pid, command in words.items() if b"spawn_main" in command]
 
 
-def wait_for_iteration(folder):
-    """Wait until a run has saved its first checkpoint."""
-    for _ in range(1200):
-        if (folder / checkpoint.NAME).exists():
-            return
-        threading.Event().wait(0.05)
-    raise AssertionError("the run did not start")
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_killed_at_random_ranks_a_run_says_so_once_and_resumes_to_the_same_bits(tmp_path):
-    whole = tmp_path / "whole"
-    with start(whole, iterations=300) as process:
-        assert process.wait() == 0, process.stderr.read()
-    run, rng = tmp_path / "run", np.random.default_rng(0)
-    for kill in range(3):
-        with start(run, "--ranks", 3, iterations=300) as process:
-            before = checkpoint.position(run) if run.exists() else None
-            while not children(process) or checkpoint.position(run) == before:
-                assert process.poll() is None, process.stderr.read()
-                threading.Event().wait(0.02)
-            followers = children(process)
-            victim = [*followers, process.pid][kill]
-            threading.Event().wait(rng.uniform(0, 0.1))
-            os.kill(victim, signal.SIGKILL)
-            _, err = process.communicate(timeout=30)
-        errors = [line for line in err.splitlines() if line.startswith("error:")]
-        lost = 0 if victim == process.pid else followers.index(victim) + 1
-        assert len(errors) == 1, err
-        assert f"rank {lost} of 3 has ended" in errors[0]
-        assert "Traceback" not in err
-        assert not any(Path(f"/proc/{pid}").exists() for pid in followers)
-    with start(run, "--ranks", 2, iterations=300) as process:
-        assert process.wait() == 0, process.stderr.read()
-    assert saved(run)[0] == saved(whole)[0]
+@pytest.mark.parametrize("lost", [0, 2])
+def test_a_lost_rank_of_the_command_is_named_once_and_one_process_resumes(lost, bars, tmp_path):
+    command = [sys.executable, "-c", RANKS, "--plugin", str(SPECKS), *TRAIN.split()]
+    command += ["--iterations", "2000", "--out", str(tmp_path), "--ranks", "3", "--quiet"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment(), **pipes) as process:
+        while not (tmp_path / checkpoint.NAME).exists():
+            assert process.poll() is None, process.stderr.read()
+            threading.Event().wait(0.02)
+        os.kill([process.pid, *children(process)][lost], signal.SIGKILL)
+        _, err = process.communicate(timeout=60)  # until the last process has closed it
+    assert err.count("error:") == 1
+    assert f"error: rank {lost} of 3 has ended" in err
+    assert "Traceback" not in err
+    config = read_record(tmp_path).config
+    before = checkpoint.position(tmp_path)
+    assert 0 < before < 2000
+
+    def stop(progress):
+        raise InputError("resumed")
+
+    with pytest.raises(InputError, match="resumed"):
+        train(config, tmp_path, bars, stop)
 
 
 # ------------------------------------------------------------------------------------------- MPI

@@ -1,12 +1,9 @@
 """Sweeps: workers share runs on a folder, and whatever becomes of them, the bits are the same."""
 
-import contextlib
 import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 import specks
 import toys
+from forks import Forks
 
 from minires import InputError
 from minires.lab import status
@@ -32,7 +30,7 @@ from minires.train.loop import DivergenceError, Interrupted, train
 from minires.train.sweep import Clock, Reports, Worker, plan
 
 ROOT = Path(__file__).parents[1]
-SPECKS = Path(__file__).with_name("specks.py")
+ITERATIONS = 100  # of runs whose workers are killed
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -403,9 +401,8 @@ def test_a_leased_run_is_refused_to_train_and_readers_see_the_holders_metrics(ba
 
 # --------------------------------------------------------------------------------------- processes
 
-# starts workers by fork, so that they are at work at once; GNU OpenMP is not used
-FORKS = """
-import os, sys, threading
+WORKERS = """
+import sys, threading
 from pathlib import Path
 import specks, test_sweep, toys
 from minires.train import state
@@ -420,67 +417,28 @@ class Hurry(Clock):
         return event.wait(min(seconds, 0.03))
 
 
-def work(out):
+def start(out):
     jobs = test_sweep.planned(Path(out), iterations=int(sys.argv[1]))
-    Worker(jobs, data, threading.Event(), 0.25, Hurry()).work()
+    return [Worker(jobs, data, threading.Event(), 0.25, Hurry()).work]
 
 
-for line in sys.stdin:
-    word, _, rest = line.strip().partition(" ")
-    if word == "wait":
-        print(os.waitstatus_to_exitcode(os.waitpid(int(rest), 0)[1]), flush=True)
-        continue
-    pid = os.fork()
-    if pid:
-        print(pid, flush=True)
-        continue
-    code = 1
-    try:
-        work(rest)
-        code = 0
-    finally:
-        os._exit(code)
+def started():
+    pass
 """
-
-
-class Forks:
-    """Starts workers in processes of their own, and waits for them."""
-
-    def __init__(self, iterations):
-        paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        command = [sys.executable, "-c", FORKS, str(iterations)]
-        setting = os.environ | {"PYTHONPATH": paths}
-        self.process = subprocess.Popen(command, env=setting, bufsize=1, **pipes)
-
-    def _ask(self, words):
-        self.process.stdin.write(f"{words}\n")
-        return int(self.process.stdout.readline())
-
-    def start(self, out):
-        return self._ask(f"start {out}")
-
-    def wait(self, pid):
-        return self._ask(f"wait {pid}")
 
 
 @pytest.fixture
 def forks():
     if not hasattr(os, "fork"):
         pytest.skip("starts workers by fork")
-    with contextlib.ExitStack() as stack:
-
-        def make(iterations):
-            made = Forks(iterations)
-            stack.enter_context(made.process)
-            return made
-
-        yield make
+    made = Forks(WORKERS, ITERATIONS)
+    with made.process:
+        yield made
 
 
-def ended_alone(bars, out, iterations):
+def ended_alone(bars, out):
     ends = {}
-    for job in planned(out, iterations=iterations):
+    for job in planned(out, iterations=ITERATIONS):
         train(job.config, job.folder, bars)
         ends[job.folder.name] = end(job.folder)
     return ends
@@ -489,39 +447,36 @@ def ended_alone(bars, out, iterations):
 def test_after_twenty_random_kills_of_workers_every_run_ends_with_the_same_bits(
     forks, bars, tmp_path
 ):
-    iterations, rng = 150, np.random.default_rng(5)
-    alone, crew = ended_alone(bars, tmp_path / "alone", iterations), forks(iterations)
-    sweeps, kills = [tmp_path / "sweep 0"], 0
-    team = [crew.start(sweeps[-1]) for _ in range(2)]
-    pause = threading.Event()
+    alone, rng = ended_alone(bars, tmp_path / "alone"), np.random.default_rng(5)
+    sweeps, kills, pause = [tmp_path / "sweep 0"], 0, threading.Event()
+    team = [pid for _ in range(2) for pid in forks.start(sweeps[-1])]
     while kills < 20:
         pause.wait(rng.uniform(0, 0.15))
         victim = team.pop(int(rng.integers(2)))
-        os.kill(victim, signal.SIGKILL)
-        if crew.wait(victim) == 0:  # it had come to its end: kill those of another sweep
+        if forks.kill(victim) == 0:  # it had come to its end: kill those of another sweep
             sweeps.append(tmp_path / f"sweep {len(sweeps)}")
         else:
             kills += 1
-        team.append(crew.start(sweeps[-1]))
+        team += forks.start(sweeps[-1])
     for out in sweeps:
-        assert crew.wait(crew.start(out)) == 0
-    assert [crew.wait(pid) for pid in team] == [0, 0]
+        team += forks.start(out)
+    assert {forks.wait(pid) for pid in team} == {0}
     for out in sweeps:
-        assert_ends_as(alone, planned(out, iterations=iterations))
+        assert_ends_as(alone, planned(out, iterations=ITERATIONS))
 
 
 def test_a_worker_stopped_for_longer_than_its_lease_goes_on_without_harm(forks, bars, tmp_path):
-    iterations = 150
-    alone, crew = ended_alone(bars, tmp_path / "alone", iterations), forks(iterations)
-    out, rng = tmp_path / "sweep", np.random.default_rng(6)
-    stopped = crew.start(out)
+    alone, rng = ended_alone(bars, tmp_path / "alone"), np.random.default_rng(6)
+    out = tmp_path / "sweep"
+    (stopped,) = forks.start(out)
     threading.Event().wait(rng.uniform(0.05, 0.2))
     os.kill(stopped, signal.SIGSTOP)
-    assert crew.wait(crew.start(out)) == 0  # takes over its run, and ends all of them
-    jobs = planned(out, iterations=iterations)
+    (other,) = forks.start(out)
+    assert forks.wait(other) == 0  # it has taken over the run, and ended all of them
+    jobs = planned(out, iterations=ITERATIONS)
     assert_ends_as(alone, jobs)
     os.kill(stopped, signal.SIGCONT)
-    assert crew.wait(stopped) == 0
+    assert forks.wait(stopped) == 0
     assert_ends_as(alone, jobs)
 
 

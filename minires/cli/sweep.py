@@ -21,7 +21,7 @@ from minires.cli.options import (
     path_option,
     training_options,
 )
-from minires.runs.config import in_words
+from minires.runs.config import Config, in_words
 
 if TYPE_CHECKING:
     from minires.data import Dataset
@@ -35,6 +35,15 @@ LeaseOption = Annotated[
         metavar="X",
         min=0.1,
         hidden=True,
+    ),
+]
+
+DaskOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Workers of dask: local:2, or tcp://HOST:8786.",
+        metavar="ADDRESS",
+        show_default=False,
     ),
 ]
 
@@ -55,6 +64,7 @@ def sweep_command(
     status: Annotated[
         bool, typer.Option("--status", help="Show where the runs stand, and train nothing.")
     ] = False,
+    dask: DaskOption = None,
     lease: LeaseOption = 90.0,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -68,6 +78,7 @@ def sweep_command(
     Example: minires sweep --nets plain20,resnet20 --seeds 5 --tier lesson --out FOLDER
     """
     from minires.lab import presets
+    from minires.runs import sweep_record
 
     chosen = experiment.chosen_nets(nets, None, None, seeds)
     experiment.check_recipes([names.network(name) for name in chosen], tier, asked)
@@ -81,12 +92,18 @@ def sweep_command(
         _show_status(jobs, output)
         return
     output.say(f"Recipe: {in_words(base)}")
-    _work(jobs, base, folder, found, lease, quiet, output)
+    sweep_record.claim(folder, base, found.sha256)
+    compile_kernels(base.backend, quiet)
+    output.say("Stop it with Ctrl-C at any time; run it again to resume.")
+    if dask is None:
+        _work(jobs, found, lease, quiet, output)
+    else:
+        _work_on_dask(dask, jobs, base, folder, found, lease, quiet)
     shown = experiment.show([job.folder for job in jobs], folder / "sweep.png", output)
     output.result(shown)
 
 
-def _jobs(chosen: list[str], seeds: int, base: Any, folder: Path, found: Dataset) -> list[Job]:
+def _jobs(chosen: list[str], seeds: int, base: Config, folder: Path, found: Dataset) -> list[Job]:
     from minires.lab import presets
     from minires.nets import registry
     from minires.train.loop import fitted_facts
@@ -98,29 +115,51 @@ def _jobs(chosen: list[str], seeds: int, base: Any, folder: Path, found: Dataset
     return plan(facts, seeds, base, folder, presets.with_warmup)
 
 
-def _work(
-    jobs: list[Job],
-    base: Any,
-    folder: Path,
-    found: Dataset,
-    seconds: float,
-    quiet: bool,
-    output: Output,
-) -> None:
+def _work(jobs: list[Job], found: Dataset, seconds: float, quiet: bool, output: Output) -> None:
     """Be one worker until all runs are finished, with a bar over the runs that it trains."""
-    from minires.runs import sweep_record
     from minires.train.progress import bar, follower
     from minires.train.stopping import stop_requests
     from minires.train.sweep import Reports, Worker
 
-    sweep_record.claim(folder, base, found.sha256)
-    compile_kernels(base.backend, quiet)
-    output.say("Stop it with Ctrl-C at any time; run it again to resume.")
     with bar(sum(job.cost * job.config.iterations for job in jobs), quiet) as progress:
         follow = {job.folder: follower(progress, job.title, job.cost) for job in jobs}
         reports = Reports(output.say, lambda job, p: follow[job.folder](p))
         with stop_requests() as stop:
             Worker(jobs, found, stop, seconds, reports=reports).work()
+
+
+def _work_on_dask(
+    address: str,
+    jobs: list[Job],
+    base: Config,
+    folder: Path,
+    found: Dataset,
+    seconds: float,
+    quiet: bool,
+) -> None:
+    """Let workers of dask train the runs, with a bar over all of them."""
+    from minires import plugins
+    from minires.lab import status
+    from minires.train import cluster
+    from minires.train.parallel import place
+    from minires.train.progress import bar
+    from minires.train.stopping import stop_requests
+
+    files = tuple(map(str, plugins.LOADED))
+    left = [s.job for s in status.status(jobs) if s.state != "finished"]
+    with cluster.client(address) as client, stop_requests() as stop:
+        hosts = cluster.check_workers(client)
+        tasks = [
+            cluster.Task(job, base, folder.absolute(), place(found), files, seconds, hosts)
+            for job in sorted(left, key=lambda job: job.order)
+        ]
+        with bar(sum(job.cost * job.config.iterations for job in jobs), quiet) as progress:
+
+            def look() -> None:
+                done = sum(s.iteration * s.job.cost for s in status.status(jobs))
+                progress.update(done - progress.n)
+
+            cluster.sweep_on(client, tasks, stop, look)
 
 
 def _show_status(jobs: list[Job], output: Output) -> None:

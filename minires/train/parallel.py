@@ -84,14 +84,14 @@ def train_in_processes(
     if ranks < 1:
         raise InputError(f"the number of ranks must be at least 1, got {ranks}")
     check_number(config.shards, ranks)
-    job = Job(config, str(folder), _place(data), tuple(map(str, plugins.LOADED)))
+    job = Job(config, str(folder), place(data), tuple(map(str, plugins.LOADED)))
     with started(ranks, job) as team, team.joined():
         train(config, folder, data, ranks=team, **options)
     return folder
 
 
-def _place(data: Dataset) -> str | None:
-    """The folder that the data were read from, None for data without one."""
+def place(data: Dataset) -> str | None:
+    """The folder that the data were read from, for `minires.data.load`; None for data without."""
     source = SOURCES.get(images.key(data.name))
     return str(data.source) if source is not None and source.find else None
 
