@@ -15,6 +15,7 @@ from minires.exchange import weights as exchange
 from minires.lab import recipes
 from minires.layers import Conv2d, GlobalAvgPool, Linear, ReLU
 from minires.nets import registry
+from minires.nets.freeze import freeze
 from minires.nets.network import Facts, Network
 from minires.optim import SGD, Plateau
 from minires.runs import checkpoint
@@ -239,8 +240,24 @@ def test_each_part_has_batch_norms_statistics_of_its_own_and_gradients_are_added
         total = {name: total.get(name, 0) + g / 4 for name, g in one.seen.items()}
     for name, g in found.seen.items():
         np.testing.assert_array_equal(g, total[name])
-    for name, value in nets[0].state().items():
-        np.testing.assert_array_equal(value, nets[1].state()[name])  # running statistics
+
+
+def test_running_statistics_are_averaged_in_the_order_of_the_parts_and_frozen_ones_keep_their_bits(
+    batch,
+):
+    x, labels = np.random.default_rng(2).standard_normal((6, 8, 8, 3)), batch[1][:6]
+    net = freeze(resnet(8, rng=0).astype("float64"), ["stage1"])
+    start, task, total = net.state(), Classification(), {}
+    for rows in ([0, 1], [2, 3], [4, 5]):
+        one = freeze(resnet(8, rng=0).astype("float64"), ["stage1"])
+        task.step(one, Gradients(), (x[rows], labels[rows]), 0.1)
+        total = {name: total.get(name, 0) + value / 3 for name, value in one.state().items()}
+    shards.sharded_step(task, net, Gradients(), (x, labels), 0.1, 3, seeds(0, "layers", 0))
+    for name, value in net.state().items():
+        frozen = np.array_equal(value, start[name])
+        assert frozen == ("running" not in name or name.startswith("stage1"))
+        if not frozen:
+            np.testing.assert_array_equal(value, total[name])
 
 
 def test_a_loss_that_is_not_finite_changes_no_weight(batch):

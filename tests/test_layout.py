@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "minires.school": NETS | {"optim", "gradcheck", "school"},
     "minires.cli": TRAIN | {"lab", "bench", "exchange", "school", "cli"},
 }
-ORDER_IN_TRAIN = ("step", "task", "state", "loop", "together")
+ORDER_IN_TRAIN = ("step", "task", "state", "loop", "together", "parallel", "sweep")
 FILES_OF_A_RUN = ("config.json", "metrics.jsonl", ".safetensors")
 
 

@@ -111,7 +111,7 @@ def degradation_command(
     """
     from minires.lab import degradation, presets
 
-    chosen = _chosen(nets, depths, shortcut, seeds)
+    chosen = chosen_nets(nets, depths, shortcut, seeds)
     check_recipes([names.network(name) for name in chosen], tier, asked)
     output = Output(json_output)
     backend = choose(asked.pop("backend", None), output.say)
@@ -147,7 +147,9 @@ def check_recipes(
         presets.with_warmup(config, facts)
 
 
-def _chosen(nets: str | None, depths: str | None, shortcut: str | None, seeds: int) -> list[str]:
+def chosen_nets(
+    nets: str | None, depths: str | None, shortcut: str | None, seeds: int
+) -> list[str]:
     """Names of the nets that were asked for: at least one, to be trained with at least one seed."""
     from minires.lab import degradation
 

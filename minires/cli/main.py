@@ -14,7 +14,18 @@ import typer
 import minires
 from minires import plugins
 from minires.cli import classify as classifying
-from minires.cli import data, exercise, experiment, inspect, lessons, mistakes, race, streams
+from minires.cli import (
+    data,
+    exercise,
+    experiment,
+    inspect,
+    lessons,
+    mistakes,
+    race,
+    streams,
+    sweep,
+    teams,
+)
 from minires.cli import train as training
 from minires.cli import weights as trained
 from minires.cli.options import Command, expanded
@@ -42,6 +53,7 @@ def _print_version(asked: bool) -> None:
 
 
 def before_all(
+    context: typer.Context,
     plugin: Annotated[
         list[Path] | None,
         typer.Option(
@@ -58,6 +70,7 @@ def before_all(
     ] = False,
 ) -> None:
     """Import users' own files before the command runs."""
+    teams.check_command(context.obj, context.invoked_subcommand)
     for path in plugin or []:
         if not path.is_file():
             beside = sorted(file.name for file in path.parent.glob("*.py"))
@@ -72,6 +85,7 @@ commands: dict[str, tuple[Callable[..., Any], str]] = {
     "race": (race.race_command, "Race ReLU against tanh, as AlexNet did."),
     "claims": (experiment.claims_command, "Check the claims about an experiment."),
     "train": (training.train_command, "Train one net by the paper's recipe."),
+    "sweep": (sweep.sweep_command, "Train many runs, shared by workers."),
     "resume": (training.resume, "Resume a run that was stopped."),
     "plot": (experiment.plot, "Draw recorded runs and print their table."),
     "report": (experiment.report_command, "Report on recorded runs in one HTML page."),
@@ -111,7 +125,9 @@ def _command() -> Callable[..., Any]:
 def _run() -> int:
     """Run the command; returns the exit code."""
     try:
-        return _command()(prog_name="minires", standalone_mode=False) or 0
+        with teams.launched() as ranks:
+            return _command()(prog_name="minires", standalone_mode=False, obj=ranks) or 0
+        return 0  # of a rank that leaves the error to rank 0
     except typer.Abort as e:  # typer's name for Ctrl-C, and for an end of input
         if not isinstance(e.__cause__, EOFError):
             return 130

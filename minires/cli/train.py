@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minires import plugins
-from minires.cli import experiment, names
+from minires.cli import experiment, names, teams
 from minires.cli.options import (
     RUNS,
     DataOption,
@@ -32,6 +32,8 @@ from minires.runs.config import Config
 if TYPE_CHECKING:
     from minires.cli.start import State
     from minires.data import Dataset
+    from minires.runs.run_folder import RunFolder
+    from minires.train.ranks import Ranks
 
 
 WeightsOption = Annotated[Path | None, path_option("Start from the weights in this file.")]
@@ -76,6 +78,7 @@ HeadOption = Annotated[
 )
 def train_command(
     asked: dict[str, Any],
+    context: typer.Context,
     net: Annotated[str, NetArgument],
     seed: Annotated[
         int, typer.Option(help="For weights, order, crops and flips.", min=0, metavar="N")
@@ -90,6 +93,7 @@ def train_command(
     out: Annotated[
         Path | None, path_option("[default: runs/NET-DATA-ITERATIONS-seedN]", "DIR")
     ] = None,
+    ranks: teams.RanksOption = 1,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -112,35 +116,52 @@ def train_command(
     backend = choose(asked.pop("backend", None), output.say)
     trained = start.from_weights(facts.name, weights, head, asked)
     found = load(dataset, data, output.say, labels, strict)
-    if is_folder:
-        trained.asked.setdefault("image_size", side)
-    found = _with_images(found, trained.asked)
+    found = _with_images(found, trained.asked, side if is_folder else None)
     asked = recipes.filled_in(recipe, trained.asked, found)
     config = presets.base_config(found, net=facts.name, seed=seed, **asked, backend=backend)
-    if recipe == "cifar10":
-        config = presets.with_warmup(config, facts)
+    config = presets.with_warmup(config, facts) if recipe == "cifar10" else config
     folder = out or RUNS / f"{facts.name}-{found.slug}-{config.iterations}-seed{seed}"
-    output.result(_results(folder, output, run_one(config, folder, found, quiet, trained.state)))
+    team = teams.together(context.obj, ranks)
+    _run_and_show(config, folder, found, quiet, trained.state, team, ranks, output)
 
 
-def _with_images(found: Dataset, asked: dict[str, Any]) -> Dataset:
-    """The data with images of the size, and with the mean, that a recipe asks for."""
+def _with_images(found: Dataset, asked: dict[str, Any], side: int | None) -> Dataset:
+    """The data with images of the size, and with the mean, that a recipe asks for.
+
+    If it asks for no size, pictures on disk get `side`, which is added to the recipe.
+    """
+    if side:
+        asked.setdefault("image_size", side)
     named = {name: asked[name] for name in ("image_size", "normalise") if name in asked}
     return found.with_images(**named)
 
 
-def _results(folder: Path, output: Output, waited: float | None) -> dict[str, Any]:
-    """Show a finished run; of pictures on disk, also how long its steps waited for them."""
+def _run_and_show(
+    config: Config,
+    folder: Path,
+    found: Dataset,
+    quiet: bool,
+    weights: State | None,
+    team: Ranks,
+    ranks: int,
+    output: Output,
+) -> None:
+    """Train a run and show it; of pictures on disk, also how long its steps waited for them."""
+    waited = run_one(config, folder, found, quiet, weights, team, ranks)
+    if not team.leads:
+        return
     shown = experiment.show([folder], folder / "errors.png", output)
-    if waited is None:
-        return shown
-    output.show(f"Steps waited for pictures {100 * waited:.1f} % of the time.")
-    return shown | {"waited_share": waited}
+    if waited is not None:
+        output.show(f"Steps waited for pictures {100 * waited:.1f} % of the time.")
+        shown |= {"waited_share": waited}
+    output.result(shown)
 
 
 def resume(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="A run folder.", metavar="DIR", parser=expanded)],
     data: DataOption = None,
+    ranks: teams.RanksOption = 1,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -156,33 +177,64 @@ def resume(
     plugins.require(record.provenance.get("plugins", []), f"resume {quoted(folder)}")
     backend = choose(record.config.backend, output.say)
     found = images.load(images.key(record.data["name"]), data)
-    waited = run_one(replace(record.config, backend=backend), folder, found, quiet)
-    output.result(_results(folder, output, waited))
+    team = teams.together(context.obj, ranks)
+    config = replace(record.config, backend=backend)
+    _run_and_show(config, folder, found, quiet, None, team, ranks, output)
 
 
 def run_one(
-    config: Config, folder: Path, found: Dataset, quiet: bool, weights: State | None = None
+    config: Config,
+    folder: Path,
+    found: Dataset,
+    quiet: bool,
+    weights: State | None,
+    team: Ranks,
+    ranks: int,
 ) -> float | None:
     """Train one run with a bar; its folder is acquired before anything is compiled.
 
-    Returns the share of the time that steps waited for pictures; None if none are on the disk.
+    Parameters
+    ----------
+    config, folder, found, quiet, weights
+    team : Ranks
+        The processes of mpiexec that train this run together.
+    ranks : int
+        Or the number of processes to start.
+
+    Returns
+    -------
+    waited : float or None
+        The share of the time that steps waited for pictures; None if none are on the disk.
     """
     from minires.cli import start
     from minires.runs.run_folder import RunFolder
-    from minires.train import loop, progress
+    from minires.train import loop, parallel, progress
+    from minires.train.shards import check_number
 
     run_folder = RunFolder(folder)
     found = found.with_images(config.image_size, config.normalise)
-    with run_folder.locked():
-        facts = loop.fitted_facts(config.net, found)
-        start.check_parts(config, facts, weights)
-        loop.acquire(run_folder, replace(config, net=facts.name), facts, found)
+    check_number(config.shards, max(team.size, ranks))
+    if team.leads:
+        with run_folder.locked():
+            facts = loop.fitted_facts(config.net, found)
+            start.check_parts(config, facts, weights)
+            loop.acquire(run_folder, replace(config, net=facts.name), facts, found)
     compile_kernels(config.backend, quiet)
     with progress.bar(config.iterations, quiet) as bar:
         title = f"{config.net} seed {config.seed}"
-        follow = progress.follower(bar, title, 1)
-        loop.train(config, folder, found, follow, weights=weights)
-    lines = run_folder.read().train
+        report = progress.follower(bar, title, 1)
+        if ranks > 1:
+            parallel.train_in_processes(
+                config, folder, found, ranks, report=report, weights=weights
+            )
+        else:
+            loop.train(config, folder, found, report, weights=weights, ranks=team)
+    return _waited(run_folder) if team.leads else None
+
+
+def _waited(folder: RunFolder) -> float | None:
+    """The share of the time that the steps of a run waited for pictures on the disk."""
+    lines = folder.read().train
     if not lines or "waited" not in lines[-1]:
         return None
     return lines[-1]["waited"] / max(lines[-1]["seconds"], 1e-9)

@@ -7,20 +7,20 @@ residual twin begin with the same weights.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from minires.data import Dataset
 from minires.errors import InputError
 from minires.lab.presets import check_size, with_warmup
 from minires.nets import registry
-from minires.nets.audit import macs
 from minires.nets.network import Facts
 from minires.runs.config import Config
 from minires.runs.run_folder import RunFolder
 from minires.train.loop import acquire, fitted_facts
 from minires.train.progress import Report, Shown, bar, follower
+from minires.train.sweep import Job, plan
 from minires.train.together import train_together
 
 DEPTHS = (20, 56)
@@ -43,11 +43,6 @@ def nets(depths: Sequence[int | str] = DEPTHS, shortcut: str = "A") -> list[str]
         raise InputError(f"depths must be numbers such as 20,56, got {','.join(asked)}")
     option = "" if shortcut == "A" else shortcut
     return [f"plain{depth}" for depth in numbers] + [f"resnet{depth}{option}" for depth in numbers]
-
-
-def run_folder(out: Path, config: Config) -> Path:
-    """Folder of one run of an experiment."""
-    return out / f"{config.net}-seed{config.seed}"
 
 
 def run(
@@ -101,16 +96,9 @@ def run(
     """
     for net in nets:
         check_size(registry.facts(net), data)
-    facts = list(dict.fromkeys(fitted_facts(net, data) for net in nets))
-    if not facts or seeds < 1:
-        raise InputError(
-            f"expected at least one net and one seed, got {len(facts)} nets and {seeds} seeds"
-        )
-    jobs = [
-        _job(with_warmup(replace(base, net=f.name, seed=seed), f), f, out, data)
-        for seed in range(seeds)
-        for f in facts
-    ]
+    facts = {f.name: f for f in (fitted_facts(net, data) for net in nets)}
+    planned = plan(list(facts.values()), seeds, base, out, with_warmup)
+    jobs = [_claimed(job, facts, data) for job in planned]
     begin()
     if any(job.left >= LONG for job in jobs):
         with contextlib.suppress(OSError, ValueError):  # closed, full, or lacks a character
@@ -119,31 +107,12 @@ def run(
     return [job.folder for job in jobs]
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run of the experiment: its recipe, its folder, and the iterations that are left.
-
-    `cost` is that of one iteration, in multiply-adds per image.
-    """
-
-    config: Config
-    folder: Path
-    family: str
-    left: int = 0
-    cost: int = 0
-
-    @property
-    def order(self) -> tuple[float, bool]:
-        """Sort key: the longest first, and a residual net before a plain one of the same cost."""
-        return -self.left * self.cost, self.family == "plain"
-
-
-def _job(config: Config, facts: Facts, out: Path, data: Dataset) -> Job:
+def _claimed(job: Job, facts: Mapping[str, Facts], data: Dataset) -> Job:
     """Claim the folder of a run, and work out how much of the run is left."""
-    folder = RunFolder(run_folder(out, config))
+    folder = RunFolder(job.folder)
     with folder.locked():
-        acquire(folder, config, facts, data)
-    return Job(config, folder.path, facts.family, folder.left(), macs(registry.make(facts)))
+        acquire(folder, job.config, facts[job.config.net], data)
+    return replace(job, left=folder.left())
 
 
 def _train(jobs: Sequence[Job], data: Dataset, quiet: bool, report: Report) -> None:
@@ -157,7 +126,7 @@ def _train(jobs: Sequence[Job], data: Dataset, quiet: bool, report: Report) -> N
         follow = {
             job.folder: follower(
                 progress,
-                f"{job.config.net} seed {job.config.seed}",
+                job.title,
                 job.cost,
                 report,
                 shown,

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 from minires.errors import InputError
 from minires.text import shown
 
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # of a disk without hard links
 DEEPEST = 12  # levels of nesting in our JSON; real files have up to 4
 
 
@@ -57,6 +59,37 @@ def write_whole(path: Path, data: bytes, before: Callable[[], None] = lambda: No
                 part.unlink()
             raise
         _sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Create a file, if there is none of that name; return whether this call has created it.
+
+    If several processes try, also on several machines, one succeeds: a hard link and an exclusive
+    creation are atomic on network file systems, too.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    with writing(path):
+        try:
+            part.write_bytes(data)
+            os.link(part, path)
+        except FileExistsError:
+            return False
+        except OSError as e:
+            if e.errno not in NO_LINKS:
+                raise
+            with contextlib.suppress(FileExistsError), open(path, "xb") as f:
+                f.write(data)
+                return True
+            return False
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink()
+    return True
 
 
 @contextlib.contextmanager

@@ -124,6 +124,12 @@ def sync(folder: Path) -> None:
     files.sync(folder / NAME)
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy the metrics of one folder to another, if there are some."""
+    if (source / NAME).exists():
+        files.write_whole(target / NAME, (source / NAME).read_bytes())
+
+
 def truncate(folder: Path, iteration: int, metric: Metric, keep_copy: bool) -> None:
     """Drop the lines after `iteration`: they will be measured again.
 

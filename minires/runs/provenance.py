@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,8 +29,12 @@ def provenance() -> dict[str, Any]:
     origin: dict[str, Any] = {
         "commit": commit if tracked else None,
         "versions": {"minires": minires.__version__, "python": platform.python_version()}
-        | _versions(),
-        "machine": {"system": platform.platform(), "processor": processor(), "cores": _cores()},
+        | versions(),
+        "machine": {
+            "system": platform.platform(),
+            "processor": processor(),
+            "cores": len(processors_allowed()),
+        },
     }
     if chosen := settings():
         origin["settings"] = chosen
@@ -38,18 +43,29 @@ def provenance() -> dict[str, Any]:
     return origin
 
 
-def _versions() -> dict[str, str]:
-    """Versions of the libraries that are installed."""
-    found = {}
+def versions() -> dict[str, str]:
+    """Versions of minires and of the installed libraries that decide on a result's bits."""
+    found = {"minires": minires.__version__}
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
 
 
-def _cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def differing_versions(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """The libraries whose versions differ, with both versions: "numpy 2.3.1 and 2.4.0"."""
+    return [
+        f"{name} {one.get(name, 'not installed')} and {other.get(name, 'not installed')}"
+        for name in dict.fromkeys([*one, *other])
+        if one.get(name) != other.get(name)
+    ]
+
+
+def processors_allowed() -> list[int]:
+    """Numbers of the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _git(*words: str) -> str | None:

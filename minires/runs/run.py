@@ -10,6 +10,7 @@ from typing import Any
 from minires.errors import InputError
 from minires.nets.network import Facts
 from minires.runs import metrics_file
+from minires.runs.lease import live
 from minires.runs.metric import Metric
 from minires.runs.record import NAME, read_record
 
@@ -79,7 +80,7 @@ class Run:
         return next((int(line["iteration"]) for line in reaching), None)
 
 
-def read_run(folder: Path, note: bool = True) -> Run:
+def read_run(folder: Path, note: bool = True, state: Path | None = None) -> Run:
     """Read a run folder.
 
     Parameters
@@ -87,6 +88,8 @@ def read_run(folder: Path, note: bool = True) -> Run:
     folder : Path
     note : bool
         Warn if damaged lines of metrics are skipped.
+    state : Path, optional
+        The folder of its metrics; by default, the one that `minires.runs.lease.live` names.
 
     Raises
     ------
@@ -95,7 +98,7 @@ def read_run(folder: Path, note: bool = True) -> Run:
     """
     record = read_record(folder)
     last = record.config.iterations
-    lines = metrics_file.read(folder, record.metrics[0], last, note)
+    lines = metrics_file.read(state or live(folder), record.metrics[0], last, note)
     return Run(
         folder,
         record.config.to_json(),

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from minires.errors import InputError
 from minires.nets.network import Facts
-from minires.runs import checkpoint, files, metrics_file, record
+from minires.runs import checkpoint, files, lease, metrics_file, record
 from minires.runs.config import Config
 from minires.runs.metric import Metric
 from minires.runs.provenance import provenance
@@ -37,10 +37,17 @@ class RunFolder:
     ----------
     path : Path
         `locked` creates it if needed.
+
+    Attributes
+    ----------
+    path : Path
+    state : Path
+        The folder of the metrics and the checkpoint: the same, except in a sweep.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.state = path
 
     def __str__(self) -> str:
         return shown(self.path)
@@ -54,9 +61,15 @@ class RunFolder:
         Raises
         ------
         InputError
-            If another process holds it, or it cannot be created or locked.
+            If another process holds it, it cannot be created or locked, or a sweep trains the run.
         """
         files.make_folder(self.path)
+        leased = lease.seen(self.path)
+        if not leased.free:
+            raise InputError(
+                f"{self} is leased to {leased.holder} of a sweep; let it finish, or give its "
+                "command, minires sweep, again"
+            )
         owner = self.path / ".owner"
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
@@ -172,40 +185,40 @@ class RunFolder:
 
     def read(self) -> Run:
         """Read the run; an `InputError` if the folder holds none."""
-        return read_run(self.path, note=False)
+        return read_run(self.path, note=False, state=self.state)
 
     # ------------------------------------------------------------------ metrics and checkpoint
 
     def append(self, values: Mapping[str, Any]) -> None:
         """Append one line to the metrics."""
-        metrics_file.append(self.path, values)
+        metrics_file.append(self.state, values)
 
     def save(self, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
         """Write a checkpoint, once the metrics up to it are on the disk."""
-        metrics_file.sync(self.path)
-        checkpoint.save(self.path, arrays, meta)
+        metrics_file.sync(self.state)
+        checkpoint.save(self.state, arrays, meta)
 
     def drop_newer(self, iteration: int, metric: Metric, keep_copy: bool) -> None:
         """Drop metrics after `iteration`: they will be measured again.
 
         With `keep_copy`, for a run whose checkpoint is gone, they are first copied to another file.
         """
-        metrics_file.truncate(self.path, iteration, metric, keep_copy)
+        metrics_file.truncate(self.state, iteration, metric, keep_copy)
 
     def load(self) -> tuple[dict[str, Array], dict[str, Any]] | None:
         """Return the latest whole checkpoint, None if there is none."""
-        return checkpoint.load(self.path)
+        return checkpoint.load(self.state)
 
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint, whole or not."""
-        return checkpoint.exists(self.path)
+        return checkpoint.exists(self.state)
 
     def position(self) -> int:
         """Number of finished iterations, from the checkpoint, else from a finished run's metrics.
 
         The last iteration is done once its evaluation is recorded.
         """
-        iteration = checkpoint.position(self.path)
+        iteration = checkpoint.position(self.state)
         run = self.read()
         last = int(run.config["iterations"])
         if iteration is None:
@@ -219,6 +232,42 @@ class RunFolder:
         if run.reached is not None and position >= run.reached:
             return 0
         return int(run.config["iterations"]) - position
+
+
+class NoFolder(RunFolder):
+    """The folder of a rank that writes nothing: rank 0 keeps the run for all of them."""
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold nothing."""
+        yield
+
+    def acquire(
+        self,
+        config: Config,
+        facts: Facts,
+        task_metrics: Sequence[Metric],
+        data: Mapping[str, Any],
+    ) -> Config:
+        """Return the recipe as it is."""
+        return config
+
+    def note_who_trains(self, iteration: int) -> None:
+        """Write nothing."""
+
+    def append(self, values: Mapping[str, Any]) -> None:
+        """Write nothing."""
+
+    def save(self, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
+        """Write nothing."""
+
+    def load(self) -> None:
+        """There is no checkpoint."""
+        return
+
+    def has_checkpoint(self) -> bool:
+        """There is no checkpoint."""
+        return False
 
 
 def _read(path: Path) -> str:

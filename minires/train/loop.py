@@ -29,9 +29,11 @@ from minires.nets.fuse import fuse
 from minires.nets.initialise import initialise
 from minires.nets.network import Facts, Network
 from minires.runs.config import Config
-from minires.runs.run_folder import RunFolder
+from minires.runs.run_folder import NoFolder, RunFolder
 from minires.text import shown
 from minires.train.progress import Progress
+from minires.train.ranks import ALONE, Ranks
+from minires.train.shards import check_number
 from minires.train.state import TrainingRun, prepared
 from minires.train.stopping import DivergenceError, Interrupted, stop_requests
 from minires.train.task import get_task
@@ -64,18 +66,19 @@ def initial_net(config: Config, facts: Facts | None = None) -> Network:
 
 def train(
     config: Config,
-    folder: Path,
+    folder: Path | RunFolder,
     data: Dataset | Path | None = None,
     report: Callable[[Progress], None] = lambda _: None,
     stop: threading.Event | None = None,
     weights: Mapping[str, Array] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Train a network by its recipe into a run folder; resume a run that was stopped.
 
     Parameters
     ----------
     config : Config
-    folder : Path
+    folder : Path or RunFolder
         Receives config.json, metrics.jsonl and checkpoint.safetensors. A finished run is left as
         it is. A "~" at its beginning is the home folder.
     data : Dataset or Path, optional
@@ -88,6 +91,9 @@ def train(
     weights : dict of str to ndarray, optional
         The state that the run starts from, where the recipe names `weights`. It is saved in the
         run's first checkpoint, so a run that has one needs it no longer.
+    ranks : Ranks
+        The processes that train this run together, see `minires.train.parallel`; each of them calls
+        this inside `ranks.joined()`. Rank 0 alone reads and writes the folder.
 
     Returns
     -------
@@ -108,26 +114,45 @@ def train(
     data = data.with_images(config.image_size, config.normalise)
     facts = fitted_facts(config.net, data)
     config = replace(config, net=facts.name)  # "resnet-20" names resnet20
-    folder = expanded(folder)
-    run_folder = RunFolder(folder)
+    check_number(config.shards, ranks.size)
+    run_folder = _run_folder(folder, ranks)
     with run_folder.locked():
         config = acquire(run_folder, config, facts, data)
-        run = TrainingRun(config, run_folder, data, initial_net(config, facts))
-        if config.weights and not (run_folder.has_checkpoint() or run_folder.read().done):
-            _start_from(run, weights)
-        run.restore()
+        config = _agreed(config, data, ranks)
+        run = TrainingRun(config, run_folder, data, initial_net(config, facts), ranks)
+        if ranks.leads:
+            if config.weights and not (run_folder.has_checkpoint() or run_folder.read().done):
+                _start_from(run, weights)
+            run.restore()
+        run.join()
         asked = contextlib.nullcontext(stop) if stop else stop_requests()
         # `TrainingRun` explains what overflows
         ignored = np.errstate(over="ignore", invalid="ignore")
-        with contextlib.closing(run), asked as stop, ignored:
+        with contextlib.closing(run), asked as stop, ignored, ranks.threads(config.backend):
             if not run.ended:
                 run_folder.note_who_trains(run.iteration)
             while not run.ended:
                 report(run.step())
-                if stop.is_set():
+                if ranks.any(stop.is_set()):
                     run.save()
                     raise Interrupted(_after_a_stop(run, run_folder, data))
-    return folder
+    return run_folder.path
+
+
+def _run_folder(folder: Path | RunFolder, ranks: Ranks) -> RunFolder:
+    """The folder as an object: rank 0 has one to write to."""
+    if isinstance(folder, RunFolder):
+        return folder
+    path = expanded(folder)
+    return RunFolder(path) if ranks.leads else NoFolder(path)
+
+
+def _agreed(config: Config, data: Dataset, ranks: Ranks) -> Config:
+    """The recipe that rank 0 trains by; an `InputError` if this rank was given another one."""
+    led, _ = ranks.share(config.to_json())[0]
+    config = config.as_begun(Config.from_json(led))
+    ranks.agree(config.to_json(), data.sha256)
+    return config
 
 
 def _start_from(run: TrainingRun, weights: Mapping[str, Array] | None) -> None:

@@ -19,6 +19,7 @@ from minires.runs.config import Config
 from minires.runs.run_folder import RunFolder
 from minires.train.layerwise import by_layer
 from minires.train.progress import Progress
+from minires.train.ranks import ALONE, Ranks
 from minires.train.resuming import check_checkpoint
 from minires.train.shards import sharded_step
 from minires.train.stopping import DivergenceError
@@ -87,12 +88,23 @@ class TrainingRun:
     data : Dataset
     net : Network
         With its initial weights.
+    ranks : Ranks
+        The processes that train this run together. Each of them takes every step and evaluates,
+        which takes no longer than waiting for one that does.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, data: Dataset, net: Network) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        data: Dataset,
+        net: Network,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.config = config
         self.folder = folder
         self.net = net
+        self.ranks = ranks
         self.data = prepared(config, data)
         self.task = get_task(config.task)
         self.metric = self.task.metrics[0]
@@ -136,9 +148,9 @@ class TrainingRun:
         velocity = {f"velocity/{name}": v for name, v in self.optimizer.velocity.items()}
         return {f"net/{name}": a for name, a in self.net.state().items()} | velocity
 
-    def save(self) -> None:
-        """Write a checkpoint."""
-        meta = {
+    def meta(self) -> dict[str, Any]:
+        """JSON values of a checkpoint."""
+        meta: dict[str, Any] = {
             "config": self.config.to_json(),
             "iteration": self.iteration,
             "seconds": self.seconds,
@@ -149,8 +161,19 @@ class TrainingRun:
         }
         if self.plateau:
             meta["plateau"] = self.plateau.state()
-        self.folder.save(self.arrays(), meta)
+        return meta
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.folder.save(self.arrays(), self.meta())
         self.saved_at = time.monotonic()
+
+    def join(self) -> None:
+        """Continue from the state of rank 0, which has read its checkpoint."""
+        told = {"ended": self.ended, **self.meta()}
+        meta, arrays = self.ranks.share(told, self.arrays())[0]
+        self.ended = meta["ended"]
+        self._continue_from(arrays, meta)
 
     def restore(self) -> None:
         """Continue from the latest checkpoint, if there is one.
@@ -223,13 +246,9 @@ class TrainingRun:
         config = self.config
         batch = self._batch()
         drawn = seeds(config.seed, "layers", self.iteration)
-        self.net.reseed(drawn)
         work = (self.task, self.net, self.optimizer, batch, lr)
         try:
-            if config.shards > 1:
-                values = sharded_step(*work, config.shards, drawn)
-            else:
-                values = self.task.step(*work[1:])
+            values = sharded_step(*work, config.shards, drawn, self.ranks)
         except FloatingPointError:
             raise DivergenceError(self._explain(batch[0], lr)) from None
         measured = measured_by(self.task, config.task, "step", values)

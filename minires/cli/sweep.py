@@ -1,0 +1,178 @@
+"""The command sweep: many runs, shared by workers on one machine or on several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from minires.cli import experiment, names
+from minires.cli.options import (
+    RUNS,
+    DataOption,
+    DatasetOption,
+    JsonOption,
+    Output,
+    QuietOption,
+    choose,
+    compile_kernels,
+    load,
+    path_option,
+    training_options,
+)
+from minires.runs.config import Config, in_words
+
+if TYPE_CHECKING:
+    from minires.data import Dataset
+    from minires.lab.status import Status
+    from minires.train.sweep import Job
+
+LeaseOption = Annotated[
+    float,
+    typer.Option(
+        help="Seconds after which a silent worker loses its run.",
+        metavar="X",
+        min=0.1,
+        hidden=True,
+    ),
+]
+
+DaskOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Workers of dask: local:2, or tcp://HOST:8786.",
+        metavar="ADDRESS",
+        show_default=False,
+    ),
+]
+
+
+@training_options(dict.fromkeys(experiment.TIER_OPTIONS, ""))
+def sweep_command(
+    asked: dict[str, Any],
+    nets: Annotated[
+        str | None, typer.Option(help="Names of the nets [default: as degradation].")
+    ] = None,
+    tier: experiment.TierOption = "quick",
+    seeds: Annotated[
+        int, typer.Option(help="Train each net with seeds 0 .. N-1.", metavar="N")
+    ] = 1,
+    dataset: DatasetOption = "auto",
+    data: DataOption = None,
+    out: Annotated[Path | None, path_option("[default: runs/sweep-DATA-ITERATIONS]", "DIR")] = None,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show where the runs stand, and train nothing.")
+    ] = False,
+    dask: DaskOption = None,
+    lease: LeaseOption = 90.0,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train nets with several seeds. Any number of workers may share the work.
+
+    Give the same command on the same folder in as many terminals, or on as many machines, as you
+    like, at any time. Each takes the next run that is free. If a worker is lost, another one
+    resumes its run after 90 seconds.
+
+    Example: minires sweep --nets plain20,resnet20 --seeds 5 --tier lesson --out FOLDER
+    """
+    from minires.lab import presets
+    from minires.runs import sweep_record
+
+    chosen = experiment.chosen_nets(nets, None, None, seeds)
+    experiment.check_recipes([names.network(name) for name in chosen], tier, asked)
+    output = Output(json_output)
+    backend = choose(asked.pop("backend", None), output.say)
+    found = load(dataset, data, output.say)
+    base = presets.base_config(found, tier, **asked, backend=backend)
+    folder = out or RUNS / f"sweep-{found.slug}-{base.iterations}"
+    jobs = _jobs(chosen, seeds, base, folder, found)
+    if status:
+        _show_status(jobs, output)
+        return
+    output.say(f"Recipe: {in_words(base)}")
+    sweep_record.claim(folder, base, found.sha256)
+    compile_kernels(base.backend, quiet)
+    output.say("Stop it with Ctrl-C at any time; run it again to resume.")
+    if dask is None:
+        _work(jobs, found, lease, quiet, output)
+    else:
+        _work_on_dask(dask, jobs, base, folder, found, lease, quiet)
+    shown = experiment.show([job.folder for job in jobs], folder / "sweep.png", output)
+    output.result(shown)
+
+
+def _jobs(chosen: list[str], seeds: int, base: Config, folder: Path, found: Dataset) -> list[Job]:
+    from minires.lab import presets
+    from minires.nets import registry
+    from minires.train.loop import fitted_facts
+    from minires.train.sweep import plan
+
+    for name in chosen:
+        presets.check_size(registry.facts(name), found)
+    facts = [fitted_facts(name, found) for name in chosen]
+    return plan(facts, seeds, base, folder, presets.with_warmup)
+
+
+def _work(jobs: list[Job], found: Dataset, seconds: float, quiet: bool, output: Output) -> None:
+    """Be one worker until all runs are finished, with a bar over the runs that it trains."""
+    from minires.train.progress import bar, follower
+    from minires.train.stopping import stop_requests
+    from minires.train.sweep import Reports, Worker
+
+    with bar(sum(job.cost * job.config.iterations for job in jobs), quiet) as progress:
+        follow = {job.folder: follower(progress, job.title, job.cost) for job in jobs}
+        reports = Reports(output.say, lambda job, p: follow[job.folder](p))
+        with stop_requests() as stop:
+            Worker(jobs, found, stop, seconds, reports=reports).work()
+
+
+def _work_on_dask(
+    address: str,
+    jobs: list[Job],
+    base: Config,
+    folder: Path,
+    found: Dataset,
+    seconds: float,
+    quiet: bool,
+) -> None:
+    """Let workers of dask train the runs, with a bar over all of them."""
+    from minires import plugins
+    from minires.lab import status
+    from minires.train import cluster
+    from minires.train.parallel import place
+    from minires.train.progress import bar
+    from minires.train.stopping import stop_requests
+
+    files = tuple(map(str, plugins.LOADED))
+    left = [s.job for s in status.status(jobs) if s.state != "finished"]
+    with cluster.client(address) as client, stop_requests() as stop:
+        hosts = cluster.check_workers(client)
+        tasks = [
+            cluster.Task(job, base, folder.absolute(), place(found), files, seconds, hosts)
+            for job in sorted(left, key=lambda job: job.order)
+        ]
+        with bar(sum(job.cost * job.config.iterations for job in jobs), quiet) as progress:
+
+            def look() -> None:
+                done = sum(s.iteration * s.job.cost for s in status.status(jobs))
+                progress.update(done - progress.n)
+
+            cluster.sweep_on(client, tasks, stop, look)
+
+
+def _show_status(jobs: list[Job], output: Output) -> None:
+    from minires.lab import status
+
+    found = status.status(jobs)
+    output.show(status.text(found))
+    rows = [_row(s) for s in found]
+    output.result({"runs": rows, "seconds_left": status.seconds_left(found)})
+
+
+def _row(s: Status) -> dict[str, Any]:
+    config = s.job.config
+    names = {"folder": s.job.folder, "net": config.net, "seed": config.seed}
+    where = {"iteration": s.iteration, "iterations": config.iterations}
+    return {**names, "state": s.state, "worker": s.worker, **where}

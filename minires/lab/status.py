@@ -1,0 +1,100 @@
+"""Where the runs of a sweep stand, who trains them, and how long they will take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minires.errors import InputError
+from minires.runs.lease import Seen, seen
+from minires.runs.run import read_run
+from minires.text import columns
+from minires.train.sweep import Job
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Status:
+    """One run of a sweep.
+
+    Attributes
+    ----------
+    job : Job
+    state : {"finished", "running", "stopped", "waiting"}
+        "running" if a worker holds it; "stopped" if it has begun and nobody does.
+    worker : str
+        Who holds it, "" for nobody.
+    iteration : int
+        Iterations that are recorded.
+    seconds : float
+        That these took.
+    """
+
+    job: Job
+    state: str
+    worker: str
+    iteration: int
+    seconds: float
+
+    @property
+    def left(self) -> int:
+        """Iterations that are left."""
+        return self.job.config.iterations - self.iteration
+
+
+def status(jobs: Sequence[Job]) -> list[Status]:
+    """Read where every run stands; nothing is written."""
+    return [_status(job) for job in jobs]
+
+
+def _status(job: Job) -> Status:
+    lease = seen(job.folder)
+    try:
+        run = read_run(job.folder, note=False)
+    except InputError:  # not begun
+        return Status(job, "waiting" if lease.free else "running", _worker(lease), 0, 0.0)
+    last: dict[str, Any] = run.train[-1] if run.train else {"iteration": 0, "seconds": 0.0}
+    if lease.free:
+        state = "stopped" if run.train else "waiting"
+        state = "finished" if run.done else state
+    else:
+        state = "running"
+    return Status(job, state, _worker(lease), last["iteration"], last["seconds"])
+
+
+def _worker(lease: Seen) -> str:
+    return "" if lease.free else lease.holder
+
+
+def seconds_left(found: Sequence[Status]) -> float:
+    """Time until all runs are finished by the workers of now; NaN if nothing was measured yet.
+
+    A run takes as long as its multiply-adds do in the runs that have begun.
+    """
+    work = sum(s.iteration * s.job.cost for s in found)
+    seconds = sum(s.seconds for s in found)
+    left = sum(s.left * s.job.cost for s in found)
+    if not left:
+        return 0.0
+    workers = sum(s.state == "running" for s in found)
+    return left * seconds / work / max(1, workers) if work else math.nan
+
+
+def text(found: Sequence[Status]) -> str:
+    """The table, and a sentence with the time left."""
+    lines = [["run", "state", "worker", "iteration", "of"]]
+    lines += [
+        [s.job.title, s.state, s.worker, str(s.iteration), str(s.job.config.iterations)]
+        for s in found
+    ]
+    finished = sum(s.state == "finished" for s in found)
+    workers = sum(s.state == "running" for s in found)
+    seconds = seconds_left(found)
+    time = UNKNOWN if math.isnan(seconds) else f"{seconds / 60:.0f} minutes"
+    return (
+        f"{columns(lines, left=3)}\n\n{finished} of {len(found)} runs are finished, {workers} are "
+        f"running. Time left: {time}."
+    )

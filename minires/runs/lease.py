@@ -1,0 +1,213 @@
+"""Leases: which process of a sweep trains a run, on a folder that several machines share.
+
+The lease of generation g is the file lease-g.json of a run folder. Its creation is atomic, so one
+process gets it; the highest generation counts. Its holder moves a counter in it. A process that has
+not seen the counter move for a while, by its own monotonic clock, makes the lease of the next
+generation. Nothing relies on locks, or on clocks of different machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minires.errors import InputError
+from minires.runs import files
+from minires.text import shown
+
+SECONDS = 90.0  # without a move of the counter, after which a lease is stale
+BEATS = 3  # moves of the counter in this time
+
+PATTERN = re.compile(r"lease-([1-9][0-9]{0,8})\.json")
+
+
+class LostLeaseError(InputError):
+    """Another process has taken over the run, because this one was silent for too long."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A lease as it was read.
+
+    Attributes
+    ----------
+    generation : int
+        0 if there is no lease.
+    content : dict
+        "host", "pid", "token", "counter", "seconds", "iteration" and "released"; empty if the file
+        cannot be read.
+    """
+
+    generation: int
+    content: dict[str, Any]
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody holds the run."""
+        return self.generation == 0 or self.content.get("released") is True
+
+    @property
+    def holder(self) -> str:
+        """The process that holds the run: "host (process 12)"."""
+        host, pid = (shown(self.content.get(key, "?"), 60) for key in ("host", "pid"))
+        return f"{host} (process {pid})"
+
+    @property
+    def seconds(self) -> float:
+        """Time without a move of the counter after which the lease is stale."""
+        value = self.content.get("seconds")
+        return float(value) if isinstance(value, (int, float)) and value > 0 else SECONDS
+
+
+def _path(folder: Path, generation: int) -> Path:
+    return folder / f"lease-{generation}.json"
+
+
+def seen(folder: Path) -> Seen:
+    """The lease that counts in a run folder: the one of the highest generation."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        found = [int(match[1]) for name in os.listdir(folder) if (match := PATTERN.fullmatch(name))]
+        generation = max(found, default=0)
+        return Seen(generation, _read(_path(folder, generation)) if generation else {})
+    return Seen(0, {})
+
+
+def live(folder: Path) -> Path:
+    """The folder of a run's latest metrics: the holder's while the run is leased, else its own."""
+    latest = seen(folder)
+    state = folder / f"generation-{latest.generation}"
+    return folder if latest.free or not state.is_dir() else state
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = files.parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+class Lease:
+    """A lease that this process has taken.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    generation : int
+    seconds : float
+        Time without a beat after which others may take over.
+    """
+
+    def __init__(self, folder: Path, generation: int, seconds: float) -> None:
+        self.folder = folder
+        self.generation = generation
+        self.content: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "token": secrets.token_hex(8),
+            "counter": 0,
+            "seconds": seconds,
+            "iteration": 0,
+            "released": False,
+        }
+
+    @property
+    def state(self) -> Path:
+        """Folder of the metrics and checkpoints that are written under this lease.
+
+        It carries the generation, so a process that was paused, and does not know yet that it has
+        lost the lease, overwrites nothing of its successor.
+        """
+        return self.folder / f"generation-{self.generation}"
+
+    def create(self) -> bool:
+        """Make the file; False if another process was faster."""
+        files.make_folder(self.folder)
+        return files.create(_path(self.folder, self.generation), self._bytes())
+
+    def check(self) -> None:
+        """Make sure that the lease still counts.
+
+        Raises
+        ------
+        LostLeaseError
+            If there is one of a higher generation.
+        """
+        latest = seen(self.folder)
+        if latest.generation != self.generation:
+            raise LostLeaseError(f"{shown(self.folder)} was taken over by {latest.holder}")
+
+    def beat(self, iteration: int) -> None:
+        """Move the counter, and say where the run stands."""
+        self.check()
+        self.content["counter"] += 1
+        self.content["iteration"] = iteration
+        self._write()
+
+    def release(self) -> None:
+        """Give the run back: what was written under the lease becomes that of the run folder."""
+        self.check()
+        for path in sorted(self.state.iterdir(), reverse=True):  # metrics first
+            if not path.name.startswith("."):
+                files.write_whole(self.folder / path.name, path.read_bytes())
+        self.content["released"] = True
+        self._write()
+        self._remove_older()
+
+    def _remove_older(self) -> None:
+        """Remove the leases before this one, and all folders of generations."""
+        for path in self.folder.glob("generation-*"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.folder.glob("lease-*.json"):
+            if path != _path(self.folder, self.generation):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def _write(self) -> None:
+        files.write_whole(_path(self.folder, self.generation), self._bytes())
+
+    def _bytes(self) -> bytes:
+        return json.dumps(self.content).encode()
+
+
+class Leases:
+    """Take leases, and watch those of others.
+
+    Parameters
+    ----------
+    seconds : float
+        Of the leases that are taken.
+    clock : callable
+        Seconds of this process's monotonic clock.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._watched: dict[Path, tuple[Seen, float]] = {}
+
+    def take(self, folder: Path) -> Lease | None:
+        """The lease of a run, None if another process holds it."""
+        latest = seen(folder)
+        if not latest.free and not self._is_stale(folder, latest):
+            return None
+        lease = Lease(folder, latest.generation + 1, self.seconds)
+        return lease if lease.create() else None
+
+    def _is_stale(self, folder: Path, latest: Seen) -> bool:
+        now = self._clock()
+        before, since = self._watched.get(folder, (None, now))
+        if before != latest:
+            since = now
+        self._watched[folder] = latest, since
+        return now - since >= latest.seconds

@@ -1,0 +1,230 @@
+"""A sweep whose workers dask.distributed starts and watches (extra `cluster`).
+
+Each run is one task. A task trains its run on the shared folder under a lease, as any other worker
+of the sweep does, so a run whose worker was killed goes on elsewhere from its checkpoint. Workers of
+dask run code that its client sends: use a cluster that you trust.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minires import data as images
+from minires import plugins
+from minires.errors import InputError
+from minires.ops import threads_to_share, use_threads
+from minires.runs import sweep_record
+from minires.runs.config import Config
+from minires.runs.provenance import differing_versions, versions
+from minires.train.stopping import Interrupted
+from minires.train.sweep import Job, Worker
+
+ALLOWED_FAILURES = 20  # workers that may be lost under one run
+LOOK_SECONDS = 2.0  # between two looks at the runs
+STOP = "minires-stop"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker of dask needs to train one run.
+
+    Attributes
+    ----------
+    job : Job
+    base : Config
+        The recipe of the sweep.
+    out : Path
+        Its folder, on a disk that all workers see.
+    data : str or None
+        The folder of the data.
+    plugins : tuple of str
+        Files of users to import first.
+    seconds : float
+        Of leases.
+    sharing : dict of str to int
+        Number of workers by the name of their host.
+    """
+
+    job: Job
+    base: Config
+    out: Path
+    data: str | None
+    plugins: tuple[str, ...]
+    seconds: float
+    sharing: dict[str, int]
+
+
+def _distributed() -> Any:
+    try:
+        return importlib.import_module("distributed")
+    except ImportError as e:
+        raise InputError(
+            f"--dask needs dask.distributed, which cannot be imported ({e}); install it with: "
+            'pip install "minires[cluster]", or start the command without --dask'
+        ) from e
+
+
+def workers_asked(address: str) -> int | None:
+    """The number in "local:2"; None for the address of a scheduler.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    kind, _, number = address.partition(":")
+    if kind == "local" and number.isdecimal() and int(number) > 0:
+        return int(number)
+    if kind not in ("tcp", "tls", "ucx", "ws", "wss"):
+        raise InputError(
+            f"--dask expects local:2 or an address such as tcp://HOST:8786, got {address!r}"
+        )
+    return None
+
+
+@contextlib.contextmanager
+def client(address: str) -> Iterator[Any]:
+    """Connect to a scheduler, or start one with workers on this machine.
+
+    Raises
+    ------
+    InputError
+        If dask is not installed, the address is wrong, or nobody answers there.
+    """
+    number = workers_asked(address)
+    distributed = _distributed()
+    settings = {"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(importlib.import_module("dask").config.set(settings))
+        target: Any = address
+        if number is not None:
+            target = stack.enter_context(
+                distributed.LocalCluster(
+                    n_workers=number,
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    silence_logs="CRITICAL",
+                )
+            )
+        try:
+            found = stack.enter_context(
+                distributed.Client(target, timeout=20, set_as_default=False)
+            )
+        except (OSError, ValueError) as e:
+            raise InputError(
+                f"no scheduler of dask answers at {address} ({e}); start one with: dask scheduler"
+            ) from e
+        found.run_on_scheduler(_allow_failures)
+        yield found
+
+
+def _allow_failures(dask_scheduler: Any) -> None:
+    dask_scheduler.allowed_failures = ALLOWED_FAILURES
+
+
+def check_workers(found: Any) -> dict[str, int]:
+    """Make sure that all workers have our versions; return how many each host has.
+
+    Raises
+    ------
+    InputError
+        If there is no worker, or one has other versions; both are named.
+    """
+    theirs = found.run(versions)
+    if not theirs:
+        raise InputError("the scheduler of dask has no workers; start some: dask worker ADDRESS")
+    for address, other in theirs.items():
+        if differing := differing_versions(versions(), other):
+            raise InputError(
+                f"the worker {address} has other versions (ours, and its own): "
+                f"{'; '.join(differing)}; install the same"
+            )
+    workers = found.scheduler_info(n_workers=-1)["workers"].values()
+    return dict(Counter(worker["host"] for worker in workers))
+
+
+def sweep_on(
+    found: Any,
+    tasks: Sequence[Task],
+    stop: threading.Event,
+    look: Callable[[], None] = lambda: None,
+) -> None:
+    """Give every task to the workers, and wait until all are done.
+
+    Parameters
+    ----------
+    found : Client
+    tasks : list of Task
+    stop : Event
+        Asks the workers to save and stop.
+    look : callable
+        Called every two seconds, to show where the runs stand.
+
+    Raises
+    ------
+    InputError
+        What ended a run; or if the scheduler has ended.
+    Interrupted
+        After a request to stop, once all runs are saved.
+    """
+    distributed = _distributed()
+    futures = [found.submit(train_one, task, pure=False) for task in tasks]
+    waiting = list(futures)
+    while waiting:
+        if stop.is_set():
+            found.run(_ask_to_stop)
+            distributed.wait(waiting)
+            raise Interrupted("stopped and saved; give the command again to resume")
+        with contextlib.suppress(TimeoutError, distributed.TimeoutError):
+            distributed.wait(waiting, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
+        look()
+        waiting = [future for future in waiting if not _is_done(future, found)]
+
+
+def _is_done(future: Any, found: Any) -> bool:
+    """Whether a run is finished; raises what ended it."""
+    if found.status != "running" or future.status in ("cancelled", "lost"):
+        raise InputError(
+            "the scheduler of dask has ended. Everything recorded is whole: give the command "
+            "again to resume, once a scheduler runs"
+        )
+    if future.status == "error":
+        error = future.exception()
+        if isinstance(error, InputError):
+            raise error
+        raise InputError(f"a worker of dask failed: {type(error).__name__}: {error}")
+    return future.status == "finished"
+
+
+def _stop_event(worker: Any) -> threading.Event:
+    return worker.extensions.setdefault(STOP, threading.Event())
+
+
+def _ask_to_stop(dask_worker: Any) -> None:
+    _stop_event(dask_worker).set()
+
+
+def train_one(task: Task) -> str:
+    """Train one run in a worker of dask; return its title."""
+    worker = _distributed().get_worker()
+    for file in task.plugins:
+        plugins.load(Path(file))
+    data = images.load(images.key(task.base.dataset), task.data)
+    sweep_record.claim(
+        task.out, task.base, data.sha256
+    )  # a worker that joined late is checked, too
+    backend = task.base.backend
+    threads = threads_to_share(backend)
+    if threads and "NUMBA_NUM_THREADS" not in os.environ:
+        use_threads(backend, max(1, threads // task.sharing.get(worker.ip, 1)))
+    with contextlib.suppress(Interrupted):  # the client raises it
+        Worker([task.job], data, _stop_event(worker), task.seconds).work()
+    return task.job.title

@@ -1,0 +1,259 @@
+"""Many runs, shared by any number of workers: processes, on one machine or on several.
+
+Workers need nothing but a folder that all of them see. Each takes the lease of the next run that is
+neither finished nor held by another one (`minires.runs.lease`), resumes it exactly, and goes on to
+the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from minires.data import Dataset
+from minires.errors import InputError
+from minires.nets import registry
+from minires.nets.audit import macs
+from minires.nets.network import Facts
+from minires.runs.config import Config
+from minires.runs.lease import BEATS, SECONDS, Lease, Leases, LostLeaseError, seen
+from minires.runs.leased_folder import LeasedFolder
+from minires.runs.run import read_run
+from minires.train.loop import train
+from minires.train.progress import Progress
+from minires.train.stopping import Interrupted
+
+POLL_SECONDS = 5.0  # between two looks at runs that others hold
+RETRY_SECONDS = 30.0  # after the folder could not be written
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its recipe, its folder, and the iterations that are left.
+
+    `cost` is that of one iteration, in multiply-adds per image.
+    """
+
+    config: Config
+    folder: Path
+    family: str
+    left: int = 0
+    cost: int = 0
+
+    @property
+    def order(self) -> tuple[float, bool]:
+        """Sort key: the longest first, and a residual net before a plain one of the same cost."""
+        return -self.left * self.cost, self.family == "plain"
+
+    @property
+    def title(self) -> str:
+        """The net and the seed, for bars and messages."""
+        return f"{self.config.net} seed {self.config.seed}"
+
+
+def run_folder(out: Path, config: Config) -> Path:
+    """Folder of one run of a sweep or an experiment."""
+    return out / f"{config.net}-seed{config.seed}"
+
+
+def plan(
+    facts: Sequence[Facts],
+    seeds: int,
+    base: Config,
+    out: Path,
+    finish: Callable[[Config, Facts], Config] = lambda config, facts: config,
+) -> list[Job]:
+    """One job for every net and every seed, with all of its iterations left.
+
+    Parameters
+    ----------
+    facts : list of Facts
+        Of the nets.
+    seeds : int
+        Seeds 0 .. seeds - 1.
+    base : Config
+        The recipe. Its `net` and `seed` are replaced.
+    out : Path
+        Receives a folder for each run.
+    finish : callable
+        `finish(config, facts)` adds to the recipe what depends on the net.
+
+    Raises
+    ------
+    InputError
+        If there is no net or no seed.
+    """
+    facts = list(dict.fromkeys(facts))
+    if not facts or seeds < 1:
+        raise InputError(
+            f"expected at least one net and one seed, got {len(facts)} nets and {seeds} seeds"
+        )
+    configs = [
+        (finish(replace(base, net=f.name, seed=seed), f), f) for seed in range(seeds) for f in facts
+    ]
+    costs = {f: macs(registry.make(f)) for f in facts}
+    return [
+        Job(config, run_folder(out, config), f.family, config.iterations, costs[f])
+        for config, f in configs
+    ]
+
+
+class Clock:
+    """Time as a worker sees it. Tests replace it, so that they need not wait."""
+
+    def now(self) -> float:
+        """Seconds of this process's monotonic clock."""
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait for an event, or for some seconds; return whether the event is set."""
+        return event.wait(seconds)
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Where a worker reports to: `say(sentence)`, and `follow(job, progress)` after each step."""
+
+    say: Callable[[str], None] = lambda _: None
+    follow: Callable[[Job, Progress], None] = lambda job, progress: None
+
+
+class Worker:
+    """A process that takes one run after the other until all of them are finished.
+
+    Parameters
+    ----------
+    jobs : list of Job
+    data : Dataset
+    stop : Event
+        Asks it to save and stop.
+    seconds : float
+        A run whose worker is silent for this long is taken over by another one.
+    clock : Clock
+    reports : Reports
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        data: Dataset,
+        stop: threading.Event,
+        seconds: float = SECONDS,
+        clock: Clock | None = None,
+        reports: Reports | None = None,
+    ) -> None:
+        self.data = data
+        self.stop = stop
+        self.clock = clock or Clock()
+        self.reports = reports or Reports()
+        self.leases = Leases(seconds, self.clock.now)
+        self._left = sorted(jobs, key=lambda job: job.order)
+        self._held: dict[Path, Lease] = {}  # taken, and not given back
+
+    def work(self) -> None:
+        """Train until no run is left.
+
+        Raises
+        ------
+        Interrupted
+            After a request to stop, once the run at hand is saved and given back.
+        InputError, DivergenceError
+            What ended a run.
+        """
+        while True:
+            self._left = [job for job in self._left if not is_finished(job.folder)]
+            if not self._left:
+                return
+            pause = self._take_one()
+            if self.stop.is_set() or (pause and self.clock.wait(self.stop, pause)):
+                raise Interrupted("stopped; give the command again to resume")
+
+    def _take_one(self) -> float:
+        """Train the first run that is free; return the seconds to wait before the next look."""
+        for job in self._left:
+            try:
+                lease = self._held.get(job.folder) or self.leases.take(job.folder)
+                if lease is None:
+                    continue
+                self._held[job.folder] = lease
+                self._train(job, lease)
+            except LostLeaseError as e:
+                self._held.pop(job.folder, None)
+                self.reports.say(f"{e}; going on with another run")
+            except InputError as e:
+                if not isinstance(e.__cause__, OSError):
+                    raise
+                self.reports.say(f"{e}. This worker tries again every {RETRY_SECONDS:g} s")
+                return RETRY_SECONDS
+            return 0.0
+        return POLL_SECONDS
+
+    def _train(self, job: Job, lease: Lease) -> None:
+        """Train under a lease, and give it back however the run ends, except without a disk."""
+        stop = _Either(self.stop)
+        at = [0]
+
+        def report(progress: Progress) -> None:
+            at[0] = progress.iteration
+            self.reports.follow(job, progress)
+
+        with self._beating(lease, stop, at):
+            try:
+                train(job.config, LeasedFolder(lease), self.data, report, stop)
+            except Interrupted:
+                lease.check()
+                self._give_back(job, lease)
+                raise
+        self._give_back(job, lease)
+
+    def _give_back(self, job: Job, lease: Lease) -> None:
+        lease.release()
+        self._held.pop(job.folder, None)
+
+    @contextlib.contextmanager
+    def _beating(self, lease: Lease, stop: _Either, at: Sequence[int]) -> Iterator[None]:
+        """Move the lease's counter in a thread; ask the run to stop once the lease is lost."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not self.clock.wait(ended, self.leases.seconds / BEATS):
+                try:
+                    lease.beat(at[0])
+                except LostLeaseError:
+                    stop.set()
+                except InputError:
+                    continue  # no disk for a while; if it lasts, the lease gets stale
+
+        thread = threading.Thread(target=beat, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+class _Either(threading.Event):
+    """An event that is set, too, when another one is."""
+
+    def __init__(self, other: threading.Event) -> None:
+        super().__init__()
+        self.other = other
+
+    def is_set(self) -> bool:
+        """Whether one of both is set."""
+        return super().is_set() or self.other.is_set()
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run is finished, and no process holds it."""
+    if not seen(folder).free:
+        return False
+    try:
+        return read_run(folder, note=False).done
+    except InputError:
+        return False

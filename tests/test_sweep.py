@@ -1,0 +1,496 @@
+"""Sweeps: workers share runs on a folder, and whatever becomes of them, the bits are the same."""
+
+import errno
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import specks
+import toys
+from forks import Forks
+
+from minires import InputError
+from minires.lab import status
+from minires.nets import registry
+from minires.runs import checkpoint, files, sweep_record
+from minires.runs import metrics_file as measured
+from minires.runs.config import Config
+from minires.runs.lease import Lease, Leases, LostLeaseError, seen
+from minires.runs.leased_folder import LeasedFolder
+from minires.runs.run import read_run
+from minires.runs.run_folder import RunFolder
+from minires.train import sweep
+from minires.train.loop import DivergenceError, Interrupted, train
+from minires.train.sweep import Clock, Reports, Worker, plan
+
+ROOT = Path(__file__).parents[1]
+ITERATIONS = 100  # of runs whose workers are killed
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _speck():
+    specks.register()
+    yield
+    specks.unregister()
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return toys.bars()
+
+
+BASE = Config(
+    "speck",
+    "bars",
+    12,
+    batch_size=8,
+    eval_every=5,
+    eval_images=16,
+    bn_images=16,
+    augment=False,
+)
+
+
+def planned(out, seeds=2, **changes):
+    facts = [registry.facts(name) for name in ("speck", "pocket-tiny")]
+    return plan(facts, seeds, replace(BASE, **changes), out)
+
+
+class FakeClock(Clock):
+    """Time that passes only while a worker waits, and at once."""
+
+    def __init__(self):
+        self.time = 0.0
+        self.waits = []
+
+    def now(self):
+        return self.time
+
+    def wait(self, event, seconds):
+        if threading.current_thread().name == "lease":  # no beats, unless a test asks for them
+            return event.wait()
+        self.waits.append(seconds)
+        self.time += seconds
+        return event.is_set()
+
+
+def worker(jobs, data, clock=None, seconds=90.0, **reports):
+    stop = threading.Event()
+    return Worker(jobs, data, stop, seconds, clock or FakeClock(), Reports(**reports))
+
+
+def end(folder):
+    arrays, meta = checkpoint.load(folder)
+    weights = {name: value.tobytes() for name, value in arrays.items()}
+    lines = [{k: v for k, v in line.items() if k != "seconds"} for line in measured.read(folder)]
+    return weights, {k: v for k, v in meta.items() if k != "seconds"}, lines
+
+
+@pytest.fixture(scope="module")
+def alone(bars, tmp_path_factory):
+    """Every run, trained on its own: its end by the name of its folder."""
+    out = tmp_path_factory.mktemp("alone")
+    ends = {}
+    for job in planned(out):
+        train(job.config, job.folder, bars)
+        ends[job.folder.name] = end(job.folder)
+    return ends
+
+
+def assert_ends_as(alone, jobs):
+    for job in jobs:
+        assert sweep.is_finished(job.folder)
+        assert end(job.folder) == alone[job.folder.name]
+
+
+# ------------------------------------------------------------------------------------------ leases
+
+
+def test_of_two_workers_one_gets_a_lease_and_a_released_one_is_free(tmp_path):
+    clock = FakeClock()
+    ours, theirs = Leases(90, clock.now), Leases(90, clock.now)
+    taken = ours.take(tmp_path)
+    assert taken.generation == 1
+    assert theirs.take(tmp_path) is None
+    assert not Lease(tmp_path, 1, 90).create()  # at the same instant
+    taken.state.mkdir()
+    taken.release()
+    assert theirs.take(tmp_path).generation == 2
+    with pytest.raises(LostLeaseError, match="was taken over by"):
+        taken.beat(1)
+
+
+def test_a_lease_is_stale_after_90_seconds_of_the_observers_clock_without_a_move(tmp_path):
+    clock = FakeClock()
+    taken, watching = Leases(90, clock.now).take(tmp_path), Leases(90, clock.now)
+    assert watching.take(tmp_path) is None
+    clock.time += 89
+    assert watching.take(tmp_path) is None
+    taken.beat(7)
+    clock.time += 89
+    assert watching.take(tmp_path) is None  # it moved
+    clock.time += 89
+    assert watching.take(tmp_path) is None
+    clock.time += 2
+    assert watching.take(tmp_path).generation == 2
+
+
+def test_clocks_that_differ_by_five_minutes_do_not_matter(tmp_path, monkeypatch):
+    clock = FakeClock()
+    Leases(90, clock.now).take(tmp_path)
+    for shift in (-300, 300):
+        os.utime(tmp_path / "lease-1.json", (time.time() + shift,) * 2)
+        monkeypatch.setattr(time, "time", lambda shift=shift: shift)
+        ahead = Leases(90, lambda shift=shift: clock.time + shift)
+        assert ahead.take(tmp_path) is None
+        clock.time += 80
+        assert ahead.take(tmp_path) is None
+
+
+def test_where_there_are_no_hard_links_one_of_two_creates_a_file(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert files.create(tmp_path / "a", b"first")
+    assert not files.create(tmp_path / "a", b"second")
+    assert (tmp_path / "a").read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"seconds": "x", "host": "\\u001b[31m"}', "{"])
+def test_a_damaged_lease_is_held_until_it_is_stale(text, tmp_path):
+    (tmp_path / "lease-3.json").write_text(text)
+    clock = FakeClock()
+    leases = Leases(90, clock.now)
+    assert leases.take(tmp_path) is None
+    assert "\x1b" not in seen(tmp_path).holder
+    clock.time += 91
+    assert leases.take(tmp_path).generation == 4
+
+
+# ----------------------------------------------------------------------------------------- workers
+
+
+def test_a_worker_trains_every_run_to_the_bits_that_it_has_alone(alone, bars, tmp_path):
+    jobs = planned(tmp_path)
+    worker(jobs, bars).work()
+    assert_ends_as(alone, jobs)
+    for job in jobs:
+        left = {path.name for path in job.folder.iterdir() if not path.name.startswith(".")}
+        names = {"config.json", "metrics.jsonl", "checkpoint.safetensors", "lease-1.json"}
+        assert left <= names | {checkpoint.PREVIOUS}
+
+
+def test_workers_at_the_same_time_train_each_run_once(alone, bars, tmp_path):
+    jobs, steps = planned(tmp_path), []
+    crew = [worker(jobs, bars, Clock(), follow=lambda job, p: steps.append(job)) for _ in range(3)]
+    sweep_poll = threading.Event()
+    threads = [threading.Thread(target=w.work) for w in crew]
+    for w in crew:
+        w.clock.wait = lambda event, seconds: event.wait(min(seconds, 0.02))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not sweep_poll.is_set()
+    assert_ends_as(alone, jobs)
+    assert len(steps) == sum(job.config.iterations for job in jobs)
+
+
+def test_a_worker_that_joins_late_takes_what_is_left(alone, bars, tmp_path):
+    jobs, late = planned(tmp_path), []
+
+    def join(job, progress):
+        if progress.iteration == 3 and not late:
+            late.append(worker(jobs[2:], bars))  # it knows of other runs only
+            late[0].work()
+
+    worker(jobs, bars, follow=join).work()
+    assert late
+    assert_ends_as(alone, jobs)
+
+
+def test_ctrl_c_gives_the_run_back_and_another_worker_resumes_it(alone, bars, tmp_path):
+    jobs = planned(tmp_path, seeds=1)
+
+    def press(job, progress):
+        if progress.iteration == 4:
+            first.stop.set()
+
+    first = worker(jobs, bars, follow=press)
+    with pytest.raises(Interrupted):
+        first.work()
+    held = [job for job in jobs if (job.folder / "config.json").exists()]
+    assert RunFolder(held[0].folder).position() == 4
+    assert seen(held[0].folder).free
+    started = []
+    worker(jobs, bars, follow=lambda job, p: started.append((job.folder, p.iteration))).work()
+    assert started[0] == (held[0].folder, 5)
+    assert_ends_as(alone, jobs)
+
+
+def test_a_divergence_is_raised_and_the_run_stays_as_it_is(bars, tmp_path):
+    jobs = planned(tmp_path, seeds=1, lr=1e30)
+    with pytest.raises(DivergenceError):
+        worker(jobs, bars).work()
+
+
+# ---------------------------------------------------------------------------------------- failures
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing is saved, and the lease is not given back."""
+
+
+def kill_at(iteration):
+    def kill(job, progress):
+        if progress.iteration == iteration:
+            raise Killed
+
+    return kill
+
+
+def test_a_run_whose_worker_was_killed_goes_on_from_its_checkpoint_elsewhere(
+    alone, bars, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("minires.train.state.CHECKPOINT_SECONDS", -1.0)
+    jobs = planned(tmp_path, seeds=1)
+    with pytest.raises(Killed):
+        worker(jobs, bars, follow=kill_at(6)).work()
+    steps, clock = [], FakeClock()
+    worker(jobs, bars, clock, follow=lambda job, p: steps.append(p.iteration)).work()
+    assert steps.count(6) == 1  # by the other run
+    assert sum(clock.waits) >= 90
+    assert_ends_as(alone, jobs)
+
+
+def test_a_worker_that_was_paused_and_comes_back_overwrites_nothing(
+    alone, bars, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("minires.train.state.CHECKPOINT_SECONDS", -1.0)
+    jobs, said, paused = planned(tmp_path, seeds=1), [], []
+
+    def pause(job, progress):
+        if progress.iteration == 6 and not paused:  # meanwhile, another worker does everything
+            paused.append(job)
+            worker(jobs, bars).work()
+            paused.append(end(job.folder))
+
+    worker(jobs, bars, follow=pause, say=said.append).work()
+    assert "was taken over by" in said[0]
+    assert end(paused[0].folder) == paused[1]
+    assert_ends_as(alone, jobs)
+
+
+def test_a_paused_worker_cannot_write_where_its_successor_writes(bars, tmp_path):
+    clock = FakeClock()
+    job = planned(tmp_path, seeds=1)[0]
+    first = Leases(90, clock.now).take(job.folder)
+    watching = Leases(90, clock.now)
+    watching.take(job.folder)
+    clock.time += 91
+    second = watching.take(job.folder)
+    arrays, meta = {"w": np.zeros(3, np.float32)}, {"iteration": 1}
+    for holder, iteration in ((first, 1), (second, 2)):
+        holder.state.mkdir()
+        checkpoint.save(holder.state, arrays, meta | {"iteration": iteration})  # past all checks
+    assert first.state != second.state
+    for write in (
+        lambda: LeasedFolder(first).append({"kind": "train"}),
+        lambda: LeasedFolder(first).save(arrays, meta),
+        first.release,
+    ):
+        with pytest.raises(LostLeaseError):
+            write()
+    third = LeasedFolder(Lease(job.folder, 3, 90))
+    with third.locked():
+        assert third.load()[1]["iteration"] == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize("failing", range(2, 12, 3))
+def test_a_folder_that_is_full_or_read_only_for_a_while_costs_only_time(
+    number, failing, alone, bars, tmp_path, monkeypatch
+):
+    jobs, said, real, calls = planned(tmp_path, seeds=1), [], os.fsync, []
+
+    def fsync(handle):
+        calls.append(handle)
+        if failing <= len(calls) < failing + 3:
+            raise OSError(number, os.strerror(number))
+        return real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    clock = FakeClock()
+    worker(jobs, bars, clock, say=said.append).work()
+    assert any("tries again every 30 s" in sentence for sentence in said)
+    assert 30.0 in clock.waits
+    assert_ends_as(alone, jobs)
+
+
+def test_a_lease_without_a_disk_for_its_beats_is_kept_if_it_lasts_only_a_while(tmp_path):
+    taken = Leases(90, FakeClock().now).take(tmp_path)
+    clock, stop = FakeClock(), threading.Event()
+    beats = iter([False, False, True])
+    clock.wait = lambda event, seconds: next(beats)
+    calls = []
+
+    def beat(iteration):
+        calls.append(iteration)
+        if len(calls) == 1:
+            raise InputError("full")
+        Lease.beat(taken, iteration)
+
+    taken.beat = beat
+    with Worker([], None, stop, 90, clock)._beating(taken, stop, [5]):
+        pass
+    assert calls == [5, 5]
+    assert seen(tmp_path).content["counter"] == 1
+
+
+def test_two_sweeps_with_different_recipes_in_one_folder_are_refused(bars, tmp_path):
+    sweep_record.claim(tmp_path, BASE, "a" * 64)
+    sweep_record.claim(tmp_path, replace(BASE, net="pocket-tiny", seed=3), "a" * 64)
+    with pytest.raises(InputError, match=r"another recipe: lr 0\.1, not 0\.2"):
+        sweep_record.claim(tmp_path, replace(BASE, lr=0.2), "a" * 64)
+    with pytest.raises(InputError, match="other data, SHA-256 aaaaaaaaaaaa, not bbbbbbbbbbbb"):
+        sweep_record.claim(tmp_path, BASE, "b" * 64)
+
+
+def test_a_worker_with_another_version_is_refused_and_both_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_record, "versions", lambda: {"minires": "1.0", "numpy": "2.3.1"})
+    sweep_record.claim(tmp_path, BASE, "a" * 64)
+    monkeypatch.setattr(sweep_record, "versions", lambda: {"minires": "1.1", "numpy": "2.4.0"})
+    with pytest.raises(InputError, match=r"minires 1\.0 and 1\.1; numpy 2\.3\.1 and 2\.4\.0"):
+        sweep_record.claim(tmp_path, BASE, "a" * 64)
+
+
+def test_another_processor_gives_a_note(tmp_path, monkeypatch):
+    sweep_record.claim(tmp_path, BASE, "a" * 64)
+    monkeypatch.setattr(sweep_record, "processor", lambda: "abacus")
+    with pytest.warns(UserWarning, match="here is abacus"):
+        sweep_record.claim(tmp_path, BASE, "a" * 64)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"recipe": 1, "versions": {}}'])
+def test_a_damaged_record_of_a_sweep_is_refused(text, tmp_path):
+    (tmp_path / sweep_record.NAME).write_text(text)
+    with pytest.raises(InputError, match=r"sweep\.json is damaged"):
+        sweep_record.claim(tmp_path, BASE, "a" * 64)
+
+
+def test_a_leased_run_is_refused_to_train_and_readers_see_the_holders_metrics(bars, tmp_path):
+    jobs = planned(tmp_path, seeds=1)
+    with pytest.raises(Killed):
+        worker(jobs, bars, follow=kill_at(6)).work()
+    (held,) = [job for job in jobs if not seen(job.folder).free]
+    with pytest.raises(InputError, match="is leased to"):
+        train(held.config, held.folder, bars)
+    assert read_run(held.folder).train[-1]["iteration"] == 6
+    found = status.status(jobs)
+    assert sorted((s.state, s.iteration) for s in found) == [("running", 6), ("waiting", 0)]
+    assert "1 are running" in status.text(found)
+    assert 0 < status.seconds_left(found) < 600
+
+
+# --------------------------------------------------------------------------------------- processes
+
+WORKERS = """
+import sys, threading
+from pathlib import Path
+import specks, test_sweep, toys
+from minires.train import state
+from minires.train.sweep import Clock, Worker
+specks.register()
+data = toys.bars()
+state.CHECKPOINT_SECONDS = 0.02
+
+
+class Hurry(Clock):
+    def wait(self, event, seconds):
+        return event.wait(min(seconds, 0.03))
+
+
+def start(out):
+    jobs = test_sweep.planned(Path(out), iterations=int(sys.argv[1]))
+    return [Worker(jobs, data, threading.Event(), 0.25, Hurry()).work]
+
+
+def started():
+    pass
+"""
+
+
+@pytest.fixture
+def forks():
+    if not hasattr(os, "fork"):
+        pytest.skip("starts workers by fork")
+    made = Forks(WORKERS, ITERATIONS)
+    with made.process:
+        yield made
+
+
+def ended_alone(bars, out):
+    ends = {}
+    for job in planned(out, iterations=ITERATIONS):
+        train(job.config, job.folder, bars)
+        ends[job.folder.name] = end(job.folder)
+    return ends
+
+
+def test_after_twenty_random_kills_of_workers_every_run_ends_with_the_same_bits(
+    forks, bars, tmp_path
+):
+    alone, rng = ended_alone(bars, tmp_path / "alone"), np.random.default_rng(5)
+    sweeps, kills, pause = [tmp_path / "sweep 0"], 0, threading.Event()
+    team = [pid for _ in range(2) for pid in forks.start(sweeps[-1])]
+    while kills < 20:
+        pause.wait(rng.uniform(0, 0.15))
+        victim = team.pop(int(rng.integers(2)))
+        if forks.kill(victim) == 0:  # it had come to its end: kill those of another sweep
+            sweeps.append(tmp_path / f"sweep {len(sweeps)}")
+        else:
+            kills += 1
+        team += forks.start(sweeps[-1])
+    for out in sweeps:
+        team += forks.start(out)
+    assert {forks.wait(pid) for pid in team} == {0}
+    for out in sweeps:
+        assert_ends_as(alone, planned(out, iterations=ITERATIONS))
+
+
+def test_a_worker_stopped_for_longer_than_its_lease_goes_on_without_harm(forks, bars, tmp_path):
+    alone, rng = ended_alone(bars, tmp_path / "alone"), np.random.default_rng(6)
+    out = tmp_path / "sweep"
+    (stopped,) = forks.start(out)
+    threading.Event().wait(rng.uniform(0.05, 0.2))
+    os.kill(stopped, signal.SIGSTOP)
+    (other,) = forks.start(out)
+    assert forks.wait(other) == 0  # it has taken over the run, and ended all of them
+    jobs = planned(out, iterations=ITERATIONS)
+    assert_ends_as(alone, jobs)
+    os.kill(stopped, signal.SIGCONT)
+    assert forks.wait(stopped) == 0
+    assert_ends_as(alone, jobs)
+
+
+def test_the_command_trains_shows_where_it_stands_and_refuses_another_recipe(run_cli, tmp_path):
+    words = ["sweep", "--nets", "speck,pocket-tiny", "--seeds", 2, "--dataset", "bars"]
+    words += ["--batch-size", 8, "--no-augment", "--eval-images", 16, "--backend", "numpy"]
+    words += ["--out", tmp_path, "--lr", 0.01]
+    few = [*words, "--iterations", 12]
+    code, out, _ = run_cli(*few, "--status")
+    assert code == 0
+    assert "0 of 4 runs are finished" in out
+    assert run_cli(*few, "--quiet")[0] == 0
+    code, out, _ = run_cli(*few, "--status", "--json")
+    assert {row["state"] for row in json.loads(out)["runs"]} == {"finished"}
+    code, _, err = run_cli(*words, "--iterations", 13)
+    assert code == 2
+    assert "holds a sweep with another recipe: iterations 12, not 13" in err
