@@ -9,7 +9,6 @@ import typer
 
 from minires.cli import names, results
 from minires.cli.options import (
-    BatchOption,
     DataOption,
     JsonOption,
     NetArgument,
@@ -129,13 +128,26 @@ def bench(
         typer.Option(help="numpy, numba or both [default: all installed].", metavar="NAMES"),
     ] = None,
     peer: Annotated[
-        str, typer.Option(help="torch, torch.compile or both; needs PyTorch.", metavar="NAMES")
+        str,
+        typer.Option(help="Of torch, torch.compile, onnxruntime, if installed.", metavar="NAMES"),
     ] = "",
     rounds: Annotated[
         int | None,
         typer.Option(help="Rounds, in turn [default: 15; --against: 10].", metavar="N", min=1),
     ] = None,
-    batch_size: BatchOption = 128,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Images per step; 1: inference only [128, ImageNet 8].", metavar="N"),
+    ] = None,
+    threads: Annotated[
+        str, typer.Option(help="Compare numbers of threads, such as 1,2,4.", metavar="NUMBERS")
+    ] = "",
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Find the share of a step outside kernels.")
+    ] = False,
+    shapes: Annotated[
+        str, typer.Option(help="Time each convolution of NET instead.", metavar="NET")
+    ] = "",
     ops: Annotated[
         bool, typer.Option("--ops", help="Time single ops against PyTorch's instead.")
     ] = False,
@@ -152,12 +164,17 @@ def bench(
 
     Example: minires bench --nets resnet20 --peer torch
 
+    Example: minires bench --nets imagenet-resnet18 --batch-size 1 --peer onnxruntime
+
     Example: minires bench --against ../minires-1.0
     """
     from minires.cli import timing
 
-    if against and (ops or peer):
-        raise InputError("expected --against alone, got --ops or --peer too; give two commands")
+    special = {"--against": against, "--ops": ops, "--shapes": shapes, "--threads": threads}
+    given = [name for name, value in special.items() if value]
+    given += ["--peer"] * bool(peer and given and given != ["--threads"])
+    if len(given) > 1:
+        raise InputError(f"expected one of {', '.join(given)}; give several commands")
     output = Output(json_output)
     task = timing.Timing(names.listed("--nets", nets), rounds, batch_size, quiet, output)
     task.check(out, ops)
@@ -165,6 +182,10 @@ def bench(
         record = task.ops()
     elif against:
         record = task.against(against, backend)
+    elif shapes:
+        record = task.shapes(shapes)
+    elif threads:
+        record = task.threads(backend, peer, threads)
     else:
-        record = task.nets(backend, peer)
+        record = task.nets(backend, peer, profile)
     task.write(record, out)
