@@ -14,6 +14,8 @@ import pytest
 
 SMALL = 100_000  # values: an op that touches fewer of them may have fewer pieces
 THREADS = (1, 2, 3, 8, 16)
+# more pieces would add in another order, and change the bits of every training run
+FEWER = {"conv2d dw": 8, "batchnorm_relu forward": 32, "batchnorm_relu backward": 32}
 
 # N, H, W, C, filter size, K, stride
 CIFAR = [
@@ -134,7 +136,7 @@ def size(problem):
 def test_every_op_of_resnet20_at_a_batch_of_128_has_64_pieces(problem):
     assert size(CIFAR[problem])[0] > SMALL
     pieces = in_process("pieces", 2)[problem]
-    few = {name: n for name, n in pieces.items() if n < 64 and name != "conv2d dw"}
+    few = {name: n for name, n in pieces.items() if n < FEWER.get(name, 64)}
     assert not few
 
 

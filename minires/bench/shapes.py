@@ -131,7 +131,8 @@ def _torch_passes(
     image = tensor(x, 0, 3, 1, 2)
     filters = tensor(w, 3, 2, 0, 1)
     gradient = tensor(dy, 0, 3, 1, 2)
-    stride, pad = pair(problem.stride), pair(problem.pad)
+    stride = pair(problem.stride)
+    pad = pair(problem.pad)
     options = (stride, pad, (1, 1), False, (0, 0), problem.groups)
     wanted = (not problem.is_first, True, False)
     return (

@@ -121,39 +121,49 @@ def _machine_and_data(output: Output) -> dict[str, Any]:
     }
 
 
+BackendsOption = Annotated[
+    str | None,
+    typer.Option(help="numpy, numba or both [default: all installed].", metavar="NAMES"),
+]
+PeersOption = Annotated[
+    str, typer.Option(help="Of torch, torch.compile, onnxruntime, if installed.", metavar="NAMES")
+]
+RoundsOption = Annotated[
+    int | None,
+    typer.Option(help="Rounds, in turn [default: 15; --against: 10].", metavar="N", min=1),
+]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(help="Images per step; 1: inference only [128, ImageNet 8].", metavar="N"),
+]
+ThreadsOption = Annotated[
+    str, typer.Option(help="Compare numbers of threads, such as 1,2,4.", metavar="NUMBERS")
+]
+ProfileOption = Annotated[
+    bool, typer.Option("--profile", help="Find the share of a step outside kernels.")
+]
+ShapesOption = Annotated[
+    str, typer.Option(help="Time each convolution of NET instead.", metavar="NET")
+]
+OpsOption = Annotated[
+    bool, typer.Option("--ops", help="Time single ops against PyTorch's instead.")
+]
+AgainstOption = Annotated[
+    Path | None, path_option("Time this checkout against the one in DIR.", "DIR")
+]
+
+
 def bench(
     nets: Annotated[str, typer.Option(help="Networks.", metavar="NAMES")] = "resnet20,resnet56",
-    backend: Annotated[
-        str | None,
-        typer.Option(help="numpy, numba or both [default: all installed].", metavar="NAMES"),
-    ] = None,
-    peer: Annotated[
-        str,
-        typer.Option(help="Of torch, torch.compile, onnxruntime, if installed.", metavar="NAMES"),
-    ] = "",
-    rounds: Annotated[
-        int | None,
-        typer.Option(help="Rounds, in turn [default: 15; --against: 10].", metavar="N", min=1),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Images per step; 1: inference only [128, ImageNet 8].", metavar="N"),
-    ] = None,
-    threads: Annotated[
-        str, typer.Option(help="Compare numbers of threads, such as 1,2,4.", metavar="NUMBERS")
-    ] = "",
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Find the share of a step outside kernels.")
-    ] = False,
-    shapes: Annotated[
-        str, typer.Option(help="Time each convolution of NET instead.", metavar="NET")
-    ] = "",
-    ops: Annotated[
-        bool, typer.Option("--ops", help="Time single ops against PyTorch's instead.")
-    ] = False,
-    against: Annotated[
-        Path | None, path_option("Time this checkout against the one in DIR.", "DIR")
-    ] = None,
+    backend: BackendsOption = None,
+    peer: PeersOption = "",
+    rounds: RoundsOption = None,
+    batch_size: SizeOption = None,
+    threads: ThreadsOption = "",
+    profile: ProfileOption = False,
+    shapes: ShapesOption = "",
+    ops: OpsOption = False,
+    against: AgainstOption = None,
     out: Annotated[Path | None, path_option("Also write the result as JSON to FILE.")] = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,

@@ -44,7 +44,7 @@ __all__ = [
     "relu_forward",
 ]
 
-BLOCK = 1 << 14  # values in a chunk of work
+BLOCK = 1 << 13  # values in a chunk of work
 
 
 def _is_complex(cache: Cache) -> bool:

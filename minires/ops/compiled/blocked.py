@@ -19,12 +19,12 @@ from minires.ops.compiled.scratch import scratch
 from minires.ops.compiled.simd import copy, lane_count, lanes, load, store
 from minires.ops.compiled.tuning import (
     DEPTH,
+    FEW_CHANNELS,
     GRADIENT_PIXELS,
     GRADIENT_ROWS,
     WEIGHT_TILE,
-    blocks_of_filters,
     blocks_of_pixels,
-    chunks_of_pixels,
+    gradient_blocks,
 )
 from minires.ops.geometry import Pair
 
@@ -228,18 +228,41 @@ def _flip(w: Array, taps: tuple, flipped: Array) -> None:
                     target[place + j] = source[first + j * K + i]
 
 
+@kernel
+def _add(parts: Array, total: Array) -> None:
+    """Compute total = parts[0] + parts[1] + ..., in order."""
+    chunks, size = parts.shape
+    for piece in prange((size + SUMS - 1) // SUMS):
+        first = piece * SUMS
+        last = min(size, first + SUMS)
+        total[first:last] = parts[0, first:last]
+        for chunk in range(1, chunks):
+            for i in range(first, last):
+                total[i] += parts[chunk, i]
+
+
 # -------------------------------------------------------------------------------- called by conv
 
+SUMS = 2048  # values in a piece of a sum of arrays
 BLOCK = 16  # rows and columns of a transposed block: whole cache lines
+
+
+def sum_of_chunks(parts: Array) -> Array:
+    """Return the sum over the first axis, added in order."""
+    total = np.empty(parts.shape[1:], parts.dtype)
+    _add(parts.reshape(len(parts), -1), total.reshape(-1))
+    return total
 
 
 def flip(w: Array, first: Pair, stride: Pair) -> Array:
     """Every SH-th, SW-th weight from `first` on, in opposite order, channels and filters swapped.
 
-    w (KH, KW, C, K) -> (.., .., K, C)
+    w (KH, KW, C, K) -> (.., .., K, C). NumPy is fast enough for a few channels.
     """
     (p, q), (SH, SW) = first, stride
     KH, KW, C, K = w.shape
+    if C * K <= FEW_CHANNELS:
+        return np.ascontiguousarray(w[p::SH, q::SW][::-1, ::-1].swapaxes(2, 3))
     shape = len(range(p, KH, SH)), len(range(q, KW, SW))
     flipped = np.empty((*shape, K, C), w.dtype)
     last = p + (shape[0] - 1) * SH, q + (shape[1] - 1) * SW
@@ -267,9 +290,8 @@ def correlate_weights(x: Array, dy: Array, shape: tuple[int, ...], stride: Pair,
     R = KH * KW * C
     window = KW, *stride, *offset, *dy.shape[1:3]
     width = WEIGHT_TILE[1] * lane_count(x.dtype)
-    wide = blocks_of_filters(K, width)
-    pieces = -(-R // GRADIENT_ROWS) * -(-K // wide)
-    dw = np.empty((chunks_of_pixels(dy.size // K, pieces), R, K), x.dtype)
+    chunks, wide = gradient_blocks(dy.size // K, R, K, width)
+    dw = np.empty((chunks, R, K), x.dtype)
     tile = (0,) * WEIGHT_TILE[0], (0,) * WEIGHT_TILE[1]
     _filter_gradient(x, dy, dw, window, wide, tile)
-    return (dw[0] if len(dw) == 1 else dw.sum(axis=0)).reshape(shape)
+    return (dw[0] if len(dw) == 1 else sum_of_chunks(dw)).reshape(shape)

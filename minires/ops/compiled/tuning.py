@@ -99,14 +99,18 @@ def blocks_of_pixels(pixels: int, K: int, width: int) -> tuple[int, int]:
     return -(-pixels // down), -(-K // (across * width)) * width
 
 
-def blocks_of_filters(K: int, width: int) -> int:
-    """Filters in a block of dw: at most 128, in whole register tiles."""
-    return min(8 * width, -(-K // width) * width)
+def gradient_blocks(pixels: int, R: int, K: int, width: int) -> tuple[int, int]:
+    """How many partial sums of dw (R, K) there are, and filters in a block of it.
 
-
-def chunks_of_pixels(pixels: int, pieces: int) -> int:
-    """How many partial sums of dw there are, if the blocks of dw alone are `pieces`."""
-    return max(1, min(-(-PIECES // pieces), pixels // (2 * GRADIENT_PIXELS)))
+    Blocks of 128 filters, or fewer for 16 pieces at least. A partial sum has enough pixels to be
+    worth its memory.
+    """
+    most = max(1, pixels // (2 * GRADIENT_PIXELS))
+    down = -(-R // GRADIENT_ROWS)
+    wide = min(8 * width, -(-K // width) * width)
+    while wide > width and down * -(-K // wide) * most < 16:
+        wide = -(-wide // (2 * width)) * width
+    return min(most, -(-PIECES // (down * -(-K // wide)))), wide
 
 
 # Winograd's convolution with many channels: see `winograd_blocked`

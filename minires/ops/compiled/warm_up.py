@@ -32,7 +32,7 @@ from minires.ops.numba_ops import (
 BACKWARDS = "from minires.ops.compiled.warm_up import warm_up; warm_up(backwards=True)"
 
 
-NEEDED = 15  # compiled versions of kernels after `warm_up`
+NEEDED = 14  # compiled versions of kernels after `warm_up`
 
 
 def ready() -> int:

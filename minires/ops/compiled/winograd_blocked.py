@@ -46,17 +46,46 @@ Array = np.ndarray
 
 
 @inline
-def _transform_block(x: Array, row: int, offset: tuple, c: int, padded: Array, half: Array,
-                     target: tuple, v: Array) -> None:  # fmt: skip
-    """Write B^T d B of a row of tiles, for the channels from c on that `padded` has room for.
+def _transform_image(x: Array, row: int, image: tuple, part: tuple, v: Array, target: tuple
+                     ) -> None:  # fmt: skip
+    """Write B^T d B of a row of tiles, for some channels.
 
-    (first, strides) = `target`, see `winograd_tiles`; (top, left) = `offset` is the position of x
-    in xpad.
+    (top, left, TH, TW) = `image`: position of x in xpad, rows and columns of tiles. (c, channels) =
+    `part`. (first, strides) = `target`, see `winograd_tiles`.
     """
-    TH = (offset[2] + M - 1) // M
-    corner = (row % TH * M - offset[0], -offset[1])
-    pad_part(x, row // TH, corner, c, padded)
-    data_transform(padded, 0, half, v, target[0], (target[1], target[2], target[3]))
+    top, left, TH, TW = image
+    c, channels = part
+    span = len(lanes(x))
+    padded = scratch(SIDE * (M * TW + 2) * channels, x).reshape(SIDE, M * TW + 2, channels)
+    half = scratch(SIDE * (M * TW + 2) * span, x)
+    pad_part(x, row // TH, (row % TH * M - top, -left), c, padded)
+    data_transform(padded, 0, half, v, target[0], target[1])
+
+
+@inline
+def _transform_gradient(dy: Array, row: int, image: tuple, part: tuple, d: Array, first: int,
+                        stride: int) -> None:  # fmt: skip
+    """Write A dY A^T of a row of tiles, for some filters; arguments as `_transform_image`."""
+    _, _, TH, TW = image
+    k, wide = part
+    whole = scratch(M * M * TW * wide, dy).reshape(M, M * TW, wide)
+    pad_part(dy, row // TH, (row % TH * M, 0), k, whole)
+    gradient_transform(whole, 0, d, first, stride)
+
+
+@inline
+def _transform_filters(w: Array, channels: tuple, filters: tuple, u: Array, width: int, stride: int
+                       ) -> None:  # fmt: skip
+    """Write G g G^T of a block of filters, (filters / width, 36, channels, width).
+
+    (c, few) = `channels`, (k, wide) = `filters`.
+    """
+    c, few = channels
+    k, wide = filters
+    for i in range(few):
+        for q in range(0, wide, len(lanes(w))):
+            place = q // width * PRODUCTS * stride + i * width + q % width
+            filter_transform(w, c + i, k + q, u, place, stride)
 
 
 @inline
@@ -83,17 +112,91 @@ def _multiply(v: Array, source: tuple, channels: int, u: Array, panel: int, m: A
 
 
 @inline
-def _accumulate(v: Array, d: Array, first: tuple, strides: tuple, tiles: int, m: Array,
-                target: tuple, tile: tuple) -> None:  # fmt: skip
-    """Add sum_t v[t, c] d[t, :] to rows c of m, or write it; (place, stride, begins) = `target`."""
+def _multiply_block(v: Array, source: tuple, channels: int, u: Array, stride: int, m: Array,
+                    target: tuple, tile: tuple) -> None:  # fmt: skip
+    """Add all 36 products of a block of tiles and filters to m, or write them.
+
+    (first, v_stride, block) = `source`, (tiles, wide, m_stride, begins) = `target`.
+    """
     rows, vectors = tile
-    place, stride, begins = target
-    sums = tile_zeros(m, rows, vectors)
-    if not begins:
-        sums = tile_load(m, place, stride, rows, vectors)
-    for t in range(tiles):
-        sums = tile_outer(sums, v, first[0] + t * strides[0], 1, d, first[1] + t * strides[1])
-    tile_store(sums, m, place, stride)
+    first, v_stride, block = source
+    tiles, wide, m_stride, begins = target
+    span = len(lanes(v))
+    width = len(vectors) * span
+    for p in range(PRODUCTS):
+        for q in range(0, wide, width):
+            panel = (q // width * PRODUCTS + p) * stride
+            for t in range(0, tiles, len(rows)):
+                place = (first + p * v_stride + t * span, block)
+                sums = (p * m_stride + t * wide + q, wide, begins)
+                _multiply(v, place, channels, u, panel, m, sums, tile)
+
+
+@inline
+def _write_outputs(m: Array, stride: int, band: tuple, filters: tuple, y: Array) -> None:
+    """Write A^T m A of rows of tiles; (first, last, TH, TW) = `band`, (k, wide) = `filters`."""
+    first, last, TH, TW = band
+    k, wide = filters
+    half = scratch(SIDE * M * len(lanes(m)), m)
+    for row in range(first, last):
+        products = ((row - first) * TW * wide, wide, stride)
+        output_transform(m, products, half, y, (row // TH, row % TH, k))
+
+
+@inline
+def _accumulate(v: Array, d: Array, first: tuple, sizes: tuple, m: Array, target: tuple,
+                tile: tuple) -> None:  # fmt: skip
+    """Add sum_t v[t, c] d[t, :] to rows c of m, or write it.
+
+    (tiles, channels, wide) = `sizes`; (place, begins) = `target`.
+    """
+    rows, vectors = tile
+    tiles, channels, wide = sizes
+    place, begins = target
+    for k in range(0, wide, len(vectors) * len(lanes(v))):
+        for c in range(0, channels, len(rows)):
+            at = place + c * wide + k
+            sums = tile_zeros(m, rows, vectors)
+            if not begins:
+                sums = tile_load(m, at, wide, rows, vectors)
+            for t in range(tiles):
+                value = first[0] + t * channels + c
+                sums = tile_outer(sums, v, value, 1, d, first[1] + t * wide + k)
+            tile_store(sums, m, at, wide)
+
+
+@inline
+def _accumulate_block(v: Array, d: Array, first: tuple, strides: tuple, sizes: tuple, m: Array,
+                      tile: tuple) -> None:  # fmt: skip
+    """Write all 36 sums over tiles of a block of channels and filters; sizes as `_accumulate`."""
+    tiles, channels, wide = sizes
+    v_stride, d_stride, m_stride = strides
+    for p in range(PRODUCTS):
+        for t in range(0, tiles, GRADIENT_TILES):
+            first_v = first[0] + p * v_stride + t * channels
+            first_d = first[1] + p * d_stride + t * wide
+            part = (min(GRADIENT_TILES, tiles - t), channels, wide)
+            _accumulate(v, d, (first_v, first_d), part, m, (p * m_stride, t == 0), tile)
+
+
+@inline
+def _write_filters(m: Array, stride: int, sizes: tuple, dw: Array, first: tuple, adds: bool
+                   ) -> None:  # fmt: skip
+    """Write G^T m G, or add it, to channels c, ... and filters k, ... of dw; (c, k) = `first`."""
+    channels, wide = sizes
+    c, k = first
+    _, _, C, K = dw.shape
+    span = len(lanes(m))
+    taps = scratch(WEIGHTS * span, m)
+    for i in range(channels):
+        for q in range(0, wide, span):
+            filter_gradient_transform(m, (i * wide + q, stride), taps, (0, span))
+            for tap in range(WEIGHTS):
+                place = (tap * C + c + i) * K + k + q
+                total = load(taps, tap * span)
+                if adds:
+                    total = total + load(dw, place)
+                store(dw, place, total)
 
 
 # ----------------------------------------------------------------------------------------- kernels
@@ -123,40 +226,28 @@ def _winograd_correlate_blocked(x: Array, w: Array, y: Array, offset: tuple, siz
     v = scratch(PRODUCTS * v_stride, x)
     groups = (C + CHANNELS - 1) // CHANNELS
     across = K // wide
+    image = (offset[0], offset[1], TH, TW)
     for begin in range(0, N * TH, kept):
         end = min(N * TH, begin + kept)
         for piece in prange((end - begin) * groups):
             row = piece // groups
             c = piece % groups * CHANNELS
-            few = min(CHANNELS, C - c)
-            padded = scratch(SIDE * (M * TW + 2) * few, x).reshape(SIDE, M * TW + 2, few)
-            half = scratch(SIDE * (M * TW + 2) * span, x)
-            target = (c * tiles + row * TW * span, v_stride, span, block)
-            _transform_block(x, begin + row, (offset[0], offset[1], OH), c, padded, half, target, v)
+            target = (c * tiles + row * TW * span, (v_stride, span, block))
+            _transform_image(x, begin + row, image, (c, min(CHANNELS, C - c)), v, target)
         for piece in prange((end - begin + band - 1) // band * across):
             first = piece // across * band
             last = min(end - begin, first + band)
             k = piece % across * wide
             u = scratch(wide // width * PRODUCTS * u_stride, x)
             m = scratch(PRODUCTS * m_stride, x)
-            half = scratch(SIDE * (M * TW + 2) * span, x)
             for c in range(0, C, CHANNELS):
                 few = min(CHANNELS, C - c)
-                for i in range(few):
-                    for q in range(0, wide, span):
-                        place = q // width * PRODUCTS * u_stride + i * width + q % width
-                        filter_transform(w, c + i, k + q, u, place, u_stride)
-                for p in range(PRODUCTS):
-                    for q in range(0, wide, width):
-                        panel = (q // width * PRODUCTS + p) * u_stride
-                        for t in range(0, (last - first) * TW, len(rows)):
-                            source = (p * v_stride + c * tiles + (first * TW + t) * span, block)
-                            sums = (p * m_stride + t * wide + q, wide, c == 0)
-                            _multiply(v, source, few, u, panel, m, sums, (rows, vectors))
-            for row in range(first, last):
-                products = ((row - first) * TW * wide, wide, m_stride)
-                image = (begin + row) // TH
-                output_transform(m, products, half, y, (image, (begin + row) % TH, k))
+                _transform_filters(w, (c, few), (k, wide), u, width, u_stride)
+                source = (c * tiles + first * TW * span, v_stride, block)
+                products = ((last - first) * TW, wide, m_stride, c == 0)
+                _multiply_block(v, source, few, u, u_stride, m, products, (rows, vectors))
+            rows_of_tiles = (begin + first, begin + last, TH, TW)
+            _write_outputs(m, m_stride, rows_of_tiles, (k, wide), y)
 
 
 @kernel
@@ -172,7 +263,6 @@ def _winograd_dw_blocked(x: Array, dy: Array, dw: Array, offset: tuple, sizes: t
     kept, channels, wide = sizes
     rows, vectors = tile
     span = len(lanes(x))
-    width = len(vectors) * span
     TH = (OH + M - 1) // M
     TW = (OW + M - 1) // M
     tiles = kept * TW
@@ -183,52 +273,28 @@ def _winograd_dw_blocked(x: Array, dy: Array, dw: Array, offset: tuple, sizes: t
     d = scratch(PRODUCTS * d_stride, x)
     groups = C // channels
     across = K // wide
+    image = (offset[0], offset[1], TH, TW)
     for begin in range(0, N * TH, kept):
         end = min(N * TH, begin + kept)
         for piece in prange((end - begin) * (groups + across)):
             row = piece // (groups + across)
             part = piece % (groups + across)
-            columns = M * TW + 2
             if part < groups:
                 c = part * channels
-                padded = scratch(SIDE * columns * channels, x).reshape(SIDE, columns, channels)
-                half = scratch(SIDE * columns * span, x)
-                target = (c * tiles + row * TW * channels, v_stride, channels, span)
-                _transform_block(
-                    x, begin + row, (offset[0], offset[1], OH), c, padded, half, target, v
-                )
+                target = (c * tiles + row * TW * channels, (v_stride, channels, span))
+                _transform_image(x, begin + row, image, (c, channels), v, target)
             else:
                 k = (part - groups) * wide
-                whole = scratch(M * M * TW * wide, x).reshape(M, M * TW, wide)
-                pad_part(dy, (begin + row) // TH, ((begin + row) % TH * M, 0), k, whole)
-                gradient_transform(whole, 0, d, k * tiles + row * TW * wide, d_stride)
+                first = k * tiles + row * TW * wide
+                _transform_gradient(dy, begin + row, image, (k, wide), d, first, d_stride)
         for piece in prange(groups * across):
             c = piece // across * channels
             k = piece % across * wide
             m = scratch(PRODUCTS * m_stride, x)
-            taps = scratch(WEIGHTS * span, x)
-            for p in range(PRODUCTS):
-                for t in range(0, (end - begin) * TW, GRADIENT_TILES):
-                    count = min(GRADIENT_TILES, (end - begin) * TW - t)
-                    for q in range(0, wide, width):
-                        for i in range(0, channels, len(rows)):
-                            sources = (
-                                p * v_stride + c * tiles + t * channels + i,
-                                p * d_stride + k * tiles + t * wide + q,
-                            )
-                            sums = (p * m_stride + i * wide + q, wide, t == 0)
-                            _accumulate(
-                                v, d, sources, (channels, wide), count, m, sums, (rows, vectors)
-                            )
-            for i in range(channels):
-                for q in range(0, wide, span):
-                    filter_gradient_transform(m, (i * wide + q, m_stride), taps, (0, span))
-                    for tap in range(WEIGHTS):
-                        place = (tap * C + c + i) * K + k + q
-                        total = load(taps, tap * span)
-                        if begin > 0:
-                            total = total + load(dw, place)
-                        store(dw, place, total)
+            block = ((end - begin) * TW, channels, wide)
+            strides = (v_stride, d_stride, m_stride)
+            _accumulate_block(v, d, (c * tiles, k * tiles), strides, block, m, (rows, vectors))
+            _write_filters(m, m_stride, (channels, wide), dw, (c, k), begin > 0)
 
 
 # ------------------------------------------------------------------------------ called by winograd
