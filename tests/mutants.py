@@ -342,7 +342,7 @@ def main():
     signal.signal(signal.SIGTERM, stop)
     session = Session(options.session)
     rows = {}
-    with copies_of(ROOT, options.jobs) as copies:
+    with copies_of(ROOT, options.jobs, options.session.parent / "copies") as copies:
         for file in files:
             rows[file] = judge_file(file, groups[file], session, options, copies)
     good = report(rows, {file: groups[file]["target"] for file in files})
