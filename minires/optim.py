@@ -138,8 +138,8 @@ class Plateau:
 
     def observe(self, iteration: int, value: float) -> None:
         """Take note of the metric that was measured after `iteration` iterations."""
-        gain = 0.0 if self.best is None else self.best - value
-        if self.best is None or (gain if self.lower_is_better else -gain) > 0:
+        sign = 1 if self.lower_is_better else -1
+        if self.best is None or sign * value < sign * self.best:
             self.best, self.since = value, iteration
         elif iteration - self.since >= self.patience:
             self.divisions += 1
