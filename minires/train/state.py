@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.data import Dataset, Rows, Split, even_batches, seeds, stream, training_batch
+from minires.data import Dataset, Rows, Split, even_batches, seeds, training_batch
 from minires.data.prefetch import Prefetch
 from minires.layers.base import Array, layer_outputs
 from minires.layers.core import recompute_statistics
@@ -21,6 +21,7 @@ from minires.train.layerwise import by_layer
 from minires.train.progress import Progress
 from minires.train.ranks import ALONE, Ranks
 from minires.train.resuming import check_checkpoint
+from minires.train.rows import evaluation_rows, prepared
 from minires.train.shards import sharded_step
 from minires.train.stopping import DivergenceError
 from minires.train.task import get_task, guess_of, measured_by
@@ -29,42 +30,6 @@ SMOOTHING = 0.02  # weight of the latest batch in the running training metric
 LINES = 1000  # metrics.jsonl gets from LINES to 2 LINES training lines in a long run
 LAYER_STEPS = (1, 100)  # iterations that are recorded layer by layer, beside the last one
 CHECKPOINT_SECONDS = 30.0
-
-
-def evaluation_rows(config: Config, images: int) -> tuple[Array, Array]:
-    """Split the training images: rows for batch-norm statistics, and disjoint rows for errors.
-
-    Parameters
-    ----------
-    config : Config
-    images : int
-        How many training images there are.
-
-    Returns
-    -------
-    bn_rows : ndarray of shape (bn_images,)
-        Rows for recomputing batch-norm statistics.
-    eval_rows : ndarray of shape (eval_images,)
-        Rows for measuring the training error.
-    """
-    chosen = stream(config.seed, "evaluation", 0).permutation(images)
-    last = config.bn_images + config.eval_images
-    return chosen[: config.bn_images], chosen[config.bn_images : last]
-
-
-def prepared(config: Config, data: Dataset) -> Dataset:
-    """The data with the preparation that a recipe asks for.
-
-    Raises
-    ------
-    InputError
-        If their preparation does not subtract a mean, cannot shift colours, or cannot make images
-        of the recipe's size.
-    """
-    data = data.with_images(config.image_size, config.normalise)
-    if not config.subtract_mean:
-        data = data.without_mean()
-    return data.with_colour(augment=config.augment) if config.pca_colour else data
 
 
 def _one(batch: Array) -> int:
