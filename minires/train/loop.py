@@ -34,7 +34,8 @@ from minires.text import shown
 from minires.train.progress import Progress
 from minires.train.ranks import ALONE, Ranks
 from minires.train.shards import check_number
-from minires.train.state import TrainingRun, prepared
+from minires.train.rows import prepared
+from minires.train.state import TrainingRun
 from minires.train.stopping import DivergenceError, Interrupted, stop_requests
 from minires.train.task import get_task
 

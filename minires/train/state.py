@@ -270,8 +270,7 @@ class TrainingRun:
 
     def _evaluate(self, lr: float) -> dict[str, float]:
         """Evaluate and record; return the metrics by their recorded names."""
-        config, data = self.config, self.data
-        size = config.batch_size
+        config, data, size = self.config, self.data, self.config.batch_size
         self._recompute_statistics()
         sets: dict[str, Split] = {
             "train": Rows(data.train, self.eval_rows),
@@ -310,8 +309,7 @@ class TrainingRun:
             f"{self.config.net} diverged at iteration {self.iteration}: the loss is not finite. "
         )
         advice = self._advice(lr)
-        arrays = [("the images", x), *self.net.parameters().items()]
-        for name, a in arrays:
+        for name, a in [("the images", x), *self.net.parameters().items()]:
             if not np.isfinite(a).all():
                 return f"{begins}First values that are not finite: {name}. {advice}"
         for name, y in layer_outputs(self.net, x, train=True).items():
