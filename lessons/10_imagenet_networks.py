@@ -28,12 +28,11 @@ import os
 os.environ.setdefault(
     "OPENBLAS_NUM_THREADS", "1"
 )  # one thread: the roofline below is that of a core
-import time
-from dataclasses import dataclass
 
 import draw_imagenet
 import numpy as np
-from style import claims, counting, say, seconds, show, source, table
+import time_blocks
+from style import claims, counting, say, show, source, table
 
 from minires import get_ops
 from minires.data import (
@@ -48,11 +47,11 @@ from minires.data import (
 from minires.exchange.blank import blank
 from minires.lab.studies.receptive import influence, side_of
 from minires.lab.studies.transfer import with_statistics_of
-from minires.layers import Conv2d, Identity
+from minires.layers import Conv2d
 from minires.layers.describe import see_through
 from minires.nets import registry
 from minires.nets.audit import audit
-from minires.nets.resnet import ResidualBlock, basic_body, bottleneck_body, make_shortcut
+from minires.nets.resnet import basic_body, bottleneck_body, make_shortcut
 from minires.ops import default_backend, prepare
 from minires.optim import SGD
 from minires.train import testing
@@ -189,71 +188,15 @@ source(bottleneck_body, make_shortcut, see_through)
 
 
 # %%
-@dataclass
-class Measured:
-    kind: str
-    macs: int
-    moved: int
-    seconds: float
-
-    @property
-    def intensity(self):
-        return max(2 * self.macs, 1) / self.moved
-
-    @property
-    def gflops(self):
-        return 2e-9 * self.macs / self.seconds
-
-
-def measured(body, x):
-    """Every step of a residual block; the elements of a sum, norm or ReLU count as multiply-adds."""
-    steps, kept = [], x
-    for layer in [*ResidualBlock(body, Identity()).use(backend).body.children.values(), None]:
-        call = (
-            (lambda a=x: np.maximum(a + kept, 0))
-            if layer is None
-            else (lambda a=x, f=layer: f.forward(a))
-        )
-        y = call()
-        conv = isinstance(layer, Conv2d)
-        kind = f"{layer.params['w'].shape[0]}x{layer.params['w'].shape[0]}" if conv else "rest"
-        work = len(x) * layer.describe(x.shape[1:]).macs if conv else y.size
-        moved = (
-            x.nbytes
-            + y.nbytes
-            + (layer.params["w"].nbytes if conv else 0)
-            + (kept.nbytes if layer is None else 0)
-        )
-        steps.append(Measured(kind, work, moved, seconds(call, 5, time.thread_time)))
-        x = y
-    return steps
-
-
 backend = default_backend()
-if backend == "numba":
-    import numba
-
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-pictures_in = {C: rng.standard_normal((8, 56, 56, C), dtype=np.float32) for C in (64, 256)}
-blocks = {
-    "basic": measured(basic, pictures_in[64]),
-    "bottleneck": measured(bottleneck, pictures_in[256]),
-}
-square = rng.standard_normal((1024, 1024), dtype=np.float32)
-peak = max(
-    2e-9 * 1024**3 / seconds(lambda: square @ square, 5, time.thread_time),
-    *(m.gflops for rows in blocks.values() for m in rows),
-)
-long = np.ones(2**24, np.float32)
-bandwidth = (
-    2e-9
-    * long.nbytes
-    / seconds(lambda: np.copyto(long[: 2**23], long[2**23 :]), 5, time.thread_time)
-    / 2
-)
-if backend == "numba":
-    numba.set_num_threads(threads)
+maps = {C: rng.standard_normal((8, 56, 56, C), dtype=np.float32) for C in (64, 256)}
+with time_blocks.one_thread(backend):
+    blocks = {
+        "basic": time_blocks.steps(basic, maps[64], backend),
+        "bottleneck": time_blocks.steps(bottleneck, maps[256], backend),
+    }
+    peak, bandwidth = time_blocks.limits()
+peak = max(peak, *(step.gflops for rows in blocks.values() for step in rows))
 
 # %%
 ratio = {
