@@ -205,14 +205,14 @@ show(
         f"For landscapes, features of shapes halve the error many times over: {ends['shapes']['stage3']:.0f} % instead of {ends['nothing']['stage3']:.0f} %",
         "landscapes",
     ),
-    "Error on landscapes by the number of labels: solid lines of the shapes net lie far below dashed ones of random weights. With 500 labels: "
+    f"Error on landscapes by the number of labels: solid lines of the shapes net lie far below dashed ones of random weights. With {few[-1]} labels: "
     + ", ".join(
         f"{s} {ends['shapes'][s]:.1f} against {ends['nothing'][s]:.1f}" for s in ends["shapes"]
     )
     + " percent.",
 )
 say(f"""
-    With 500 labels: stage 2 has {ends["shapes"]["stage2"]:.1f} %, stage 3 {ends["shapes"]["stage3"]:.1f} %. {"Here the last stage is not worse: which stage serves best depends on the new task." if ends["shapes"]["stage3"] <= ends["shapes"]["stage2"] else "Here, too, stage 2 is better."}
+    With {few[-1]} labels: stage 2 has {ends["shapes"]["stage2"]:.1f} %, stage 3 {ends["shapes"]["stage3"]:.1f} %. {"Here the last stage is not worse: which stage serves best depends on the new task." if ends["shapes"]["stage3"] <= ends["shapes"]["stage2"] else "Here, too, stage 2 is better."}
     Random weights have {ends["nothing"]["stage3"]:.0f} %, far better than a guess (90 %): even random filters tell colours and textures apart.
 """)
 assert ends["shapes"]["stage3"] < 0.5 * ends["nothing"]["stage3"]
@@ -262,7 +262,7 @@ show(
 )
 say(f"""
     At rate {LR[1]:g} the trained net reaches {learned[1]:.1f} % on landscapes, random weights {scratch[1]:.1f} %. On shapes its error went from {before:.0f} to {forgotten[1]:.0f} %.
-    At rate {LR[0]:g} less is forgotten ({forgotten[0]:.0f} %), and less is learned in 40 steps ({learned[0]:.1f} %). At {LR[2]:g} the old task is lost ({forgotten[2]:.0f} %; a guess has 90 %), and with it most of the reason to start from a trained net: {learned[2]:.1f} % against {scratch[2]:.1f} %.
+    At rate {LR[0]:g} less is forgotten ({forgotten[0]:.0f} %), and less is learned in 40 steps ({learned[0]:.1f} %). At {LR[2]:g} little is left of the old task ({forgotten[2]:.0f} %; a guess has 90 %), and the start from shapes {"still pays" if learned[2] < scratch[2] else "no longer pays"}: {learned[2]:.1f} % against {scratch[2]:.1f} %.
     Nothing in the loss protects the old task. Whatever the new gradients do not need may move.
 """)
 assert forgotten[0] < forgotten[1] < forgotten[2]
