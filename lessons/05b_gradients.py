@@ -229,7 +229,7 @@ assert tiny_raw > len(raw) / 3
 #
 # So there is a suspect: *plain-56 is worse because its layers turn by unequal angles*. A suspect can be tested by removing it. `EqualAngles` is a gradient descent in which **every convolution turns by the same angle at each step**, 0.01, and keeps its length. If unequal angles were what separates plain-56 from plain-20, the gap would close.
 #
-# The networks train on new pictures of shapes10 at half size, 32 a step, 300 steps. That takes half an hour, so here is a record (`python lessons/record_angles.py` makes it again). Before you look: does the gap close?
+# The networks train on new pictures of shapes10 at half size, 32 a step, 300 steps. That takes a quarter of an hour, so here is a record (`python lessons/record_angles.py` makes it again). Before you look: does the gap close?
 
 # %%
 source(EqualAngles.step)
@@ -292,7 +292,7 @@ claims(
 # ## What this does not show
 #
 # - **That plain-110 cannot be trained.** One seed, one recipe, 2,000 steps. Another rate or more steps might wake it up; with the paper's 64,000 it was still above 60 %.
-# - **That angles do not matter.** In plain-110 most layers stand still, and such layers learn nothing. The test with equal angles is about 56 layers, small pictures and few steps.
+# - **That angles do not matter.** In plain-110 most layers stand still, and such layers learn nothing. The test with equal angles is about 56 layers, small pictures, few steps and one seed.
 # - **Networks without batch norm.** There the length of the weights counts, and gradients can vanish. Lesson 6 shows such a network.
 # - **The cause.** One more suspect is excluded. Lesson 11 puts four explanations on one bench.
 
