@@ -1,7 +1,7 @@
 """
 Make the site: the lessons, quizzes, the pages around them, and the library's reference.
 
-`pip install -e ".[docs]" && python lessons/build.py --site` writes lessons/site/_build/html; open its
+`pip install -e ".[docs]" && python lessons/build.py --site` writes build/site/html; open its
 index.html. The notebooks are shown as they are, nothing is executed. Links are checked: a link to a
 file that is not part of the site becomes plain words, and any other link that leads nowhere is an error.
 """
@@ -22,7 +22,7 @@ from minires.school import quiz
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 SITE = HERE / "site"
-BUILD = SITE / "_build"
+BUILD = ROOT / "build" / "site"  # git ignores it
 SOURCE, PAGES = BUILD / "source", BUILD / "html"
 WORDS = ("README.md", "LOG.md", "lessons/README.md", "lessons/runs/README.md")  # pages of prose
 FIGURES = ("lessons/figures",)
@@ -52,7 +52,7 @@ def main() -> None:
 
 def collect() -> None:
     """Copy what the site shows into one folder, laid out as the repository is."""
-    shutil.copytree(SITE, SOURCE, ignore=shutil.ignore_patterns("_build", "__pycache__"))
+    shutil.copytree(SITE, SOURCE, ignore=shutil.ignore_patterns("__pycache__"))
     for folder in FIGURES:
         shutil.copytree(ROOT / folder, SOURCE / folder)
     notebooks = sorted(HERE.glob("[0-9][0-9]*_*.ipynb"))
