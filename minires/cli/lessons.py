@@ -20,7 +20,6 @@ LEFT_OUT = shutil.ignore_patterns(
     "build.py",
     "slides.py",
     "pages.py",
-    "record_*.py",
     "answers",
     "quiz",
     "teachers",
