@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,7 +80,10 @@ def sweep_command(
     """
     from minires.lab import presets
     from minires.runs import sweep_record
+    from minires.train import cluster
 
+    if dask is not None:
+        cluster.workers_asked(dask)
     chosen = experiment.chosen_nets(nets, None, None, seeds)
     experiment.check_recipes([names.network(name) for name in chosen], tier, asked)
     output = Output(json_output)
@@ -146,20 +150,18 @@ def _work_on_dask(
     from minires.train.stopping import stop_requests
 
     files = tuple(map(str, plugins.LOADED))
-    left = [s.job for s in status.status(jobs) if s.state != "finished"]
+    jobs = [replace(job, folder=job.folder.absolute()) for job in jobs]
+    left = tuple(s.job for s in status.status(jobs) if s.state != "finished")
     with cluster.client(address) as client, stop_requests() as stop:
         hosts = cluster.check_workers(client)
-        tasks = [
-            cluster.Task(job, base, folder.absolute(), place(found), files, seconds, hosts)
-            for job in sorted(left, key=lambda job: job.order)
-        ]
+        task = cluster.Task(left, base, folder.absolute(), place(found), files, seconds, hosts)
         with bar(sum(job.cost * job.config.iterations for job in jobs), quiet) as progress:
 
             def look() -> None:
                 done = sum(s.iteration * s.job.cost for s in status.status(jobs))
                 progress.update(done - progress.n)
 
-            cluster.sweep_on(client, tasks, stop, look)
+            cluster.sweep_on(client, task, stop, look)
 
 
 def _show_status(jobs: list[Job], output: Output) -> None:
