@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import threading
 from collections import Counter
@@ -105,6 +106,7 @@ def client(address: str) -> Iterator[Any]:
     distributed = _distributed()
     settings = {"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_silence())
         stack.enter_context(importlib.import_module("dask").config.set(settings))
         target: Any = address
         if number is not None:
@@ -126,6 +128,17 @@ def client(address: str) -> Iterator[Any]:
             ) from e
         found.run_on_scheduler(_allow_failures)
         yield found
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep dask's own log off the terminal: its errors are raised here in words."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _allow_failures(dask_scheduler: Any) -> None:
@@ -195,7 +208,9 @@ def _wait(found: Any, futures: list[Any], seconds: float | None) -> None:
     """Wait for the first of some tasks, or for all of them if there is no limit."""
     distributed = _distributed()
     how = "ALL_COMPLETED" if seconds is None else "FIRST_COMPLETED"
-    with contextlib.suppress(TimeoutError, distributed.TimeoutError), found.as_current():
+    lost = distributed.client.FuturesCancelledError  # `_is_done` notices it
+    ignored = contextlib.suppress(TimeoutError, distributed.TimeoutError, lost)
+    with ignored, found.as_current():
         distributed.wait(futures, timeout=seconds, return_when=how)
 
 
