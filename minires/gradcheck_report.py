@@ -65,7 +65,7 @@ class Row:
     error: float
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Report:
     """A passed check: how well the gradients agreed, with a row for each argument.
 

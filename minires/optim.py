@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from minires.errors import InputError
 
 Array = np.ndarray
+
+PART = 1 << 15  # values of a parameter that are updated together
 
 
 class SGD:
@@ -52,10 +54,10 @@ class SGD:
         """
         self._check(gradients)
         for name, w in self.parameters.items():
-            v = self.velocity[name]
-            v *= self.momentum
-            v += gradients[name] + self.weight_decay * w
-            w -= lr * v
+            for w_part, v, g in _parts(w, self.velocity[name], np.asarray(gradients[name])):
+                v *= self.momentum
+                v += g + self.weight_decay * w_part
+                w_part -= lr * v
 
     def _check(self, gradients: Mapping[str, Array]) -> None:
         for name, w in self.parameters.items():
@@ -66,6 +68,17 @@ class SGD:
                 raise InputError(
                     f"step: expected a gradient of shape {w.shape} for {name}, got {got}"
                 )
+
+
+def _parts(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """Yield matching parts of equal arrays, as views: all parts of one turn fit into a cache."""
+    first = arrays[0]
+    if first.size <= PART or not all(a.flags.c_contiguous for a in arrays):
+        yield arrays
+        return
+    flat = [a.reshape(-1) for a in arrays]
+    for i in range(0, first.size, PART):
+        yield tuple(a[i : i + PART] for a in flat)
 
 
 def step_schedule(lr: float, milestones: Sequence[int], iteration: int) -> float:
@@ -125,8 +138,8 @@ class Plateau:
 
     def observe(self, iteration: int, value: float) -> None:
         """Take note of the metric that was measured after `iteration` iterations."""
-        gain = 0.0 if self.best is None else self.best - value
-        if self.best is None or (gain if self.lower_is_better else -gain) > 0:
+        sign = 1 if self.lower_is_better else -1
+        if self.best is None or sign * value < sign * self.best:
             self.best, self.since = value, iteration
         elif iteration - self.since >= self.patience:
             self.divisions += 1

@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from minires import cli
+from minires import cli, ops
 from minires.data import shapes10
 from minires.runs.config import Config
 
@@ -29,6 +30,22 @@ settings.register_profile(
 settings.load_profile(
     os.environ.get("MINIRES_HYPOTHESIS", "ci" if os.environ.get("CI") else "laptop")
 )
+
+
+COMPILE = """
+from minires.ops.compiled.warm_up import compile_from_both_ends, warm_up
+for dtype in "float32", "float64":
+    again = "from minires.ops.compiled.warm_up import warm_up; warm_up({!r}, backwards=True)"
+    with compile_from_both_ends(again.format(dtype)):
+        warm_up(dtype)
+"""
+
+
+def pytest_configure(config):
+    """Before a run of all tests, compile the kernels once; else each worker compiles them."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if whole and getattr(config.option, "numprocesses", None) and not ops.why_not_numba():
+        subprocess.run([sys.executable, "-c", COMPILE], check=False)
 
 
 @pytest.fixture

@@ -1,12 +1,17 @@
 """Run tests on mutants: the warm parent and its children, for `mutants.py`.
 
-The parent imports what the tests need, except minires. Each mutant gets a child of `fork`, which
-runs pytest in a copy of the project with the mutated file. A first child, without a mutant, finds
-out how long each test takes and which functions it calls; the result is kept. A mutant is judged by
-the tests that call the function it changes, and by all tests if it changes none (a constant).
-Tests that start processes always count, as their calls cannot be seen. Tests that killed a mutant
-of this file go first, then quick ones. A test that takes much longer than without the mutant counts
-as failed.
+The tests run in a copy of the project with the mutated file, and each mutant gets a child of
+`fork`. A first child, without a mutant, finds out how long each test takes and which functions it
+calls; the result is kept. A mutant is judged by the tests that call the function it changes, and by
+all tests if it changes none (a constant). Tests that start processes always count, as their calls
+cannot be seen. Tests that killed a mutant of this file go first, then quick ones. A test that takes
+much longer than without the mutant counts as failed.
+
+Most of the time would go into imports. So a mutant inside a function is tried in a child of a
+process that has imported minires and collected the tests: the child replaces the code of that
+function in memory (mutant_patches.py). All others get a child of a process that has imported what
+the tests need, except minires: mutants of constants, default values, decorators and compiled files,
+and those of functions that an import calls.
 """
 
 import ast
@@ -19,7 +24,6 @@ import resource
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -27,7 +31,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
+from mutant_patches import Unpatchable, changed_code, patch
 
 SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
@@ -43,25 +49,33 @@ MEMORY = 16 << 30  # bytes of addresses
 KERNELS = "minires.ops.compiled.kernel_cache"
 WARNED = "ignore::pytest.PytestAssertRewriteWarning"  # the parent has imported hypothesis
 ALL = "all"  # the function name of mutants outside functions
+NOT_PATCHED = 77  # the exit code of a child that could not replace the code of a function
 
 
 @contextlib.contextmanager
-def copies_of(root, number):
-    """Copy the project for each job, and remove the copies at the end."""
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        copies = [Path(folder) / str(i) for i in range(number)]
+def copies_of(root, number, folder):
+    """Copy the project for each job into a folder, and remove the copies at the end.
+
+    The same folder each time lets compiled code be found on disk: its name has the path in it.
+    """
+    with FileLock(folder.with_suffix(".lock"), timeout=0):
+        shutil.rmtree(folder, ignore_errors=True)
+        copies = [folder / str(i) for i in range(number)]
         for copy in copies:
+            copy.mkdir(parents=True)
             for part in filter(Path.exists, (root / name for name in PARTS)):
-                target = copy / part.name
-                target.parent.mkdir(exist_ok=True)
                 if part.is_dir():
-                    shutil.copytree(part, target, ignore=shutil.ignore_patterns("__pycache__"))
+                    ignored = shutil.ignore_patterns("__pycache__")
+                    shutil.copytree(part, copy / part.name, ignore=ignored)
                 else:
-                    shutil.copy(part, target)
+                    shutil.copy(part, copy)
         os.environ.update(SETTINGS)
         for name in WARM.split():
             importlib.import_module(name)
-        yield copies
+        try:
+            yield copies
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def function_spans(source):
@@ -95,6 +109,8 @@ class Judge:
                 importlib.import_module(name)
         self.kernels = measured["kernels"]
         self.seconds, self.blind = measured["seconds"], set(measured["blind"])
+        self.imported = {line for called, line in measured["imported"] if called == file}
+        self.deselect = deselect
         self.callers = defaultdict(set)
         for test, functions in measured["calls"].items():
             for called, line in functions:
@@ -126,8 +142,52 @@ class Judge:
 
     def tried(self, mutants, killers):
         """Yield mutant, outcome, the test that decided and seconds, as the children end."""
+        near, decided = defaultdict(Counter), set()
+        try:
+            for tried in (self._patched, self._imported):
+                left = [m for m in mutants if m not in decided]
+                for mutant, outcome, by, seconds in tried(left, killers, near):
+                    decided.add(mutant)
+                    yield mutant, outcome, by, seconds
+        finally:
+            for copy in self.copies:
+                self._write(copy, self.source)
+
+    def _count(self, mutant, by, killers, near):
+        killers[by] += 1
+        near[self._function(mutant)][by] += 1
+
+    def _patched(self, mutants, killers, near):
+        """Try mutants whose code can be replaced, in children of one process."""
+        mutants = [m for m in mutants if self._can_be_patched(m)]
+        if not mutants:
+            return
+        read, write = os.pipe()
+        pid = self._start(self.copies[0], Serving(self, mutants, killers, near, write))
+        os.close(write)
+        try:
+            with os.fdopen(read, encoding="utf-8") as results:
+                for line in results:
+                    i, outcome, by, seconds = json.loads(line)
+                    self._count(mutants[i], by, killers, near)
+                    yield mutants[i], outcome, by, seconds
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGTERM)
+            os.waitpid(pid, 0)
+
+    def _can_be_patched(self, mutant):
+        path = Path(self.file)
+        if "compiled" in path.parts or path.name.startswith("numba_"):
+            return False
+        inside = [s for s in self.spans if s[0] <= mutant.line <= s[1]]
+        if not inside or mutant.line < max(inside)[2] or self.imported & {s[0] for s in inside}:
+            return False
+        return bool(changed_code(self.source, mutant.source))
+
+    def _imported(self, mutants, killers, near):
+        """Try mutants in children that import the mutated file."""
         waiting, running = list(mutants)[::-1], {}
-        near = defaultdict(Counter)
         try:
             while waiting or running:
                 free = [c for c in self.copies if c not in {r[0] for r in running.values()}]
@@ -140,18 +200,13 @@ class Judge:
                 if pid not in running:
                     continue
                 copy, mutant, start = running.pop(pid)
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)  # what the tests started and left
+                end(pid)
                 outcome, by = verdict(status, copy)
-                killers[by] += 1
-                near[self._function(mutant)][by] += 1
+                self._count(mutant, by, killers, near)
                 yield mutant, outcome, by, time.monotonic() - start
         finally:
             for pid in running:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
-            for copy in self.copies:
-                (copy / self.file).write_text(self.source, encoding="utf-8")
+                end(pid)
 
     def _function(self, mutant):
         return max((s for s in self.spans if s[0] <= mutant.line <= s[1]), default=ALL)
@@ -163,14 +218,19 @@ class Judge:
             tests, key=lambda t: (-here[t], -killers[t] / (1 + self.seconds[t]), self.seconds[t])
         )
 
-    def _try(self, mutant, copy, order):
+    def _write(self, copy, source):
         path = copy / self.file
-        path.write_text(mutant.source, encoding="utf-8")
+        path.write_text(source, encoding="utf-8")
         for stale in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
             stale.unlink()
+
+    def _try(self, mutant, copy, order):
+        self._write(copy, mutant.source)
         (copy / "decided").unlink(missing_ok=True)
         plugin = Limited(order, self.seconds, copy / "decided")
-        plugin.kernels = None if "compiled" in path.parts else self.kernels
+        plugin.kernels = self.kernels
+        if "compiled" in Path(self.file).parts:
+            plugin.kernels = kernels_beside(self.kernels, copy, self.file)
         return self._start(copy, plugin)
 
     def _start(self, copy, plugin):
@@ -203,6 +263,34 @@ class Judge:
         tests = plugin.files() or [f"tests/{name}" for name in self.tests]
         plugin.prepare()
         return int(pytest.main([*options, *tests], plugins=[plugin]))
+
+
+def end(pid):
+    """End what the tests of a child started and left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def kernels_beside(folder, copy, file):
+    """Copy the kernels of a folder, without those that a mutant of a file may change.
+
+    These are the kernels of the file, and of files that import it: helpers are inlined.
+    """
+    stem, ops = Path(file).stem, copy / "minires/ops"
+    changed, found = {stem}, True
+    while found:
+        sources = {p.stem: p.read_text(encoding="utf-8") for p in ops.rglob("*.py")}
+        words = re.compile(rf"^(from|import) .*\b({'|'.join(changed)})\b", re.M)
+        found = {name for name, text in sources.items() if words.search(text)} - changed
+        changed |= found
+    target = copy.parent / f"kernels-{copy.name}"
+    shutil.rmtree(target, ignore_errors=True)
+    for path in Path(folder).rglob("*.nb[ic]"):
+        if path.name.split(".")[0] not in changed:
+            place = target / path.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, place)
+    return str(target)
 
 
 def verdict(status, copy):
@@ -279,6 +367,7 @@ class Measured(Plugin):
     def pytest_sessionfinish(self):
         sys.settrace(None)
         measured = {"seconds": self.seconds, "calls": self.calls, "blind": sorted(self.blind)}
+        measured["imported"] = sorted(self.now[0] - {"process"})
         here = str(Path.cwd())
         measured["modules"] = [
             name
@@ -319,3 +408,59 @@ class Limited(Plugin):
         signal.setitimer(signal.ITIMER_REAL, AT_LEAST + TIMES * self.seconds[item.nodeid])
         yield
         signal.setitimer(signal.ITIMER_REAL, AT_LEAST)
+
+
+class Serving(Plugin):
+    """Collect the tests once, and run chosen ones for each mutant in a child."""
+
+    def __init__(self, judge, mutants, killers, near, write):
+        self.judge, self.mutants, self.write = judge, mutants, write
+        self.killers, self.near = killers, near
+
+    def prepare(self):
+        """Take compiled code from the disk, as every mutant leaves it as it is."""
+        importlib.import_module(KERNELS).cache_folder = lambda: self.judge.kernels
+
+    def pytest_collection_modifyitems(self, items):
+        if self.judge.deselect:
+            items[:] = [item for item in items if not re.search(self.judge.deselect, item.nodeid)]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session):
+        judge, copy, pid = self.judge, self.judge.copies[0], None
+
+        def stop(*_):
+            end(pid)
+            os._exit(1)
+
+        for i, mutant in enumerate(self.mutants):
+            order = judge._ordered(mutant, self.killers, self.near)
+            (copy / "decided").unlink(missing_ok=True)
+            judge._write(copy, mutant.source)  # for processes that the tests start
+            start = time.monotonic()
+            pid = os.fork()
+            if pid == 0:
+                return self._child(session, mutant, order)
+            signal.signal(signal.SIGTERM, stop)
+            status = os.waitpid(pid, 0)[1]
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            end(pid)
+            if status == NOT_PATCHED << 8:
+                continue
+            outcome, by = verdict(status, copy)
+            judge._count(mutant, by, self.killers, self.near)
+            result = [i, outcome, by, time.monotonic() - start]
+            os.write(self.write, f"{json.dumps(result)}\n".encode())
+        return True  # the loop over tests has ended
+
+    def _child(self, session, mutant, order):
+        """Replace the code of the mutated function; return None, so that pytest runs the tests."""
+        os.setsid()
+        try:
+            patch(self.judge.copies[0] / self.judge.file, self.judge.source, mutant.source)
+        except Unpatchable:
+            os._exit(NOT_PATCHED)
+        limited = Limited(order, self.judge.seconds, self.judge.copies[0] / "decided")
+        session.config.pluginmanager.register(limited)
+        limited.pytest_sessionstart()
+        limited.pytest_collection_modifyitems(session.items)

@@ -24,6 +24,7 @@ import ast
 import difflib
 import hashlib
 import json
+import pickle
 import signal
 import sys
 import tomllib
@@ -192,15 +193,19 @@ def ordered_sites(source, seed):
 
 def mutants_of(file, seed, number, root=ROOT):
     """Select mutants of a file that differ from each other and compile."""
-    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.ast import get_ast
+    from cosmic_ray.mutating import MutationVisitor
 
     source = (root / file).read_text(encoding="utf-8")
     selected, seen, times = [], {source}, Counter()
+    tree = pickle.dumps(
+        get_ast(source)
+    )  # a mutation changes it, and loading is quicker than parsing
     for operator, i in ordered_sites(source, seed):
         if len(selected) == number:
             break
-        mutated = mutate_code(source, operator, i)
-        if mutated is not None and mutated not in seen and compiles(mutated):
+        mutated = MutationVisitor(i, operator).walk(pickle.loads(tree)).get_code()
+        if mutated not in seen and compiles(mutated):
             seen.add(mutated)
             before, after, line = changed_lines(source, mutated)
             selected.append(Mutant(file, before, after, times[before, after], line, mutated))
@@ -342,7 +347,7 @@ def main():
     signal.signal(signal.SIGTERM, stop)
     session = Session(options.session)
     rows = {}
-    with copies_of(ROOT, options.jobs) as copies:
+    with copies_of(ROOT, options.jobs, options.session.parent / "copies") as copies:
         for file in files:
             rows[file] = judge_file(file, groups[file], session, options, copies)
     good = report(rows, {file: groups[file]["target"] for file in files})

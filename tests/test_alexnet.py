@@ -16,6 +16,7 @@ from minires import get_ops
 from minires.errors import InputError
 from minires.gradcheck import check_layer
 from minires.layers import AvgPool, Dropout, Flatten, LocalResponseNorm, MaxPool, Tanh
+from minires.layers.describe import Description
 from minires.nets import alexnet, registry, vgg
 from minires.nets.audit import audit, macs, table
 from minires.nets.registry import by_name
@@ -50,11 +51,44 @@ def test_gradient_of_each_layer(name, backend, rng):
     check_layer(make().use(backend), rng.standard_normal(shape))
 
 
+DESCRIPTIONS = {
+    "local response norm": Description("local response norm, 3 channels", (3, 3, 4)),
+    "dropout": Description("dropout 0.4", (20,)),
+    "no dropout": Description("dropout 0", (4,)),
+    "tanh": Description("tanh", (3, 4), listed=False),
+    "average pool": Description("average pool", (3, 2, 3), window=(3, 3), stride=(2, 2)),
+    "flatten": Description("flatten", (24,), window=None),
+}
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_each_layer_is_described_with_the_shape_that_it_makes(name, rng):
     make, shape = LAYERS[name]
     y = make().forward(rng.standard_normal(shape))
-    assert make().describe(shape[1:]).y_shape == y.shape[1:]
+    assert make().describe(shape[1:]) == DESCRIPTIONS[name]
+    assert DESCRIPTIONS[name].y_shape == y.shape[1:]
+
+
+def test_the_defaults_of_the_layers_are_the_papers():
+    norm = LocalResponseNorm()
+    assert (norm.n, norm.k, norm.alpha, norm.beta) == (5, 2.0, 1e-4, 0.75)
+    assert Dropout().rate == 0.5
+    assert AvgPool(1, 1).pad == 0
+
+
+def test_windows_at_the_ends_of_their_range_are_taken(rng):
+    x = rng.standard_normal((1, 3, 3, 3))
+    assert LocalResponseNorm(3).describe((3, 3, 3)).y_shape == (3, 3, 3)
+    np.testing.assert_array_equal(AvgPool(1, 1).forward(x), x)
+    assert AvgPool(2, 1, 1).forward(x).shape == (1, 4, 4, 3)
+
+
+@pytest.mark.parametrize("make", [Tanh, lambda: AvgPool(2, 2), lambda: LocalResponseNorm(3)])
+def test_an_evaluation_leaves_nothing_for_a_backward(make):
+    layer = make()
+    y = layer.forward(np.ones((1, 4, 4, 3)))
+    with pytest.raises(InputError, match="forward"):
+        layer.backward(y)
 
 
 def test_dropout_keeps_the_mean_and_is_nothing_at_test_time(rng):
@@ -96,8 +130,10 @@ def test_a_rate_outside_of_0_to_1_is_refused(rate):
         (lambda: LocalResponseNorm(5, 0), "k must be above 0"),
         (lambda: LocalResponseNorm(5, 2, "x"), "alpha must be a finite number"),
         (lambda: LocalResponseNorm(5).describe((4, 4, 3)), "expected at least n = 5 channels"),
-        (lambda: AvgPool(2, 1, 2), "pad must be at most"),
+        (lambda: AvgPool(4, 1, 3), "pad must be at most size // 2 = 2, got 3"),
         (lambda: AvgPool(0, 1), "size must be an integer of at least 1"),
+        (lambda: AvgPool(1, 0), "stride must be an integer of at least 1"),
+        (lambda: AvgPool(3, 1, -1), "pad must be an integer of at least 0"),
         (lambda: alexnet.alexnet(66), "image_size must be an integer of at least 67, got 66"),
         (lambda: alexnet.cifar_facts("relu"), "variants of alexnet-cifar are tanh, bn"),
         (lambda: alexnet.cifar_facts("bn", "bn"), "each at most once"),

@@ -10,7 +10,9 @@ from hypothesis import Phase
 
 from minires import resnet, school
 from minires.cli import lessons
+from minires.data import pictures
 from minires.gradcheck import GradientError, check_layer
+from minires.lab.studies import features
 from minires.layers import Conv2d
 from minires.school import search
 from minires.school.draw import MEDIUM, SMALL
@@ -113,10 +115,10 @@ def parts(text, heading):
     }
 
 
-def test_every_exercise_of_the_first_eight_lessons_has_an_answer():
+def test_every_exercise_of_the_lessons_has_an_answer():
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
     sections = parts(page, "##")
-    assert list(sections) == [str(n) for n in range(1, 9)]
+    assert list(sections) == [*(str(n) for n in range(1, 9)), "10", "12"]
     for number, section in sections.items():
         kinds = re.findall(r"^\*\*(.+?)\.\*\*", section, re.M)
         assert kinds == ["Now", "To think about", "For the weekend"], number
@@ -140,3 +142,32 @@ def test_commands_of_the_plan_name_exercises_that_exist():
     named = set(re.findall(r"exercise start (\w+)", text))
     assert named
     assert named <= set(EXERCISES)
+
+
+@pytest.mark.parametrize("shape", [(9, 14, 3), (14, 9, 3)])
+def test_ten_crops_are_the_librarys_and_the_usual_wrong_ones_are_not(shape, rng):
+    module, picture = MODULES["lesson_10"], rng.integers(0, 256, shape)
+    right = pictures.ten_crop(picture, 5)
+    assert np.array_equal(module.ten_crops(picture, 5), right)
+    wrong = [call for name, call in vars(module).items() if name.startswith("wrong_")]
+    assert len(wrong) == 3
+    assert not any(np.array_equal(call(picture, 5), right) for call in wrong)
+
+
+def test_ridge_and_its_left_out_residuals_are_right_and_the_usual_wrong_ones_are_not(rng):
+    module, penalty = MODULES["lesson_12"], 0.1
+    z, labels = rng.standard_normal((12, 4)), np.arange(12) % 3
+    z = (z - z.mean(axis=0)) / z.std(axis=0)
+    t = np.eye(3)[labels] - 1 / 3
+    slow = np.empty_like(t)
+    for i in range(12):  # a fit without image i, with an offset of its own
+        others = np.delete(np.hstack([np.ones((12, 1)), z]), i, axis=0)
+        squares = others.T @ others + penalty * 12 * np.diag([0.0, 1, 1, 1, 1])
+        w = np.linalg.solve(squares, others.T @ np.delete(t, i, axis=0))
+        slow[i] = t[i] - np.hstack([1, z[i]]) @ w
+    expected = {"ridge": features.fit(z, labels, 3, penalty).w, "left_out": slow}
+    for task, right in expected.items():
+        assert np.allclose(getattr(module, task)(z, t, penalty), right, rtol=1e-9, atol=1e-12)
+        wrong = [call for n, call in vars(module).items() if n.startswith(f"wrong_{task}")]
+        assert len(wrong) == 2
+        assert not any(np.allclose(call(z, t, penalty), right, rtol=1e-3) for call in wrong)

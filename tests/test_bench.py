@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import types
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import pytest
 
 from minires import InputError, plugins
 from minires.bench import against as checkouts
-from minires.bench import checkout_worker, nets, ops, workers
+from minires.bench import checkout_worker, nets, ops, profile, scaling, shapes, workers
 from minires.layers.core import Conv2d, GlobalAvgPool, Linear
 from minires.nets import registry
 from minires.nets.audit import macs
 from minires.nets.network import Facts, Network
 from minires.nets.resnet import resnet
+from minires.ops import get_ops, numba_ops
+from minires.ops.compiled import jit
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +74,127 @@ def test_a_worker_that_cannot_start_says_why():
         workers.ask(pipe, "start")
 
 
-def test_networks_for_other_images_are_not_timed():
-    with pytest.raises(InputError, match="32x32"):
-        nets.bench(["imagenet-resnet18"], ["numpy"], 1, 2, lambda _: None)
+def test_the_default_batch_is_smaller_for_large_images():
+    assert nets.default_batch(registry.facts("resnet20")) == 128
+    assert nets.default_batch(registry.facts("imagenet-resnet18")) == 8
+
+
+def test_with_one_image_only_inference_is_timed():
+    (timing,) = nets.bench(["resnet8"], ["numpy"], 1, 1, lambda line: None)
+    assert timing.train == []
+    assert len(timing.inference) == 1
+    cells = nets.table([timing], 1.0).splitlines()[1].split()
+    assert cells[2:6] == ["-"] * 4
+    assert float(cells[6]) > 0
+
+
+def test_inference_is_timed_with_a_folded_network(monkeypatch):
+    folded = []
+    monkeypatch.setattr(nets, "fold", lambda net: folded.append(net) or net)
+    nets._net_steps(registry.facts("resnet8"), None, "numpy", 1)["inference"]()
+    assert len(folded) == 1
+
+
+def test_the_profile_is_the_share_of_a_step_inside_kernels():
+    (timing,) = nets.bench(["resnet8"], ["numba"], 1, 4, lambda line: None, profile=True)
+    assert 0.2 < timing.in_kernels < 1
+    timing.in_kernels = 0.875
+    assert "12.5 % of a training step is outside kernels" in nets.kinds_table([timing])
+
+
+def test_kernels_are_themselves_again_after_a_profile():
+    get_ops("numba")
+    before = numba_ops._relu, jit.KERNELS[:]
+    with profile.timed_kernels() as spent:
+        numba_ops.relu_forward(np.ones((2, 3), np.float32))
+        assert len(spent) == 1
+    assert (numba_ops._relu, jit.KERNELS) == before
+
+
+def test_efficiency_is_the_speed_of_each_thread_against_that_of_the_first(run_cli, monkeypatch):
+    times = {1: [0.8], 2: [0.4], 4: [0.4]}
+    found = {
+        n: [nets.Timing("resnet8", "numba", 8, 0.0, train=s, inference=s)] for n, s in times.items()
+    }
+    lines = [line.split() for line in scaling.table(found).splitlines()[1:]]
+    assert [line[2] for line in lines] == ["1", "2", "4"]
+    assert [line[4] for line in lines] == ["100", "100", "50"]
+    assert [line[3] for line in lines] == ["10", "20", "20"]
+
+
+def test_numbers_of_threads_reach_the_processes_and_the_environment_stays(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        nets, "bench", lambda *a: seen.append([os.environ[name] for name in scaling.VARIABLES])
+    )
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    before = dict(os.environ)
+    scaling.bench(["resnet8"], ["numba"], [1, 3], 1, 2, lambda line: None)
+    assert seen == [["1"] * 4, ["3"] * 4]
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("wrong", ["0", "two", "1,,2", "-1", "5000"])
+def test_a_number_of_threads_that_cannot_be_is_refused(run_cli, wrong):
+    code, _, err = run_cli("bench", "--nets", "resnet8", "--threads", wrong)
+    assert code == 2
+    assert "expected numbers from 1 to 1024" in err
+
+
+def test_threads_are_compared_and_written_as_json(run_cli, tmp_path):
+    words = ("--nets", "resnet8", "--backend", "numba", "--rounds", 1, "--batch-size", 2)
+    code, out, _ = run_cli("bench", *words, "--threads", "1,2", "--out", tmp_path / "t.json")
+    assert code == 0
+    assert "efficiency" in out
+    record = json.loads((tmp_path / "t.json").read_text())
+    assert set(record["threads"]) == {"1", "2"}
+    assert record["provenance"]["machine"]["processor"]
+
+
+def test_kinds_of_timing_are_not_mixed(run_cli):
+    code, _, err = run_cli("bench", "--ops", "--shapes", "resnet20")
+    assert code == 2
+    assert "expected one of --ops, --shapes" in err
+
+
+def test_distinct_convolutions_of_a_network_are_counted():
+    found = shapes.convolutions(resnet(20))
+    assert len(found) == 6
+    assert sum(found.values()) == 19
+    first, *others = found
+    assert first.is_first
+    assert not any(problem.is_first for problem in others)
+    assert str(first) == "32x32x3 -> 16, 3x3 stride 1"
+
+
+def test_the_table_of_shapes_adds_up_all_convolutions():
+    found = shapes.convolutions(resnet(20))
+    times = dict(zip(shapes.CONTENDERS, ([2e-3], [5e-3], [4e-3]), strict=True))
+    seconds = {f"{p} {way}": times for p in found for way in ("forward", "backward")}
+    *_, last = lines = shapes.table("resnet20", seconds).splitlines()
+    assert all(line.endswith("2.00x") for line in lines[1:-1])
+    assert last == "resnet20: all convolutions 76 ms, PyTorch 152 ms"
+
+
+@pytest.mark.peers
+def test_each_convolution_is_timed_with_each_contender(run_cli, tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    words = ("bench", "--shapes", "resnet8", "--rounds", 1, "--batch-size", 1)
+    code, _, _ = run_cli(*words, "--out", tmp_path / "s.json")
+    assert code == 0
+    record = json.loads((tmp_path / "s.json").read_text())
+    assert len(record["seconds"]) == 2 * len(record["convolutions"])
+
+
+@pytest.mark.peers
+def test_inference_is_timed_in_onnxruntime(run_cli):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    words = ("--nets", "resnet8", "--backend", "numba", "--rounds", 1, "--batch-size", 2)
+    code, out, _ = run_cli("bench", *words, "--peer", "onnxruntime")
+    assert code == 0
+    line = next(line.split() for line in out.splitlines() if "onnxruntime" in line)
+    assert line[2] == "-"
+    assert float(line[6]) > 0
 
 
 def test_what_a_worker_said_before_it_ended_is_heard():

@@ -163,7 +163,7 @@ MISTAKES = {
     "an unknown net": (("train", "lenet5"), "unknown network 'lenet5'"),
     "an odd depth": (("train", "resnet21"), "6n + 2"),
     "an unknown tier": (("degradation", "--tier", "huge"), "quick, lesson, quarter, paper"),
-    "a depth that is no number": (
+    "a depth that is not a number": (
         ("degradation", "--depths", "20,deep"),
         "must be numbers such as 20,56, got 20,deep",
     ),
@@ -182,8 +182,8 @@ MISTAKES = {
     "an unknown data set": (("train", "resnet8", "--dataset", "mnist"), "mnist"),
     "no CIFAR-10": (("train", "resnet8", "--dataset", "cifar10"), "minires data cifar10"),
     "an empty data folder": (("train", "resnet8", "--data", "."), "found neither"),
-    "a folder that is no run": (("resume", "."), "no config.json"),
-    "a file that is no run": (("resume", __file__), "no config.json"),
+    "a folder that is not a run": (("resume", "."), "no config.json"),
+    "a file that is not a run": (("resume", __file__), "no config.json"),
     "nothing to plot": (("plot", "."), "no run in"),
     "a figure of unknown kind": (("plot", ".", "--out", "a.gif"), ".png, .svg, .pdf"),
     "a file that is not there": (("data", "cifar10", "--from", "nothing.tar.gz"), "nothing.tar.gz"),
@@ -263,10 +263,12 @@ def test_degradation_runs_on_cifar10(run_cli, cifar10_folder, tmp_path, monkeypa
 
 
 @pytest.fixture
-def trained(run_cli):
-    """Folder of a finished run."""
-    assert run_cli("train", "resnet8", *QUICK, "--out", "run")[0] == 0
-    return Path("run")
+def trained(run_cli, tmp_path_factory):
+    """Folder of a finished run; a copy, as training takes a second."""
+    finished = tmp_path_factory.getbasetemp() / "finished"
+    if not finished.exists():
+        assert run_cli("train", "resnet8", *QUICK, "--out", finished)[0] == 0
+    return Path(shutil.copytree(finished, "run"))
 
 
 @pytest.mark.parametrize(
@@ -439,7 +441,7 @@ def test_the_programs_that_we_show_run_as_they_stand(program, capsys):
 
 
 LEAVES = [
-    *((name,) for name in (*COMMANDS[:-1], "bench")),
+    *((name,) for name in (*COMMANDS[:-1], "bench", "race")),
     *(("data", name) for name in ("cifar10", "shapes10", "scenes")),
     ("classify",),
     *(("evaluate",), ("weights", "inspect"), ("weights", "convert")),

@@ -140,6 +140,28 @@ def test_the_normalisation_is_that_of_the_file_unless_one_is_typed(typed, shapes
     assert told["confusion"] == asked["confusion"] != other["confusion"]
 
 
+def test_a_mean_and_a_deviation_in_the_file_are_used_unless_another_one_is_typed(
+    typed, shapes, tmp_path
+):
+    own = {"mean": [0.9, 0.1, 0.5], "deviation": [0.05, 0.6, 2.0]}
+    (tmp_path / "own").write_bytes(weights.to_bytes(resnet(8, rng=4), pictures=own))
+    words = ("evaluate", "resnet8", "--dataset", "shapes10", "--quiet", "--json", "--weights")
+    told = json.loads(typed(*words, "own")[1])
+
+    def written_out(images, rng):
+        return ((images / 255 - own["mean"]) / own["deviation"]).astype(np.float32)
+
+    expected = evaluation.evaluate(
+        evaluation.single_view(resnet(8, rng=4), written_out), shapes.test, shapes.classes
+    )
+    assert told["normalise"] == "file"
+    assert told["confusion"] == expected.confusion.tolist()
+    asked = json.loads(typed(*words, "own", "--normalise", "per-pixel-mean")[1])
+    usual = json.loads(typed(*words, "net")[1])
+    assert asked["confusion"] == usual["confusion"] != told["confusion"]
+    assert asked["normalise"] == "per-pixel-mean"
+
+
 def test_a_file_can_be_looked_at(typed):
     code, out, _ = typed("weights", "inspect", "net")
     assert code == 0

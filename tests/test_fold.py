@@ -166,6 +166,15 @@ def test_the_convolution_of_inference_is_its_composition(
     np.testing.assert_array_equal(ours, expected)
 
 
+def test_a_convolution_of_inference_has_stride_1_no_border_and_a_relu_unless_told_otherwise(
+    backend, rng
+):
+    ops = get_ops(backend)
+    x, w, b = (rng.standard_normal(shape) for shape in ((2, 5, 4, 3), (3, 3, 3, 6), 6))
+    y, _ = ops.conv2d_forward(x, w, 1, 0, 1)
+    np.testing.assert_array_equal(ops.conv2d_inference(x, w, b), np.maximum(y + b, 0))
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -174,6 +183,8 @@ def test_the_convolution_of_inference_is_its_composition(
         (lambda ops, f, x: ops.add_relu_forward(f[..., :2], x, 2), "at least 3 channels"),
         (lambda ops, f, x: ops.add_shortcut_gradient(x, f[:1], 2), "dz of shape"),
         (lambda ops, f, x: ops.add_relu_forward(f, x.astype(np.float32), 2), "same dtype"),
+        (lambda ops, f, x: ops.add_relu_forward(f, x[0], 2), r"x must have shape \(N, H, W, C\)"),
+        (lambda ops, f, x: ops.add_relu_forward(f[0], x, 2), r"f must have shape \(N, OH, OW, K\)"),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(backend, call, words):
@@ -196,3 +207,7 @@ def test_a_bias_or_a_shortcut_of_another_shape_is_refused(backend):
         ops.conv2d_inference(x, w, np.ones(2), 1, 1)
     with pytest.raises(InputError, match="shortcut must have shape"):
         ops.conv2d_inference(x, w, np.ones(3), 1, 1, 1, np.ones((1, 4, 4, 2)))
+    with pytest.raises(InputError, match="y is float64 but shortcut is float32"):
+        ops.conv2d_inference(x, w, np.ones(3), 1, 1, 1, np.ones((1, 4, 4, 3), np.float32))
+    with pytest.raises(InputError, match="x is float64 but b is float32"):
+        ops.conv2d_inference(x, w, np.ones(3, np.float32))

@@ -17,7 +17,7 @@ from minires.layers import Conv2d, GlobalAvgPool, Linear, ReLU
 from minires.nets import registry
 from minires.nets.freeze import freeze
 from minires.nets.network import Facts, Network
-from minires.optim import SGD, Plateau
+from minires.optim import SGD
 from minires.runs import checkpoint
 from minires.runs.config import Config
 from minires.runs.run import read_run
@@ -141,43 +141,6 @@ def test_a_stopped_run_says_where_its_pictures_are(recipe, found, tmp_path):
 
 
 # --------------------------------------------------------------------------------------- plateau
-
-
-def test_the_rate_falls_when_a_metric_has_not_improved_for_the_patience():
-    rule, rates = Plateau(10), []
-    for iteration, error in [(5, 0.9), (10, 0.8), (15, 0.85), (20, 0.8), (25, 0.81), (30, 0.79)]:
-        rule.observe(iteration, error)
-        rates.append(rule.lr(0.1))
-    # best at 10; at 20 nothing better for 10 iterations; the count begins again, better at 30
-    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01, 0.01])
-    assert (rule.best, rule.since, rule.divisions) == (0.79, 30, 1)
-
-
-def test_a_plateau_counts_again_after_each_division():
-    rule = Plateau(4)
-    for iteration in range(0, 13, 2):
-        rule.observe(iteration, 0.5)
-    assert rule.divisions == 3  # at 4, 8 and 12
-
-
-def test_a_metric_that_should_grow_improves_upwards():
-    rule = Plateau(2, lower_is_better=False)
-    for iteration, value in [(0, 1.0), (2, 2.0), (4, 3.0), (6, 2.0)]:
-        rule.observe(iteration, value)
-    assert (rule.best, rule.divisions) == (3.0, 1)
-
-
-def test_the_state_of_a_plateau_continues_it_and_damage_is_refused():
-    rule = Plateau(4)
-    rule.observe(2, 0.5)
-    again = Plateau(4)
-    again.load_state(json.loads(json.dumps(rule.state())))
-    for one in (rule, again):
-        one.observe(6, 0.6)
-    assert again.state() == rule.state()
-    for damage in ({}, {"best": "x", "since": 1, "divisions": 0}, {"best": 0.5, "since": -1}):
-        with pytest.raises(InputError, match="state of a plateau"):
-            Plateau(4).load_state(damage)
 
 
 def test_a_run_divides_its_rate_after_epochs_without_a_better_test_error(
@@ -453,6 +416,15 @@ def test_a_folder_is_evaluated_by_one_view_ten_crops_and_scales(
         code, out, err = run_cli(*words, *options)
         assert code == 0, err
         wrong = (predict(paths).argmax(axis=1) != labels).mean()
+        assert json.loads(out)["top1_error"] == pytest.approx(wrong)
+    own = {"mean": [0.9, 0.1, 0.5], "deviation": [0.05, 0.6, 2.0], "image_size": 32}
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(exchange.to_bytes(net, pictures=own))
+    norm = Normalisation.of(own["mean"], own["deviation"])
+    for options, test in ((), testing.centre_crop), (("--ten-crop",), testing.ten_crop):
+        code, out, err = run_cli(*words[:3], other, *words[4:], *options)
+        assert code == 0, err
+        wrong = (test(net, norm, 32)(paths).argmax(axis=1) != labels).mean()
         assert json.loads(out)["top1_error"] == pytest.approx(wrong)
     for options, message in (
         (("--ten-crop", "--scales", "32"), "give one of them"),

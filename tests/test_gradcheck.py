@@ -2,6 +2,7 @@
 
 import inspect
 import io
+from dataclasses import FrozenInstanceError, fields
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from minires import InputError
 from minires.gradcheck import GradientError, Report, check_layer, check_op
+from minires.gradcheck_lines import Line
+from minires.gradcheck_report import Row
 from minires.layers.base import Layer
 from minires.layers.core import BatchNorm, Conv2d, Linear, ReLU
 from minires.nets.resnet import resnet
@@ -335,6 +338,36 @@ def test_an_error_in_a_network_names_the_parameter():
 
 
 # ------------------------------------------------------------------------------------------ reports
+
+
+ROW = Row("x", (2, 3), 4, (1, 2), 0.5, 0.25, 0.125)
+REPORT = Report("op", "central", (ROW,), ("labels",))
+ELEMENT = Line("x", np.zeros((2, 3)), 4, None, 1.0)
+
+
+def test_a_report_is_a_title_above_a_table_with_aligned_columns():
+    assert repr(REPORT).splitlines() == [
+        "op: backward agrees with central differences; not checked, as backward returned None: "
+        "labels",
+        "gradient  shape   elements checked  worst at  analytic  numeric  relative error",
+        "dx        (2, 3)  4 of 6            (1, 2)    0.5       0.25     1.2e-01",
+    ]
+
+
+@pytest.mark.parametrize("record", [ROW, REPORT, ELEMENT])
+def test_what_a_check_has_found_cannot_be_changed(record):
+    with pytest.raises(FrozenInstanceError):
+        setattr(record, fields(record)[0].name, "other")
+
+
+def test_a_line_along_an_element_has_its_place_and_one_along_a_direction_has_none():
+    assert (ELEMENT.place, ELEMENT.where) == ((1, 1), "near (1, 1)")
+    with pytest.raises(AssertionError):
+        _ = ELEMENT.direction
+    along = Line("x", np.zeros((2, 3)), None, np.full(6, 2.0), 1.0)
+    assert (along.place, along.where) == (None, "along a random direction")
+    np.testing.assert_array_equal(along.direction, 2)
+    assert (ELEMENT.length, along.length) == (1, pytest.approx(24**0.5))
 
 
 def test_a_report_shows_every_argument_as_text_and_as_html():

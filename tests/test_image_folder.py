@@ -185,7 +185,7 @@ def test_the_fingerprint_follows_names_and_sizes(tmp_path):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """Two files of six are no whole pictures."""
+    """Two files of six are not whole pictures."""
     make(tmp_path, *TWO)
     (tmp_path / "train/a/text.jpg").write_text("no picture")
     content = (tmp_path / "train/b/1.png").read_bytes()

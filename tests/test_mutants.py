@@ -1,11 +1,24 @@
 """Mutation testing (mutants.py): its tables name what exists, and a session is resumed."""
 
+import importlib
+import sys
 import tomllib
 from dataclasses import replace
 
 import pytest
+from mutant_patches import Unpatchable, changed_code, patch
 from mutants import EQUIVALENT, ROOT, Mutant, Session, changed_lines, settings, spans_left_alone
 
+STEPS = """
+def twice(f):
+    def g(x):
+        return f(f(x))
+    return g
+
+@twice
+def step(x):
+    return x + 1
+"""
 MUTANT = Mutant("minires/optim.py", "a = b + c", "a = b - c", 0, 3, "a = b - c\n")
 
 
@@ -62,3 +75,31 @@ def test_only_survivors_are_tried_again_and_only_when_the_tests_changed(
     assert Session(path).outcome(MUTANT, "judges") == same
     assert Session(path).outcome(MUTANT, "other judges") == changed
     assert Session(path).outcome(replace(MUTANT, after="a = b"), "judges") is None
+
+
+@pytest.fixture
+def steps(tmp_path, monkeypatch):
+    """A file with the functions of STEPS, and its `step` as another module would hold it."""
+    path = tmp_path / "steps_of_a_test.py"
+    path.write_text(STEPS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield path, importlib.import_module(path.stem).step
+    del sys.modules[path.stem]
+
+
+@pytest.mark.parametrize(("before", "after", "result"), [("+ 1", "+ 2", 4), ("f(f(x))", "f(x)", 1)])
+def test_a_mutant_changes_a_function_wherever_it_is_held(steps, before, after, result):
+    path, step = steps
+    assert step(0) == 2
+    patch(path, STEPS, STEPS.replace(before, after))
+    assert step(0) == result
+
+
+def test_a_mutant_with_other_functions_or_other_variables_from_outside_is_imported(steps):
+    assert changed_code(STEPS, STEPS.replace("x + 1", "(lambda: x + 1)()")) == {}
+    with pytest.raises(Unpatchable):
+        patch(steps[0], STEPS, STEPS.replace("f(f(x))", "x"))
+
+
+def test_a_file_that_is_not_imported_needs_no_patch(tmp_path):
+    patch(tmp_path / "other.py", STEPS, STEPS.replace("+ 1", "+ 2"))

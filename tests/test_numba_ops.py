@@ -263,8 +263,24 @@ def test_pooling_equals_numpy(seed, dtype, N, H, W, C, size, stride, pad):
     assert_close(ours, theirs, size * size, size_of(dy))
 
 
+@given(seeds, dtypes, sizes, sizes, sizes, channels)
+def test_global_average_pooling_of_two_channels_or_more_equals_numpy_exactly(
+    seed, dtype, N, H, W, C
+):
+    """NumPy adds the values of a single channel in another order."""
+    rng = np.random.default_rng(seed)
+    C += 1
+    x, dy = normal(rng, (N, H, W, C), dtype), normal(rng, (N, C), dtype)
+    results = []
+    for ops in (compiled, plain):
+        y, cache = ops.global_avg_pool_forward(x)
+        results.append((y, ops.global_avg_pool_backward(dy, cache)))
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_ops_without_a_compiled_version_are_those_of_numpy():
-    for name in ("linear", "global_avg_pool", "dropout", "tanh", "avg_pool"):
+    for name in ("linear", "dropout", "tanh", "avg_pool"):
         for way in ("forward", "backward"):
             assert getattr(compiled, f"{name}_{way}") is getattr(plain, f"{name}_{way}")
     assert compiled.softmax_cross_entropy is plain.softmax_cross_entropy
@@ -707,8 +723,21 @@ def test_float32_sums_of_a_large_batch_stay_accurate(ops):
 # ---------------------------------------------------------------------------------- other processes
 
 
-def report():
+def report(networks):
     """Print a digest of every result and the kernels that this process compiled."""
+    if networks:
+        facts, digest = warmed_up()
+    else:
+        facts, digest = {}, hashlib.sha256()
+    for ours, theirs in zip(run(compiled, "float32"), run(plain, "float32"), strict=True):
+        digest.update(ours.tobytes())
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * size_of(theirs))
+    facts |= {"digest": digest.hexdigest(), "vector_bytes": tuning.VECTOR_BYTES}
+    print(json.dumps(facts | jit.compilations()))
+
+
+def warmed_up():
+    """Warm up, train a network, and say what had to be compiled for it; and its gradients."""
     warm_up.warm_up()
     before = jit.compilations()
     warm_up.warm_up(backwards=True)
@@ -718,15 +747,7 @@ def report():
     net.forward(images)
     missed = jit.compilations() != before
     digest = hashlib.sha256(b"".join(gradient.tobytes() for gradient in net.gradients().values()))
-    for ours, theirs in zip(run(compiled, "float32"), run(plain, "float32"), strict=True):
-        digest.update(ours.tobytes())
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * size_of(theirs))
-    facts = {
-        "digest": digest.hexdigest(),
-        "vector_bytes": tuning.VECTOR_BYTES,
-        "warm_up_missed_kernels": missed,
-    }
-    print(json.dumps(facts | jit.compilations()))
+    return {"warm_up_missed_kernels": missed}, digest
 
 
 def test_an_edit_of_any_source_of_the_kernels_asks_for_new_machine_code(monkeypatch):
@@ -749,22 +770,23 @@ def test_two_processes_never_give_files_of_machine_code_the_same_name():
     assert all(re.fullmatch(r".*\.[0-9a-f]{8}-1\.nbc", name) for name in names)
 
 
-def in_process(cache_folder, **environment):
-    root = str(Path(__file__).parents[1])
-    environment = (
-        os.environ | {"NUMBA_CACHE_DIR": str(cache_folder), "PYTHONPATH": root} | environment
-    )
+def in_process(*words, **environment):
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, __file__, *words],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("machine_code")
-    return [in_process(folder, NUMBA_NUM_THREADS=threads) for threads in ("1", "2")]
+def two_processes():
+    """They keep machine code where this process does: to compile all of it again takes a minute."""
+    return [in_process("networks", NUMBA_NUM_THREADS=threads) for threads in ("1", "2")]
 
 
 def test_same_bits_on_one_and_two_threads(two_processes):
@@ -778,9 +800,8 @@ def test_after_a_warm_up_a_network_compiles_nothing(two_processes):
 
 def test_the_second_process_compiles_nothing(two_processes):
     first, second = two_processes
-    assert first["compiled"] > 0
     assert second["compiled"] == 0
-    assert second["loaded"] == first["compiled"]
+    assert second["loaded"] == first["compiled"] + first["loaded"] > 0
 
 
 # processors with narrower vectors than this one's, which decide how kernels are built
@@ -793,10 +814,8 @@ OTHERS = [
 
 @pytest.mark.parametrize(("name", "most_bytes"), OTHERS)
 def test_results_equal_numpy_on_other_processors(tmp_path, name, most_bytes):
-    assert (
-        in_process(tmp_path, NUMBA_CPU_NAME=name, NUMBA_NUM_THREADS="2")["vector_bytes"]
-        <= most_bytes
-    )
+    found = in_process(NUMBA_CACHE_DIR=str(tmp_path), NUMBA_CPU_NAME=name, NUMBA_NUM_THREADS="2")
+    assert found["vector_bytes"] <= most_bytes
 
 
 @pytest.mark.parametrize("kernels", [[], ["_winograd_correlate", "_winograd_dw"]])
@@ -914,4 +933,4 @@ def test_no_kernel_takes_more_than_eight_arguments():
 
 
 if __name__ == "__main__":
-    report()
+    report(sys.argv[1:])

@@ -639,6 +639,14 @@ def test_windows_are_taken_at_every_pixel_and_without_a_border_unless_asked(rng)
     np.testing.assert_array_equal(numpy_ops.im2col(x, 2, 3), numpy_ops.im2col(x, 2, 3, 1, 0))
 
 
+def test_windows_have_stride_1_and_no_border_unless_told_otherwise(rng):
+    x = rng.standard_normal((2, 4, 5, 3))
+    cols = numpy_ops.im2col(x, 2, 3)
+    np.testing.assert_array_equal(cols, numpy_ops.im2col(x, 2, 3, stride=1, pad=0))
+    back = numpy_ops.col2im(cols, 4, 5)
+    np.testing.assert_array_equal(back, numpy_ops.col2im(cols, 4, 5, stride=1, pad=0))
+
+
 def test_the_convolutions_of_the_page_have_the_defaults_of_those_in_parts():
     for name in ("conv2d_forward", "conv2d_backward"):
         used = inspect.signature(getattr(numpy_ops, name)).parameters

@@ -1,8 +1,10 @@
+import json
+
 import numpy as np
 import pytest
 
 from minires import InputError
-from minires.optim import SGD, paper_milestones, paper_warmup, step_schedule
+from minires.optim import SGD, Plateau, paper_milestones, paper_warmup, step_schedule
 
 
 def test_three_steps_by_hand():
@@ -145,3 +147,70 @@ def test_milestones_are_whole_iterations_from_two_thousand_on():
 )  # fmt: skip
 def test_warm_up_is_for_deep_nets_and_large_rates_only(depth, lr, rate):
     assert paper_warmup(depth, lr) == rate
+
+
+# --------------------------------------------------------------------------------------- plateau
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_rate_falls_when_a_metric_has_not_improved_for_the_patience(sign):
+    """A metric that should grow is the negative of one that should fall."""
+    rule = Plateau(10, lower_is_better=sign == 1)
+    assert rule.state() == {"best": None, "since": 0, "divisions": 0}
+    for iteration, error, best, since, divisions in [
+        (8, 0.9, 0.9, 8, 0),  # the first value is the best so far
+        (17, 0.9, 0.9, 8, 0),  # an equal value is no improvement; 9 iterations are less than 10
+        (20, 0.91, 0.9, 20, 1),  # 12 iterations since 8; the count begins again
+        (29, 0.95, 0.9, 20, 1),
+        (30, 0.9, 0.9, 30, 2),
+        (50, 0.89, 0.89, 50, 2),  # a small improvement counts, however late
+        (59, 0.9, 0.89, 50, 2),
+        (60, 0.9, 0.89, 60, 3),
+    ]:
+        rule.observe(iteration, sign * error)
+        expected = {"best": sign * best, "since": since, "divisions": divisions}
+        assert rule.state() == expected, iteration
+        assert rule.lr(0.5) == 0.5 / 10**divisions
+
+
+@pytest.mark.parametrize("best", [None, 0.5])
+@pytest.mark.parametrize("since", [0, 2**63 - 1])
+@pytest.mark.parametrize("divisions", [0, 3])
+def test_the_state_of_a_plateau_returns_from_a_file(best, since, divisions):
+    state = {"best": best, "since": since, "divisions": divisions}
+    rule = Plateau(4)
+    rule.load_state(json.loads(json.dumps(state)))
+    assert rule.state() == state
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {},
+        {"best": "0.5", "since": 1, "divisions": 0},
+        {"best": 1, "since": 1, "divisions": 0},
+        {"best": 0.5, "since": -1, "divisions": 0},
+        {"best": 0.5, "since": 1, "divisions": -1},
+        {"best": 0.5, "since": 2**63, "divisions": 0},
+        {"best": 0.5, "since": 1.0, "divisions": 0},
+        {"best": 0.5, "since": True, "divisions": 0},
+        {"best": 0.5, "since": 1},
+    ],
+)
+def test_a_damaged_state_of_a_plateau_is_refused_and_changes_nothing(damage):
+    rule = Plateau(4)
+    rule.observe(2, 0.5)
+    before = rule.state()
+    with pytest.raises(InputError, match="expected the state of a plateau"):
+        rule.load_state(damage)
+    assert rule.state() == before
+
+
+def test_a_plateau_is_at_least_one_iteration_long_and_low_is_good():
+    with pytest.raises(InputError, match="patience must be at least 1 iteration, got 0"):
+        Plateau(0)
+    rule = Plateau(1)
+    assert rule.lower_is_better
+    for iteration in (1, 2, 3):
+        rule.observe(iteration, 0.5)
+    assert rule.divisions == 2

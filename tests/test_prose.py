@@ -42,6 +42,12 @@ IDIOMS = [
         "and which the training error",
     ),
     (
+        r"\b(it|that|this|these|which|what) (is|are) no "
+        r"(?!longer|more|less|fewer|worse|better|larger|smaller|higher|lower)",
+        "it is not a ...",
+        "expected a run, got a folder that is~ no run",
+    ),
+    (
         r"\bno image both\b",
         "disjoint",
         "Which of so~ many training images serve batch norm's statistics, "

@@ -90,7 +90,7 @@ def checkout(path: Path) -> Checkout:
 
 
 def _commit(folder: Path) -> str | None:
-    """Git's name for the commit of a checkout; None if the folder is no repository."""
+    """Git's name for the commit of a checkout; None if the folder is not a repository."""
     if not (folder / ".git").exists():
         return None
     command = ["git", "-C", str(folder), "describe", "--always", "--tags", "--dirty"]

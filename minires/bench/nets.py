@@ -7,6 +7,7 @@ Tables show medians with the extremes.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -16,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from minires.bench.profile import share_in_kernels
 from minires.bench.workers import Steps, ask, time_of, worker
 from minires.errors import InputError
 from minires.nets import registry
 from minires.nets.audit import macs
+from minires.nets.fold import fold
 from minires.nets.fuse import fuse
 from minires.nets.network import Facts, Network
 from minires.nets.registry import by_name
@@ -31,13 +34,17 @@ from minires.text import columns
 PEERS = {
     "torch": ("torch channels_last", "torch contiguous"),
     "torch.compile": ("torch.compile channels_last",),
+    "onnxruntime": ("onnxruntime",),  # inference only
 }
-LARGEST = 32 * 32  # pixels of an image
+SMALL = 32 * 32  # pixels of an image
 
 
 @dataclass
 class Timing:
-    """One contender with one network: seconds per step in each round, and the cost of starting."""
+    """One contender with one network: seconds per step in each round, and the cost of starting.
+
+    `train` is empty where only inference is timed: with one image, and in onnxruntime.
+    """
 
     net: str
     contender: str
@@ -47,6 +54,12 @@ class Timing:
     inference: list[float] = field(default_factory=list)
     peak_megabytes: float = 0.0
     kinds: dict[str, float] = field(default_factory=dict)
+    in_kernels: float | None = None
+
+
+def default_batch(facts: Facts) -> int:
+    """Images in a step: the paper's 128 for small images, 8 for those of ImageNet."""
+    return 128 if np.prod(facts.input_shape[:2]) <= SMALL else 8
 
 
 def contenders(backends: Sequence[str], peers: Sequence[str]) -> list[str]:
@@ -72,8 +85,9 @@ def bench(
     nets: Sequence[str],
     names: Sequence[str],
     rounds: int,
-    batch_size: int,
+    batch_size: int | None,
     report: Callable[[str], None],
+    profile: bool = False,
 ) -> list[Timing]:
     """Time every contender with every network. They take turns for `rounds` rounds.
 
@@ -81,9 +95,13 @@ def bench(
     ----------
     nets, names : list of str
         Networks, and contenders as `contenders` names them.
-    rounds, batch_size : int
+    rounds : int
+    batch_size : int or None
+        With 1, only inference is timed. None: see `default_batch`.
     report : callable
         Called with a line about each step of the work.
+    profile : bool
+        Also find the share of a training step inside compiled kernels.
 
     Returns
     -------
@@ -95,35 +113,44 @@ def bench(
         As `timed_nets` does, or if PyTorch is needed and missing.
     """
     chosen = timed_nets(nets, rounds, batch_size)
-    return [t for facts in chosen for t in _bench_net(facts, names, rounds, batch_size, report)]
+    return [
+        timing
+        for facts in chosen
+        for timing in _bench_net(
+            facts, names, rounds, batch_size or default_batch(facts), report, profile
+        )
+    ]
 
 
-def timed_nets(nets: Sequence[str], rounds: int, batch_size: int) -> list[Facts]:
+def timed_nets(nets: Sequence[str], rounds: int, batch_size: int | None) -> list[Facts]:
     """Facts of the networks to time.
 
     Raises
     ------
     InputError
-        If a network is unknown or is made for large images, or rounds or batch are too small.
+        If a network is unknown or its input is no image, or rounds or batch are too small.
     """
     found = [registry.facts(net) for net in nets]
     for facts in found:
-        sides = facts.input_shape[:2]
-        if len(facts.input_shape) != 3 or np.prod(sides) > LARGEST:
-            shape = "x".join(map(str, sides))
+        if len(facts.input_shape) != 3:
             raise InputError(
-                f"expected networks for images of at most 32x32, got {facts.name} for {shape}; "
-                "larger ones are not timed"
+                f"expected networks for images, got {facts.name} for {facts.input_shape}; "
+                "choose another network"
             )
-    if rounds < 1 or batch_size < 2:
+    if rounds < 1 or (batch_size is not None and batch_size < 1):
         raise InputError(
-            f"expected at least one round and a batch of two, got {rounds} and {batch_size}"
+            f"expected at least one round and one image, got {rounds} and {batch_size}"
         )
     return found
 
 
 def _bench_net(
-    facts: Facts, names: Sequence[str], rounds: int, batch_size: int, report: Callable[[str], None]
+    facts: Facts,
+    names: Sequence[str],
+    rounds: int,
+    batch_size: int,
+    report: Callable[[str], None],
+    profile: bool,
 ) -> list[Timing]:
     net = facts.name
     with ExitStack() as stack:
@@ -137,10 +164,13 @@ def _bench_net(
         for i in range(rounds):
             for name in names:
                 report(f"{net}, {name}: round {i + 1} of {rounds}")
-                timings[name].train.append(ask(pipes[name], "train"))
+                if batch_size > 1 and name != "onnxruntime":
+                    timings[name].train.append(ask(pipes[name], "train"))
                 timings[name].inference.append(ask(pipes[name], "inference"))
         for name in names:
             timings[name].kinds = ask(pipes[name], "kinds")
+            if profile and name == "numba":
+                timings[name].in_kernels = ask(pipes[name], "in kernels")
             timings[name].peak_megabytes = ask(pipes[name], "memory")
     return list(timings.values())
 
@@ -176,15 +206,19 @@ def batch(facts: Facts, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _net_steps(facts: Facts, make: registry.Make | None, name: str, batch_size: int) -> Steps:
     net = make(facts, 0) if make else registry.make(facts)
-    if name.startswith("torch"):
-        return _torch_steps(net, name, batch_size)
-    return _steps(net, name, batch_size)
+    if name == "onnxruntime":
+        return _onnxruntime_steps(net, batch_size)
+    steps = (_torch_steps if name.startswith("torch") else _steps)(net, name, batch_size)
+    if batch_size == 1:  # batch norm has no statistics to learn from
+        return {"inference": steps["inference"]}
+    return steps
 
 
 def _steps(net: Network, backend: str, batch_size: int) -> Steps:
     fuse(net.use(backend)).reseed(np.random.SeedSequence(0))
     sgd = SGD(net.parameters())
     x, labels = batch(net.facts, batch_size)
+    folded = fold(net)
 
     def train() -> None:
         _, dlogits = net.ops.softmax_cross_entropy(net.forward(x, train=True), labels)
@@ -204,7 +238,21 @@ def _steps(net: Network, backend: str, batch_size: int) -> Steps:
             spent["whole step"] = time_of(train, steps) * steps
         return {kind: seconds / steps for kind, seconds in spent.items()}
 
-    return {"train": train, "inference": lambda: net.forward(x), "kinds": kinds}
+    return {
+        "train": train,
+        "inference": lambda: folded.forward(x),
+        "kinds": kinds,
+        "in kernels": lambda: share_in_kernels(train, 3),
+    }
+
+
+def _onnxruntime_steps(net: Network, batch_size: int) -> Steps:
+    from minires.exchange import onnx
+
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: it chooses
+    forward = onnx.in_onnxruntime(onnx.to_bytes(net), threads)
+    x, _ = batch(net.facts, batch_size)
+    return {"inference": lambda: forward(x)}
 
 
 def _torch_steps(net: Network, how: str, batch_size: int) -> Steps:
@@ -259,25 +307,24 @@ def table(timings: Sequence[Timing], peak: float) -> str:
     head += ["inference images/s", "range", "first step s", "peak MB"]
     lines = [head]
     for t in timings:
-        passes = 3  # forward, dx and dw
-        flops = 2 * macs(by_name(t.net)) * passes / np.median(t.train) * t.batch_size / 1e9
-        cells = [
-            t.net,
-            t.contender,
-            *_rate(t.train, t.batch_size),
-            f"{flops:.0f}",
-            f"{100 * flops / peak:.0f} %",
-        ]
-        cells += [
-            *_rate(t.inference, t.batch_size),
-            f"{t.first_step:.1f}",
-            f"{t.peak_megabytes:.0f}",
-        ]
-        lines.append(cells)
+        cells = [t.net, t.contender, *_rate(t.train, t.batch_size), *_of_peak(t, peak)]
+        cells += [*_rate(t.inference, t.batch_size), f"{t.first_step:.1f}"]
+        lines.append([*cells, f"{t.peak_megabytes:.0f}"])
     return columns(lines, left=2)
 
 
+def _of_peak(t: Timing, peak: float) -> tuple[str, str]:
+    """GFLOP/s of training, and their share of `peak`."""
+    if not t.train:
+        return "-", "-"
+    passes = 3  # forward, dx and dw
+    flops = 2 * macs(by_name(t.net)) * passes / np.median(t.train) * t.batch_size / 1e9
+    return f"{flops:.0f}", f"{100 * flops / peak:.0f} %"
+
+
 def _rate(seconds: Sequence[float], batch_size: int) -> tuple[str, str]:
+    if not seconds:
+        return "-", "-"
     rates = batch_size / np.array(seconds)
     return f"{np.median(rates):.0f}", f"{rates.min():.0f}-{rates.max():.0f}"
 
@@ -294,7 +341,16 @@ def kinds_table(timings: Sequence[Timing]) -> str:
             lines.append(
                 [t.net, t.contender, kind, f"{1e3 * seconds:.1f}", f"{100 * seconds / whole:.0f} %"]
             )
-    return columns(lines, left=3)
+    text = columns(lines, left=3) if len(lines) > 1 else ""
+    return "\n".join([text, *filter(None, map(_profile, timings))]).strip()
+
+
+def _profile(t: Timing) -> str:
+    """Say how much of a training step the compiled kernels take."""
+    if t.in_kernels is None:
+        return ""
+    outside = 100 * (1 - t.in_kernels)
+    return f"{t.net}, {t.contender}: {outside:.1f} % of a training step is outside kernels"
 
 
 def record(timings: Sequence[Timing], peak: float) -> dict[str, Any]:

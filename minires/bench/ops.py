@@ -47,17 +47,32 @@ def bench(
         raise InputError(
             f"expected at least one round and one image, got {rounds} and {batch_size}"
         )
+    return time_passes(_steps, (batch_size,), CONTENDERS, _passes(), rounds, report)
+
+
+def time_passes(
+    make: Callable[..., Steps],
+    arguments: tuple,
+    contenders: Sequence[str],
+    passes: Sequence[str],
+    rounds: int,
+    report: Callable[[str], None],
+) -> dict[str, dict[str, list[float]]]:
+    """Time each pass with each contender, in turn: seconds[pass][contender], one for each round.
+
+    `make(contender, *arguments)` returns the passes of a contender, in its own process.
+    """
     with ExitStack() as stack:
-        pipes = {name: stack.enter_context(worker(_steps, name, batch_size)) for name in CONTENDERS}
+        pipes = {name: stack.enter_context(worker(make, name, *arguments)) for name in contenders}
         for name, pipe in pipes.items():
-            report(f"ops, {name}: first steps")
+            report(f"{name}: first steps")
             ask(pipe, "start")
         seconds: dict[str, dict[str, list[float]]] = {
-            name: {c: [] for c in CONTENDERS} for name in _passes()
+            name: {c: [] for c in contenders} for name in passes
         }
         for i in range(rounds):
-            report(f"ops: round {i + 1} of {rounds}")
-            for name in _passes():
+            report(f"round {i + 1} of {rounds}")
+            for name in passes:
                 for contender, pipe in pipes.items():
                     seconds[name][contender].append(ask(pipe, name))
     return seconds
@@ -169,11 +184,12 @@ def table(seconds: dict[str, dict[str, list[float]]]) -> str:
     lines = [["pass", *(f"{c} ms" for c in CONTENDERS), "ours against the better PyTorch"]]
     for name, times in seconds.items():
         ours, *peers = (float(np.median(times[c])) for c in CONTENDERS)
-        cells = [_milliseconds(times[c]) for c in CONTENDERS]
+        cells = [ranged(times[c]) for c in CONTENDERS]
         lines.append([name, *cells, f"{min(peers) / ours:.2f}x"])
     return columns(lines, left=1)
 
 
-def _milliseconds(seconds: Sequence[float]) -> str:
+def ranged(seconds: Sequence[float]) -> str:
+    """Median and range in milliseconds."""
     ms = 1e3 * np.array(seconds)
     return f"{np.median(ms):.2f} ({ms.min():.2f}-{ms.max():.2f})"

@@ -16,6 +16,7 @@ from minires.errors import InputError
 Steps = dict[str, Callable[[], Any]]
 # A contender's turn takes about this long: its steps are repeated to fill their shares.
 ROUND_SECONDS = 1.0
+ASIDE = ("kinds", "in kernels")  # steps that are not timed themselves
 
 
 @contextmanager
@@ -44,7 +45,8 @@ def ask(pipe: Any, question: str) -> Any:
     pipe : Connection
         From `worker`.
     question : str
-        "start" (seconds of the first step), the name of a step (seconds), "kinds" or "memory".
+        "start" (seconds of the first step), the name of a step (seconds), one of `ASIDE`, or
+        "memory".
 
     Raises
     ------
@@ -77,8 +79,8 @@ def _serve(pipe: Any, files: Sequence[Path], make: Callable[..., Steps], argumen
                 answer: Any = _start(steps, repeats)
             elif question == "memory":
                 answer = peak_megabytes()
-            elif question == "kinds":
-                answer = steps["kinds"]() if "kinds" in steps else {}
+            elif question in ASIDE:
+                answer = steps[question]() if question in steps else {}
             else:
                 # not counted: threads and caches are still those of the previous contender
                 steps[question]()
@@ -92,7 +94,7 @@ def _serve(pipe: Any, files: Sequence[Path], make: Callable[..., Steps], argumen
 
 def _start(steps: Steps, repeats: dict[str, int]) -> float:
     """Fill in how often each step is repeated in a round; return the seconds of the first step."""
-    timed = [name for name in steps if name != "kinds"]
+    timed = [name for name in steps if name not in ASIDE]
     seconds = time_of(steps[timed[0]], 1)
     for name in timed:
         steps[name]()  # the first call of each is slower

@@ -104,9 +104,8 @@ def degradation_command(
 ) -> None:
     """Train plain and residual nets, compare their errors, and check the claims.
 
-    The tiers train for 280, 2,000, 16,000 and 64,000 iterations; the tier sets every option that
-    has no default below. If you stop it, run it again to resume. The exit code is 1 if a claim
-    does not hold.
+    The tiers train for 280, 2,000, 16,000 and 64,000 iterations, and set all options without
+    default. Run it again to resume. Exit code 1: a claim fails.
 
     Example: minires degradation --tier lesson --seeds 3
     """

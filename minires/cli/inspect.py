@@ -9,7 +9,6 @@ import typer
 
 from minires.cli import names, results
 from minires.cli.options import (
-    BatchOption,
     DataOption,
     JsonOption,
     NetArgument,
@@ -122,26 +121,49 @@ def _machine_and_data(output: Output) -> dict[str, Any]:
     }
 
 
+BackendsOption = Annotated[
+    str | None,
+    typer.Option(help="numpy, numba or both [default: all installed].", metavar="NAMES"),
+]
+PeersOption = Annotated[
+    str, typer.Option(help="Of torch, torch.compile, onnxruntime, if installed.", metavar="NAMES")
+]
+RoundsOption = Annotated[
+    int | None,
+    typer.Option(help="Rounds, in turn [default: 15; --against: 10].", metavar="N", min=1),
+]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(help="Images per step; 1: inference only [128, ImageNet 8].", metavar="N"),
+]
+ThreadsOption = Annotated[
+    str, typer.Option(help="Compare numbers of threads, such as 1,2,4.", metavar="NUMBERS")
+]
+ProfileOption = Annotated[
+    bool, typer.Option("--profile", help="Find the share of a step outside kernels.")
+]
+ShapesOption = Annotated[
+    str, typer.Option(help="Time each convolution of NET instead.", metavar="NET")
+]
+OpsOption = Annotated[
+    bool, typer.Option("--ops", help="Time single ops against PyTorch's instead.")
+]
+AgainstOption = Annotated[
+    Path | None, path_option("Time this checkout against the one in DIR.", "DIR")
+]
+
+
 def bench(
     nets: Annotated[str, typer.Option(help="Networks.", metavar="NAMES")] = "resnet20,resnet56",
-    backend: Annotated[
-        str | None,
-        typer.Option(help="numpy, numba or both [default: all installed].", metavar="NAMES"),
-    ] = None,
-    peer: Annotated[
-        str, typer.Option(help="torch, torch.compile or both; needs PyTorch.", metavar="NAMES")
-    ] = "",
-    rounds: Annotated[
-        int | None,
-        typer.Option(help="Rounds, in turn [default: 15; --against: 10].", metavar="N", min=1),
-    ] = None,
-    batch_size: BatchOption = 128,
-    ops: Annotated[
-        bool, typer.Option("--ops", help="Time single ops against PyTorch's instead.")
-    ] = False,
-    against: Annotated[
-        Path | None, path_option("Time this checkout against the one in DIR.", "DIR")
-    ] = None,
+    backend: BackendsOption = None,
+    peer: PeersOption = "",
+    rounds: RoundsOption = None,
+    batch_size: SizeOption = None,
+    threads: ThreadsOption = "",
+    profile: ProfileOption = False,
+    shapes: ShapesOption = "",
+    ops: OpsOption = False,
+    against: AgainstOption = None,
     out: Annotated[Path | None, path_option("Also write the result as JSON to FILE.")] = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -152,12 +174,17 @@ def bench(
 
     Example: minires bench --nets resnet20 --peer torch
 
+    Example: minires bench --nets imagenet-resnet18 --batch-size 1 --peer onnxruntime
+
     Example: minires bench --against ../minires-1.0
     """
     from minires.cli import timing
 
-    if against and (ops or peer):
-        raise InputError("expected --against alone, got --ops or --peer too; give two commands")
+    special = {"--against": against, "--ops": ops, "--shapes": shapes, "--threads": threads}
+    given = [name for name, value in special.items() if value]
+    given += ["--peer"] * bool(peer and given and given != ["--threads"])
+    if len(given) > 1:
+        raise InputError(f"expected one of {', '.join(given)}; give several commands")
     output = Output(json_output)
     task = timing.Timing(names.listed("--nets", nets), rounds, batch_size, quiet, output)
     task.check(out, ops)
@@ -165,6 +192,10 @@ def bench(
         record = task.ops()
     elif against:
         record = task.against(against, backend)
+    elif shapes:
+        record = task.shapes(shapes)
+    elif threads:
+        record = task.threads(backend, peer, threads)
     else:
-        record = task.nets(backend, peer)
+        record = task.nets(backend, peer, profile)
     task.write(record, out)

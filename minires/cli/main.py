@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from minires.cli import (
     inspect,
     lessons,
     mistakes,
+    race,
     streams,
     sweep,
     teams,
@@ -80,6 +82,7 @@ def before_all(
 # Short enough to stand in one line of `minires --help` on a screen of 80 columns.
 commands: dict[str, tuple[Callable[..., Any], str]] = {
     "degradation": (experiment.degradation_command, "Train plain and residual nets and compare."),
+    "race": (race.race_command, "Race ReLU against tanh, as AlexNet did."),
     "claims": (experiment.claims_command, "Check the claims about an experiment."),
     "train": (training.train_command, "Train one net by the paper's recipe."),
     "sweep": (sweep.sweep_command, "Train many runs, shared by workers."),
@@ -113,12 +116,17 @@ def main() -> None:
         sys.exit(code)
 
 
+@cache
+def _command() -> Callable[..., Any]:
+    """All commands with their options."""
+    return typer.main.get_command(app)
+
+
 def _run() -> int:
     """Run the command; returns the exit code."""
     try:
         with teams.launched() as ranks:
-            command: Any = typer.main.get_command(app)
-            return command(prog_name="minires", standalone_mode=False, obj=ranks) or 0
+            return _command()(prog_name="minires", standalone_mode=False, obj=ranks) or 0
         return 0  # of a rank that leaves the error to rank 0
     except typer.Abort as e:  # typer's name for Ctrl-C, and for an end of input
         if not isinstance(e.__cause__, EOFError):

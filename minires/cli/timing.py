@@ -1,4 +1,4 @@
-"""The three kinds of timing that `minires bench` does."""
+"""The kinds of timing that `minires bench` does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import typer
 from minires.bench import against as checkouts
 from minires.bench import nets as networks
 from minires.bench import ops as single_ops
+from minires.bench import scaling
+from minires.bench import shapes as conv_shapes
 from minires.cli.names import network
 from minires.cli.options import Output
 from minires.errors import InputError
@@ -27,7 +29,7 @@ class Timing:
 
     names: list[str]
     rounds: int | None
-    batch_size: int
+    batch_size: int | None
     quiet: bool
     output: Output
 
@@ -40,28 +42,51 @@ class Timing:
         if file:
             files.make_folder(file.parent)
 
-    def nets(self, backend: str | None, peer: str) -> dict[str, Any]:
-        """Time training and inference of networks, by backend, and by PyTorch."""
+    def nets(self, backend: str | None, peer: str, profile: bool = False) -> dict[str, Any]:
+        """Time training and inference of networks, by backend, and by peers."""
+        contenders = self._contenders(backend, peer)
+        peak = networks.matrix_product_gflops()
+        found = networks.bench(
+            self.names, contenders, self.rounds or 15, self.batch_size, self._tell, profile
+        )
+        tables = f"{networks.table(found, peak)}\n\n{networks.kinds_table(found)}"
+        self.output.show(f"{self._machine()}\nNumPy's matrix product: {peak:.0f} GFLOP/s\n{tables}")
+        return networks.record(found, peak)
+
+    def threads(self, backend: str | None, peer: str, listed: str) -> dict[str, Any]:
+        """Time networks with several numbers of threads."""
+        counts = scaling.counts(listed)
+        contenders = self._contenders(backend, peer)
+        rounds = self.rounds or 15
+        found = scaling.bench(self.names, contenders, counts, rounds, self.batch_size, self._tell)
+        self.output.show(f"{self._machine()}\n{scaling.table(found)}")
+        return scaling.record(found)
+
+    def shapes(self, name: str) -> dict[str, Any]:
+        """Time every distinct convolution of a network, and PyTorch's."""
+        network(name)
+        (facts,) = networks.timed_nets([name], self.rounds or 1, self.batch_size)
+        size = self.batch_size or networks.default_batch(facts)
+        seconds = conv_shapes.bench(name, self.rounds or 9, size, self._tell)
+        self.output.show(f"{self._machine()}\n{conv_shapes.table(name, seconds)}")
+        found = conv_shapes.record(seconds, name)
+        return {"provenance": provenance(), "batch_size": size, **found}
+
+    def _contenders(self, backend: str | None, peer: str) -> list[str]:
         if backend is None:
             backends = list(BACKENDS) if default_backend() == "numba" else ["numpy"]
             if len(backends) < len(BACKENDS):
                 self.output.say("Numba is not installed, so only NumPy is timed: pip install numba")
         else:
             backends = _words(backend, BACKENDS)
-        contenders = networks.contenders(backends, _words(peer, networks.PEERS))
-        peak = networks.matrix_product_gflops()
-        found = networks.bench(
-            self.names, contenders, self.rounds or 15, self.batch_size, self._tell
-        )
-        tables = f"{networks.table(found, peak)}\n\n{networks.kinds_table(found)}"
-        self.output.show(f"{self._machine()}\nNumPy's matrix product: {peak:.0f} GFLOP/s\n{tables}")
-        return networks.record(found, peak)
+        return networks.contenders(backends, _words(peer, networks.PEERS))
 
     def ops(self) -> dict[str, Any]:
         """Time single ops, and PyTorch's."""
-        seconds = single_ops.bench(self.rounds or 15, self.batch_size, self._tell)
+        size = 128 if self.batch_size is None else self.batch_size
+        seconds = single_ops.bench(self.rounds or 15, size, self._tell)
         self.output.show(f"{self._machine()}\n{single_ops.table(seconds)}")
-        return {"provenance": provenance(), "batch_size": self.batch_size, "seconds": seconds}
+        return {"provenance": provenance(), "batch_size": size, "seconds": seconds}
 
     def against(self, path: Path, backend: str | None) -> dict[str, Any]:
         """Time this checkout of minires and another one."""
@@ -71,13 +96,14 @@ class Timing:
             raise InputError(f"--against times one backend of {known}, got --backend {backend!r}")
         other = checkouts.checkout(path)
         rounds = self.rounds or 10
-        found = checkouts.compare(other, self.names, backend, rounds, self.batch_size, self._tell)
+        size = self.batch_size or 128
+        found = checkouts.compare(other, self.names, backend, rounds, size, self._tell)
         self.output.show(f"{self._machine()}; {backend} backend; rounds: {rounds}")
         self.output.show(
             f"{checkouts.this_checkout()} and other: {other}; above 1, this one is faster"
         )
         self.output.show(checkouts.table(found))
-        settings = {"backend": backend, "rounds": rounds, "batch_size": self.batch_size}
+        settings = {"backend": backend, "rounds": rounds, "batch_size": size}
         return checkouts.record(found, other, **settings)
 
     def write(self, record: dict[str, Any], file: Path | None) -> None:
@@ -94,7 +120,8 @@ class Timing:
         here = provenance()
         versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
         machine = f"{here['machine']['processor']}, {here['machine']['cores']} cores"
-        return f"{machine}; {versions}; batch {self.batch_size}"
+        size = f"batch {self.batch_size}" if self.batch_size else "batch 128, of large images 8"
+        return f"{machine}; {versions}; {size}"
 
 
 def _words(listed: str, known: Any) -> list[str]:

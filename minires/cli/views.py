@@ -35,8 +35,8 @@ def several_views(
     Raises
     ------
     InputError
-        If both are asked for, the sides make no sense, the data are no folder of pictures, or the
-        network needs images of one size.
+        If both are asked for, the sides make no sense, the data are not a folder of pictures, or
+        the network needs images of one size.
     """
     if not ten_crop and scales is None:
         return None

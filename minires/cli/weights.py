@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,7 @@ from minires.errors import InputError
 
 if TYPE_CHECKING:
     from minires.data import Dataset
+    from minires.data.normalisation import Normalisation
     from minires.nets.network import Network
 
 ROWS = 12  # arrays that `weights inspect` shows at the top, and at the end
@@ -234,12 +236,33 @@ def _check_classes(weights: Path, net: Network, found: Dataset) -> None:
 def _prepared(found: Dataset, asked: str | None, about: dict[str, Any], side: int) -> Dataset:
     """The data, prepared as the network needs its pictures; those on disk get its `side`."""
     library = "imagenet" if about["names"] in IMAGENET_NAMES else None
-    normalise = asked or about["normalise"] or library or _how(found)
+    normalise = asked or about["normalise"] or library or _usual(found)
     on_disk = getattr(found.prepare, "on_disk", False)
-    return found.with_images(about["image_size"] or (side if on_disk else None), normalise)
+    sized = found.with_images(about["image_size"] or (side if on_disk else None), normalise)
+    given = _numbers_of(about) if asked is None else None
+    if given is None or not hasattr(sized.prepare, "with_normalisation"):
+        return sized
+    return replace(sized, prepare=sized.prepare.with_normalisation(given))
+
+
+def _numbers_of(about: dict[str, Any]) -> Normalisation | None:
+    """Mean and deviation in a file of weights.
+
+    None if the file names a mean that the data have, too: per pixel, the data's is finer.
+    """
+    from minires.data.normalisation import Normalisation
+
+    if not about["mean"] or about["normalise"] not in (None, "per-channel-mean"):
+        return None
+    return Normalisation.of(tuple(about["mean"]), tuple(about["deviation"] or (1, 1, 1)))
 
 
 def _how(found: Dataset) -> str:
+    """The normalisation as it is reported: its name, or "file" for numbers of the weights' file."""
+    return "file" if getattr(found.prepare, "given", None) is not None else _usual(found)
+
+
+def _usual(found: Dataset) -> str:
     from minires.data.normalisation import NORMALISE
 
     return getattr(found.prepare, "normalise", NORMALISE[0])

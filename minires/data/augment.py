@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minires.data.normalisation import NORMALISE, imagenet_normalisation
+from minires.data.normalisation import NORMALISE, Normalisation, imagenet_normalisation
 from minires.errors import InputError
 
 if TYPE_CHECKING:
@@ -247,14 +247,21 @@ class CropAndFlip:
     normalise : {"per-pixel-mean", "per-channel-mean", "imagenet"}
         The mean that is subtracted, see `minires.data.normalisation`. The difference is divided by
         255, with "imagenet" by ImageNet's deviations.
+    given : Normalisation, optional
+        This mean and deviation, such as those in a file of weights, in place of `normalise`.
     """
 
     def __init__(
-        self, train: Split, subtract_mean: bool = True, normalise: str = NORMALISE[0]
+        self,
+        train: Split,
+        subtract_mean: bool = True,
+        normalise: str = NORMALISE[0],
+        given: Normalisation | None = None,
     ) -> None:
         self.train = train
         self.subtract_mean = subtract_mean
         self.normalise = normalise
+        self.given = given
 
     @cached_property
     def mean(self) -> np.ndarray:
@@ -279,8 +286,8 @@ class CropAndFlip:
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """Return a float32 batch (N, H, W, C): cropped and flipped if there is an `rng`."""
-        x = normalise(images, self.mean)
-        if self.normalise == "imagenet":
+        x = normalise(images, self.mean) if self.given is None else self.given(images)
+        if self.given is None and self.normalise == "imagenet":
             x *= self.scale
         return x if rng is None else crop_and_flip(x, rng)
 
@@ -291,6 +298,10 @@ class CropAndFlip:
     def with_normalise(self, normalise: str) -> CropAndFlip:
         """The same preparation, with another mean and deviation."""
         return CropAndFlip(self.train, self.subtract_mean, normalise)
+
+    def with_normalisation(self, given: Normalisation) -> CropAndFlip:
+        """The same preparation, with this mean and deviation."""
+        return CropAndFlip(self.train, self.subtract_mean, self.normalise, given)
 
     def with_colour(self, augment: bool = True) -> ColourShift:
         """The same preparation with colours shifted in training; no crops if not `augment`."""

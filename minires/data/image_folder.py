@@ -207,7 +207,7 @@ def read_table(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
         raise InputError(f"--labels {shown(path)} cannot be read: {reason}") from error
     table: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
@@ -253,7 +253,7 @@ def _files(folder: Path, wnid: str) -> list[str]:
 
 
 def _fault(path: Path) -> str:
-    """Why a file is no whole picture, "" if it is one."""
+    """Why a file is not a whole picture, "" if it is one."""
     from minires.data import pictures
 
     try:
@@ -264,7 +264,7 @@ def _fault(path: Path) -> str:
 
 
 def _faults(folder: Path, files: Sequence[str]) -> dict[str, str]:
-    """Files that are no whole pictures, with the reasons."""
+    """Files that are not whole pictures, with the reasons."""
     faults: dict[str, str] = {}
     with bar(len(files), f"checking the pictures in {shown(folder.name)}") as progress:
         for start in range(0, len(files), SCAN):
@@ -286,7 +286,7 @@ def _report(folder: Path, faults: dict[str, str], total: int, strict: bool) -> N
     named = ", ".join(shown(name, 80) for name in list(faults)[:NAMED])
     more = ", ..." if len(faults) > NAMED else ""
     warnings.warn(
-        f"{shown(folder)}: {len(faults)} of {total} files are no whole pictures and are left out: "
+        f"{shown(folder)}: {len(faults)} of {total} files are not whole pictures and are left out: "
         f"{named}{more}; refuse them with --strict",
         stacklevel=2,
     )

@@ -42,7 +42,7 @@ def read(path: Path) -> Array:
     Raises
     ------
     InputError
-        If the file cannot be read, is no picture, is damaged, or is too large.
+        If the file cannot be read, is not a picture, is damaged, or is too large.
     """
     try:
         with Image.open(path) as picture:
@@ -98,7 +98,7 @@ def _damaged(path: Path, error: Exception) -> InputError:
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror
     elif isinstance(error, Image.UnidentifiedImageError):
-        reason = "this is no picture that Pillow knows"
+        reason = "this is not a picture that Pillow knows"
     else:
         reason = f"{type(error).__name__}: {shown(error, 100)}"
     return InputError(
@@ -141,7 +141,7 @@ def resize(picture: Array, shorter: int) -> Array:
     Raises
     ------
     InputError
-        If this is no such picture, or it would become too large.
+        If this is not such a picture, or it would become too large.
     """
     _check_picture(picture)
     if shorter < 1:

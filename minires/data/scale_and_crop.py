@@ -105,6 +105,8 @@ class ScaleAndCrop:
         Scale, crop and mirror at random in training.
     colour : bool
         Shift colours in training, see `minires.data.augment.add_colour`.
+    given : Normalisation, optional
+        This mean and deviation, such as those in a file of weights, in place of `normalise`.
     """
 
     on_disk = True  # prepared ahead, in threads
@@ -117,6 +119,7 @@ class ScaleAndCrop:
         subtract_mean: bool = True,
         augment: bool = True,
         colour: bool = False,
+        given: Normalisation | None = None,
     ) -> None:
         if normalise not in NORMALISE:
             raise InputError(f"normalise must be one of {', '.join(NORMALISE)}, got {normalise!r}")
@@ -124,12 +127,13 @@ class ScaleAndCrop:
             raise InputError(f"the image size must be 1 pixel or more, got {image_size}")
         self.train, self.image_size, self.normalise = train, image_size, normalise
         self.subtract_mean, self.augment, self.colour = subtract_mean, augment, colour
+        self.given = given
         self._sums: dict[int, Sums] = {}  # by image size; shared by variations, so read once
 
     # ----------------------------------------------------------------------------- variations
 
     def _with(self, **changes: Any) -> Self:
-        names = ("train", "image_size", "normalise", "subtract_mean", "augment", "colour")
+        names = ("train", "image_size", "normalise", "subtract_mean", "augment", "colour", "given")
         changed = type(self)(**({name: getattr(self, name) for name in names} | changes))
         changed._sums = self._sums
         return changed
@@ -148,7 +152,11 @@ class ScaleAndCrop:
 
     def with_normalise(self, normalise: str) -> Self:
         """The same preparation, with another mean and deviation."""
-        return self._with(normalise=normalise)
+        return self._with(normalise=normalise, given=None)
+
+    def with_normalisation(self, given: Normalisation) -> Self:
+        """The same preparation, with this mean and deviation."""
+        return self._with(given=given)
 
     # ----------------------------------------------------------------- mean of training images
 
@@ -181,6 +189,8 @@ class ScaleAndCrop:
     @cached_property
     def normalisation(self) -> Normalisation:
         """The mean and the deviation of this preparation."""
+        if self.given is not None:
+            return self.given
         if self.normalise == "imagenet":
             found = imagenet_normalisation()
             zero = np.zeros(3, np.float32)

@@ -182,7 +182,7 @@ def find_cifar10(folder: str | Path | None = None) -> Path | None:
 
 
 def _what_is_wrong(path: Path, origin: str) -> str:
-    """The error for a path that is no folder of CIFAR-10, and its remedy."""
+    """The error for a path that is not a folder of CIFAR-10, and its remedy."""
     if path.is_file():
         whole = path.parent if path.name in cifar10.ALL_FILES else path
         return (

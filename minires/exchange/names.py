@@ -178,7 +178,7 @@ class Place(NamedTuple):
 def _stacked(net: Network, style: str) -> dict[str, Place]:
     """The layers of AlexNet and VGG in another library: features, `Flatten`, linear layers.
 
-    Empty if the network is no such stack, or the library has none.
+    Empty if the network is not such a stack, or the library has none.
     """
     layers = list(net.children.items())
     flat = next((i for i, (_, layer) in enumerate(layers) if isinstance(layer, Flatten)), 0)

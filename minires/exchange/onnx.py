@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -228,28 +229,54 @@ def check_in_onnxruntime(net: Network, content: bytes, images: int = 2, seed: in
     InputError
         If the difference is above 1e-5, or onnxruntime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as e:
-        raise InputError('onnxruntime is missing; install it: pip install -e ".[onnx]"') from e
+    forward = in_onnxruntime(content)
     dtype = next(iter(net.parameters().values())).dtype
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((images, *net.facts.input_shape)).astype(dtype)
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    (theirs,) = session.run([OUTPUT], {INPUT: x})
     ours = net.forward(x)
-    difference = float(np.abs(theirs - ours).max() / np.abs(ours).max())
+    difference = float(np.abs(forward(x) - ours).max() / np.abs(ours).max())
     if not difference <= TOLERANCE:
         raise InputError(
-            f"onnxruntime {onnxruntime.__version__} differs from {net.title} by {difference:.1e} "
+            f"onnxruntime {version('onnxruntime')} differs from {net.title} by {difference:.1e} "
             f"of the largest logit, expected at most {TOLERANCE}; nothing was written"
         )
     return difference
 
 
+def in_onnxruntime(content: bytes, threads: int = 0) -> Callable[[Array], Array]:
+    """Load a model into onnxruntime; return its forward pass.
+
+    Parameters
+    ----------
+    content : bytes
+        The model.
+    threads : int
+        0: onnxruntime chooses.
+
+    Returns
+    -------
+    forward : callable
+        x (N, H, W, C) -> logits (N, classes)
+
+    Raises
+    ------
+    InputError
+        If onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as e:
+        raise InputError('onnxruntime is missing; install it: pip install -e ".[onnx]"') from e
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(content, options, providers=providers)
+    return lambda x: session.run([OUTPUT], {INPUT: x})[0]
+
+
 # -------------------------------------------------------------------------------------- the layers
 
-CONSTANT = ":"  # in the names of arrays that are no weights
+CONSTANT = ":"  # in the names of arrays that are not weights
 
 
 def _sides(pad: Any) -> list[int]:

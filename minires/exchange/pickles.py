@@ -169,7 +169,7 @@ class _Machine:
     def append(self, values: Sequence[Any]) -> None:
         """Extend the list at the top."""
         if type(self.stack[-1]) is not list:
-            raise RefusedError("an append to what is no list")
+            raise RefusedError("an append to what is not a list")
         self.stack[-1].extend(values)
 
     def name(self, module: Any, name: Any) -> None:
@@ -184,7 +184,7 @@ class _Machine:
         arguments = self.stack.pop()
         name = self.stack.pop()
         if not isinstance(name, Name) or name.text not in CALLS or type(arguments) is not tuple:
-            raise RefusedError("a call of what is no function")
+            raise RefusedError("a call of what is not a function")
         if name.text == "collections.OrderedDict" and arguments:
             self.copied += len(arguments[0])
         if self.copied > self.steps or len(arguments) > 8:
@@ -195,7 +195,7 @@ class _Machine:
         """Drop the attributes of a dict; PyTorch stores versions of its layers there."""
         self.stack.pop()
         if type(self.stack[-1]) is not dict:
-            raise RefusedError("attributes of what is no dict")
+            raise RefusedError("attributes of what is not a dict")
 
     def storage(self) -> None:
         """Replace the description of a storage by a `Storage`."""
@@ -211,7 +211,7 @@ class _Machine:
 
 
 def _five(described: Any) -> Sequence[Any]:
-    """The five parts of a storage; a sixth, of old files, says that it is no view of another."""
+    """The five parts of a storage; a sixth, of old files, says that it is not a view of another."""
     if (
         type(described) is not tuple
         or len(described) not in (5, 6)

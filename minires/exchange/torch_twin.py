@@ -94,11 +94,16 @@ def as_torch(net: Network) -> nn.Module:
 
 
 def prepare(how: str) -> Any:
-    """Give PyTorch one thread for each processor; return the memory format that `how` names."""
-    torch.set_num_threads(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    """Set PyTorch's number of threads; return the memory format that `how` names."""
+    torch.set_num_threads(_threads())
     return torch.contiguous_format if "contiguous" in how else torch.channels_last
+
+
+def _threads() -> int:
+    """Threads of PyTorch: OMP_NUM_THREADS, else one for each processor of this process."""
+    if chosen := os.environ.get("OMP_NUM_THREADS", ""):
+        return int(chosen)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ------------------------------------------------------------------------------- comparison

@@ -81,7 +81,7 @@ def read(path: str | Path) -> WeightFile:
     Raises
     ------
     InputError
-        If it is no such file, is cut short, or asks for anything but tensors.
+        If it is not such a file, is cut short, or asks for anything but tensors.
     """
     path = Path(path)
     name = shown(path)
@@ -103,8 +103,8 @@ def read(path: str | Path) -> WeightFile:
             kind = "onnx"
         else:
             raise InputError(
-                f"{name} is no file of weights: expected safetensors, a .pth, .th or .pt file of "
-                f"PyTorch, or ONNX, got one that begins with {start[:4]!r}; give another file"
+                f"{name} is not a file of weights: expected safetensors, a .pth, .th or .pt file "
+                f"of PyTorch, or ONNX, got one that begins with {start[:4]!r}; give another file"
             )
     except InputError:
         raise
@@ -284,7 +284,7 @@ def _mismatch(
         differences.append(f"{len(other)} of another shape, such as {first} {shape}")
     advice = f"give {' or '.join(found) or 'the network that it was trained for'}"
     return (
-        f"{shown(file.path)} has not the weights of {net.title}: {seems}; "
+        f"{shown(file.path)} does not hold the weights of {net.title}: {seems}; "
         f"{', '.join(differences)}; {advice}"
     )
 

@@ -34,7 +34,7 @@ from minires.runs.config import OPTIONS, Config
 from minires.runs.run import Run
 from minires.text import shown
 from minires.train.progress import bar
-from minires.train.state import evaluation_rows, prepared
+from minires.train.rows import evaluation_rows, prepared
 from minires.train.step import evaluate
 
 __all__ = [

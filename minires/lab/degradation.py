@@ -112,7 +112,7 @@ def _claimed(job: Job, facts: Mapping[str, Facts], data: Dataset) -> Job:
     folder = RunFolder(job.folder)
     with folder.locked():
         acquire(folder, job.config, facts[job.config.net], data)
-    return replace(job, left=job.config.iterations - folder.position())
+    return replace(job, left=folder.left())
 
 
 def _train(jobs: Sequence[Job], data: Dataset, quiet: bool, report: Report) -> None:

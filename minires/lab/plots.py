@@ -27,9 +27,10 @@ from minires.lab.figure import (
     save,
     shades,
 )
+from minires.lab.headline import headline
 from minires.lab.layer_plot import layers
 from minires.lab.recorded import by_net, final, metric_of
-from minires.lab.tables import caption, common, evaluation_note, message
+from minires.lab.tables import caption, common, evaluation_note
 from minires.runs.metric import Metric
 from minires.runs.run import Run
 from minires.text import plural
@@ -88,7 +89,7 @@ def errors(runs: Sequence[Run]) -> Figure:
             axes.legend(**LEGEND_BELOW, ncols=ncols, handlelength=2.5, columnspacing=1)
         row[0].set_ylabel(plain(wording.axis_label(metric)))
         below = f"{caption(runs)}{seeds}; {evaluation_note(runs)}; thin lines: training batches"
-        finish(figure, message(runs), below)
+        finish(figure, headline(runs), below)
     return figure
 
 
@@ -188,7 +189,7 @@ def depth(runs: Sequence[Run]) -> Figure:
         axes.set(xlabel="depth (weighted layers)", ylabel=plain(wording.axis_label(metric, when)))
         axes.grid(axis="y", alpha=0.25)
         axes.legend(**LEGEND_BELOW, handlelength=4)
-        finish(figure, message(runs), f"{caption(runs)}; {evaluation_note(runs)}")
+        finish(figure, headline(runs), f"{caption(runs)}; {evaluation_note(runs)}")
     return figure
 
 

@@ -77,6 +77,7 @@ PAPERS = (
     "head",
     "freeze",
     "bn",
+    "until",
     "task",
 )
 

@@ -68,12 +68,17 @@ def message(runs: Sequence[Run]) -> str:
         return f"No {metric.name} has been measured yet"
     if not all(run.done for group in groups.values() for run in group):
         return f"Still training: {_listed(groups, metric)}"
-    sizes = {_size(run) for run in runs}
-    one_recipe = len(sizes) == 1 and all(title == group[0].net for title, group in groups.items())
-    parts = [_compare(groups[a], groups[b]) for a, b in _pairs(groups)] if one_recipe else []
+    parts = [_compare(groups[a], groups[b]) for a, b in _pairs(groups)] if one_recipe(runs) else []
     if not parts:
         return sentence_case(_listed(groups, metric))
     return f"Training {metric.name}: {'; '.join(parts)}"
+
+
+def one_recipe(runs: Sequence[Run]) -> bool:
+    """Whether these runs can be compared: the same data and recipe, and a net occurs once."""
+    groups = by_net([run for run in runs if run.evals])
+    same = len({_size(run) for run in runs}) == 1
+    return same and all(title == group[0].net for title, group in groups.items())
 
 
 def _listed(groups: Mapping[str, Sequence[Run]], metric: Metric) -> str:
@@ -114,11 +119,16 @@ def _pairs(groups: Mapping[str, Sequence[Run]]) -> list[tuple[str, str]]:
     return deep + twins
 
 
+def difference(a: Sequence[Run], b: Sequence[Run]) -> tuple[float, float]:
+    """Difference of two networks' final training metrics, and its noise; 0 if it is unknown."""
+    gap = final(a, "train").mean() - final(b, "train").mean()
+    return float(gap), noise((a, "train"), (b, "train")) if a[0].metric.fraction else 0.0
+
+
 def _compare(a: Sequence[Run], b: Sequence[Run]) -> str:
     """Difference of two networks' final training metrics, against its noise where it is known."""
     metric = a[0].metric
-    gap = final(a, "train").mean() - final(b, "train").mean()
-    unsure = noise((a, "train"), (b, "train")) if metric.fraction else 0.0
+    gap, unsure = difference(a, b)
     if abs(gap) <= unsure:
         within = f" (within {wording.difference(metric, unsure)} of noise)"
         return f"{a[0].net} and {b[0].net} alike{within if metric.fraction else ''}"

@@ -280,7 +280,8 @@ def recompute_statistics(
     Batch k is averaged in with momentum n_k / (n_1 + ... + n_k), where n_k is its number of images.
     This turns the moving average into a mean over images: each batch counts in proportion to its
     size. The statistics of a small last batch are still a poor estimate, so cut the images into
-    batches of equal size (`data.even_batches`). Weights do not change.
+    batches of equal size (`data.even_batches`). Weights do not change. A network without batch norm
+    is left as it is, at once.
 
     Parameters
     ----------
@@ -290,6 +291,8 @@ def recompute_statistics(
         n_k of a batch. Version 0.1 gave all batches the same weight: `lambda x: 1`.
     """
     norms = [layer for _, layer in net.named_layers() if isinstance(layer, BatchNorm)]
+    if not norms:
+        return
     before = [norm.momentum for norm in norms]
     total = 0
     try:

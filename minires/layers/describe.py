@@ -113,7 +113,7 @@ def windows(kind: str, name: str, x_shape: Shape, size: int, stride: int, pad: i
     kind : str
         What an audit prints, such as "max pool".
     name : str
-        The layer, for a message about an `x_shape` that is no image.
+        The layer, for a message about an `x_shape` that is not an image.
     x_shape : tuple of int
     size, stride, pad : int
 

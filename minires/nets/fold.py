@@ -123,7 +123,7 @@ def _sequence(layers: dict[str, Layer]) -> dict[str, Layer]:
 
 
 def _fold(layer: Layer) -> Layer:
-    """Fold one layer that is no convolution: by the table of containers, or copy it."""
+    """Fold one layer that is not a convolution: by the table of containers, or copy it."""
     for known, make in CONTAINERS.items():
         if isinstance(layer, known):
             return make(layer)

@@ -34,8 +34,10 @@ def inference(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> None:
 
 
 def finish(op: str, y: np.ndarray, b: np.ndarray, shortcut: np.ndarray | None) -> None:
-    """`b` (K,) and `shortcut` (N, OH, OW, K) or None can be added to y (N, OH, OW, K)."""
-    checks.arrays(op, y=y, b=b)
+    """`b` (K,) and `shortcut` (N, OH, OW, K) or None can be added to y (N, OH, OW, K).
+
+    `inference` has checked b's dtype.
+    """
     checks.same_shape(op, "b", b, y.shape[3:])
     if shortcut is not None:
         checks.arrays(op, y=y, shortcut=shortcut)

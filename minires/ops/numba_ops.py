@@ -22,6 +22,7 @@ from numba import prange
 
 from minires.ops import checks, numpy_ops
 from minires.ops.compiled import conv, norm
+from minires.ops.compiled.average import global_avg_pool_backward, global_avg_pool_forward
 from minires.ops.compiled.fallback import numpy_if_complex
 from minires.ops.compiled.jit import kernel
 from minires.ops.compiled.pool import max_pool_backward, max_pool_forward
@@ -35,13 +36,15 @@ __all__ = [
     "batchnorm_inference",
     "conv2d_backward",
     "conv2d_forward",
+    "global_avg_pool_backward",
+    "global_avg_pool_forward",
     "max_pool_backward",
     "max_pool_forward",
     "relu_backward",
     "relu_forward",
 ]
 
-BLOCK = 1 << 14  # values in a chunk of work
+BLOCK = 1 << 13  # values in a chunk of work
 
 
 def _is_complex(cache: Cache) -> bool:

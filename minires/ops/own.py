@@ -25,7 +25,7 @@ def with_own(backend: str, own: Mapping[str, Callable[..., Any]]) -> SimpleNames
     Raises
     ------
     InputError
-        If there is no op of that name, or what replaces it is no function.
+        If there is no op of that name, or what replaces it is not a function.
     """
     ops = dict(vars(get_ops(backend)))
     plain = vars(get_ops("numpy"))

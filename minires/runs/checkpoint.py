@@ -104,7 +104,7 @@ def position(folder: Path) -> int | None:
 
 
 def _iteration(meta: Any) -> int:
-    """Iteration of a checkpoint; a TypeError if it is no number of iterations."""
+    """Iteration of a checkpoint; a TypeError if it is not a number of iterations."""
     iteration = meta["iteration"]
     if type(iteration) is not int or not 0 <= iteration < 2**63:
         raise TypeError(f"the iteration is {shown(repr(iteration))}")

@@ -49,6 +49,9 @@ class Config:
         Subtract the mean of the training images.
     pca_colour : bool
         Shift the colours of training images, see `minires.data.augment.add_colour`.
+    until : float or None
+        End at the first evaluation whose main training metric reaches this value, as recorded: an
+        error of 25 % is 0.25. None trains for all `iterations`.
     eval_every : int
         Iterations between two evaluations. The last iteration is always evaluated.
     eval_images : int
@@ -201,6 +204,13 @@ class Config:
         help="Train batch norm, or keep its statistics, gamma and beta.",
         choices=NORMS,
         words=lambda value: f"batch norm {'trained' if value == 'train' else value}",
+        added=True,
+        rare=True,
+    )
+    until: float | None = declare(
+        None,
+        help="Stop at this training error, such as 0.25.",
+        words=lambda value: "to the last iteration" if value is None else f"until {value:g}",
         added=True,
         rare=True,
     )

@@ -99,8 +99,7 @@ def _check_integers(config: Config) -> None:
 
 def _check_numbers(config: Config) -> None:
     names = ["lr", "momentum", "weight_decay"]
-    if config.warmup_lr is not None:
-        names.append("warmup_lr")
+    names += [name for name in ("warmup_lr", "until") if getattr(config, name) is not None]
     for name in names:
         if not is_number(getattr(config, name)):
             raise InputError(f"{name} must be a number, got {_given(getattr(config, name))}")

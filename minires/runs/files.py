@@ -136,7 +136,7 @@ def parse_json(text: str) -> Any:
     Raises
     ------
     ValueError
-        If it is no JSON, is nested too deeply, or holds an integer of thousands of digits.
+        If it is not JSON, is nested too deeply, or holds an integer of thousands of digits.
     """
     try:
         value = json.loads(text)

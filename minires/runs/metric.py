@@ -39,19 +39,25 @@ class Metric:
     lower_is_better: bool = True
     fraction: bool = False
 
+    def reaches(self, value: float, target: float | None) -> bool:
+        """Whether a recorded value is at least as good as a target; without a target, it is not."""
+        if target is None:
+            return False
+        return value <= target if self.lower_is_better else value >= target
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`; a TypeError if it is no metric."""
+        """Inverse of `to_json`; a TypeError if it is not a metric."""
         metric = cls(**values)
         flags = (metric.lower_is_better, metric.fraction)
         texts = (metric.name, metric.unit)
         whole = all(isinstance(v, bool) for v in flags) and all(isinstance(v, str) for v in texts)
         if not whole or not metric.name:
-            raise TypeError(f"{dict(values)} is no metric")
+            raise TypeError(f"{dict(values)} is not a metric")
         if not is_number(metric.scale) or not 0 < metric.scale < math.inf:
             raise TypeError(f"the scale of the metric {metric.name} is {metric.scale}")
         return metric

@@ -74,7 +74,7 @@ def read(
 
 
 def _parse(line: str) -> Any:
-    """The value of a line, with its texts made safe to print; None if it is no JSON."""
+    """The value of a line, with its texts made safe to print; None if it is not JSON."""
     try:
         return files.escaped(files.parse_json(line))
     except ValueError:

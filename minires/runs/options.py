@@ -166,7 +166,7 @@ def integers(text: str) -> tuple[int, ...]:
     Raises
     ------
     InputError
-        If these are no numbers.
+        If these are not numbers.
     """
     parts = [] if text.strip() == "none" else [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):

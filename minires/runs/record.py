@@ -62,7 +62,7 @@ def read_record(folder: Path) -> Record:
     Raises
     ------
     InputError
-        If the folder is no run, or the file is damaged.
+        If the folder is not a run, or the file is damaged.
     """
     path = folder / NAME
     where = shown(path)
@@ -74,7 +74,7 @@ def read_record(folder: Path) -> Record:
         reason = files.cause(e)
         if isinstance(e, (FileNotFoundError, NotADirectoryError)) and reason == e.strerror:
             raise InputError(
-                f"{shown(folder)} is no run folder: it has no config.json; "
+                f"{shown(folder)} is not a run folder: it has no config.json; "
                 "give the folder of one run"
             ) from None
         raise InputError(f"{where} cannot be read: {reason}; {files.advice(e)}") from e

@@ -68,8 +68,16 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether the last iteration was evaluated."""
-        return bool(self.evals) and self.evals[-1]["iteration"] == self.config["iterations"]
+        """Whether the last iteration was evaluated, or the target of the recipe was reached."""
+        last = bool(self.evals) and self.evals[-1]["iteration"] == self.config["iterations"]
+        return last or self.reached is not None
+
+    @property
+    def reached(self) -> int | None:
+        """The iteration at which the main training metric reached `until`; None if it did not."""
+        target, key = self.config.get("until"), f"train_{self.metric.name}"
+        reaching = (line for line in self.evals if self.metric.reaches(line[key], target))
+        return next((int(line["iteration"]) for line in reaching), None)
 
 
 def read_run(folder: Path, note: bool = True, state: Path | None = None) -> Run:

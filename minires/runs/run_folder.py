@@ -222,8 +222,16 @@ class RunFolder:
         run = self.read()
         last = int(run.config["iterations"])
         if iteration is None:
-            return last if run.done else 0
+            return int(run.evals[-1]["iteration"]) if run.done else 0
         return iteration if run.done else min(iteration, last - 1)
+
+    def left(self) -> int:
+        """Number of iterations that are left; 0 once the target of the recipe is reached."""
+        run = self.read()
+        position = self.position()
+        if run.reached is not None and position >= run.reached:
+            return 0
+        return int(run.config["iterations"]) - position
 
 
 class NoFolder(RunFolder):

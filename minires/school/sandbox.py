@@ -4,7 +4,7 @@ The grader sends arguments and gets back data. If anything happens to the proces
 made here: a solution cannot hang the grader, crash it, or answer in its place. Every request has a
 fresh random token, and an answer without it is refused.
 
-The limits guard against accidents and lazy tricks. They are no defence against a program that
+The limits guard against accidents and lazy tricks. They do not protect against a program that
 attacks the machine of the same user. A solution that is wrong once in many calls can pass.
 """
 

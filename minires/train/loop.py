@@ -34,7 +34,8 @@ from minires.text import shown
 from minires.train.progress import Progress
 from minires.train.ranks import ALONE, Ranks
 from minires.train.shards import check_number
-from minires.train.state import TrainingRun, prepared
+from minires.train.rows import prepared
+from minires.train.state import TrainingRun
 from minires.train.stopping import DivergenceError, Interrupted, stop_requests
 from minires.train.task import get_task
 
@@ -129,9 +130,9 @@ def train(
         # `TrainingRun` explains what overflows
         ignored = np.errstate(over="ignore", invalid="ignore")
         with contextlib.closing(run), asked as stop, ignored, ranks.threads(config.backend):
-            if run.iteration < config.iterations:
+            if not run.ended:
                 run_folder.note_who_trains(run.iteration)
-            while run.iteration < config.iterations:
+            while not run.ended:
                 report(run.step())
                 if ranks.any(stop.is_set()):
                     run.save()
@@ -169,8 +170,8 @@ def _start_from(run: TrainingRun, weights: Mapping[str, Array] | None) -> None:
 def _after_a_stop(run: TrainingRun, folder: RunFolder, data: Dataset) -> str:
     """The message after Ctrl-C: where the run is saved, and the command that resumes it."""
     iterations = run.config.iterations
-    if run.iteration == iterations:
-        return f"{run.config.net} is finished: all {iterations} iterations are saved in {folder}"
+    if run.ended:
+        return f"{run.config.net} is finished: all {run.iteration} iterations are saved in {folder}"
     return (
         f"stopped and saved at iteration {run.iteration} of {iterations} in {folder}; run it again "
         f"to resume, or: {plugins.command()} resume {quoted(folder.path)}{option(data)}"

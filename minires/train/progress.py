@@ -23,7 +23,8 @@ BAR_COLUMNS = 44  # of a terminal: the bar itself, the percentage and the times
 class Progress:
     """Where a run stands after `iteration` of `iterations`.
 
-    `error` is the running main metric of training, in the unit that it is recorded in.
+    `error` is the running main metric of training, in the unit that it is recorded in. `ended` is
+    true after the last step, which may be before `iterations`, see `Config.until`.
     """
 
     iteration: int
@@ -32,6 +33,7 @@ class Progress:
     error: float
     lr: float
     metric: Metric = ERROR
+    ended: bool = False
 
     @property
     def shown(self) -> str:
@@ -157,15 +159,16 @@ def follower(
 
     def follow(p: Progress) -> None:
         nonlocal seen
-        if p.iteration > seen + 1 and not progress.disable:
-            _skip(progress, cost * (p.iteration - 1 - seen))
+        if p.iteration > seen + 1:
+            skip(progress, cost * (p.iteration - 1 - seen))
         seen = p.iteration
         shown[title] = p
         if not progress.disable:
             progress.set_postfix_str(_fitting(details(shown), progress), refresh=False)
         progress.update(cost)
-        if p.iteration == p.iterations:
+        if p.ended or p.iteration == p.iterations:
             del shown[title]
+            skip(progress, cost * (p.iterations - p.iteration))
         report(p)
 
     return follow
@@ -197,7 +200,9 @@ def _fitting(texts: Sequence[str], progress: Any) -> str:
     return fitting[0] if fitting else texts[-1]
 
 
-def _skip(progress: Any, work: float) -> None:
-    """Move a bar over work that was done before: it must not count as speed."""
+def skip(progress: Any, work: float) -> None:
+    """Move a bar over work that is not done here: it must not count as speed."""
+    if progress.disable:
+        return
     for position in ("initial", "n", "last_print_n"):
         setattr(progress, position, getattr(progress, position) + work)

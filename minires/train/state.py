@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.data import Dataset, Rows, Split, even_batches, seeds, stream, training_batch
+from minires.data import Dataset, Rows, Split, even_batches, seeds, training_batch
 from minires.data.prefetch import Prefetch
 from minires.layers.base import Array, layer_outputs
 from minires.layers.core import recompute_statistics
@@ -21,6 +21,7 @@ from minires.train.layerwise import by_layer
 from minires.train.progress import Progress
 from minires.train.ranks import ALONE, Ranks
 from minires.train.resuming import check_checkpoint
+from minires.train.rows import evaluation_rows, prepared
 from minires.train.shards import sharded_step
 from minires.train.stopping import DivergenceError
 from minires.train.task import get_task, guess_of, measured_by
@@ -29,42 +30,6 @@ SMOOTHING = 0.02  # weight of the latest batch in the running training metric
 LINES = 1000  # metrics.jsonl gets from LINES to 2 LINES training lines in a long run
 LAYER_STEPS = (1, 100)  # iterations that are recorded layer by layer, beside the last one
 CHECKPOINT_SECONDS = 30.0
-
-
-def evaluation_rows(config: Config, images: int) -> tuple[Array, Array]:
-    """Split the training images: rows for batch-norm statistics, and disjoint rows for errors.
-
-    Parameters
-    ----------
-    config : Config
-    images : int
-        How many training images there are.
-
-    Returns
-    -------
-    bn_rows : ndarray of shape (bn_images,)
-        Rows for recomputing batch-norm statistics.
-    eval_rows : ndarray of shape (eval_images,)
-        Rows for measuring the training error.
-    """
-    chosen = stream(config.seed, "evaluation", 0).permutation(images)
-    last = config.bn_images + config.eval_images
-    return chosen[: config.bn_images], chosen[config.bn_images : last]
-
-
-def prepared(config: Config, data: Dataset) -> Dataset:
-    """The data with the preparation that a recipe asks for.
-
-    Raises
-    ------
-    InputError
-        If their preparation does not subtract a mean, cannot shift colours, or cannot make images
-        of the recipe's size.
-    """
-    data = data.with_images(config.image_size, config.normalise)
-    if not config.subtract_mean:
-        data = data.without_mean()
-    return data.with_colour(augment=config.augment) if config.pca_colour else data
 
 
 def _one(batch: Array) -> int:
@@ -114,6 +79,7 @@ class TrainingRun:
         self.prefetch: Prefetch | None = None
         self.bn_rows, self.eval_rows = evaluation_rows(config, len(data.train))
         self.iteration = 0
+        self.ended = False
         self.seconds = 0.0
         self.waited = 0.0  # seconds of these that steps waited for pictures
         self.saved_at = time.monotonic()
@@ -169,7 +135,9 @@ class TrainingRun:
 
     def join(self) -> None:
         """Continue from the state of rank 0, which has read its checkpoint."""
-        meta, arrays = self.ranks.share(self.meta(), self.arrays())[0]
+        told = {"ended": self.ended, **self.meta()}
+        meta, arrays = self.ranks.share(told, self.arrays())[0]
+        self.ended = meta["ended"]
         self._continue_from(arrays, meta)
 
     def restore(self) -> None:
@@ -179,15 +147,18 @@ class TrainingRun:
         """
         found = self.folder.load()
         if found is None and self.folder.read().done:
-            self.iteration = self.config.iterations
+            self.iteration = self.folder.position()
+            self.ended = True
             return
         if found:
             # before anything is dropped
             check_checkpoint(self.folder, self.config, self.arrays(), *found)
             self._continue_from(*found)
         self.folder.drop_newer(self.iteration, self.metric, keep_copy=not found)
-        if self.iteration == self.config.iterations and not self.folder.read().done:
+        self.ended = self.folder.read().done
+        if self.iteration == self.config.iterations and not self.ended:
             self._evaluate(self._learning_rate())
+            self.ended = True
 
     def _continue_from(self, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
         self.net.load_state(_net_state(arrays))
@@ -213,17 +184,20 @@ class TrainingRun:
         self._average(measured)
         self.seconds += time.monotonic() - start
         last = self.iteration == self.config.iterations
+        evaluate = last or self.iteration % self.config.eval_every == 0
         if last or self.iteration % max(1, self.config.iterations // LINES) == 0:
             self._record_window(lr)
-        if last or self.iteration % self.config.eval_every == 0:
-            self._evaluate(lr)
+        if evaluate:
+            value = self._evaluate(lr)[f"train_{self.metric.name}"]
+            last = last or self.metric.reaches(value, self.config.until)
         if last or self.iteration in LAYER_STEPS:
             self._record_layers()
         if last or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
             self.save()
+        self.ended = last
         loss = measured["loss"]
         iterations = self.config.iterations
-        return Progress(self.iteration, iterations, loss, self.running, lr, self.metric)
+        return Progress(self.iteration, iterations, loss, self.running, lr, self.metric, last)
 
     def _learning_rate(self) -> float:
         config = self.config
@@ -294,9 +268,9 @@ class TrainingRun:
         if record["gradient_norm"]:
             self._record("layers", **record)
 
-    def _evaluate(self, lr: float) -> None:
-        config, data = self.config, self.data
-        size = config.batch_size
+    def _evaluate(self, lr: float) -> dict[str, float]:
+        """Evaluate and record; return the metrics by their recorded names."""
+        config, data, size = self.config, self.data, self.config.batch_size
         self._recompute_statistics()
         sets: dict[str, Split] = {
             "train": Rows(data.train, self.eval_rows),
@@ -313,6 +287,7 @@ class TrainingRun:
         self._record("eval", **values)
         if self.plateau:
             self.plateau.observe(self.iteration, values[f"test_{self.metric.name}"])
+        return values
 
     def _recompute_statistics(self) -> None:
         """Recompute batch norm's statistics in the way that the run's record names."""
@@ -334,8 +309,7 @@ class TrainingRun:
             f"{self.config.net} diverged at iteration {self.iteration}: the loss is not finite. "
         )
         advice = self._advice(lr)
-        arrays = [("the images", x), *self.net.parameters().items()]
-        for name, a in arrays:
+        for name, a in [("the images", x), *self.net.parameters().items()]:
             if not np.isfinite(a).all():
                 return f"{begins}First values that are not finite: {name}. {advice}"
         for name, y in layer_outputs(self.net, x, train=True).items():

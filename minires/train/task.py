@@ -140,7 +140,7 @@ def measured_by(task: Task, name: str, method: str, values: object) -> dict[str,
     Raises
     ------
     InputError
-        If it is no dict, a metric or "loss" is missing, or a value is not a real number.
+        If it is not a dict, a metric or "loss" is missing, or a value is not a real number.
     """
     expected = ["loss", *(metric.name for metric in task.metrics)]
     begins = f"{method} of the task {name!r} must return a dict with the numbers {expected}"

@@ -3,7 +3,7 @@
 In a zero-padded NHWC image the KW*C values under one row of a filter are contiguous, whatever C is.
 So each loop reads *runs* of `run = KW*C` values and adds outer products to a tile that stays in
 registers. Most convolutions of a ResNet, 3x3 at stride 1, go to `winograd`, which needs fewer
-multiplications.
+multiplications; others with many channels go to `blocked`, which reads each value less often.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import numpy as np
 from numba import prange
 
 from minires.ops import checks
-from minires.ops.compiled import winograd
+from minires.ops.compiled import blocked, winograd
 from minires.ops.compiled.jit import inline, kernel
 from minires.ops.compiled.register_tile import tile_load, tile_outer, tile_store, tile_zeros
 from minires.ops.compiled.scratch import contiguous, pad_image
 from minires.ops.compiled.simd import lane_count, lanes
 from minires.ops.compiled.tuning import (
     BAND_PIXELS,
-    IMAGES,
+    PIECES,
     PIXEL_TILE,
-    WEIGHT_CHUNKS,
     WEIGHT_TILE,
+    many_channels,
+    weight_chunks,
 )
 from minires.ops.geometry import Pair, channel_groups, pair
 
@@ -87,20 +88,27 @@ def _correlate(x: Array, panels: Array, y: Array, stride: tuple, offset: tuple, 
     rows, vectors = tile
     OH = (YH - row + down - 1) // down
     OW = (YW - col + right - 1) // right
-    for chunk in prange((N + IMAGES - 1) // IMAGES):
-        padded = np.zeros(((OH - 1) * SH + KH, (OW - 1) * SW + run // C, C), x.dtype)
+    share = (N * OH + PIECES - 1) // PIECES
+    height = (min(share, OH) - 1) * SH + KH
+    for piece in prange((N * OH + share - 1) // share):
+        padded = np.zeros((height, (OW - 1) * SW + run // C, C), x.dtype)
         columns = padded.shape[1]
-        for n in range(chunk * IMAGES, min(N, (chunk + 1) * IMAGES)):
-            pad_image(x, n, top, left, padded)
+        begin = piece * share
+        while begin < min(N * OH, (piece + 1) * share):  # once for each image
+            n = begin // OH
+            end = min(N * OH, (piece + 1) * share, (n + 1) * OH)
+            pad_image(x, n, top - begin % OH * SH, left, padded)
             for k in range(blocks):
-                for i in range(OH):
+                for i in range(end - begin):
                     window = i * SH * columns * C
-                    pixel = ((n * YH + row + i * down) * YW + col) * K + k * block
+                    line = n * YH + row + (begin % OH + i) * down
+                    pixel = (line * YW + col) * K + k * block
                     for first in range(0, OW, len(rows)):
                         j = min(first, OW - len(rows))  # the last tile may overlap the one before
                         source = (window + j * SW * C, SW * C)
                         target = (pixel + j * right * K, right * K)
                         _filter_pixels(padded, source, panels, k, y, target, (rows, vectors))
+            begin = end
 
 
 @inline
@@ -124,23 +132,26 @@ def _accumulate_band(padded: Array, source: int, stride: tuple, dy: Array, band:
 
 
 @inline
-def _accumulate_image(
-    padded: Array, n: int, stride: tuple, dy: Array, chunk: int, dw: Array, tile: tuple
-) -> None:
-    """Add the products of a padded image with image n of `dy` to a chunk of `dw`."""
+def _accumulate_rows(padded: Array, part: tuple, stride: tuple, dy: Array, chunk: int, dw: Array,
+                     tile: tuple) -> None:  # fmt: skip
+    """Add the products of a padded image with rows of `dy` to a chunk of `dw`.
+
+    (n, begin, end) = `part` are an image and its rows; `padded` begins at the window of the first.
+    """
     _, columns, C = padded.shape
     _, OH, OW, K = dy.shape
     _, KH, run, _ = dw.shape
+    n, begin, end = part
     rows, vectors = tile
     block = len(vectors) * len(lanes(dy))
     tiled = run - run % len(rows)
     band = max(1, BAND_PIXELS // OW)
-    for start in range(0, OH, band):
-        height = min(band, OH - start)
+    for start in range(begin, end, band):
+        height = min(band, end - start)
         for k in range(0, K, block):
             pixels = (((n * OH + start) * OW) * K + k, height)
             for p in range(KH):
-                source = (start * stride[0] + p) * columns * C
+                source = ((start - begin) * stride[0] + p) * columns * C
                 target = (chunk * KH + p) * run * K + k
                 for r in range(0, tiled, len(rows)):
                     _accumulate_band(
@@ -157,9 +168,11 @@ def _accumulate_image(
 def _filter_gradient(
     x: Array, dy: Array, dw: Array, stride: tuple, offset: tuple, tile: tuple
 ) -> None:
-    """Write the gradient of the filters, one partial sum for each chunk of images.
+    """Write the gradient of the filters, one partial sum for each chunk of rows of images.
 
-    dw[chunk, p, r, :] = sum_nij xpad[n, i*SH + p, j*SW*C + r] dy[n, i, j, :] over n in the chunk
+    dw[chunk, p, r, :] = sum_nij xpad[n, i*SH + p, j*SW*C + r] dy[n, i, j, :] over a chunk of (n, i)
+
+    Chunks are whole images unless there are more chunks than images.
     """
     N, _, _, C = x.shape
     _, OH, OW, _ = dy.shape
@@ -167,12 +180,21 @@ def _filter_gradient(
     SH, SW = stride
     top, left = offset
     rows, vectors = tile
+    unit = OH if chunks <= N else 1
+    units = N * OH // unit
     for chunk in prange(chunks):
-        padded = np.zeros(((OH - 1) * SH + KH, (OW - 1) * SW + run // C, C), x.dtype)
+        height = (min(OH, (units + chunks - 1) // chunks * unit) - 1) * SH + KH
+        padded = np.zeros((height, (OW - 1) * SW + run // C, C), x.dtype)
         dw[chunk] = 0
-        for n in range(N * chunk // chunks, N * (chunk + 1) // chunks):
-            pad_image(x, n, top, left, padded)
-            _accumulate_image(padded, n, (SH, SW), dy, chunk, dw, (rows, vectors))
+        begin = units * chunk // chunks * unit
+        last = units * (chunk + 1) // chunks * unit
+        while begin < last:  # once for each image
+            n = begin // OH
+            end = min(last, (n + 1) * OH)
+            pad_image(x, n, top - begin % OH * SH, left, padded)
+            part = (n, begin % OH, begin % OH + end - begin)
+            _accumulate_rows(padded, part, (SH, SW), dy, chunk, dw, (rows, vectors))
+            begin = end
 
 
 # -------------------------------------------------------------------------------------- one group
@@ -184,6 +206,9 @@ def _apply(x: Array, w: Array, y: Array, stride: Pair, offset: Pair, y_stride: P
     KH, KW, C, K = w.shape
     if y_stride == (1, 1) and winograd.suits((KH, KW), stride, (C, K), x.dtype):
         winograd.correlate(x, w, y, offset)
+        return
+    if many_channels(C, K):
+        blocked.correlate(x, contiguous(w), y, stride, offset, y_stride, y_offset)
         return
     pixels = y[:, y_offset[0] :: y_stride[0], y_offset[1] :: y_stride[1]]
     padded_K, tile = _tile(pixels.shape[2], K, x.dtype, PIXEL_TILE)
@@ -217,8 +242,8 @@ def backward_input(
             # the first weights that contribute to these pixels
             p = (row + PH) % SH
             q = (col + PW) % SW
-            flipped = w[p::SH, q::SW][::-1, ::-1].swapaxes(2, 3)  # (.., .., K, C)
-            if flipped.size:
+            if p < len(w) and q < w.shape[1]:
+                flipped = blocked.flip(w, (p, q), (SH, SW))  # (.., .., K, C)
                 top = len(flipped) - 1 - (row + PH - p) // SH
                 left = flipped.shape[1] - 1 - (col + PW - q) // SW
                 _apply(dy, flipped, dx, (1, 1), (top, left), (SH, SW), (row, col))
@@ -230,17 +255,19 @@ def backward_input(
 def backward_weights(
     dy: Array, x: Array, shape: tuple[int, ...], stride: int | Pair, pad: int | Pair
 ) -> Array:
-    """Sum the products of each chunk of images, then the chunks in order.
+    """Sum the products of each chunk of rows, then the chunks in order.
 
     Any number of threads gives the same bits.
     """
     KH, KW, C, K = shape
     if winograd.suits((KH, KW), pair(stride), (C, K), x.dtype):
         return winograd.correlate_weights(x, dy, pair(pad))
+    if many_channels(C, K):
+        return blocked.correlate_weights(x, dy, shape, pair(stride), pair(pad))
     padded_K, tile = _tile(KW * C, K, dy.dtype, WEIGHT_TILE)
     if padded_K != K:
         dy = np.pad(dy, ((0, 0), (0, 0), (0, 0), (0, padded_K - K)))
-    chunks = np.empty((min(len(x), WEIGHT_CHUNKS), KH, KW * C, padded_K), dy.dtype)
+    chunks = np.empty((weight_chunks(*dy.shape[:2]), KH, KW * C, padded_K), dy.dtype)
     _filter_gradient(x, dy, chunks, pair(stride), pair(pad), tile)
     return np.ascontiguousarray(chunks.sum(axis=0)[..., :K]).reshape(shape)
 

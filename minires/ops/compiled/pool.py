@@ -1,4 +1,4 @@
-"""Max pooling: one image at a time; the innermost loop is over channels, which LLVM vectorises."""
+"""Max pooling: the innermost loop is over channels, which LLVM vectorises."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from minires.ops.compiled.jit import kernel
 from minires.ops.compiled.scratch import contiguous
 from minires.ops.geometry import Array, Cache
 
+CHANNELS = 16  # of an image in a piece of the gradient: one cache line of a pixel
+
 
 @kernel
 def _pool(x: Array, size: int, stride: int, pad: int, y: Array, winner: Array) -> None:
@@ -20,32 +22,37 @@ def _pool(x: Array, size: int, stride: int, pad: int, y: Array, winner: Array) -
     """
     N, H, W, C = x.shape
     _, OH, OW, _ = y.shape
-    for n in prange(N):
-        for i in range(OH):
-            for j in range(OW):
-                top = i * stride - pad
-                left = j * stride - pad
-                y[n, i, j] = -np.inf
-                winner[n, i, j] = max(0, -top) * size + max(0, -left)
-                for p in range(max(0, -top), min(size, H - top)):
-                    for q in range(max(0, -left), min(size, W - left)):
-                        for c in range(C):
-                            value = x[n, top + p, left + q, c]
-                            best = y[n, i, j, c]
-                            if value > best or (value != value and best == best):
-                                y[n, i, j, c] = value
-                                winner[n, i, j, c] = p * size + q
+    for row in prange(N * OH):
+        n = row // OH
+        i = row % OH
+        for j in range(OW):
+            top = i * stride - pad
+            left = j * stride - pad
+            y[n, i, j] = -np.inf
+            winner[n, i, j] = max(0, -top) * size + max(0, -left)
+            for p in range(max(0, -top), min(size, H - top)):
+                for q in range(max(0, -left), min(size, W - left)):
+                    for c in range(C):
+                        value = x[n, top + p, left + q, c]
+                        best = y[n, i, j, c]
+                        if value > best or (value != value and best == best):
+                            y[n, i, j, c] = value
+                            winner[n, i, j, c] = p * size + q
 
 
 @kernel
 def _scatter(dy: Array, winner: Array, size: int, stride: int, pad: int, dx: Array) -> None:
     """Add each gradient to the pixel that won its window."""
     N, OH, OW, C = dy.shape
-    for n in prange(N):
-        dx[n] = 0
+    parts = (C + CHANNELS - 1) // CHANNELS
+    for piece in prange(N * parts):
+        n = piece // parts
+        first = piece % parts * CHANNELS
+        last = min(C, first + CHANNELS)
+        dx[n, :, :, first:last] = 0
         for i in range(OH):
             for j in range(OW):
-                for c in range(C):
+                for c in range(first, last):
                     p, q = divmod(winner[n, i, j, c], size)
                     dx[n, i * stride - pad + p, j * stride - pad + q, c] += dy[n, i, j, c]
 
@@ -62,7 +69,7 @@ def max_pool_forward(x: Array, size: int, stride: int, pad: int = 0) -> tuple[Ar
 
 
 def max_pool_backward(dy: Array, cache: Cache) -> Array:
-    """Add up overlapping windows; each image belongs to one thread, so no two write to a pixel."""
+    """Add up overlapping windows; no two pieces of work write to the same value."""
     winner, shape, dtype, size, stride, pad = cache
     checks.gradient("max_pool_backward", dy, winner.shape, dtype)
     dx = np.empty(shape, dtype)

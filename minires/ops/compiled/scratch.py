@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minires.ops.compiled.jit import inline
-from minires.ops.compiled.simd import copy, lanes
+from minires.ops.compiled.simd import copy, lanes, load, store
 
 
 def contiguous(a: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
@@ -29,11 +29,39 @@ def scratch(size: int, like: np.ndarray) -> np.ndarray:
 
 @inline
 def pad_image(x: np.ndarray, n: int, top: int, left: int, padded: np.ndarray) -> None:
-    """Copy image n so that it begins at (top, left) of `padded`; a negative offset crops."""
+    """Copy image n so that it begins at (top, left) of `padded`; a negative offset crops.
+
+    Rows above and below the image become zero. Columns beside it stay as they are.
+    """
     _, H, W, C = x.shape
     rows, columns, _ = padded.shape
     first = max(0, left)
     last = max(0, left, min(columns, left + W))
-    for i in range(max(0, top), min(rows, top + H)):
-        source = ((n * H + i - top) * W + first - left) * C
-        copy(x, source, padded, (i * columns + first) * C, (last - first) * C)
+    for i in range(rows):
+        if 0 <= i - top < H:
+            source = ((n * H + i - top) * W + first - left) * C
+            copy(x, source, padded, (i * columns + first) * C, (last - first) * C)
+        else:
+            padded[i] = 0
+
+
+@inline
+def pad_part(x: np.ndarray, n: int, corner: tuple, c: int, padded: np.ndarray) -> None:
+    """Copy a part of image n, from (row, column) = `corner` on, and from channel c on.
+
+    Values outside the image are zero. A pixel of `padded` has a whole number of vectors.
+    """
+    _, H, W, C = x.shape
+    rows, columns, channels = padded.shape
+    flat = padded.reshape(-1)
+    for i in range(rows):
+        h = corner[0] + i
+        for j in range(columns):
+            v = corner[1] + j
+            target = (i * columns + j) * channels
+            if 0 <= h < H and 0 <= v < W:
+                source = ((n * H + h) * W + v) * C + c
+                for k in range(0, channels, len(lanes(x))):
+                    store(flat, target + k, load(x, source + k))
+            else:
+                flat[target : target + channels] = 0

@@ -23,6 +23,8 @@ from minires.ops.numba_ops import (
     batchnorm_inference,
     conv2d_backward,
     conv2d_forward,
+    global_avg_pool_backward,
+    global_avg_pool_forward,
     relu_backward,
     relu_forward,
 )
@@ -30,7 +32,7 @@ from minires.ops.numba_ops import (
 BACKWARDS = "from minires.ops.compiled.warm_up import warm_up; warm_up(backwards=True)"
 
 
-NEEDED = 12  # compiled versions of kernels after `warm_up`
+NEEDED = 14  # compiled versions of kernels after `warm_up`
 
 
 def ready() -> int:
@@ -87,6 +89,10 @@ def warm_up(dtype: str = "float32", backwards: bool = False) -> None:
         _, cache = add_relu_forward(images(C), images(C))
         add_shortcut_gradient(images(C), add_relu_backward(images(C), cache))
 
+    def average(C: int) -> None:
+        y, cache = global_avg_pool_forward(images(C))
+        global_avg_pool_backward(y, cache)
+
     projection, stem, tiles = (16, 16, 1, 1), (3, 16, 1, 3), (16, 32, 2, 3)
     calls: list[tuple[Callable, tuple]] = [(filter_images, (16,)), (filter_images, (32,))]
     calls += [(convolve, sizes) for sizes in (projection, stem, tiles)]
@@ -94,6 +100,7 @@ def warm_up(dtype: str = "float32", backwards: bool = False) -> None:
         (normalise, (16,)),
         (rectify, (16,)),
         (add, (16,)),
+        (average, (16,)),
         (weigh_images, (32,)),
         (weigh_images, (16,)),
     ]

@@ -19,11 +19,20 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from minires.ops.compiled import winograd_blocked
 from minires.ops.compiled.jit import inline, kernel
 from minires.ops.compiled.register_tile import tile_load, tile_outer, tile_store, tile_zeros
 from minires.ops.compiled.scratch import contiguous, pad_image, scratch
 from minires.ops.compiled.simd import lane_count, lanes, prefetch
-from minires.ops.compiled.tuning import IMAGES, PIXEL_TILE, TILES, WEIGHT_CHUNKS, WEIGHT_TILES
+from minires.ops.compiled.tuning import (
+    PIECES,
+    PIXEL_TILE,
+    TILES,
+    WEIGHT_CHUNKS,
+    WEIGHT_TILES,
+    divide_channels,
+    keep_tiles,
+)
 from minires.ops.compiled.winograd_tiles import (
     PRODUCTS,
     SIDE,
@@ -31,6 +40,7 @@ from minires.ops.compiled.winograd_tiles import (
     add_chunks,
     data_transform,
     filter_gradient_transform,
+    filter_tile,
     filter_transform,
     gradient_transform,
     output_transform,
@@ -47,12 +57,6 @@ def suits(
     whole = max(lane_count(dtype), PIXEL_TILE[0])
     is_3x3 = tuple(kernel_size) == (3, 3) and pair(stride) == (1, 1)
     return is_3x3 and all(c % whole == 0 for c in channels)
-
-
-def _tile(K: int, dtype: np.dtype) -> tuple[tuple, tuple]:
-    """Sizes of a register tile that divides K filters."""
-    rows, vectors = PIXEL_TILE
-    return (0,) * rows, (0,) * (1 if K % (vectors * lane_count(dtype)) else vectors)
 
 
 # ----------------------------------------------------------------------------------- kernel helpers
@@ -100,15 +104,13 @@ def _transform_filters(w: Array, c: int, u: Array, width: int, stride: int) -> N
 @inline
 def _transform(x: Array, band: tuple, offset: tuple, padded: Array, half: Array, v: Array,
                strides: tuple) -> None:  # fmt: skip
-    """Write B^T d B of a band of rows of tiles; pad each image at its first row."""
-    TH = padded.shape[0] // M
+    """Write B^T d B of a band of rows of tiles; (begin, last, TH) = `band`."""
     TW = padded.shape[1] // M
-    begin, last = band
+    begin, last, TH = band
     for row in range(begin, last):
-        if row % TH == 0:
-            pad_image(x, row // TH, offset[0], offset[1], padded)
+        pad_image(x, row // TH, offset[0] - row % TH * M, offset[1], padded)
         first = (row - begin) * TW * strides[1]
-        data_transform(padded, row % TH, half, v, first, strides)
+        data_transform(padded, 0, half, v, first, strides)
 
 
 @inline
@@ -169,23 +171,24 @@ def _winograd_correlate(x: Array, w: Array, y: Array, offset: tuple, tile: tuple
     u = scratch(PRODUCTS * panels * u_stride, x)
     for c in prange(C):
         _transform_filters(w, c, u, width, u_stride)
-    for chunk in prange((N + IMAGES - 1) // IMAGES):
-        padded = _zeroed(M * TH + 2, M * TW + 2, x)
+    share = (N * TH + PIECES - 1) // PIECES
+    for piece in prange((N * TH + share - 1) // share):
+        padded = _zeroed(SIDE, M * TW + 2, x)
         half = scratch(SIDE * (M * TW + 2) * span, x)
         v = scratch(PRODUCTS * v_stride, x)
         m = scratch(PRODUCTS * m_stride, x)
         v[:] = 0
-        end = min(N, (chunk + 1) * IMAGES) * TH
+        end = min(N * TH, (piece + 1) * share)
         # a band of rows of tiles may extend over several images
-        for begin in range(chunk * IMAGES * TH, end, band):
+        for begin in range(piece * share, end, band):
             last = min(end, begin + band)
-            _transform(x, (begin, last), offset, padded, half, v, (v_stride, span, block))
+            _transform(x, (begin, last, TH), offset, padded, half, v, (v_stride, span, block))
             for k in range(panels):
                 for p in range(PRODUCTS):
                     if k == 0:
                         _prefetch_part(y, (begin, last), TH, p)
-                        if TH > band:  # of the next image; small images stay in the cache
-                            _prefetch_part(x, (begin + TH, last + TH), TH, p)
+                        if TH > band:  # small images stay in the cache
+                            _prefetch_part(x, (last, last + band), TH, p)
                     for t in range(0, (last - begin) * TW, len(rows)):
                         source = (p * v_stride + t * span, block)
                         panel = (k * PRODUCTS + p) * u_stride
@@ -211,7 +214,7 @@ def _winograd_dw(x: Array, dy: Array, dw: Array, du: Array, offset: tuple, tile:
     v_stride = band * TW * C + 2 * span
     d_stride = band * TW * K + 2 * span
     for chunk in prange(chunks):
-        padded = _zeroed(M * TH + 2, M * TW + 2, x)
+        padded = _zeroed(SIDE, M * TW + 2, x)
         whole = _zeroed(M * TH, M * TW, dy)
         half = scratch(SIDE * (M * TW + 2) * span, x)
         v = scratch(PRODUCTS * v_stride, x)
@@ -220,15 +223,15 @@ def _winograd_dw(x: Array, dy: Array, dw: Array, du: Array, offset: tuple, tile:
         end = N * (chunk + 1) // chunks * TH
         for begin in range(first, end, band):
             last = min(end, begin + band)
-            _transform(x, (begin, last), offset, padded, half, v, (v_stride, C, span))
+            _transform(x, (begin, last, TH), offset, padded, half, v, (v_stride, C, span))
             for row in range(begin, last):
                 if row % TH == 0:
                     pad_image(dy, row // TH, 0, 0, whole)
                 gradient_transform(whole, row % TH, d, (row - begin) * TW * K, d_stride)
             for p in range(PRODUCTS):
-                if TH > band:  # of the next image; small images stay in the cache
-                    _prefetch_part(x, (begin + TH, last + TH), TH, p)
-                    _prefetch_part(dy, (begin + TH, last + TH), TH, p)
+                if TH > band:  # small images stay in the cache
+                    _prefetch_part(x, (last, last + band), TH, p)
+                    _prefetch_part(dy, (begin + TH, last + TH), TH, p)  # of the next image
                 for k in range(0, K, len(vectors) * len(lanes(x))):
                     for c in range(0, C, len(rows)):
                         target = ((chunk * PRODUCTS + p) * C + c) * K + k
@@ -241,7 +244,7 @@ def _winograd_dw(x: Array, dy: Array, dw: Array, du: Array, offset: tuple, tile:
         m = scratch(PRODUCTS * K, x)
         add_chunks(du, c, m)
         for k in range(0, K, len(lanes(x))):
-            filter_gradient_transform(m, k, dw, c)
+            filter_gradient_transform(m, (k, K), dw, (c * K + k, C * K))
 
 
 # -------------------------------------------------------------------------------- called by conv
@@ -249,14 +252,21 @@ def _winograd_dw(x: Array, dy: Array, dw: Array, du: Array, offset: tuple, tile:
 
 def correlate(x: Array, w: Array, y: Array, offset: Pair) -> None:
     """Write the correlation of x with 3x3 filters to y; `offset` is the position of x in xpad."""
-    _winograd_correlate(x, contiguous(w), y, offset, _tile(w.shape[3], x.dtype))
+    w = contiguous(w)
+    rows = len(x) * -(-y.shape[1] // M)
+    if keep_tiles(rows, *w.shape[2:]):
+        winograd_blocked.correlate(x, w, y, offset)
+    else:
+        _winograd_correlate(x, w, y, offset, filter_tile(w.shape[3], x.dtype))
 
 
 def correlate_weights(x: Array, dy: Array, offset: Pair) -> Array:
     """Return the gradient of 3x3 filters, the same on any number of threads."""
     C = x.shape[3]
     K = dy.shape[3]
+    if divide_channels(len(x), C, K):
+        return winograd_blocked.correlate_weights(x, dy, offset)
     dw = np.empty((3, 3, C, K), x.dtype)
     du = np.empty((min(len(x), WEIGHT_CHUNKS), PRODUCTS, C, K), x.dtype)
-    _winograd_dw(x, dy, dw, du, offset, _tile(K, x.dtype))
+    _winograd_dw(x, dy, dw, du, offset, filter_tile(K, x.dtype))
     return dw

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from minires.ops.compiled.jit import inline
-from minires.ops.compiled.simd import lanes, load, store
+from minires.ops.compiled.simd import lane_count, lanes, load, store
+from minires.ops.compiled.tuning import PIXEL_TILE
 from minires.ops.compiled.winograd_transforms import (
     filters,
     filters_gradient,
@@ -24,6 +25,13 @@ Array = np.ndarray
 M = 4  # rows and columns of outputs in a tile
 SIDE = M + 2  # rows and columns of inputs
 PRODUCTS = SIDE * SIDE
+WEIGHTS = 9  # of a filter, for each channel
+
+
+def filter_tile(K: int, dtype: np.dtype) -> tuple[tuple, tuple]:
+    """Sizes of a register tile that divides K filters."""
+    rows, vectors = PIXEL_TILE
+    return (0,) * rows, (0,) * (1 if K % (vectors * lane_count(dtype)) else vectors)
 
 
 # ------------------------------------------------------------------------------- loads and stores
@@ -193,17 +201,20 @@ def add_chunks(du: Array, c: int, m: Array) -> None:
 
 
 @inline
-def filter_gradient_transform(m: Array, k: int, dw: Array, c: int) -> None:
-    """Write G^T m G to `dw`, for one vector of filters from k on, channel c."""
-    _, _, C, K = dw.shape
+def filter_gradient_transform(m: Array, source: tuple, dw: Array, target: tuple) -> None:
+    """Write G^T m G to `dw`, for one vector of filters.
+
+    (first, stride) = `source`: position in `m`, stride between the 36 products; likewise `target`
+    for the nine weights in `dw`.
+    """
+    k, K = source
     m0 = filters_gradient(*_load6(m, k, SIDE * K))
     m1 = filters_gradient(*_load6(m, k + K, SIDE * K))
     m2 = filters_gradient(*_load6(m, k + 2 * K, SIDE * K))
     m3 = filters_gradient(*_load6(m, k + 3 * K, SIDE * K))
     m4 = filters_gradient(*_load6(m, k + 4 * K, SIDE * K))
     m5 = filters_gradient(*_load6(m, k + 5 * K, SIDE * K))
-    dg = c * K + k
-    stride = C * K
+    dg, stride = target
     _store3(dw, dg, stride, filters_gradient(m0[0], m1[0], m2[0], m3[0], m4[0], m5[0]))
     dg += 3 * stride
     _store3(dw, dg, stride, filters_gradient(m0[1], m1[1], m2[1], m3[1], m4[1], m5[1]))

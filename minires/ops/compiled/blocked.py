@@ -1,0 +1,297 @@
+"""Convolution with many channels: a matrix product, one block of rows and columns at a time.
+
+The windows of `w` (KH, KW, C, K) are rows of R = KH*KW*C values, and the filters are a matrix
+(R, K). So y = rows @ w and dw = rows.T @ dy, as on the page `numpy_ops`. Neither the rows nor the
+filters fit into a cache at once. A *piece* of work is a block of the result. It walks over the
+common axis of the two matrices, copies a block of each to scratch memory, and multiplies them there
+while they are in the cache. Pieces depend on the shapes alone, so any number of threads gives the
+same bits. Goto & van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from minires.ops.compiled.jit import inline, kernel
+from minires.ops.compiled.register_tile import tile_load, tile_outer, tile_store, tile_zeros
+from minires.ops.compiled.scratch import scratch
+from minires.ops.compiled.simd import copy, lane_count, lanes, load, store
+from minires.ops.compiled.tuning import (
+    DEPTH,
+    FEW_CHANNELS,
+    GRADIENT_PIXELS,
+    GRADIENT_ROWS,
+    WEIGHT_TILE,
+    blocks_of_pixels,
+    gradient_blocks,
+)
+from minires.ops.geometry import Pair
+
+Array = np.ndarray
+
+
+# ------------------------------------------------------------------------------------------ copies
+
+
+@inline
+def _copy_windows(x: Array, window: tuple, pixels: tuple, part: tuple, rows: Array,
+                  row: int) -> None:  # fmt: skip
+    """Copy values r, ..., r + depth - 1 of the windows of neighbouring pixels to `rows`.
+
+    (KW, SH, SW, top, left, OH, OW) = `window`, (first, count) = `pixels`, (r, depth) = `part`;
+    a row of `rows` is `row` values long. Values outside the image are zero.
+    """
+    _, H, W, C = x.shape
+    KW, SH, SW, top, left, OH, OW = window
+    first, count = pixels
+    r, depth = part
+    for tap in range(r // C, (r + depth - 1) // C + 1):
+        c = max(0, r - tap * C)
+        length = min(C, r + depth - tap * C) - c
+        target = tap * C + c - r
+        n = first // (OH * OW)
+        i = first // OW % OH
+        j = first % OW
+        for _ in range(count):
+            h = i * SH + tap // KW - top
+            v = j * SW + tap % KW - left
+            if 0 <= h < H and 0 <= v < W:
+                copy(x, ((n * H + h) * W + v) * C + c, rows, target, length)
+            else:
+                rows[target : target + length] = 0
+            target += row
+            j += 1
+            if j == OW:
+                j = 0
+                i += 1
+                if i == OH:
+                    i = 0
+                    n += 1
+
+
+@inline
+def _copy_columns(a: Array, first: int, stride: int, columns: int, panel: Array, sizes: tuple
+                  ) -> None:  # fmt: skip
+    """Copy `count` rows of a matrix, `width` columns of each, to `panel`; add columns of zeros.
+
+    (count, width) = `sizes`. Row i begins at a[first + i * stride] and has `columns` columns left.
+    """
+    count, width = sizes
+    span = len(lanes(a))
+    if columns >= width:
+        for i in range(count):
+            for k in range(0, width, span):
+                store(panel, i * width + k, load(a, first + i * stride + k))
+    else:
+        for i in range(count):
+            for k in range(width):
+                panel[i * width + k] = 0
+            for k in range(columns):
+                panel[i * width + k] = a[first + i * stride + k]
+
+
+@inline
+def _write_pixels(sums: Array, stride: int, pixels: tuple, y: Array, grid: tuple,
+                  filters: tuple) -> None:  # fmt: skip
+    """Copy sums to every (down, right)-th pixel of y, from (row, col) on, as `grid` says.
+
+    (k, length) = `filters`: filters k, ..., k + length - 1.
+    """
+    _, YH, YW, K = y.shape
+    down, right, row, col = grid
+    k, length = filters
+    OH = (YH - row + down - 1) // down
+    OW = (YW - col + right - 1) // right
+    first, count = pixels
+    for m in range(count):
+        pixel = first + m
+        n = pixel // (OH * OW)
+        i = row + pixel // OW % OH * down
+        j = col + pixel % OW * right
+        copy(sums, m * stride, y, ((n * YH + i) * YW + j) * K + k, length)
+
+
+# ----------------------------------------------------------------------------------------- kernels
+
+
+@inline
+def _multiply(rows: Array, count: int, panel: Array, depth: int, sums: Array, target: tuple,
+              tile: tuple) -> None:  # fmt: skip
+    """Add rows @ panel to sums, or write it: (first, stride, begins) = `target`."""
+    first, stride, begins = target
+    height, vectors = tile
+    width = len(vectors) * len(lanes(rows))
+    for m in range(0, count, len(height)):
+        place = first + m * stride
+        total = tile_zeros(sums, height, vectors)
+        if not begins:
+            total = tile_load(sums, place, stride, height, vectors)
+        for d in range(depth):
+            total = tile_outer(total, rows, m * DEPTH + d, DEPTH, panel, d * width)
+        tile_store(total, sums, place, stride)
+
+
+@kernel
+def _correlate(x: Array, w: Array, y: Array, window: tuple, grid: tuple, sizes: tuple,
+               tile: tuple) -> None:  # fmt: skip
+    """Write y[n, i, j, :] = sum_r window(n, i, j)[r] w[r, :] for every pixel of a grid of y.
+
+    (KW, SH, SW, top, left, OH, OW) = `window`; (down, right, row, col) = `grid` is the stride
+    between pixels of y that are written, and the first of them; (pixels, filters) of a piece =
+    `sizes`.
+    """
+    R, K = w.shape
+    OH = window[5]
+    OW = window[6]
+    many, wide = sizes
+    height, vectors = tile
+    width = len(vectors) * len(lanes(x))
+    total = x.shape[0] * OH * OW
+    weights = w.reshape(-1)
+    across = (K + wide - 1) // wide
+    for piece in prange((total + many - 1) // many * across):
+        first = piece // across * many
+        k = piece % across * wide
+        count = min(many, total - first)
+        length = min(wide, K - k)
+        rows = scratch((many + len(height)) * DEPTH, x)
+        panel = scratch(DEPTH * width, x)
+        sums = scratch((many + len(height)) * wide, x)
+        rows[count * DEPTH :] = 0  # a tile computes a few rows more than there are pixels
+        for r in range(0, R, DEPTH):
+            depth = min(DEPTH, R - r)
+            _copy_windows(x, window, (first, count), (r, depth), rows, DEPTH)
+            for q in range(0, length, width):
+                _copy_columns(weights, r * K + k + q, K, length - q, panel, (depth, width))
+                _multiply(rows, count, panel, depth, sums, (q, wide, r == 0), (height, vectors))
+        _write_pixels(sums, wide, (first, count), y, grid, (k, length))
+
+
+@kernel
+def _filter_gradient(x: Array, dy: Array, dw: Array, window: tuple, wide: int, tile: tuple) -> None:
+    """Write dw[chunk, r, :] = sum of window(n, i, j)[r] dy[n, i, j, :] over a chunk of pixels."""
+    chunks, R, K = dw.shape
+    height, vectors = tile
+    width = len(vectors) * len(lanes(x))
+    total = dy.size // K
+    gradients = dy.reshape(-1)
+    across = (K + wide - 1) // wide
+    down = (R + GRADIENT_ROWS - 1) // GRADIENT_ROWS
+    for piece in prange(chunks * down * across):
+        chunk = piece // (down * across)
+        r = piece // across % down * GRADIENT_ROWS
+        k = piece % across * wide
+        depth = min(GRADIENT_ROWS, R - r)
+        length = min(wide, K - k)
+        end = total * (chunk + 1) // chunks
+        rows = scratch(GRADIENT_PIXELS * GRADIENT_ROWS, x)
+        panel = scratch(GRADIENT_PIXELS * width, x)
+        sums = scratch(GRADIENT_ROWS * wide, x)
+        rows[:] = 0
+        sums[:] = 0
+        for first in range(total * chunk // chunks, end, GRADIENT_PIXELS):
+            count = min(GRADIENT_PIXELS, end - first)
+            _copy_windows(x, window, (first, count), (r, depth), rows, GRADIENT_ROWS)
+            for q in range(0, length, width):
+                _copy_columns(gradients, first * K + k + q, K, length - q, panel, (count, width))
+                for a in range(0, depth, len(height)):
+                    place = a * wide + q
+                    products = tile_load(sums, place, wide, height, vectors)
+                    for m in range(count):
+                        products = tile_outer(
+                            products, rows, m * GRADIENT_ROWS + a, 1, panel, m * width
+                        )
+                    tile_store(products, sums, place, wide)
+        for a in range(depth):
+            copy(sums, a * wide, dw, (chunk * R + r + a) * K + k, length)
+
+
+@kernel
+def _flip(w: Array, taps: tuple, flipped: Array) -> None:
+    """Write flipped[a, b, k, c] = w[p - a*SH, q - b*SW, c, k] with (p, q, SH, SW) = `taps`."""
+    A, B, K, C = flipped.shape
+    p, q, SH, SW = taps
+    KW = w.shape[1]
+    across = (C + BLOCK - 1) // BLOCK
+    source = w.reshape(-1)
+    target = flipped.reshape(-1)
+    for piece in prange(A * B * across):
+        a = piece // (B * across)
+        b = piece // across % B
+        first = ((p - a * SH) * KW + q - b * SW) * C * K
+        c = piece % across * BLOCK
+        for k in range(0, K, BLOCK):
+            for i in range(k, min(K, k + BLOCK)):
+                place = ((a * B + b) * K + i) * C
+                for j in range(c, min(C, c + BLOCK)):
+                    target[place + j] = source[first + j * K + i]
+
+
+@kernel
+def _add(parts: Array, total: Array) -> None:
+    """Compute total = parts[0] + parts[1] + ..., in order."""
+    chunks, size = parts.shape
+    for piece in prange((size + SUMS - 1) // SUMS):
+        first = piece * SUMS
+        last = min(size, first + SUMS)
+        total[first:last] = parts[0, first:last]
+        for chunk in range(1, chunks):
+            for i in range(first, last):
+                total[i] += parts[chunk, i]
+
+
+# -------------------------------------------------------------------------------- called by conv
+
+SUMS = 2048  # values in a piece of a sum of arrays
+BLOCK = 16  # rows and columns of a transposed block: whole cache lines
+
+
+def sum_of_chunks(parts: Array) -> Array:
+    """Return the sum over the first axis, added in order."""
+    total = np.empty(parts.shape[1:], parts.dtype)
+    _add(parts.reshape(len(parts), -1), total.reshape(-1))
+    return total
+
+
+def flip(w: Array, first: Pair, stride: Pair) -> Array:
+    """Every SH-th, SW-th weight from `first` on, in opposite order, channels and filters swapped.
+
+    w (KH, KW, C, K) -> (.., .., K, C). NumPy is fast enough for a few channels.
+    """
+    (p, q), (SH, SW) = first, stride
+    KH, KW, C, K = w.shape
+    if C * K <= FEW_CHANNELS:
+        return np.ascontiguousarray(w[p::SH, q::SW][::-1, ::-1].swapaxes(2, 3))
+    shape = len(range(p, KH, SH)), len(range(q, KW, SW))
+    flipped = np.empty((*shape, K, C), w.dtype)
+    last = p + (shape[0] - 1) * SH, q + (shape[1] - 1) * SW
+    _flip(w, (*last, SH, SW), flipped)
+    return flipped
+
+
+def correlate(x: Array, w: Array, y: Array, stride: Pair, offset: Pair, y_stride: Pair,
+              y_offset: Pair) -> None:  # fmt: skip
+    """Correlate x with w and write every y_stride-th pixel of y from y_offset on."""
+    KH, KW, C, K = w.shape
+    OH = -(-(y.shape[1] - y_offset[0]) // y_stride[0])
+    OW = -(-(y.shape[2] - y_offset[1]) // y_stride[1])
+    window = KW, *stride, *offset, OH, OW
+    width = WEIGHT_TILE[1] * lane_count(x.dtype)
+    sizes = blocks_of_pixels(len(x) * OH * OW, K, width)
+    tile = (0,) * WEIGHT_TILE[0], (0,) * WEIGHT_TILE[1]
+    _correlate(x, w.reshape(KH * KW * C, K), y, window, (*y_stride, *y_offset), sizes, tile)
+
+
+def correlate_weights(x: Array, dy: Array, shape: tuple[int, ...], stride: Pair, offset: Pair
+                      ) -> Array:  # fmt: skip
+    """Return the gradient of filters of `shape`."""
+    KH, KW, C, K = shape
+    R = KH * KW * C
+    window = KW, *stride, *offset, *dy.shape[1:3]
+    width = WEIGHT_TILE[1] * lane_count(x.dtype)
+    chunks, wide = gradient_blocks(dy.size // K, R, K, width)
+    dw = np.empty((chunks, R, K), x.dtype)
+    tile = (0,) * WEIGHT_TILE[0], (0,) * WEIGHT_TILE[1]
+    _filter_gradient(x, dy, dw, window, wide, tile)
+    return (dw[0] if len(dw) == 1 else sum_of_chunks(dw)).reshape(shape)
