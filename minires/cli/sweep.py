@@ -79,7 +79,6 @@ def sweep_command(
     Example: minires sweep --nets plain20,resnet20 --seeds 5 --tier lesson --out FOLDER
     """
     from minires.lab import presets
-    from minires.runs import sweep_record
     from minires.train import cluster
 
     if dask is not None:
@@ -93,18 +92,33 @@ def sweep_command(
     folder = out or RUNS / f"sweep-{found.slug}-{base.iterations}"
     jobs = _jobs(chosen, seeds, base, folder, found)
     if status:
-        _show_status(jobs, output)
-        return
+        return _show_status(jobs, output)
+    _train(dask, jobs, base, folder, found, lease, quiet, output)
+    output.result(experiment.show([job.folder for job in jobs], folder / "sweep.png", output))
+    return None
+
+
+def _train(
+    dask: str | None,
+    jobs: list[Job],
+    base: Config,
+    folder: Path,
+    found: Dataset,
+    seconds: float,
+    quiet: bool,
+    output: Output,
+) -> None:
+    """Train all runs: in this process, beside those that others train, or on dask."""
+    from minires.runs import sweep_record
+
     output.say(f"Recipe: {in_words(base)}")
     sweep_record.claim(folder, base, found.sha256)
     compile_kernels(base.backend, quiet)
     output.say("Stop it with Ctrl-C at any time; run it again to resume.")
     if dask is None:
-        _work(jobs, found, lease, quiet, output)
+        _work(jobs, found, seconds, quiet, output)
     else:
-        _work_on_dask(dask, jobs, base, folder, found, lease, quiet)
-    shown = experiment.show([job.folder for job in jobs], folder / "sweep.png", output)
-    output.result(shown)
+        _work_on_dask(dask, jobs, base, folder, found, seconds, quiet)
 
 
 def _jobs(chosen: list[str], seeds: int, base: Config, folder: Path, found: Dataset) -> list[Job]:

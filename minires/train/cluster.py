@@ -36,7 +36,7 @@ STOP = "minires-stop"
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker of dask needs to train one of the runs.
+    """The work of a worker of dask: one of the runs of a sweep.
 
     Attributes
     ----------
