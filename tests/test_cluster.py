@@ -68,7 +68,7 @@ def test_two_workers_finish_a_sweep_with_one_of_them_killed_midway(alone, client
             os.kill(killed[0], signal.SIGKILL)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "LOOK_SECONDS", 0.01)
+        patch.setattr(cluster, "LOOK_SECONDS", 0.2)
         cluster.sweep_on(client, work, threading.Event(), kill)
     assert killed
     assert_ends_as(alone, work.jobs)
@@ -82,7 +82,7 @@ def test_a_request_to_stop_saves_the_runs_at_hand(client, tmp_path):
             stop.set()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "LOOK_SECONDS", 0.01)
+        patch.setattr(cluster, "LOOK_SECONDS", 0.2)
         with pytest.raises(Interrupted, match="stopped and saved"):
             cluster.sweep_on(client, work, stop, look)
     assert all(seen(job.folder).free for job in work.jobs)
@@ -113,7 +113,7 @@ def test_a_scheduler_that_was_killed_is_named_and_the_runs_are_whole(alone, tmp_
                 cluster.check_workers(found)
             work, stop = task(tmp_path / "sweep"), threading.Event()
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(cluster, "LOOK_SECONDS", 0.05)
+                patch.setattr(cluster, "LOOK_SECONDS", 0.2)
                 with pytest.raises(InputError, match="the scheduler of dask has ended"):
                     cluster.sweep_on(found, work, stop, scheduler.kill)
 

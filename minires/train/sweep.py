@@ -198,7 +198,7 @@ class Worker:
                 self.reports.say(f"{e}. This worker tries again every {RETRY_SECONDS:g} s")
                 return RETRY_SECONDS
             return 0.0
-        return POLL_SECONDS
+        return min(POLL_SECONDS, self.leases.seconds / BEATS)
 
     def _train(self, job: Job, lease: Lease) -> None:
         """Train under a lease, and give it back however the run ends, except without a disk."""
