@@ -3,7 +3,7 @@
 import pytest
 import specks
 
-from minires import InputError
+from minires import InputError, plugins
 from minires.bench import ranks
 from minires.bench.ranks import Row
 
@@ -35,9 +35,15 @@ def test_numbers_of_ranks_that_cannot_share_a_batch_are_refused(listed):
         ranks.counts(listed, 16)
 
 
-def test_two_ranks_are_timed(run_cli, monkeypatch):
+@pytest.fixture
+def plugin(monkeypatch):
+    monkeypatch.setattr(plugins, "LOADED", [])
+    yield specks.__file__
+    specks.unregister()
+
+
+def test_two_ranks_are_timed(run_cli, plugin):
     words = ["--nets", "speck", "--backend", "numpy", "--batch-size", 8, "--rounds", 2]
-    code, out, err = run_cli("--plugin", specks.__file__, "bench", *words, "--ranks", "1,2")
+    code, out, err = run_cli("--plugin", plugin, "bench", *words, "--ranks", "1,2")
     assert code == 0, err
     assert out.count("measured") == out.count("prediction") == 2
-    specks.unregister()
