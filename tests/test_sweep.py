@@ -30,6 +30,7 @@ from minires.train.loop import DivergenceError, Interrupted, train
 from minires.train.sweep import Clock, Reports, Worker, plan
 
 ROOT = Path(__file__).parents[1]
+SPECKS = Path(__file__).with_name("specks.py")
 ITERATIONS = 100  # of runs whose workers are killed
 
 

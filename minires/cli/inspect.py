@@ -139,6 +139,9 @@ SizeOption = Annotated[
 ThreadsOption = Annotated[
     str, typer.Option(help="Compare numbers of threads, such as 1,2,4.", metavar="NUMBERS")
 ]
+ManyRanksOption = Annotated[
+    str, typer.Option(help="Compare numbers of ranks, such as 1,2,4.", metavar="NUMBERS")
+]
 ProfileOption = Annotated[
     bool, typer.Option("--profile", help="Find the share of a step outside kernels.")
 ]
@@ -160,6 +163,7 @@ def bench(
     rounds: RoundsOption = None,
     batch_size: SizeOption = None,
     threads: ThreadsOption = "",
+    ranks: ManyRanksOption = "",
     profile: ProfileOption = False,
     shapes: ShapesOption = "",
     ops: OpsOption = False,
@@ -181,6 +185,7 @@ def bench(
     from minires.cli import timing
 
     special = {"--against": against, "--ops": ops, "--shapes": shapes, "--threads": threads}
+    special["--ranks"] = ranks
     given = [name for name, value in special.items() if value]
     given += ["--peer"] * bool(peer and given and given != ["--threads"])
     if len(given) > 1:
@@ -196,6 +201,8 @@ def bench(
         record = task.shapes(shapes)
     elif threads:
         record = task.threads(backend, peer, threads)
+    elif ranks:
+        record = task.ranks(backend, ranks)
     else:
         record = task.nets(backend, peer, profile)
     task.write(record, out)

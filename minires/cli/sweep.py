@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,8 +79,10 @@ def sweep_command(
     Example: minires sweep --nets plain20,resnet20 --seeds 5 --tier lesson --out FOLDER
     """
     from minires.lab import presets
-    from minires.runs import sweep_record
+    from minires.train import cluster
 
+    if dask is not None:
+        cluster.workers_asked(dask)
     chosen = experiment.chosen_nets(nets, None, None, seeds)
     experiment.check_recipes([names.network(name) for name in chosen], tier, asked)
     output = Output(json_output)
@@ -89,18 +92,33 @@ def sweep_command(
     folder = out or RUNS / f"sweep-{found.slug}-{base.iterations}"
     jobs = _jobs(chosen, seeds, base, folder, found)
     if status:
-        _show_status(jobs, output)
-        return
+        return _show_status(jobs, output)
+    _train(dask, jobs, base, folder, found, lease, quiet, output)
+    output.result(experiment.show([job.folder for job in jobs], folder / "sweep.png", output))
+    return None
+
+
+def _train(
+    dask: str | None,
+    jobs: list[Job],
+    base: Config,
+    folder: Path,
+    found: Dataset,
+    seconds: float,
+    quiet: bool,
+    output: Output,
+) -> None:
+    """Train all runs: in this process, beside those that others train, or on dask."""
+    from minires.runs import sweep_record
+
     output.say(f"Recipe: {in_words(base)}")
     sweep_record.claim(folder, base, found.sha256)
     compile_kernels(base.backend, quiet)
     output.say("Stop it with Ctrl-C at any time; run it again to resume.")
     if dask is None:
-        _work(jobs, found, lease, quiet, output)
+        _work(jobs, found, seconds, quiet, output)
     else:
-        _work_on_dask(dask, jobs, base, folder, found, lease, quiet)
-    shown = experiment.show([job.folder for job in jobs], folder / "sweep.png", output)
-    output.result(shown)
+        _work_on_dask(dask, jobs, base, folder, found, seconds, quiet)
 
 
 def _jobs(chosen: list[str], seeds: int, base: Config, folder: Path, found: Dataset) -> list[Job]:
@@ -146,20 +164,18 @@ def _work_on_dask(
     from minires.train.stopping import stop_requests
 
     files = tuple(map(str, plugins.LOADED))
-    left = [s.job for s in status.status(jobs) if s.state != "finished"]
+    jobs = [replace(job, folder=job.folder.absolute()) for job in jobs]
+    left = tuple(s.job for s in status.status(jobs) if s.state != "finished")
     with cluster.client(address) as client, stop_requests() as stop:
         hosts = cluster.check_workers(client)
-        tasks = [
-            cluster.Task(job, base, folder.absolute(), place(found), files, seconds, hosts)
-            for job in sorted(left, key=lambda job: job.order)
-        ]
+        task = cluster.Task(left, base, folder.absolute(), place(found), files, seconds, hosts)
         with bar(sum(job.cost * job.config.iterations for job in jobs), quiet) as progress:
 
             def look() -> None:
                 done = sum(s.iteration * s.job.cost for s in status.status(jobs))
                 progress.update(done - progress.n)
 
-            cluster.sweep_on(client, tasks, stop, look)
+            cluster.sweep_on(client, task, stop, look)
 
 
 def _show_status(jobs: list[Job], output: Output) -> None:

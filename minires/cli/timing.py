@@ -12,6 +12,7 @@ import typer
 from minires.bench import against as checkouts
 from minires.bench import nets as networks
 from minires.bench import ops as single_ops
+from minires.bench import ranks as sharing
 from minires.bench import scaling
 from minires.bench import shapes as conv_shapes
 from minires.cli.names import network
@@ -61,6 +62,15 @@ class Timing:
         found = scaling.bench(self.names, contenders, counts, rounds, self.batch_size, self._tell)
         self.output.show(f"{self._machine()}\n{scaling.table(found)}")
         return scaling.record(found)
+
+    def ranks(self, backend: str | None, listed: str) -> dict[str, Any]:
+        """Time training steps of the first network that several ranks share."""
+        size, net = self.batch_size or 128, network(self.names[0]).name
+        counts = sharing.counts(listed, size)
+        backend = default_backend() if backend is None else _words(backend, BACKENDS)[0]
+        rows = sharing.bench(net, backend, counts, self.rounds or 15, size, self._tell)
+        self.output.show(f"{self._machine()}\n{sharing.table(net, rows, size)}")
+        return sharing.record(net, rows, size)
 
     def shapes(self, name: str) -> dict[str, Any]:
         """Time every distinct convolution of a network, and PyTorch's."""

@@ -1,18 +1,20 @@
 """A sweep whose workers dask.distributed starts and watches (extra `cluster`).
 
-Each run is one task. A task trains its run on the shared folder under a lease, as any other worker
-of the sweep does, so a run whose worker was killed goes on elsewhere from its checkpoint. Workers of
-dask run code that its client sends: use a cluster that you trust.
+There is a task for each run. A task trains the next free run on the shared folder under a lease, as
+any other worker of the sweep does, so a run whose worker was killed goes on elsewhere from its
+checkpoint. A worker
+of dask runs any code that its client sends: use a cluster that you trust.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from minires.runs import sweep_record
 from minires.runs.config import Config
 from minires.runs.provenance import differing_versions, versions
 from minires.train.stopping import Interrupted
-from minires.train.sweep import Job, Worker
+from minires.train.sweep import Job, Worker, is_finished
 
 ALLOWED_FAILURES = 20  # workers that may be lost under one run
 LOOK_SECONDS = 2.0  # between two looks at the runs
@@ -34,11 +36,12 @@ STOP = "minires-stop"
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker of dask needs to train one run.
+    """The work of a worker of dask: one of the runs of a sweep.
 
     Attributes
     ----------
-    job : Job
+    jobs : tuple of Job
+        Those of the sweep.
     base : Config
         The recipe of the sweep.
     out : Path
@@ -53,7 +56,7 @@ class Task:
         Number of workers by the name of their host.
     """
 
-    job: Job
+    jobs: tuple[Job, ...]
     base: Config
     out: Path
     data: str | None
@@ -103,6 +106,7 @@ def client(address: str) -> Iterator[Any]:
     distributed = _distributed()
     settings = {"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_silence())
         stack.enter_context(importlib.import_module("dask").config.set(settings))
         target: Any = address
         if number is not None:
@@ -116,7 +120,7 @@ def client(address: str) -> Iterator[Any]:
             )
         try:
             found = stack.enter_context(
-                distributed.Client(target, timeout=20, set_as_default=False)
+                distributed.Client(target, timeout=10, set_as_default=False)
             )
         except (OSError, ValueError) as e:
             raise InputError(
@@ -124,6 +128,17 @@ def client(address: str) -> Iterator[Any]:
             ) from e
         found.run_on_scheduler(_allow_failures)
         yield found
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep dask's own log off the terminal: its errors are raised here in words."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _allow_failures(dask_scheduler: Any) -> None:
@@ -153,16 +168,16 @@ def check_workers(found: Any) -> dict[str, int]:
 
 def sweep_on(
     found: Any,
-    tasks: Sequence[Task],
+    task: Task,
     stop: threading.Event,
     look: Callable[[], None] = lambda: None,
 ) -> None:
-    """Give every task to the workers, and wait until all are done.
+    """Let the workers train all runs of a task.
 
     Parameters
     ----------
     found : Client
-    tasks : list of Task
+    task : Task
     stop : Event
         Asks the workers to save and stop.
     look : callable
@@ -175,18 +190,28 @@ def sweep_on(
     Interrupted
         After a request to stop, once all runs are saved.
     """
+    left = task.jobs
+    while left:  # a second time if a worker has lost its lease, and so its run
+        waiting = [found.submit(train_one, task, pure=False) for _ in left]
+        while waiting:
+            if stop.is_set():
+                found.run(_ask_to_stop)
+                _wait(found, waiting, None)
+                raise Interrupted("stopped and saved; give the command again to resume")
+            _wait(found, waiting, LOOK_SECONDS)
+            look()
+            waiting = [future for future in waiting if not _is_done(future, found)]
+        left = tuple(job for job in left if not is_finished(job.folder))
+
+
+def _wait(found: Any, futures: list[Any], seconds: float | None) -> None:
+    """Wait for the first of some tasks, or for all of them if there is no limit."""
     distributed = _distributed()
-    futures = [found.submit(train_one, task, pure=False) for task in tasks]
-    waiting = list(futures)
-    while waiting:
-        if stop.is_set():
-            found.run(_ask_to_stop)
-            distributed.wait(waiting)
-            raise Interrupted("stopped and saved; give the command again to resume")
-        with contextlib.suppress(TimeoutError, distributed.TimeoutError):
-            distributed.wait(waiting, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
-        look()
-        waiting = [future for future in waiting if not _is_done(future, found)]
+    how = "ALL_COMPLETED" if seconds is None else "FIRST_COMPLETED"
+    lost = distributed.client.FuturesCancelledError  # `_is_done` notices it
+    ignored = contextlib.suppress(TimeoutError, distributed.TimeoutError, lost)
+    with ignored, found.as_current():
+        distributed.wait(futures, timeout=seconds, return_when=how)
 
 
 def _is_done(future: Any, found: Any) -> bool:
@@ -212,8 +237,8 @@ def _ask_to_stop(dask_worker: Any) -> None:
     _stop_event(dask_worker).set()
 
 
-def train_one(task: Task) -> str:
-    """Train one run in a worker of dask; return its title."""
+def train_one(task: Task) -> None:
+    """Train the next free run in a worker of dask."""
     worker = _distributed().get_worker()
     for file in task.plugins:
         plugins.load(Path(file))
@@ -226,5 +251,4 @@ def train_one(task: Task) -> str:
     if threads and "NUMBA_NUM_THREADS" not in os.environ:
         use_threads(backend, max(1, threads // task.sharing.get(worker.ip, 1)))
     with contextlib.suppress(Interrupted):  # the client raises it
-        Worker([task.job], data, _stop_event(worker), task.seconds).work()
-    return task.job.title
+        Worker(task.jobs, data, _stop_event(worker), task.seconds).work_once()

@@ -33,8 +33,8 @@ from minires.runs.run_folder import NoFolder, RunFolder
 from minires.text import shown
 from minires.train.progress import Progress
 from minires.train.ranks import ALONE, Ranks
-from minires.train.shards import check_number
 from minires.train.rows import prepared
+from minires.train.shards import check_number
 from minires.train.state import TrainingRun
 from minires.train.stopping import DivergenceError, Interrupted, stop_requests
 from minires.train.task import get_task

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -54,9 +55,17 @@ class Ranks:
     ----------
     transport : Transport
         By default, the process trains alone.
+
+    Attributes
+    ----------
+    rank, size : int
+        Number of this rank, and the number of ranks.
+    exchanged : float
+        Seconds that messages took, including the time in which this rank waited for others.
     """
 
     def __init__(self, transport: Transport | None = None) -> None:
+        self.exchanged = 0.0
         self._transport = transport or Alone()
         self.rank = self._transport.rank
         self.size = self._transport.size
@@ -87,7 +96,9 @@ class Ranks:
         return self._exchange({"shared": values}, arrays or {})
 
     def _exchange(self, sent: dict[str, Any], arrays: Mapping[str, Array]) -> list[Message]:
+        start = time.perf_counter()
         found = [unpack(message) for message in self._transport.gather(pack(sent, arrays))]
+        self.exchanged += time.perf_counter() - start
         for rank, (values, _) in enumerate(found):
             if "failed" in values and rank != self.rank:
                 raise OtherRankError(f"rank {rank} of {self.size}: {values['failed']}")

@@ -164,13 +164,21 @@ class Worker:
         InputError, DivergenceError
             What ended a run.
         """
+        while self.work_once():
+            pass
+
+    def work_once(self) -> bool:
+        """Train the next run that is free; return whether there was one left.
+
+        It waits while others hold all runs that are left. Raises what `work` does.
+        """
         while True:
             self._left = [job for job in self._left if not is_finished(job.folder)]
-            if not self._left:
-                return
-            pause = self._take_one()
-            if self.stop.is_set() or (pause and self.clock.wait(self.stop, pause)):
+            pause = self._take_one() if self._left else 0.0
+            if self._left and (self.stop.is_set() or self.clock.wait(self.stop, pause)):
                 raise Interrupted("stopped; give the command again to resume")
+            if not pause:
+                return bool(self._left)
 
     def _take_one(self) -> float:
         """Train the first run that is free; return the seconds to wait before the next look."""
@@ -190,7 +198,7 @@ class Worker:
                 self.reports.say(f"{e}. This worker tries again every {RETRY_SECONDS:g} s")
                 return RETRY_SECONDS
             return 0.0
-        return POLL_SECONDS
+        return min(POLL_SECONDS, self.leases.seconds / BEATS)
 
     def _train(self, job: Job, lease: Lease) -> None:
         """Train under a lease, and give it back however the run ends, except without a disk."""

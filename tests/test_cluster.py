@@ -1,0 +1,133 @@
+"""A sweep on dask.distributed: lost workers and schedulers cost time, and no bits."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import specks
+import toys
+from test_sweep import BASE, ROOT, SPECKS, assert_ends_as, end, planned
+
+from minires import InputError
+from minires.runs.lease import seen
+from minires.train import cluster
+from minires.train.cluster import Task
+from minires.train.loop import train
+from minires.train.stopping import Interrupted
+
+if importlib.util.find_spec("distributed") is None:
+    pytest.skip(
+        "an optional extra is missing: pip install -e '.[cluster]'", allow_module_level=True
+    )
+
+pytestmark = pytest.mark.filterwarnings("default")  # those of dask are not ours
+SECONDS = 1.5  # of leases
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _speck():
+    specks.register()
+    yield
+    specks.unregister()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    ends = {}
+    for job in planned(tmp_path_factory.mktemp("alone"), seeds=3, iterations=100):
+        train(job.config, job.folder, toys.bars())
+        ends[job.folder.name] = end(job.folder)
+    return ends
+
+
+@pytest.fixture(scope="module")
+def client():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "tests"))))
+        with cluster.client("local:2") as found:
+            yield found
+
+
+def task(out, hosts=None):
+    jobs = tuple(planned(out, seeds=3, iterations=100))
+    return Task(jobs, BASE, out, None, (str(SPECKS),), SECONDS, hosts or {})
+
+
+def test_two_workers_finish_a_sweep_with_one_of_them_killed_midway(alone, client, tmp_path):
+    work, killed = task(tmp_path, cluster.check_workers(client)), []
+
+    def kill():
+        held = [lease for job in work.jobs if not (lease := seen(job.folder)).free]
+        if held and not killed:
+            killed.append(held[0].content["pid"])
+            os.kill(killed[0], signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "LOOK_SECONDS", 0.2)
+        cluster.sweep_on(client, work, threading.Event(), kill)
+    assert killed
+    assert_ends_as(alone, work.jobs)
+
+
+def test_a_request_to_stop_saves_the_runs_at_hand(client, tmp_path):
+    work, stop = task(tmp_path), threading.Event()
+
+    def look():
+        if any(not seen(job.folder).free for job in work.jobs):
+            stop.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "LOOK_SECONDS", 0.2)
+        with pytest.raises(Interrupted, match="stopped and saved"):
+            cluster.sweep_on(client, work, stop, look)
+    assert all(seen(job.folder).free for job in work.jobs)
+
+
+def test_workers_with_other_versions_are_refused_and_both_are_named(client, monkeypatch):
+    monkeypatch.setattr(cluster, "versions", lambda: {"numpy": "0.1"})
+    monkeypatch.setattr(client, "run", lambda _: {"tcp://a": {"numpy": "0.2"}})
+    with pytest.raises(InputError, match=r"tcp://a has other versions .*numpy 0\.1 and 0\.2"):
+        cluster.check_workers(client)
+
+
+def test_the_scheduler_allows_more_failures_than_dask_does(client):
+    allowed = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures)
+    assert allowed == cluster.ALLOWED_FAILURES
+
+
+def test_a_scheduler_that_was_killed_is_named_and_the_runs_are_whole(alone, tmp_path):
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0"]
+    command += ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", tmp_path / "address"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(list(map(str, command)), **quiet) as scheduler:
+        while not (tmp_path / "address").exists():
+            threading.Event().wait(0.05)
+        address = json.loads((tmp_path / "address").read_text())["address"]
+        with cluster.client(address) as found:
+            with pytest.raises(InputError, match="no workers"):
+                cluster.check_workers(found)
+            work, stop = task(tmp_path / "sweep"), threading.Event()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(cluster, "LOOK_SECONDS", 0.2)
+                with pytest.raises(InputError, match="the scheduler of dask has ended"):
+                    cluster.sweep_on(found, work, stop, scheduler.kill)
+
+
+def test_without_dask_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with (
+        pytest.raises(InputError, match=r'pip install "minires\[cluster\]"'),
+        cluster.client("local:2"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("address", ["", "local", "local:0", "local:x", "HOST:8786"])
+def test_an_address_that_dask_does_not_have_is_refused(address):
+    with pytest.raises(InputError, match="local:2 or an address such as"):
+        cluster.workers_asked(address)
