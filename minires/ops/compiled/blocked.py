@@ -77,8 +77,8 @@ def _copy_panels(a: Array, first: int, stride: int, columns: int, panels: Array,
                  sizes: tuple) -> None:  # fmt: skip
     """Copy rows of a matrix to panels of `width` columns; columns of zeros fill the last one.
 
-    Row i begins at a[first + i * stride]. (count, width, panel_stride) = `sizes`: rows, columns of a
-    panel, stride between panels, of which the first begins at `place`.
+    Row i begins at a[first + i * stride], and the first panel at `place`. (count, width,
+    panel_stride) = `sizes`: rows, columns of a panel, distance between panels.
     """
     count, width, panel_stride = sizes
     span = len(lanes(a))
