@@ -315,7 +315,7 @@ assert all(value < 90 for value in spread.values())
 # %% [markdown]
 # ## The experiment: the same pictures after JPEG
 #
-# Last, a change that nobody calls a new task. Two networks that others trained on CIFAR-10 meet our copy of the test images, which went through JPEG compression (recorded, 10,000 test images). Then we try to win back what is lost: batch norm's statistics recomputed on images of the copy; and 200 steps of fine-tuning on the copy, of the last layer alone, of all weights with frozen batch norm, and, for ResNet-20, of all.
+# Last, a change that nobody calls a new task. Two networks that others trained on CIFAR-10 meet our copy of the test images, which went through JPEG compression (recorded, 10,000 test images). Then we try to win back what is lost: batch norm's statistics recomputed on images of the copy; and 200 steps of fine-tuning on the copy, of the last layer alone and, for ResNet-20, of all weights, with batch norm frozen and trained.
 
 # %%
 copies = record["copy"]
