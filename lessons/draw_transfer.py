@@ -75,8 +75,8 @@ def copies(rows, title):
     axes = figure.subplots()
     ways = list(next(iter(rows.values())))
     for k, (name, errors) in enumerate(rows.items()):
-        places = np.arange(len(ways)) + 0.38 * (k - 0.5)
-        colours = [MUTED, *[HUES[k]] * (len(ways) - 1)]
+        places = np.array([ways.index(way) for way in errors]) + 0.38 * (k - 0.5)
+        colours = [MUTED, *[HUES[k]] * (len(errors) - 1)]
         axes.bar(places, list(errors.values()), 0.35, color=colours, label=name)
         for place, value in zip(places, errors.values(), strict=True):
             axes.annotate(

@@ -176,8 +176,9 @@ def test_the_record_of_lesson_12_is_of_the_weights_that_lie_beside_it():
         assert record["weights"][name] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert set(record["copy"]) == set(record_transfer.OTHERS)
     ways = {"published", "as it is", "statistics recomputed", *record_transfer.WAYS}
-    for row in record["copy"].values():
-        assert set(row) == ways
+    for name, row in record["copy"].items():
+        skipped = () if name == "resnet20" else record_transfer.ONLY_RESNET20
+        assert set(row) == ways - set(skipped)
     for sources in record["features"].values():
         assert set(sources) == {"shapes", "photographs", "nothing"}
         for stages in sources.values():
