@@ -135,7 +135,7 @@ show(
     "in ResNet-56 much less. Without batch norm and with filters slightly too small it shrinks by orders of magnitude.",
 )
 
-# %% jupyter={"source_hidden": true}
+# %%
 theory = np.sqrt(np.pi / (np.pi - 1))
 table(
     [f"growth per layer, mean of {SEEDS} seeds", "stage 1", "stage 2", "stage 3", "over all"],
@@ -258,7 +258,7 @@ show(
     f"in {(split[:, 0] > split[:, 1]).sum()} blocks near the input, smaller in all others, and falling, with small rises, within each stage.",
 )
 
-# %% jupyter={"source_hidden": true}
+# %%
 stages = [split[:9], split[9:18], split[18:]]
 assert all(s[-1, 0] < s[0, 0] for s in stages)
 say(f"""
@@ -341,7 +341,7 @@ axes.text(
     0,
     -1.15,
     "blue: deviation of the signal, forward      red: size of the gradient, backward (1 where it arrives)",
-    fontsize=10,
+    fontsize=9,
     color="0.3",
 )
 axes.set_title("In the fifth block of stage 2, x is already larger than what the body adds")
@@ -398,7 +398,7 @@ show(
     "ResNet-32 over 80. Right, after 12 steps by learning rate: at lower rates all stay closer, plain-32 least of all.",
 )
 
-# %% jupyter={"source_hidden": true}
+# %%
 columns = [(name, depth) for name, depth in kinds if depth > 8]
 table(
     ["rate", "step", *(f"{titles[name]}-{depth}" for name, depth in columns)],
