@@ -182,6 +182,29 @@ say(f"""
 """)
 
 # %% [markdown]
+# Now two inputs and two outputs: $y_1 = 2a + b$ and $y_2 = ab$, at $a = 3$, $b = 4$. The four slopes make a matrix, the *Jacobian*. Its rows belong to the outputs, its columns to the inputs:
+#
+# $$J = \begin{pmatrix} \partial y_1/\partial a & \partial y_1/\partial b \\ \partial y_2/\partial a & \partial y_2/\partial b \end{pmatrix} = \begin{pmatrix} 2 & 1 \\ b & a \end{pmatrix} = \begin{pmatrix} 2 & 1 \\ 4 & 3 \end{pmatrix} .$$
+#
+# - **Forward, along a row.** Move the inputs by a small $v = (v_a, v_b)$: the outputs move by $Jv = (2v_a + v_b,\; 4v_a + 3v_b)$.
+# - **Backward, down a column.** The loss has the gradient $dy = (1, 10)$ with respect to the outputs. The input $a$ is used **twice**, in $y_1$ and in $y_2$, and so its gradient has two terms: $da = 2\cdot 1 + 4\cdot 10 = 42$. Likewise $db = 1\cdot 1 + 3\cdot 10 = 31$. Together: $J^{\mathsf T} dy = (42, 31)$.
+#
+# That is the **branch rule**: where a value goes two ways forward, its gradient is the *sum* of what comes back on both.
+
+
+# %%
+def two_outputs(a, b):
+    return np.array([2 * a + b, a * b])
+
+
+J = np.array([[2.0, 1.0], [4.0, 3.0]])
+cotangent, v = np.array([1.0, 10.0]), np.array([0.5, -2.0])
+moved = (two_outputs(*(np.array([3, 4]) + 1e-6 * v)) - two_outputs(3, 4)) / 1e-6
+assert np.allclose(J @ v, moved, rtol=1e-5)
+assert np.array_equal(J.T @ cotangent, [42, 31])
+assert np.isclose((J.T @ cotangent) @ v, cotangent @ (J @ v))  # the equation of this lesson
+
+# %% [markdown]
 # ## The equation
 #
 # Let $y = f(x)$ be any op, with many inputs and many outputs, and $J$ the matrix of its slopes, $J_{ab} = \partial y_a / \partial x_b$. The loss sees $x$ through $y$ alone, so
@@ -197,6 +220,25 @@ say(f"""
 # $$\langle dx, v\rangle \;=\; \langle dy, J v\rangle \;\approx\; \Big\langle dy,\; \frac{f(x + h v) - f(x - h v)}{2h}\Big\rangle .$$
 #
 # The right side is a *central difference*. If $v$ moves one element only, the left side is that element of $dx$. If $v$ moves all elements at once, one comparison looks at all of them. And $dy$ must be random: it decides which combinations of the rows of $J$ are looked at, and with ones only their sum is.
+
+# %% [markdown]
+# With this a backward pass can be derived, one element at a time. The **linear layer** has $N$ rows of $C$ inputs and $K$ outputs:
+#
+# $$y_{nk} = \sum_{c} x_{nc}\, w_{ck} + b_k .$$
+#
+# - Where is $w_{ck}$ used? In $y_{nk}$ for every row $n$, each time with the slope $x_{nc}$. The branch rule adds up: $dw_{ck} = \sum_n x_{nc}\, dy_{nk}$, which is the matrix product $dw = x^{\mathsf T} dy$.
+# - Where is $x_{nc}$ used? In $y_{nk}$ for every output $k$, with the slope $w_{ck}$: $dx_{nc} = \sum_k dy_{nk}\, w_{ck}$, or $dx = dy\, w^{\mathsf T}$.
+# - $b_k$ is used in every row, with the slope 1: $db_k = \sum_n dy_{nk}$.
+
+# %%
+rows, weights, from_above = rng.standard_normal((3, 2, 2))  # N = C = K = 2
+_, cache = ops.linear_forward(rows, weights, np.zeros(2))
+dx_linear, dw_linear, db_linear = ops.linear_backward(from_above, cache)
+assert np.isclose(dw_linear[0, 1], sum(rows[n, 0] * from_above[n, 1] for n in (0, 1)))
+assert np.allclose(dw_linear, rows.T @ from_above)
+assert np.allclose(dx_linear, from_above @ weights.T)
+assert np.allclose(db_linear, from_above.sum(axis=0))
+source(ops.linear_backward, ops.relu_backward)
 
 # %% [markdown]
 # ## The code
@@ -291,7 +333,7 @@ for dtype, colour, marker in ((np.float32, HUES[1], "s"), (np.float64, HUES[0], 
     axes.loglog(steps, curve, marker + "-", ms=4, color=colour)
     expected = np.finfo(dtype).eps ** (1 / 3)
     axes.axvline(expected, color=colour, ls=":", lw=1)
-    axes.text(expected, 3e-17, f" eps^(1/3) of {dtype.__name__}", color=colour, fontsize=9)
+    axes.text(expected, 3e-17, f" eps^(1/3) of {dtype.__name__}", color=colour, fontsize=10)
 axes.loglog(steps, np.maximum(complex_curve, 1e-17), "^-", ms=4, color=HUES[2])
 axes.text(3e-13, 3e-2, "float32: rounding", color=HUES[1])
 axes.text(1e-13, 1e-8, "float64: rounding", color=HUES[0])
@@ -325,7 +367,7 @@ table(
 #
 # They are equal where $h^3 \approx \varepsilon$. So the best step is about $\varepsilon^{1/3}$, and the best error about $\varepsilon^{2/3}$.
 
-# %%
+# %% jupyter={"source_hidden": true}
 digits = {d: -np.log10(error) for d, (_, error) in best.items()}
 say(f"""
     At its best, the central difference has {digits[np.float64]:.0f} correct digits in float64 and **{digits[np.float32]:.0f} in float32**.
@@ -368,7 +410,7 @@ show(
 # %%
 source(gradcheck.Check.derivative, gradcheck.Check.refuse_uncertain)
 
-# %%
+# %% jupyter={"source_hidden": true}
 gradcheck.check_op(
     ops.relu_forward, ops.relu_backward, np.array([[1e-4, 1.0, -2.0]])
 )  # smaller steps helped
@@ -472,7 +514,7 @@ assert all(v[-1] for v in others)
 # %% [markdown]
 # "passes" in the first row is right; everywhere below it is a mistake that gets through. Every weak check lets at least one through, and each another one. A column is blind where its weakness meets the mistake: ones cancel what batch norm subtracts, a batch of one cannot tell a sum from a mean, and a tolerance of one percent is wider than $1/M$ once a channel has more than a hundred values.
 
-# %%
+# %% jupyter={"source_hidden": true}
 assert all(any(not v[k] for v in others) or any(0 < v[k] < 1 for v in others) for k in range(4))
 M = 16 * 9
 say(
@@ -484,7 +526,7 @@ say(
 #
 # The library keeps a *zoo* of such mistakes, and tries checks on all of them that make a backward pass disagree with its forward: each weakness alone, minitorch's, CS231n's (with 1e-4 as the limit, where its notes begin to object), and one in float32, whose tolerance has to be wide, or right gradients would fail.
 
-# %%
+# %% jupyter={"source_hidden": true}
 zoo = weak_checks()
 checks = list(zoo["the reference"])
 table(

@@ -78,7 +78,7 @@ assert np.isclose(wrong["edge"], 2)
 #
 # Let the cotangent be $dy = (1, 10, 100)$, so that every digit tells where it came from. Pixel $x_1$ appears in $y_0$ with weight 1 and in $y_1$ with weight 3. Its gradient is what each of the two brings back: $1\cdot 1 + 3\cdot 10$.
 
-# %%
+# %% jupyter={"source_hidden": true}
 w = np.array([3.0, 1.0])
 A = np.array([[3, 1, 0, 0], [0, 3, 1, 0], [0, 0, 3, 1]], float)  # y = A x
 dy = np.array([1.0, 10, 100])
@@ -129,7 +129,7 @@ source(ops.conv2d_backward, ops.col2im)
 # %% [markdown]
 # No flip is to be seen. `col2im` adds window by window (each `p, q` at once for all windows) to where it was read, and the geometry takes care of itself: padding is cropped at the end, and the stride is the step of the slice. First we check that col2im is the transpose of im2col, on two hundred random shapes.
 
-# %%
+# %% jupyter={"source_hidden": true}
 worst = 0.0
 for _ in range(200):
     N, C, KH, KW, stride = rng.integers(1, 4, 5)
@@ -276,7 +276,7 @@ figure = Figure(figsize=(8.2, 3.7))
 for axes, (stride, values) in zip(figure.subplots(1, 3), counts.items(), strict=True):
     axes.imshow(values, cmap="Oranges", vmin=0, vmax=11)
     for (i, j), value in np.ndenumerate(values):
-        axes.text(j, i, f"{value:g}", ha="center", va="center", fontsize=9)
+        axes.text(j, i, f"{value:g}", ha="center", va="center", fontsize=10)
     axes.set(xticks=[], yticks=[], xlabel=f"stride {stride}")
     axes.spines[:].set_visible(False)
 figure.suptitle("With stride 2 the windows overlap unevenly: a pixel hears from 1, 2 or 4 of them")
@@ -330,7 +330,7 @@ show(
     "Against the asymmetry of the filters, the cosine between wrong and true dx falls from 1 to about 0.1, and the relative error rises from 0 to about 1.3.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 a = b = dy
 through = []
 for w_l in np.sqrt(2 / (9 * 16)) * rng.standard_normal(

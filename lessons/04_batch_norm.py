@@ -57,7 +57,7 @@ assert (dx[[0, 1, 3, 4, 5, 6, 7]] != 0).all()
 # %% [markdown]
 # Every picture gets a gradient, also those that the loss never looked at. And the gradients add up to zero. Is that an accident of these numbers? A thousand random cotangents say no:
 
-# %%
+# %% jupyter={"source_hidden": true}
 sums = [
     abs(ops.batchnorm_backward(rng.standard_normal((8, 1)), cache)[0].sum()) for _ in range(1000)
 ]
@@ -202,7 +202,7 @@ show(
 # %% [markdown]
 # The two corrections have one meaning. Seen as a vector of $M$ numbers, up to the factor in front and for $\varepsilon = 0$, $dx$ is what remains of $dy$ after its part along $(1, 1, \dots, 1)$ and its part along $\hat x$ are taken away: a projection. It has to be so. Adding a constant to the channel, or stretching it, changes nothing that batch norm gives out; so there can be no gradient in these two directions.
 
-# %%
+# %% jupyter={"source_hidden": true}
 x, dy = rng.standard_normal((2, 16, 5, 5, 4))
 *_, cache = ops.batchnorm_forward(x, rng.standard_normal(4), np.zeros(4), 0.0)
 dx, _, _ = ops.batchnorm_backward(dy, cache)
@@ -286,7 +286,7 @@ show(
     "about exponentially, and widen with depth. Solid, with batch norm: three level lines near 1.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 ratio = {n: (found[1.25, n][0, -1] / found[0.8, n][0, -1]) for n in (False, True)}
 border = (1 - 2 / (3 * 16)) ** 50  # a 3x3 window at an edge of 16 pixels lacks a third
 say(f"""
@@ -343,7 +343,7 @@ show(
     "in evaluation mode all forty coincide in a short line.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 assert np.allclose(evaluated, alone, atol=1e-4)
 top = len(set(trained.argmax(axis=1)))
 spread = trained.std(axis=0).mean()
@@ -399,7 +399,7 @@ for axes, (name, target) in zip(figure.subplots(1, 2), targets.items(), strict=T
         axes.plot(followed[name, m], color=HUES[k], label=f"momentum {m:g}")
     axes.set(xlabel="batch", ylabel="running mean", title=name)
     if name == "a jump":
-        axes.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.12))
+        axes.legend(fontsize=10, loc="lower right", bbox_to_anchor=(1, 0.12))
 figure.suptitle(
     f"At momentum 0.1 the running mean is half way after {half[0.1]:.0f} batches, and {lag[0.1]:.0f} batches behind a drift"
 )
@@ -409,7 +409,7 @@ show(
     "Right, behind a drift those of 0.1 and 0.5 run parallel to the true mean at a distance; that of 0.01 falls ever further behind.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 late = (
     targets["a drift"][-1]
     - followed["a drift", 0.1][-40:].mean()
@@ -473,4 +473,4 @@ claims(
 # - Santurkar, Tsipras, Ilyas, Madry: *How Does Batch Normalization Help Optimization?*, [arXiv 1805.11604](https://arxiv.org/abs/1805.11604), section 2, 2018.
 # - Yang, Pennington, Rao, Sohl-Dickstein, Schoenholz: *A Mean Field Theory of Batch Normalization*, [arXiv 1902.08129](https://arxiv.org/abs/1902.08129), 2019. Gradients at initialisation.
 # - He, Zhang, Ren, Sun: *Deep Residual Learning*, [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), sections 3.4 and 4.1, 2015.
-# - [Lesson 5](05_degradation.ipynb): deep networks with batch norm, and why they train badly.
+# - [Lesson 4b](04b_whole_network.ipynb): the layers together, a network that can be trained.

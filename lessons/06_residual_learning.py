@@ -19,7 +19,7 @@
 # A residual block computes $\mathrm{relu}(F(x) + x)$ where its plain twin computes $\mathrm{relu}(F(x))$. Not one parameter more, and hardly one operation. Yet with it, in the paper, 56 layers are better than 20 instead of worse, and 110 layers train, where its plain net of that depth stayed above 60 % error. What can an addition do?
 #
 # - **Time:** 60 minutes.
-# - **You need:** [lesson 2](02_backprop_and_checks.ipynb), [lesson 4](04_batch_norm.ipynb), [lesson 5](05_degradation.ipynb) for the question.
+# - **You need:** [lesson 2](02_backprop_and_checks.ipynb), [lesson 4](04_batch_norm.ipynb), [lesson 5a](05a_degradation.ipynb) for the question.
 # - **Afterwards you can** derive the backward pass of a residual block, measure how gradients and disturbances travel through deep networks, and tell what the shortcut does from what is said about it.
 
 # %%
@@ -135,7 +135,7 @@ show(
     "in ResNet-56 much less. Without batch norm and with filters slightly too small it shrinks by orders of magnitude.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 theory = np.sqrt(np.pi / (np.pi - 1))
 table(
     [f"growth per layer, mean of {SEEDS} seeds", "stage 1", "stage 2", "stage 3", "over all"],
@@ -258,7 +258,7 @@ show(
     f"in {(split[:, 0] > split[:, 1]).sum()} blocks near the input, smaller in all others, and falling, with small rises, within each stage.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 stages = [split[:9], split[9:18], split[18:]]
 assert all(s[-1, 0] < s[0, 0] for s in stages)
 say(f"""
@@ -341,7 +341,7 @@ axes.text(
     0,
     -1.15,
     "blue: deviation of the signal, forward      red: size of the gradient, backward (1 where it arrives)",
-    fontsize=9,
+    fontsize=10,
     color="0.3",
 )
 axes.set_title("In the fifth block of stage 2, x is already larger than what the body adds")
@@ -398,7 +398,7 @@ show(
     "ResNet-32 over 80. Right, after 12 steps by learning rate: at lower rates all stay closer, plain-32 least of all.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 columns = [(name, depth) for name, depth in kinds if depth > 8]
 table(
     ["rate", "step", *(f"{titles[name]}-{depth}" for name, depth in columns)],
@@ -492,7 +492,7 @@ claims(
 # %% [markdown]
 # ## What this does not show
 #
-# - That these are *the* reasons why residual networks train better. The paper leaves the cause open; we measured two things that differ from the first step on. Lesson 5 looks at the training itself.
+# - That these are *the* reasons why residual networks train better. The paper leaves the cause open; we measured two things that differ from the first step on. Lesson 5b looks at the training itself, lesson 11 at four explanations.
 # - What happens after many steps. Everything here is at or near the initial weights, on half-size pictures of shapes10. Yang and others (2019) report that the explosion calms down after one step.
 # - That shortcuts are the only way: special initialisations train deep nets without (Xiao and others 2018). Nor that they need batch norm: with another initialisation they do not (Zhang and others 2019).
 

@@ -19,7 +19,7 @@
 # "ResNet-20, 8.75 %" is one line of a table. Behind it stand a dozen decisions: how pictures are prepared, how weights begin, how steps are taken, when the learning rate falls, how the error is measured at the end. Section 4.2 of the paper spends two paragraphs on them. Which ones matter, and how would you know?
 #
 # - **Time:** 60 minutes; the notebook runs for about one.
-# - **You need:** [lesson 4](04_batch_norm.ipynb) for the statistics of batch norm, [lesson 5](05_degradation.ipynb) for the record.
+# - **You need:** [lesson 4](04_batch_norm.ipynb) for the statistics of batch norm, [lesson 5a](05a_degradation.ipynb) for the record.
 # - **Afterwards you can** name each piece of the recipe and test it, say what a run costs before you start it, and read a table of results as a sceptic.
 
 # %%
@@ -318,7 +318,7 @@ say(f"""
     The recipe as it is gives {", ".join(f"{e:.0f}" for e in whole)} % with three seeds: {spread:.0f} points between the best and the worst.
     Worse than that with every seed: {worse_named}. Better with every seed: {better_named}; so what is left out there does not pay in {STEPS} steps. This experiment cannot tell whether the others matter.
     With one seed we might have found any of them important. Crops and flips are for the *end* of a training, where the training error is near 0. At the beginning, new versions of every picture make the task harder: crops and flips change the error by {cost["crops and flips added"]:+.0f} points here. Eighty steps cannot show what they are good for.
-    Weight decay is another matter. In front of a batch norm the length of the weights has no effect on the function (lesson 5), so decay does not make the function simpler: it keeps the weights short, and short weights turn by larger angles. It sets the *effective* learning rate (van Laarhoven 2017, Zhang and others 2019). It can do so only slowly: {STEPS} steps at 0.1 shorten weights by about {1 - (1 - 0.1 * 1e-4 / (1 - 0.9)) ** STEPS:.1%}.
+    Weight decay is another matter. In front of a batch norm the length of the weights has no effect on the function (lesson 5b), so decay does not make the function simpler: it keeps the weights short, and short weights turn by larger angles. It sets the *effective* learning rate (van Laarhoven 2017, Zhang and others 2019). It can do so only slowly: {STEPS} steps at 0.1 shorten weights by about {1 - (1 - 0.1 * 1e-4 / (1 - 0.9)) ** STEPS:.1%}.
 """)
 assert len(errors) == len(pieces)
 
@@ -497,7 +497,7 @@ plain_end = (
     100 * read_run(RECORDS / "cold-start-cifar10" / "plain56-seed0").evals[-1]["train_error"]
 )
 say(f"""
-    The paper notes that at 0.1 ResNet-110 gets going too, after several epochs, and reaches a similar accuracy (footnote 5). A short run does not have that time. When the experiment of lesson 5 was first recorded at 2,000 steps, without a warm-up, ResNet-56 ended {plain_end - cold_end:.1f} points below plain-56, where {PRESETS["lesson"].margin} had been claimed beforehand. So that claim was *refuted*, as [the page of the records](runs/README.md) tells. Since then this size begins with a warm-up, for all four nets alike, and the claim is the same.
+    The paper notes that at 0.1 ResNet-110 gets going too, after several epochs, and reaches a similar accuracy (footnote 5). A short run does not have that time. When the experiment of lesson 5a was first recorded at 2,000 steps, without a warm-up, ResNet-56 ended {plain_end - cold_end:.1f} points below plain-56, where {PRESETS["lesson"].margin} had been claimed beforehand. So that claim was *refuted*, as [the page of the records](runs/README.md) tells. Since then this size begins with a warm-up, for all four nets alike, and the claim is the same.
 """)
 assert plain_end - cold_end < PRESETS["lesson"].margin
 
@@ -821,7 +821,7 @@ claims(
 #
 # **Now.** Call `train` with `lr=1.0` and with `lr=0.001`, 60 steps each. Where is the error? How far is 0.1 from the edge?
 #
-# **To think about.** Initial weights ten times smaller change nothing in the forward pass of a convolution with batch norm behind it. Why do they change training all the same? (Lesson 5 has the angle by which a step turns a filter.)
+# **To think about.** Initial weights ten times smaller change nothing in the forward pass of a convolution with batch norm behind it. Why do they change training all the same? (Lesson 5b has the angle by which a step turns a filter.)
 #
 # **For the weekend.** Record three seeds of `minires train resnet20 --iterations 2000`, and draw them with `minires plot`. How large must a difference be before you would write a sentence about it?
 

@@ -404,7 +404,7 @@ assert 2 * positions == 2048
 #
 # **Now.** Change `draw_pooling` to windows of 5x5 with stride 2 (padding 2). Does the change at one pixel fall further? What is lost?
 #
-# **To think about.** Write local response normalisation for activations that are divided by 255. Which constants give the same function? (Answer for teachers: $s$ must stay the same up to a factor, so $\alpha$ becomes $255^2 \alpha$ and $k$ stays.)
+# **To think about.** Write local response normalisation for activations that are divided by 255. Which constants give the same function?
 #
 # **For the weekend.** Run `minires race --arms relu,tanh --dataset shapes10`. Is the ratio that of CIFAR-10? Then let `tanh` start with other weights (`minires train alexnet-cifar-tanh --init normal`) and compare.
 

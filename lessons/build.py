@@ -2,9 +2,10 @@
 Build the notebooks from their texts, and the README's figures from the recorded runs.
 
 `python lessons/build.py` builds everything; give names, such as 01_convolution.py or figures, to
-build only these. `--slides` makes slides, see slides.py. Edit either half of a pair in JupyterLab
-(jupytext keeps the two in step), then run this script. It executes every cell, stops at an error or
-a warning, and stores the outputs without the machine's times and paths.
+build only these. `--slides` makes slides, see slides.py; `--site` makes a site, see pages.py. Edit
+either half of a pair in JupyterLab (jupytext keeps the two in step), then run this script. It
+executes every cell, stops at an error or a warning, and stores the outputs without the machine's
+times and paths.
 """
 
 import sys
@@ -25,7 +26,7 @@ KEPT = {"jupytext", "kernelspec"}
 
 def texts() -> list[Path]:
     """The lessons in order."""
-    return sorted(HERE.glob("[0-9][0-9]_*.py"))
+    return sorted(HERE.glob("[0-9][0-9]*_*.py"))
 
 
 def execute(text: Path) -> nbformat.NotebookNode:
@@ -65,6 +66,11 @@ if __name__ == "__main__":
     asked = sys.argv[1:]
     if asked[:1] == ["--slides"]:
         slides.main(asked[1:])
+        sys.exit()
+    if asked == ["--site"]:
+        import pages  # needs Sphinx
+
+        pages.main()
         sys.exit()
     if not asked or "figures" in asked:
         figures()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import types
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from minires.lab.recorded import by_net, find_runs, noise
 from minires.lab.studies.deepen import deepen
 from minires.lab.studies.identity import fit_identity
 from minires.lab.studies.sensitivity import growth, sensitivity
+from minires.lab.verdicts import groups
 from minires.layers.base import layer_outputs
 from minires.nets.registry import facts
 from minires.optim import SGD, step_schedule
@@ -597,6 +598,54 @@ def test_claims_that_were_not_measured_take_one_line(record):
     twin = "needs finished runs of plain56 and resnet56 with the same seed"
     assert f"  not measured: (ii): {twin}" in lines
     assert lines[-1].startswith("  not measured: (v), (vi): takes a minute; ask for it with: ")
+
+
+def test_claims_are_listed_with_what_decided_them_and_those_without_by_their_reason():
+    found = {
+        "i": claims.Verdict(True, "1 point"),
+        "ii": claims.Verdict(False, "2 points"),
+        "iii": claims.Verdict(None, "3 points", "needs a preset"),
+        "iv": claims.Verdict(None, reason="needs runs"),
+        "v": claims.Verdict(None, reason="needs a preset"),
+    }
+    rows = [(claims.Claim(key, f"Sentence {key}.", None), v) for key, v in found.items()]
+    assert claims.text({"a title": rows, "another": rows[:1]}).splitlines() == [
+        "Claims on a title",
+        "  (i)   held          Sentence i.",
+        "                      1 point",
+        "  (ii)  NOT HELD      Sentence ii.",
+        "                      2 points",
+        "  (iii) not measured  3 points",
+        "  not measured: (iii), (v): needs a preset",
+        "  not measured: (iv): needs runs",
+        "Claims on another",
+        "  (i)   held          Sentence i.",
+        "                      1 point",
+    ]
+
+
+def test_claims_and_verdicts_cannot_be_changed(record):
+    for fixed in (claims.CLAIMS[0], claims.Verdict(True), claims.Group([])):
+        with pytest.raises(FrozenInstanceError):
+            setattr(fixed, fields(fixed)[0].name, None)
+
+
+def test_claims_have_a_title_of_size_and_seeds_and_of_evaluation_where_only_that_differs(record):
+    quick = PRESETS["quick"]
+    size = f"{quick.iterations} iterations of {quick.batch_size} images at lr {quick.lr}"
+
+    def titles(*folders):
+        return [title for title, _, _ in groups(find_runs(folders))]
+
+    one = f"{JPEG}, quick: {size}, 1 seed"
+    assert titles(record()) == [one]
+    other = record(seed=2, eval_images=500, folder="b")
+    images = Config("plain20", "cifar10", 1).bn_images
+    assert titles(record(), other) == [
+        f"{one}, errors on {n} images, statistics of {images}, images {12 * '0'}"
+        for n in (1000, 500)
+    ]
+    assert titles(record(seed=1)) == [f"{JPEG}, quick: {size}, 2 seeds"]
 
 
 DAMAGED = {

@@ -183,7 +183,7 @@ def test_points_by_depth_are_means_with_bars_from_the_least_to_the_most():
     assert [line.get_marker() for line in lines] == ["o", "s", "o", "s"]
     white = [mpl.colors.same_color(line.get_markerfacecolor(), "white") for line in lines]
     assert white == [True, True, False, False]
-    assert figure.get_suptitle().startswith("Training error: plain56 and plain20 alike")
+    assert figure.get_suptitle().startswith("Plain nets of all depths end alike")
 
 
 def test_lines_by_layer_are_the_recorded_norms_and_responses():
@@ -333,8 +333,8 @@ def test_closing_words_say_the_result_its_meaning_and_what_to_do_next():
         "With shortcuts, resnet56 has 35.0 points less than plain56.",
         "Meaning": "A deeper net can represent every shallower one: its additional layers may be "
         "identities. So a larger training error is a failure of training, not of the net.",
-        "Next": f"minires report {quoted(Path('an exp'))} Lesson 5 explains the experiment: "
-        "lessons/05_degradation.ipynb",
+        "Next": f"minires report {quoted(Path('an exp'))} Lesson 5a explains the experiment: "
+        "lessons/05a_degradation.ipynb",
     }
     lines = closing_words(runs, Path("an exp")).splitlines()
     assert lines[-2].endswith(quoted(Path("an exp")))  # a command on one line

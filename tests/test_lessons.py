@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-LESSONS = sorted((ROOT / "lessons").glob("[0-9][0-9]_*.ipynb"))
+LESSONS = sorted((ROOT / "lessons").glob("[0-9][0-9]*_*.ipynb"))
 PARTS = [
     "The surprise",
     "By hand",
@@ -50,6 +50,11 @@ def outputs(path):
     return [output for cell in cells(path, "code") for output in cell["outputs"]]
 
 
+def drawn(picture):
+    """The image of a picture in base64, or of its lines."""
+    return Image.open(io.BytesIO(base64.b64decode("".join(picture))))
+
+
 def functions(*texts):
     """Every function by name, as a tree without its docstring."""
     for node in itertools.chain.from_iterable(ast.walk(ast.parse(text)) for text in texts):
@@ -58,8 +63,15 @@ def functions(*texts):
             yield node.name, "\n".join(map(ast.dump, body))
 
 
-def test_there_are_lessons():
-    assert len(LESSONS) >= 5
+def test_names_of_lessons_have_a_number_and_perhaps_a_letter():
+    assert len(LESSONS) >= 11
+    assert [p.stem for p in LESSONS if not re.fullmatch(r"\d\d[a-z]?_\w+", p.stem)] == []
+
+
+def test_the_page_of_the_lessons_lists_all_in_order():
+    text = (ROOT / "lessons" / "README.md").read_text(encoding="utf-8")
+    listed = list(dict.fromkeys(re.findall(r"(\d\d[a-z]?_\w+\.ipynb)", text)))
+    assert listed == [path.name for path in LESSONS]
 
 
 @each_lesson
@@ -68,7 +80,8 @@ def test_a_lesson_has_all_its_parts_in_order(path):
     parts = list(dict.fromkeys(heading.split(":")[0] for heading in headings))
     assert parts == PARTS
     first = cells(path, "markdown")[0]["source"]
-    assert re.match(r"# \d+\. .+\?\n", first)
+    number = path.stem.split("_")[0].lstrip("0")  # "04b" is lesson 4b
+    assert re.match(rf"# {number}\. .+\?\n", first)
     assert [word in first for word in ("**Time:**", "**You need:**", "**Afterwards you can**")] == [
         True
     ] * 3
@@ -96,13 +109,15 @@ def test_every_figure_has_a_text_for_those_who_cannot_see_it(path):
     for data in figures:
         shown = "".join(data["text/html"])
         assert len(re.search(r'<img alt="([^"]*)"', shown)[1]) > 60
-        assert "".join(data["image/png"]).strip() in shown
+        shown_picture = re.search(r'src="data:image/png;base64,([^"]*)"', shown)[1]
+        large, small = (drawn(p).size for p in (shown_picture, data["image/png"]))
+        assert tuple(side // 2 for side in large) == small or large == small
 
 
 @each_lesson
 def test_no_figure_is_cut_off_at_its_edge(path):
     for data in [o["data"]["image/png"] for o in outputs(path) if "image/png" in o.get("data", {})]:
-        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"))
+        pixels = np.asarray(drawn(data).convert("L"))
         assert all(
             (edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
         )

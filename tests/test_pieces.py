@@ -101,7 +101,7 @@ def operations(problem):
 def report(what):
     """Print the most pieces of a loop of each op, or digests of the results, as JSON."""
     found = []
-    keep = count_pieces(found) if what == "pieces" else None
+    callback = count_pieces(found) if what == "pieces" else None
     answers = []
     for problem in CIFAR + ONE_PICTURE if what == "pieces" else BITS:
         answer = {}
@@ -109,7 +109,7 @@ def report(what):
             found.clear()
             result = call()
             digest = hashlib.sha256(result.tobytes()).hexdigest()
-            answer[name] = max(found) if keep else digest
+            answer[name] = max(found) if callback else digest
         answers.append(answer)
     print(json.dumps(answers))
 

@@ -189,11 +189,10 @@ def block(C, K, stride):
 
 
 @pytest.mark.parametrize("variant", variants.VARIANTS)
-@pytest.mark.parametrize(("K", "stride"), [(2, 1), (4, 2)])
-def test_the_gradient_of_a_variant_is_right(variant, K, stride, rng):
+def test_the_gradient_of_a_variant_is_right(variant, rng):
     change, _ = variants.VARIANTS[variant]
-    layer = change(block(2, K, stride), np.random.default_rng(2))
-    check_layer(layer, rng.standard_normal((3, 4, 4, 2)))
+    layer = change(block(2, 4, 2), np.random.default_rng(2))
+    check_layer(layer, rng.standard_normal((2, 4, 4, 2)))
 
 
 def test_the_original_variant_is_the_residual_net(rng):

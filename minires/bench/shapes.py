@@ -163,6 +163,6 @@ def table(name: str, seconds: dict[str, dict[str, list[float]]]) -> str:
 
 
 def record(seconds: dict[str, dict[str, list[float]]], name: str) -> dict[str, Any]:
-    """What was measured, as JSON values."""
+    """Return all measurements as JSON values."""
     problems = [asdict(p) | {"times": n} for p, n in convolutions(by_name(name)).items()]
     return {"net": name, "convolutions": problems, "seconds": seconds}

@@ -16,7 +16,16 @@ INSTALLED = Path(minires.__file__).parent / "_lessons"  # where a wheel has them
 CHECKOUT = Path(minires.__file__).parents[1] / "lessons"
 # not for students, or only for the repository: answers, sources of the notebooks, leftovers
 LEFT_OUT = shutil.ignore_patterns(
-    "[0-9]*.py", "build.py", "slides.py", "answers", "quiz", "teachers", "site", "__pycache__", ".*"
+    "[0-9]*.py",
+    "build.py",
+    "slides.py",
+    "pages.py",
+    "answers",
+    "quiz",
+    "teachers",
+    "site",
+    "__pycache__",
+    ".*",
 )
 
 

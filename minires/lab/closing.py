@@ -13,7 +13,7 @@ from minires.lab.recorded import by_net, final, noise
 from minires.runs.run import Run
 
 WIDTH = 79
-LESSON = "lessons/05_degradation.ipynb"
+LESSON = "lessons/05a_degradation.ipynb"
 DEGRADATION = (
     "A deeper net can represent every shallower one: its additional layers may be identities. "
     "So a larger training error is a failure of training, not of the net."
@@ -42,7 +42,7 @@ def closing_words(runs: Sequence[Run], folder: Path) -> str:
     paragraphs = [("Result", result), ("Meaning", meaning)]
     lines = [_wrapped(f"{head + ':':9}{words}") for head, words in paragraphs]
     report = f"minires report {quoted(folder)}"
-    lines.append(f"{'Next:':9}{report}\n{'':9}Lesson 5 explains the experiment: {LESSON}")
+    lines.append(f"{'Next:':9}{report}\n{'':9}Lesson 5a explains the experiment: {LESSON}")
     return "\n".join(lines)
 
 

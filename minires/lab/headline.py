@@ -28,17 +28,16 @@ def headline(runs: Sequence[Run]) -> str:
     verdicts: dict[str, list[str]] = {}
     for family, verdict in found.items():
         verdicts.setdefault(verdict, []).append(family)
-    parts = [_part(verdict, verdicts) for verdict in ORDER if verdict in verdicts]
-    parts[0] = f"{sentence_case(parts[0])} on the training images"
-    return "; ".join(parts)
+    first, *others = (_part(verdict, verdicts) for verdict in ORDER if verdict in verdicts)
+    deeper = first if "alike" in first else f"deeper {first}"
+    return "; ".join([f"{sentence_case(deeper)} on the training images", *others])
 
 
 def _part(verdict: str, verdicts: dict[str, list[str]]) -> str:
-    """Words such as "deeper plain nets (+20.6 points) are worse"."""
+    """Words such as "plain nets (+20.6 points) are worse"."""
     families = " and ".join(verdicts[verdict])
-    if verdict == "alike":
-        return f"{families} of all depths end alike"
-    return f"deeper {families} are {verdict}"
+    alike = verdict == "alike"
+    return f"{families} of all depths end alike" if alike else f"{families} are {verdict}"
 
 
 def _by_family(runs: Sequence[Run]) -> dict[str, str]:

@@ -17,24 +17,24 @@ from minires.nets.resnet import ResidualBlock, make_shortcut, resnet
 
 
 class Weighted(Layer):
-    """y = factor * inner(x).
+    """y = factor * layer(x).
 
     Parameters
     ----------
-    inner : Layer
+    layer : Layer
     factor : float
     """
 
-    def __init__(self, inner: Layer, factor: float) -> None:
+    def __init__(self, layer: Layer, factor: float) -> None:
         super().__init__()
-        self.inner, self.factor = inner, factor
-        self.children = {"inner": inner}
+        self.layer, self.factor = layer, factor
+        self.children = {"layer": layer}
 
     def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
-        return x.dtype.type(self.factor) * self.inner.forward(x, train)
+        return x.dtype.type(self.factor) * self.layer.forward(x, train)
 
     def backward(self, dy: Array) -> Array:  # noqa: D102
-        return self.inner.backward(dy.dtype.type(self.factor) * dy)
+        return self.layer.backward(dy.dtype.type(self.factor) * dy)
 
 
 class Gated(Layer):
@@ -63,7 +63,8 @@ class Gated(Layer):
 
     def forward(self, x: Array, train: bool = False) -> Array:  # noqa: D102
         g = 1 / (1 + np.exp(-(self.gate.forward(x, train) + x.dtype.type(self.bias))))
-        F, S = self.body.forward(x, train), self.shortcut.forward(x, train)
+        F = self.body.forward(x, train)
+        S = self.shortcut.forward(x, train)
         self._keep((g, F, S), train)
         return self.relu.forward((1 - g) * S + (g * F if self.exclusive else F), train)
 

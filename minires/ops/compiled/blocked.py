@@ -22,6 +22,8 @@ from minires.ops.compiled.tuning import (
     FEW_CHANNELS,
     GRADIENT_PIXELS,
     GRADIENT_ROWS,
+    PACKED,
+    PIXEL_TILE,
     WEIGHT_TILE,
     blocks_of_pixels,
     gradient_blocks,
@@ -71,24 +73,27 @@ def _copy_windows(x: Array, window: tuple, pixels: tuple, part: tuple, rows: Arr
 
 
 @inline
-def _copy_columns(a: Array, first: int, stride: int, columns: int, panel: Array, sizes: tuple
-                  ) -> None:  # fmt: skip
-    """Copy `count` rows of a matrix, `width` columns of each, to `panel`; add columns of zeros.
+def _copy_panels(a: Array, first: int, stride: int, columns: int, panels: Array, place: int,
+                 sizes: tuple) -> None:  # fmt: skip
+    """Copy rows of a matrix to panels of `width` columns; columns of zeros fill the last one.
 
-    (count, width) = `sizes`. Row i begins at a[first + i * stride] and has `columns` columns left.
+    Row i begins at a[first + i * stride], and the first panel at `place`. (count, width,
+    panel_stride) = `sizes`: rows, columns of a panel, distance between panels.
     """
-    count, width = sizes
+    count, width, panel_stride = sizes
     span = len(lanes(a))
-    if columns >= width:
-        for i in range(count):
-            for k in range(0, width, span):
-                store(panel, i * width + k, load(a, first + i * stride + k))
-    else:
-        for i in range(count):
-            for k in range(width):
-                panel[i * width + k] = 0
-            for k in range(columns):
-                panel[i * width + k] = a[first + i * stride + k]
+    for i in range(count):
+        for k in range(0, columns, width):
+            source = first + i * stride + k
+            target = place + k // width * panel_stride + i * width
+            if k + width <= columns:
+                for v in range(0, width, span):
+                    store(panels, target + v, load(a, source + v))
+            else:
+                for v in range(width):
+                    panels[target + v] = 0
+                for v in range(columns - k):
+                    panels[target + v] = a[source + v]
 
 
 @inline
@@ -116,10 +121,15 @@ def _write_pixels(sums: Array, stride: int, pixels: tuple, y: Array, grid: tuple
 
 
 @inline
-def _multiply(rows: Array, count: int, panel: Array, depth: int, sums: Array, target: tuple,
+def _multiply(rows: Array, count: int, panels: Array, part: tuple, sums: Array, target: tuple,
               tile: tuple) -> None:  # fmt: skip
-    """Add rows @ panel to sums, or write it: (first, stride, begins) = `target`."""
+    """Add rows @ panel to sums, or write it.
+
+    (panel, depth) = `part`: position in `panels`, rows of the panel. (first, stride, begins) =
+    `target`.
+    """
     first, stride, begins = target
+    panel, depth = part
     height, vectors = tile
     width = len(vectors) * len(lanes(rows))
     for m in range(0, count, len(height)):
@@ -128,7 +138,7 @@ def _multiply(rows: Array, count: int, panel: Array, depth: int, sums: Array, ta
         if not begins:
             total = tile_load(sums, place, stride, height, vectors)
         for d in range(depth):
-            total = tile_outer(total, rows, m * DEPTH + d, DEPTH, panel, d * width)
+            total = tile_outer(total, rows, m * DEPTH + d, DEPTH, panels, panel + d * width)
         tile_store(total, sums, place, stride)
 
 
@@ -150,21 +160,25 @@ def _correlate(x: Array, w: Array, y: Array, window: tuple, grid: tuple, sizes: 
     total = x.shape[0] * OH * OW
     weights = w.reshape(-1)
     across = (K + wide - 1) // wide
+    panels = scratch((K + width - 1) // width * width * R, x)
+    for piece in prange((R + PACKED - 1) // PACKED):
+        r = piece * PACKED
+        block = (min(PACKED, R - r), width, R * width)
+        _copy_panels(weights, r * K, K, K, panels, r * width, block)
     for piece in prange((total + many - 1) // many * across):
         first = piece // across * many
         k = piece % across * wide
         count = min(many, total - first)
         length = min(wide, K - k)
         rows = scratch((many + len(height)) * DEPTH, x)
-        panel = scratch(DEPTH * width, x)
         sums = scratch((many + len(height)) * wide, x)
         rows[count * DEPTH :] = 0  # a tile computes a few rows more than there are pixels
         for r in range(0, R, DEPTH):
             depth = min(DEPTH, R - r)
             _copy_windows(x, window, (first, count), (r, depth), rows, DEPTH)
             for q in range(0, length, width):
-                _copy_columns(weights, r * K + k + q, K, length - q, panel, (depth, width))
-                _multiply(rows, count, panel, depth, sums, (q, wide, r == 0), (height, vectors))
+                part = (((k + q) // width * R + r) * width, depth)
+                _multiply(rows, count, panels, part, sums, (q, wide, r == 0), (height, vectors))
         _write_pixels(sums, wide, (first, count), y, grid, (k, length))
 
 
@@ -186,22 +200,23 @@ def _filter_gradient(x: Array, dy: Array, dw: Array, window: tuple, wide: int, t
         length = min(wide, K - k)
         end = total * (chunk + 1) // chunks
         rows = scratch(GRADIENT_PIXELS * GRADIENT_ROWS, x)
-        panel = scratch(GRADIENT_PIXELS * width, x)
+        panels = scratch(GRADIENT_PIXELS * wide, x)
         sums = scratch(GRADIENT_ROWS * wide, x)
         rows[:] = 0
         sums[:] = 0
         for first in range(total * chunk // chunks, end, GRADIENT_PIXELS):
             count = min(GRADIENT_PIXELS, end - first)
             _copy_windows(x, window, (first, count), (r, depth), rows, GRADIENT_ROWS)
+            block = (count, width, GRADIENT_PIXELS * width)
+            _copy_panels(gradients, first * K + k, K, length, panels, 0, block)
             for q in range(0, length, width):
-                _copy_columns(gradients, first * K + k + q, K, length - q, panel, (count, width))
                 for a in range(0, depth, len(height)):
+                    panel = q * GRADIENT_PIXELS
                     place = a * wide + q
                     products = tile_load(sums, place, wide, height, vectors)
                     for m in range(count):
-                        products = tile_outer(
-                            products, rows, m * GRADIENT_ROWS + a, 1, panel, m * width
-                        )
+                        value = m * GRADIENT_ROWS + a
+                        products = tile_outer(products, rows, value, 1, panels, panel + m * width)
                     tile_store(products, sums, place, wide)
         for a in range(depth):
             copy(sums, a * wide, dw, (chunk * R + r + a) * K + k, length)
@@ -221,11 +236,15 @@ def _flip(w: Array, taps: tuple, flipped: Array) -> None:
         b = piece // across % B
         first = ((p - a * SH) * KW + q - b * SW) * C * K
         c = piece % across * BLOCK
+        tile = scratch(BLOCK * (BLOCK + 1), w)
         for k in range(0, K, BLOCK):
+            for j in range(c, min(C, c + BLOCK)):
+                for i in range(k, min(K, k + BLOCK)):
+                    tile[(j - c) * (BLOCK + 1) + i - k] = source[first + j * K + i]
             for i in range(k, min(K, k + BLOCK)):
                 place = ((a * B + b) * K + i) * C
                 for j in range(c, min(C, c + BLOCK)):
-                    target[place + j] = source[first + j * K + i]
+                    target[place + j] = tile[(j - c) * (BLOCK + 1) + i - k]
 
 
 @kernel
@@ -277,9 +296,9 @@ def correlate(x: Array, w: Array, y: Array, stride: Pair, offset: Pair, y_stride
     OH = -(-(y.shape[1] - y_offset[0]) // y_stride[0])
     OW = -(-(y.shape[2] - y_offset[1]) // y_stride[1])
     window = KW, *stride, *offset, OH, OW
-    width = WEIGHT_TILE[1] * lane_count(x.dtype)
+    width = PIXEL_TILE[1] * lane_count(x.dtype)
     sizes = blocks_of_pixels(len(x) * OH * OW, K, width)
-    tile = (0,) * WEIGHT_TILE[0], (0,) * WEIGHT_TILE[1]
+    tile = (0,) * PIXEL_TILE[0], (0,) * PIXEL_TILE[1]
     _correlate(x, w.reshape(KH * KW * C, K), y, window, (*y_stride, *y_offset), sizes, tile)
 
 

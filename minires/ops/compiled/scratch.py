@@ -46,8 +46,8 @@ def pad_image(x: np.ndarray, n: int, top: int, left: int, padded: np.ndarray) ->
 
 
 @inline
-def pad_part(x: np.ndarray, n: int, corner: tuple, c: int, padded: np.ndarray) -> None:
-    """Copy a part of image n, from (row, column) = `corner` on, and from channel c on.
+def pad_part(x: np.ndarray, n: int, offset: tuple, c: int, padded: np.ndarray) -> None:
+    """Copy a part of image n, from (row, column) = `offset` on, and from channel c on.
 
     Values outside the image are zero. A pixel of `padded` has a whole number of vectors.
     """
@@ -55,9 +55,9 @@ def pad_part(x: np.ndarray, n: int, corner: tuple, c: int, padded: np.ndarray) -
     rows, columns, channels = padded.shape
     flat = padded.reshape(-1)
     for i in range(rows):
-        h = corner[0] + i
+        h = offset[0] + i
         for j in range(columns):
-            v = corner[1] + j
+            v = offset[1] + j
             target = (i * columns + j) * channels
             if 0 <= h < H and 0 <= v < W:
                 source = ((n * H + h) * W + v) * C + c

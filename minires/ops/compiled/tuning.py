@@ -72,6 +72,7 @@ def divide_channels(images: int, C: int, K: int) -> bool:
 
 # blocks of matrix products, in values that stay in the cache of a core: see `blocked`
 DEPTH = 256  # values of a window: rows of DEPTH x 16 weights fill half of a 32 KB cache
+PACKED = 16  # rows of filters that are put in order together
 GRADIENT_ROWS = 192  # values of a window in a block of dw; tiles of 6 and of 12 rows divide it
 GRADIENT_PIXELS = 128
 MOST = (192, 256)  # pixels and filters in a block of the output

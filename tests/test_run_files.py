@@ -1,0 +1,230 @@
+"""Files of a run without any training: lines of metrics, whole files, JSON, metrics of tasks."""
+
+import errno
+import json
+import os
+import warnings
+
+import pytest
+
+from minires import InputError
+from minires.runs import files
+from minires.runs import metrics_file as measured
+from minires.runs.metric import ERROR, Metric, is_number
+
+TRAIN = {"kind": "train", "iteration": 3, "error": 0.5, "lr": 0.1, "seconds": 1.5}
+EVAL = {"kind": "eval", "iteration": 3, "train_error": 0.5, "test_error": 0.6, "seconds": 2}
+LAYERS = {
+    "kind": "layers",
+    "iteration": 3,
+    "gradient_norm": {"conv": 1.0, "head": 2.0},
+    "weight_norm": {"conv": 3.0, "head": 4.0},
+    "response_std": {"conv": 5.0},
+}
+LOSS = Metric("loss")
+
+
+def write(folder, *lines, end="\n"):
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    (folder / measured.NAME).write_text("\n".join(texts) + end, encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------------- metrics.jsonl
+
+
+@pytest.mark.parametrize("line", [TRAIN, EVAL, LAYERS], ids=lambda line: line["kind"])
+def test_a_line_needs_each_of_its_numbers(line, tmp_path):
+    write(tmp_path, line)
+    assert measured.read(tmp_path) == [line]
+    for key in line:
+        write(tmp_path, {k: v for k, v in line.items() if k != key})
+        assert measured.read(tmp_path) == [], key
+        for wrong in ("1", None, [1], True, {"conv": "1"}):
+            write(tmp_path, line | {key: wrong})
+            assert measured.read(tmp_path) == [], (key, wrong)
+
+
+def test_a_line_may_have_more_than_it_needs(tmp_path):
+    write(tmp_path, TRAIN | {"waited": None})
+    assert measured.read(tmp_path) == [TRAIN | {"waited": None}]
+
+
+@pytest.mark.parametrize(("iteration", "kept"), [(0, 0), (1, 1), (5, 1), (6, 0), (3.0, 0)])
+def test_iterations_count_from_1_to_the_last_of_the_run(iteration, kept, tmp_path):
+    write(tmp_path, TRAIN | {"iteration": iteration})
+    assert len(measured.read(tmp_path, last=5)) == kept
+
+
+def test_the_numbers_of_a_line_have_the_names_of_the_tasks_metric(tmp_path):
+    write(tmp_path, TRAIN, EVAL)
+    assert measured.read(tmp_path, LOSS) == []
+    lines = [{**TRAIN, "loss": 1.0}, {**EVAL, "train_loss": 1.0, "test_loss": 2.0}]
+    write(tmp_path, *lines)
+    assert measured.read(tmp_path, LOSS) == lines
+
+
+def test_lines_are_read_in_the_order_of_their_iterations(tmp_path):
+    write(tmp_path, *(TRAIN | {"iteration": i} for i in (4, 1, 3)))
+    assert [line["iteration"] for line in measured.read(tmp_path)] == [1, 3, 4]
+
+
+def test_a_line_by_layer_has_the_layers_of_most_lines(tmp_path):
+    other = LAYERS | {"gradient_norm": {"a": 1.0}, "weight_norm": {"a": 1.0}}
+    narrow = LAYERS | {"response_std": {"head": 1.0}}
+    write(tmp_path, other, LAYERS, TRAIN, LAYERS, narrow)
+    assert measured.read(tmp_path) == [LAYERS, TRAIN, LAYERS]
+    write(tmp_path, LAYERS | {"weight_norm": {"conv": 3.0}})
+    assert measured.read(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("damaged", "end", "words"),
+    [
+        (0, "\n", None),
+        (0, "\nnot a whole li", None),
+        (1, "\n", "1 damaged line passed over"),
+        (1, "\nnot a whole li", "1 damaged line passed over"),
+        (2, "\n", "2 damaged lines passed over"),
+    ],
+)
+def test_the_note_counts_damaged_lines_but_not_a_cut_last_one(damaged, end, words, tmp_path):
+    write(tmp_path, TRAIN, *["rubbish"] * damaged, TRAIN, end=end)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        assert measured.read(tmp_path, note=True) == [TRAIN, TRAIN]
+        assert [str(note.message).split(": ")[-1] for note in notes] == [words] * bool(words)
+        measured.read(tmp_path)
+    assert len(notes) == bool(words)  # only if asked for
+
+
+def test_without_a_file_there_are_no_lines_and_a_folder_in_its_place_is_one_message(tmp_path):
+    assert measured.read(tmp_path) == []
+    measured.truncate(tmp_path, 3, ERROR, keep_copy=True)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / measured.NAME).mkdir()
+    with pytest.raises(InputError, match=r"cannot be read: .*; it should be the file of a run's"):
+        measured.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "end", "keep_copy", "kept"),
+    [
+        ([TRAIN], "\n", False, False),
+        ([TRAIN], "\n", True, True),
+        ([TRAIN], "\ncut", False, False),
+        ([TRAIN, "rubbish"], "\n", False, False),  # as if it were cut
+        (["rubbish", TRAIN, "rubbish"], "\n", False, True),
+        ([""], "", True, False),  # nothing to keep
+    ],
+)
+def test_dropped_lines_are_kept_beside_the_others_if_more_than_the_last_is_damaged_or_on_request(
+    lines, end, keep_copy, kept, tmp_path
+):
+    write(tmp_path, *lines, TRAIN | {"iteration": 4}, end=end)
+    if lines == [""]:
+        (tmp_path / measured.NAME).write_bytes(b"")
+    before = (tmp_path / measured.NAME).read_bytes()
+    measured.truncate(tmp_path, 3, ERROR, keep_copy)
+    assert (tmp_path / measured.NAME).read_text() == (
+        json.dumps(TRAIN) + "\n" if TRAIN in lines else ""
+    )
+    copies = [p for p in tmp_path.iterdir() if p.name != measured.NAME]
+    assert [(p.name, p.read_bytes()) for p in copies] == [("metrics.previous.jsonl", before)] * kept
+
+
+def test_no_copy_of_metrics_replaces_another(tmp_path):
+    for iteration in (1, 2, 3):
+        write(tmp_path, TRAIN | {"iteration": iteration})
+        measured.truncate(tmp_path, 0, ERROR, keep_copy=True)
+    names = ("metrics.previous.jsonl", "metrics.previous1.jsonl", "metrics.previous2.jsonl")
+    copies = [json.loads((tmp_path / name).read_text()) for name in names]
+    assert [line["iteration"] for line in copies] == [1, 2, 3]
+
+
+def test_appended_lines_are_read_as_they_were(tmp_path):
+    for line in (TRAIN, EVAL):
+        measured.append(tmp_path, line)
+    measured.sync(tmp_path)
+    assert measured.read(tmp_path) == [TRAIN, EVAL]
+
+
+# ------------------------------------------------------------------------------------- whole files
+
+
+def test_a_file_has_the_old_content_or_the_new_and_no_part_of_it_is_left(tmp_path):
+    path, seen = tmp_path / "a.txt", []
+    files.write_whole(path, b"old")
+    files.write_whole(path, b"new", before=lambda: seen.append(path.read_bytes()))
+    assert (seen, path.read_bytes()) == ([b"old"], b"new")
+
+    def full():
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(InputError, match=r"full\. Everything .* make room, .* command again"):
+        files.write_whole(path, b"newer", before=full)
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EMFILE, "raise the limit of open files"),
+        (errno.ENFILE, "raise the limit of open files"),
+        (errno.ENOSPC, "make room"),
+        (errno.EACCES, "choose a folder that can be read and written"),
+        (errno.ENOENT, "choose a folder that can be read and written"),
+    ],
+)
+def test_the_advice_on_an_error_fits_its_cause(number, advice):
+    error = OSError(number, os.strerror(number))
+    assert files.advice(error).startswith(advice)
+    assert files.cause(error) == os.strerror(number)
+    assert files.cause(OSError("no number")) == "no number"
+
+
+@pytest.mark.parametrize("open_", ["[", '{"a": '])
+def test_json_of_12_levels_is_read_and_of_more_is_refused(open_):
+    close = "]" if open_ == "[" else "}"
+    levels = files.DEEPEST - 1  # and the number inside
+    assert files.parse_json(open_ * levels + "1" + close * levels)
+    for more in (levels + 1, 100_000):
+        with pytest.raises(ValueError, match="nested too deeply"):
+            files.parse_json(open_ * more + "1" + close * more)
+
+
+def test_every_text_of_a_json_value_is_made_safe_to_print():
+    value = {"a\n": ["\x1b", 1, None, {"b\r": True}], "c": 0.5}
+    assert files.escaped(value) == {"a\\n": ["\\x1b", 1, None, {"b\\r": True}], "c": 0.5}
+
+
+# ----------------------------------------------------------------------------------------- metrics
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(1, True), (0.5, True), (float("nan"), True), (float("inf"), True), (True, False),
+     ("1", False), (None, False), ([1], False), (2**63 - 1, True), (1 - 2**63, True),
+     (2**63, False), (-(2**63), False)],
+)  # fmt: skip
+def test_a_number_is_one_that_float64_holds(value, number):
+    assert is_number(value) is number
+
+
+def test_a_metric_is_a_plain_number_to_be_lowered_unless_told_otherwise():
+    values = {"unit": "", "scale": 1.0, "lower_is_better": True, "fraction": False}
+    assert LOSS.to_json() == {"name": "loss"} | values
+    assert (ERROR.name, ERROR.unit, ERROR.scale) == ("error", "%", 100.0)
+    assert ERROR.lower_is_better
+    assert ERROR.fraction
+    assert Metric.from_json(ERROR.to_json()) == ERROR
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"name": ""}, {"name": 1}, {"unit": 1}, {"scale": 0}, {"scale": -1}, {"scale": float("inf")},
+     {"scale": float("nan")}, {"scale": "1"}, {"lower_is_better": 1}, {"fraction": 0}, {"x": 1}],
+)  # fmt: skip
+def test_what_is_no_metric_is_a_type_error(wrong):
+    with pytest.raises(TypeError):
+        Metric.from_json(LOSS.to_json() | wrong)

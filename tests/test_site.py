@@ -1,0 +1,71 @@
+"""The site: links that leave it become words, hidden cells are folded, broken links are found."""
+
+import pytest
+
+pytestmark = pytest.mark.lessons
+NAMES = {"README.md", "lessons/README.md", "lessons/01_convolution.ipynb"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("See [one](01_convolution.ipynb).", "See [one](01_convolution.ipynb)."),
+        ("See [it](../README.md#lessons).", "See [it](../README.md#lessons)."),
+        ("See [`conv`](../minires/ops/numpy_ops.py).", "See `conv`."),
+        ("See [answers](answers/README.md).", "See answers."),
+        ("See [a page](https://example.org/a.md).", "See [a page](https://example.org/a.md)."),
+        ("![A sheet](figures/shapes10.png)", "![A sheet](figures/shapes10.png)"),
+        ("![Lost](elsewhere.png)", ""),
+        ("See [below](#data).", "See [below](#data)."),
+    ],
+)
+def test_a_link_that_leaves_the_site_becomes_words(text, shown):
+    import pages
+
+    assert pages.standing(text, "lessons/README.md", NAMES) == shown
+
+
+def test_hidden_cells_are_folded_and_links_in_outputs_are_those_of_the_site():
+    import nbformat
+    import pages
+
+    output = nbformat.v4.new_output("display_data", {"text/markdown": "[x](../LICENSE)"})
+    cells = [
+        nbformat.v4.new_code_cell("draw()", metadata={"jupyter": {"source_hidden": True}}),
+        nbformat.v4.new_code_cell("say()", outputs=[output]),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    hidden, open_ = pages.folded(notebook, "lessons/01_convolution.ipynb", NAMES).cells
+    assert hidden.metadata["tags"] == ["hide-input"]
+    assert "tags" not in open_.metadata
+    assert open_.outputs[0].data["text/markdown"] == "x"
+
+
+def test_the_quizzes_of_all_lessons_are_shown_with_folded_answers():
+    import pages
+
+    from minires.school import quiz
+
+    text = pages.quizzes()
+    for lesson in quiz.lessons(pages.HERE):
+        assert f"## Lesson {lesson.lstrip('0')}\n" in text
+    assert text.count("<details") == 5 * len(quiz.lessons(pages.HERE))
+
+
+def test_broken_links_are_named(tmp_path):
+    import pages
+
+    (tmp_path / "a.html").write_text('<a href="b.html#there">b</a><a href="https://x.org">x</a>')
+    (tmp_path / "b.html").write_text('<h1 id="there">B</h1><img src="data:image/png;base64,">')
+    assert pages.broken_links(tmp_path) == []
+    (tmp_path / "c.html").write_text('<a href="b.html#gone">b</a><img src="d.png">')
+    assert pages.broken_links(tmp_path) == ["c.html: b.html#gone", "c.html: d.png"]
+
+
+def test_modules_of_the_reference_exist():
+    import importlib
+
+    import pages
+
+    for name in pages.MODULES:
+        assert importlib.import_module(f"minires.{name}").__doc__
