@@ -444,6 +444,7 @@ LEAVES = [
     *((name,) for name in (*COMMANDS[:-1], "bench", "race")),
     *(("data", name) for name in ("cifar10", "shapes10", "scenes")),
     ("classify",),
+    ("sweep",),
     *(("evaluate",), ("weights", "inspect"), ("weights", "convert")),
     *(("exercise", name) for name in ("list", "start", "hint", "check", "hunt", "quiz")),
     ("lessons", "copy"),

@@ -93,7 +93,7 @@ def text(found: Sequence[Status]) -> str:
     finished = sum(s.state == "finished" for s in found)
     workers = sum(s.state == "running" for s in found)
     seconds = seconds_left(found)
-    time = UNKNOWN if math.isnan(seconds) else f"{seconds / 60:.0f} minutes"
+    time = UNKNOWN if math.isnan(seconds) else f"{seconds / 60:.0f} min"
     return (
         f"{columns(lines, left=3)}\n\n{finished} of {len(found)} runs are finished, {workers} are "
         f"running. Time left: {time}."

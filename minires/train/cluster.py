@@ -16,11 +16,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from minires import data as images
 from minires import plugins
+from minires.data import Dataset
 from minires.errors import InputError
 from minires.ops import threads_to_share, use_threads
 from minires.runs import sweep_record
@@ -242,7 +244,7 @@ def train_one(task: Task) -> None:
     worker = _distributed().get_worker()
     for file in task.plugins:
         plugins.load(Path(file))
-    data = images.load(images.key(task.base.dataset), task.data)
+    data = _load(images.key(task.base.dataset), task.data)
     sweep_record.claim(
         task.out, task.base, data.sha256
     )  # a worker that joined late is checked, too
@@ -252,3 +254,8 @@ def train_one(task: Task) -> None:
         use_threads(backend, max(1, threads // task.sharing.get(worker.ip, 1)))
     with contextlib.suppress(Interrupted):  # the client raises it
         Worker(task.jobs, data, _stop_event(worker), task.seconds).work_once()
+
+
+@lru_cache(maxsize=1)  # a worker trains one run after the other on the same data
+def _load(name: str, folder: str | None) -> Dataset:
+    return images.load(name, folder)
