@@ -136,6 +136,16 @@ def inner_product(a, b):
     return np.vdot(a.astype("float64"), b.astype("float64"))
 
 
+@pytest.mark.parametrize("first", [(0, 0), (1, 0), (1, 1)])
+@pytest.mark.parametrize(("C", "K"), [(96, 64), (64, 160), (70, 90), (16, 8)])
+def test_flipped_filters_are_reversed_and_transposed(first, C, K):
+    (w,) = arrays(np.random.default_rng(0), "float32", (3, 3, C, K))
+    for stride in (1, 2):
+        rows, columns = (slice(begin, None, stride) for begin in first)
+        expected = w[rows, columns][::-1, ::-1].swapaxes(2, 3)
+        np.testing.assert_array_equal(blocked.flip(w, first, (stride, stride)), expected)
+
+
 def test_blocks_cover_every_pixel_and_filter_and_are_many_enough():
     for pixels in (1, 7, 49, 50, 196, 784, 3136, 25088, 100_352):
         for K in (1, 16, 17, 64, 100, 512, 2048):

@@ -60,15 +60,21 @@ def count_pieces(found):
     integers = ctypes.POINTER(ctypes.c_ssize_t)
     kind = ctypes.CFUNCTYPE(None, ctypes.c_ssize_t, integers, integers, ctypes.c_size_t,
                             integers, ctypes.c_ssize_t)  # fmt: skip
-    schedule = kind(library.do_scheduling_signed)
 
-    def report(axes, starts, ends, threads, ranges, debug):
-        found.append(int(np.prod([ends[i] - starts[i] + 1 for i in range(axes)])))
-        schedule(axes, starts, ends, threads, ranges, debug)
+    def reporting(schedule):
+        def report(axes, starts, ends, threads, ranges, debug):
+            found.append(int(np.prod([ends[i] - starts[i] + 1 for i in range(axes)])))
+            schedule(axes, starts, ends, threads, ranges, debug)
 
-    report = kind(report)
-    binding.add_symbol("do_scheduling_signed", ctypes.cast(report, ctypes.c_void_p).value)
-    return report  # the caller keeps it alive
+        return kind(report)
+
+    callbacks = {
+        name: reporting(kind(getattr(library, name)))
+        for name in ("do_scheduling_signed", "do_scheduling_unsigned")
+    }
+    for name, callback in callbacks.items():
+        binding.add_symbol(name, ctypes.cast(callback, ctypes.c_void_p).value)
+    return callbacks  # the caller must hold them
 
 
 def operations(problem):
@@ -101,7 +107,7 @@ def operations(problem):
 def report(what):
     """Print the most pieces of a loop of each op, or digests of the results, as JSON."""
     found = []
-    callback = count_pieces(found) if what == "pieces" else None
+    callbacks = count_pieces(found) if what == "pieces" else None
     answers = []
     for problem in CIFAR + ONE_PICTURE if what == "pieces" else BITS:
         answer = {}
@@ -109,7 +115,7 @@ def report(what):
             found.clear()
             result = call()
             digest = hashlib.sha256(result.tobytes()).hexdigest()
-            answer[name] = max(found) if callback else digest
+            answer[name] = max(found) if callbacks else digest
         answers.append(answer)
     print(json.dumps(answers))
 

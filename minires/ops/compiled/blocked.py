@@ -14,7 +14,13 @@ import numpy as np
 from numba import prange
 
 from minires.ops.compiled.jit import inline, kernel
-from minires.ops.compiled.register_tile import tile_load, tile_outer, tile_store, tile_zeros
+from minires.ops.compiled.register_tile import (
+    tile_load,
+    tile_outer,
+    tile_store,
+    tile_transpose,
+    tile_zeros,
+)
 from minires.ops.compiled.scratch import scratch
 from minires.ops.compiled.simd import copy, lane_count, lanes, load, store
 from minires.ops.compiled.tuning import (
@@ -223,28 +229,26 @@ def _filter_gradient(x: Array, dy: Array, dw: Array, window: tuple, wide: int, t
 
 
 @kernel
-def _flip(w: Array, taps: tuple, flipped: Array) -> None:
-    """Write flipped[a, b, k, c] = w[p - a*SH, q - b*SW, c, k] with (p, q, SH, SW) = `taps`."""
+def _flip(w: Array, taps: tuple, flipped: Array, square: tuple) -> None:
+    """Write flipped[a, b, k, c] = w[p - a*SH, q - b*SW, c, k] with (p, q, SH, SW) = `taps`.
+
+    The lanes of a vector divide C and K. `square` has one vector, and as many rows as lanes.
+    """
     A, B, K, C = flipped.shape
     p, q, SH, SW = taps
     KW = w.shape[1]
-    across = (C + BLOCK - 1) // BLOCK
-    source = w.reshape(-1)
-    target = flipped.reshape(-1)
+    height, vectors = square
+    span = len(height)
+    across = C // span
     for piece in prange(A * B * across):
         a = piece // (B * across)
         b = piece // across % B
-        first = ((p - a * SH) * KW + q - b * SW) * C * K
-        c = piece % across * BLOCK
-        tile = scratch(BLOCK * (BLOCK + 1), w)
-        for k in range(0, K, BLOCK):
-            for j in range(c, min(C, c + BLOCK)):
-                for i in range(k, min(K, k + BLOCK)):
-                    tile[(j - c) * (BLOCK + 1) + i - k] = source[first + j * K + i]
-            for i in range(k, min(K, k + BLOCK)):
-                place = ((a * B + b) * K + i) * C
-                for j in range(c, min(C, c + BLOCK)):
-                    target[place + j] = tile[(j - c) * (BLOCK + 1) + i - k]
+        c = piece % across * span
+        source = (((p - a * SH) * KW + q - b * SW) * C + c) * K
+        target = (a * B + b) * K * C + c
+        for k in range(0, K, span):
+            tile = tile_load(w, source + k, K, height, vectors)
+            tile_store(tile_transpose(tile), flipped, target + k * C, C)
 
 
 @kernel
@@ -263,7 +267,6 @@ def _add(parts: Array, total: Array) -> None:
 # -------------------------------------------------------------------------------- called by conv
 
 SUMS = 2048  # values in a piece of a sum of arrays
-BLOCK = 16  # rows and columns of a transposed block: whole cache lines
 
 
 def sum_of_chunks(parts: Array) -> Array:
@@ -276,16 +279,17 @@ def sum_of_chunks(parts: Array) -> Array:
 def flip(w: Array, first: Pair, stride: Pair) -> Array:
     """Every SH-th, SW-th weight from `first` on, in opposite order, channels and filters swapped.
 
-    w (KH, KW, C, K) -> (.., .., K, C). NumPy is fast enough for a few channels.
+    w (KH, KW, C, K) -> (.., .., K, C). NumPy serves few channels, and odd numbers of them.
     """
     (p, q), (SH, SW) = first, stride
     KH, KW, C, K = w.shape
-    if C * K <= FEW_CHANNELS:
+    lanes_of_w = lane_count(w.dtype)
+    if C * K <= FEW_CHANNELS or C % lanes_of_w or K % lanes_of_w:
         return np.ascontiguousarray(w[p::SH, q::SW][::-1, ::-1].swapaxes(2, 3))
     shape = len(range(p, KH, SH)), len(range(q, KW, SW))
     flipped = np.empty((*shape, K, C), w.dtype)
     last = p + (shape[0] - 1) * SH, q + (shape[1] - 1) * SW
-    _flip(w, (*last, SH, SW), flipped)
+    _flip(w, (*last, SH, SW), flipped, ((0,) * lanes_of_w, (0,)))
     return flipped
 
 

@@ -129,3 +129,34 @@ def tile_store(
         return context.get_dummy_value()
 
     return types.void(tile, y, types.intp, types.intp), codegen
+
+
+@intrinsic
+def tile_transpose(typingctx: Any, tile: Tile) -> Codegen:
+    """Return the transpose of a square tile: as many rows as lanes, one vector in a row."""
+    lanes = tile.lanes
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple) -> ir.Value:
+        rows = [builder.extract_value(args[0], r) for r in range(lanes)]
+        step = 1
+        while step < lanes:  # swap the blocks beside the diagonal, of 1, 2, 4, ... lanes
+            upper = [i if not i & step else lanes + i - step for i in range(lanes)]
+            lower = [i + step if not i & step else lanes + i for i in range(lanes)]
+            for r in range(lanes):
+                if not r & step:
+                    pair = rows[r], rows[r + step]
+                    rows[r] = _shuffle(builder, *pair, upper)
+                    rows[r + step] = _shuffle(builder, *pair, lower)
+            step *= 2
+        result = args[0]
+        for r, row in enumerate(rows):
+            result = builder.insert_value(result, row, r)
+        return result
+
+    return tile(tile), codegen
+
+
+def _shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, positions: list[int]) -> ir.Value:
+    """Select lanes of a, counted from 0, and of b, counted on after those of a."""
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(positions)), positions)
+    return builder.shuffle_vector(a, b, mask)
