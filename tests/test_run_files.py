@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import warnings
+from dataclasses import FrozenInstanceError
 
 import pytest
 
@@ -53,6 +54,14 @@ def test_a_line_may_have_more_than_it_needs(tmp_path):
 def test_iterations_count_from_1_to_the_last_of_the_run(iteration, kept, tmp_path):
     write(tmp_path, TRAIN | {"iteration": iteration})
     assert len(measured.read(tmp_path, last=5)) == kept
+
+
+def test_an_iteration_fits_64_bits_and_earlier_ones_are_kept(tmp_path):
+    lines = [TRAIN | {"iteration": i} for i in (2, 3, 2**63 - 1, 2**63)]
+    write(tmp_path, *lines)
+    assert measured.read(tmp_path) == lines[:3]
+    measured.truncate(tmp_path, 3, ERROR, keep_copy=False)
+    assert measured.read(tmp_path) == lines[:2]
 
 
 def test_the_numbers_of_a_line_have_the_names_of_the_tasks_metric(tmp_path):
@@ -141,11 +150,14 @@ def test_no_copy_of_metrics_replaces_another(tmp_path):
     assert [line["iteration"] for line in copies] == [1, 2, 3]
 
 
-def test_appended_lines_are_read_as_they_were(tmp_path):
+def test_appended_lines_are_read_as_they_were_and_forced_onto_the_disk(tmp_path, monkeypatch):
     for line in (TRAIN, EVAL):
         measured.append(tmp_path, line)
-    measured.sync(tmp_path)
     assert measured.read(tmp_path) == [TRAIN, EVAL]
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda handle: seen.append(os.fstat(handle).st_ino))
+    measured.sync(tmp_path)
+    assert seen == [(tmp_path / measured.NAME).stat().st_ino]
 
 
 # ------------------------------------------------------------------------------------- whole files
@@ -205,7 +217,7 @@ def test_every_text_of_a_json_value_is_made_safe_to_print():
     ("value", "number"),
     [(1, True), (0.5, True), (float("nan"), True), (float("inf"), True), (True, False),
      ("1", False), (None, False), ([1], False), (2**63 - 1, True), (1 - 2**63, True),
-     (2**63, False), (-(2**63), False)],
+     (2**63, False), (-(2**63), False), (2**64, False)],
 )  # fmt: skip
 def test_a_number_is_one_that_float64_holds(value, number):
     assert is_number(value) is number
@@ -218,6 +230,8 @@ def test_a_metric_is_a_plain_number_to_be_lowered_unless_told_otherwise():
     assert ERROR.lower_is_better
     assert ERROR.fraction
     assert Metric.from_json(ERROR.to_json()) == ERROR
+    with pytest.raises(FrozenInstanceError):
+        ERROR.name = "loss"
 
 
 @pytest.mark.parametrize(
