@@ -3,7 +3,10 @@
 import errno
 import json
 import os
+import stat
+import sys
 import warnings
+from dataclasses import FrozenInstanceError
 
 import pytest
 
@@ -53,6 +56,14 @@ def test_a_line_may_have_more_than_it_needs(tmp_path):
 def test_iterations_count_from_1_to_the_last_of_the_run(iteration, kept, tmp_path):
     write(tmp_path, TRAIN | {"iteration": iteration})
     assert len(measured.read(tmp_path, last=5)) == kept
+
+
+def test_an_iteration_fits_64_bits_and_earlier_ones_are_kept(tmp_path):
+    lines = [TRAIN | {"iteration": i} for i in (2, 3, 2**63 - 1, 2**63)]
+    write(tmp_path, *lines)
+    assert measured.read(tmp_path) == lines[:3]
+    measured.truncate(tmp_path, 3, ERROR, keep_copy=False)
+    assert measured.read(tmp_path) == lines[:2]
 
 
 def test_the_numbers_of_a_line_have_the_names_of_the_tasks_metric(tmp_path):
@@ -141,11 +152,14 @@ def test_no_copy_of_metrics_replaces_another(tmp_path):
     assert [line["iteration"] for line in copies] == [1, 2, 3]
 
 
-def test_appended_lines_are_read_as_they_were(tmp_path):
+def test_appended_lines_are_read_as_they_were_and_forced_onto_the_disk(tmp_path, monkeypatch):
     for line in (TRAIN, EVAL):
         measured.append(tmp_path, line)
-    measured.sync(tmp_path)
     assert measured.read(tmp_path) == [TRAIN, EVAL]
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda handle: seen.append(os.fstat(handle).st_ino))
+    measured.sync(tmp_path)
+    assert seen == [(tmp_path / measured.NAME).stat().st_ino]
 
 
 # ------------------------------------------------------------------------------------- whole files
@@ -183,10 +197,75 @@ def test_the_advice_on_an_error_fits_its_cause(number, advice):
     assert files.cause(OSError("no number")) == "no number"
 
 
+def test_a_file_is_on_the_disk_before_it_replaces_another_and_its_folder_after(
+    tmp_path, monkeypatch
+):
+    seen, handles = [], []
+
+    def synced(handle):
+        handles.append(handle)
+        status = os.fstat(handle)
+        seen.append("folder" if stat.S_ISDIR(status.st_mode) else status.st_size)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    files.write_whole(tmp_path / "a.txt", b"five!", before=lambda: seen.append("before"))
+    assert seen == [5, "before", "folder"][: 2 if sys.platform == "win32" else 3]
+    for handle in handles:
+        with pytest.raises(OSError, match="descriptor"):
+            os.fstat(handle)
+
+
+@pytest.mark.parametrize(("platform", "tries"), [("win32", 5), ("linux", 1)])
+def test_a_file_that_windows_holds_for_a_moment_is_replaced_after_it(
+    platform, tries, tmp_path, monkeypatch
+):
+    pauses, failures = [], []
+
+    def held(source, target):
+        failures.append(target)
+        if len(failures) < free:
+            raise PermissionError(errno.EACCES, "held")
+
+    monkeypatch.setattr(files.sys, "platform", platform)
+    monkeypatch.setattr(files.time, "sleep", pauses.append)
+    monkeypatch.setattr(os, "replace", held)
+    free = tries
+    files.move(tmp_path / "a", tmp_path / "b")
+    assert (len(failures), pauses) == (tries, [0.02, 0.1, 0.5, 2.0][: tries - 1])
+    failures.clear()
+    free = tries + 1
+    with pytest.raises(PermissionError):
+        files.move(tmp_path / "a", tmp_path / "b")
+    assert len(failures) == tries
+    failures.clear()
+    free = 1
+    files.move(tmp_path / "a", tmp_path / "b")
+    assert len(failures) == 1
+
+
+def test_a_deleted_working_folder_is_the_cause_of_a_missing_one(monkeypatch):
+    def deleted():
+        raise FileNotFoundError
+
+    missing, forbidden = OSError(errno.ENOENT, "missing"), OSError(errno.EPERM, "forbidden")
+    assert files.cause(missing) == "missing"
+    monkeypatch.setattr(os, "getcwd", deleted)
+    assert files.cause(missing) == "the working folder was deleted"
+    assert files.advice(missing) == "change to a folder that exists (cd)"
+    assert files.cause(forbidden) == "forbidden"
+    assert files.advice(forbidden) == "choose a folder that can be read and written"
+
+
+def test_a_folder_is_made_with_its_parents_and_may_exist(tmp_path):
+    for _ in range(2):
+        files.make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
 @pytest.mark.parametrize("open_", ["[", '{"a": '])
 def test_json_of_12_levels_is_read_and_of_more_is_refused(open_):
     close = "]" if open_ == "[" else "}"
-    levels = files.DEEPEST - 1  # and the number inside
+    levels = 11  # and the number inside
     assert files.parse_json(open_ * levels + "1" + close * levels)
     for more in (levels + 1, 100_000):
         with pytest.raises(ValueError, match="nested too deeply"):
@@ -205,7 +284,7 @@ def test_every_text_of_a_json_value_is_made_safe_to_print():
     ("value", "number"),
     [(1, True), (0.5, True), (float("nan"), True), (float("inf"), True), (True, False),
      ("1", False), (None, False), ([1], False), (2**63 - 1, True), (1 - 2**63, True),
-     (2**63, False), (-(2**63), False)],
+     (2**63, False), (-(2**63), False), (2**64, False)],
 )  # fmt: skip
 def test_a_number_is_one_that_float64_holds(value, number):
     assert is_number(value) is number
@@ -218,6 +297,8 @@ def test_a_metric_is_a_plain_number_to_be_lowered_unless_told_otherwise():
     assert ERROR.lower_is_better
     assert ERROR.fraction
     assert Metric.from_json(ERROR.to_json()) == ERROR
+    with pytest.raises(FrozenInstanceError):
+        ERROR.name = "loss"
 
 
 @pytest.mark.parametrize(

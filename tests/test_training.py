@@ -335,24 +335,6 @@ def test_a_finished_run_without_its_checkpoint_is_left_as_it_is(tiny, shapes, tm
     } == before
 
 
-def test_a_file_that_windows_holds_for_a_moment_is_replaced_after_it(tmp_path, monkeypatch):
-    real, pauses = os.replace, []
-
-    def held(source, target):
-        if len(pauses) < 2:
-            raise PermissionError(errno.EACCES, "Access is denied")
-        real(source, target)
-
-    monkeypatch.setattr(os, "replace", held)
-    monkeypatch.setattr(files.time, "sleep", pauses.append)
-    with pytest.raises(InputError, match="Access is denied"):
-        files.write_whole(tmp_path / "a", b"first")
-    monkeypatch.setattr(sys, "platform", "win32")
-    files.write_whole(tmp_path / "a", b"second")
-    assert (tmp_path / "a").read_bytes() == b"second"
-    assert len(pauses) == 2
-
-
 def test_saving_beside_a_damaged_checkpoint_never_costs_the_whole_one(tmp_path, monkeypatch):
     arrays = {"w": np.arange(3.0)}
     for i in (1, 2):
