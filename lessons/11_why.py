@@ -120,9 +120,7 @@ show(
 # Four explanations, each with the quantity that it is about. A block is $z = S(x) + F(x)$, with the shortcut $S$ and the body $F$; $F'$ and $S'$ are their Jacobians.
 #
 # 1. **Shattered gradients** (Balduzzi and others 2017). For pictures $a$ and $b$ at a small distance, $\cos\big(\nabla f(a), \nabla f(b)\big)$ falls to 0 with depth in plain networks, and slowly in residual ones.
-# 2. **Many shallow networks** (Veit and others 2016). Multiply out the backward pass of $B$ blocks:
-# $$\prod_{l=1}^{B} (S_l' + F_l') = \sum_{\text{paths}} \dots$$
-# a sum over $2^B$ *paths*, each through $k$ bodies and around $B - k$; there are $\binom Bk$ of each length. Let $G_k$ be the part of the gradient that went through $k$ bodies. The claim: short paths carry it, and no single block is necessary.
+# 2. **Many shallow networks** (Veit and others 2016). Multiply out the product $\prod_{l=1}^{B} (S_l' + F_l')$ in the backward pass of $B$ blocks. It is a sum over $2^B$ *paths*, each through $k$ bodies and around $B - k$; there are $\binom Bk$ of each length. Let $G_k$ be the part of the gradient that went through $k$ bodies. The claim: short paths carry it, and no single block is necessary.
 # 3. **A smoother landscape** (Li and others 2018). The loss $L(w + \alpha d)$ along a random direction $d$. Every filter of $d$ is as long as that of $w$, $\lVert d_k \rVert = \lVert w_k \rVert$, since the length of a filter in front of a batch norm has no effect (lesson 5b).
 # 4. **A free way for the signal** (He and others 2016). If shortcut $l$ multiplies by $\lambda_l$, the path around all blocks has the factor $\prod_l \lambda_l$. Only $\lambda = 1$ neither vanishes nor explodes with depth.
 
