@@ -315,6 +315,28 @@ say(
 )
 
 # %% [markdown]
+# ## The experiment: a second worker
+#
+# The paper trained on two GPUs. Cut a batch into $S$ parts; worker $k \bmod R$ gets part $k$, and all $R$ workers exchange their gradients. A step then takes the time of computing, divided by $R$, plus the time of the exchange. More workers compute faster, but the exchange takes longer: through one worker in the middle, $(R - 1)(R + 1)$ gradients pass in each step. `minires bench --ranks 1,2` measures both times and predicts those of 8 and 64 workers.
+#
+# In which order are the gradients added? Here are the gradients of four quarters of a batch, added in the order of the quarters, and in the order in which workers might have finished.
+
+# %%
+quarters = [
+    compiled.conv2d_backward(*compiled.conv2d_forward(images, w, pad=1))[1]
+    for images in np.split(x, 4)
+]
+in_order = quarters[0] + quarters[1] + quarters[2] + quarters[3]
+as_they_finish = quarters[2] + quarters[0] + quarters[3] + quarters[1]
+differ = (in_order != as_they_finish).mean()
+say(f"Elements of the gradient that differ: {100 * differ:.0f} %.")
+assert differ > 0
+np.testing.assert_allclose(in_order, as_they_finish, rtol=0, atol=1e-6 * np.abs(in_order).max())
+
+# %% [markdown]
+# In a plain network such a difference grows with every step ([lesson 6](06_residual_learning.ipynb)). So minires gathers the parts and adds them in their order, and any number of workers ends with the same bits. The number of parts does matter: batch norm takes its statistics over one part, as on the paper's two GPUs.
+
+# %% [markdown]
 # ## The experiment: a whole training step
 
 # %%
