@@ -202,7 +202,7 @@ show(
         few,
         found["shapes"],
         found["nothing"],
-        f"For landscapes, features of shapes halve the error many times over: {ends['shapes']['stage3']:.0f} % instead of {ends['nothing']['stage3']:.0f} %",
+        f"Landscapes: {ends['shapes']['stage3']:.0f} % with features of shapes, {ends['nothing']['stage3']:.0f} % with random ones",
         "landscapes",
     ),
     f"Error on landscapes by the number of labels: solid lines of the shapes net lie far below dashed ones of random weights. With {few[-1]} labels: "
@@ -307,7 +307,7 @@ show(
 smallest = 2 * 8 * 8
 say(f"""
     Means: {"; ".join(f"{way} {value:.0f} %" for way, value in spread.items())}.
-    A batch of two is not as small as it sounds: in stage 3 a channel has 2 · 8 · 8 = {smallest} values, and in lesson 4 it was *two values* that left no gradient. And frozen statistics are right for the pictures they come from: those of shapes do not fit landscapes.
+    A batch of two is not as small as it sounds: in stage 3 a channel has 2 · 8 · 8 = {smallest} values, and in lesson 4 it was *two values* that left no gradient. Frozen, the statistics of shapes lead to {spread["frozen, statistics of shapes"]:.0f} %, those of landscapes to {spread["frozen, statistics of landscapes"]:.0f} %: either way they stay as they are while the weights below them move, and gamma and beta are not trained.
     So freezing is no rule. An argument for it, which this experiment does not test: it should pay where the statistics of a batch are worse than stored ones, with few values for a channel and stored statistics of the right pictures.
 """)
 assert all(value < 90 for value in spread.values())

@@ -45,7 +45,12 @@ def rates(lr, new, scratch, old, before, title):
     axes.semilogx(lr, old, "^-", color=PLAIN, label="old task, afterwards")
     axes.axhline(before, color=PLAIN, lw=1, ls=":")
     axes.annotate(
-        "old task, before", (lr[0], before), (0, 4), textcoords="offset points", color=PLAIN
+        "old task, before",
+        (lr[-1], before),
+        (0, 4),
+        textcoords="offset points",
+        color=PLAIN,
+        ha="right",
     )
     axes.set_xticks(lr, [f"{rate:g}" for rate in lr])
     axes.minorticks_off()
