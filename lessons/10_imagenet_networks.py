@@ -315,7 +315,7 @@ ours = [
 ]
 mean = {name.replace("\n", " "): np.mean(errors) for name, errors in ours}
 heading = (
-    "The weights stay, the test changes, and the error falls"
+    "The same weights, another test: views and networks are averaged"
     if mean["ten views"] < mean["one view"]
     else "The weights stay, the test changes, and so does the error"
 )
