@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,9 @@ settings.load_profile(
     os.environ.get("MINIRES_HYPOTHESIS", "ci" if os.environ.get("CI") else "laptop")
 )
 
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests press Ctrl-C
 
 COMPILE = """
 from minires.ops.compiled.warm_up import compile_from_both_ends, warm_up

@@ -72,14 +72,17 @@ def test_an_interrupted_grading_keeps_its_rows_and_resumes(tmp_path):
     write_class(folder, ["looping", "empty"])
     table = tmp_path / "grades.csv"
     command = [sys.executable, "-m", "minires", "exercise", "check", str(folder)]
-    command += ["--csv", str(table), "--jobs", "2", "--limit", "600", "--case-limit", "600"]
+    command += ["--csv", str(table), "--jobs", "2", "--limit", "120", "--case-limit", "120"]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
     )
-    while not table.is_file() or len(rows(table)) < 2:  # the looping one does not end
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        while not table.is_file() or len(rows(table)) < 2:  # the looping one does not end
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "2 of 3 rows" in err
     assert "Run the same command again" in err
