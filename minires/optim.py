@@ -53,11 +53,11 @@ class SGD:
             If a gradient is missing or has another shape; then nothing changes.
         """
         self._check(gradients)
-        for name, w in self.parameters.items():
-            for w_part, v, g in _parts(w, self.velocity[name], np.asarray(gradients[name])):
+        for name, parameter in self.parameters.items():
+            for w, v, g in _parts(parameter, self.velocity[name], np.asarray(gradients[name])):
                 v *= self.momentum
-                v += g + self.weight_decay * w_part
-                w_part -= lr * v
+                v += g + self.weight_decay * w
+                w -= lr * v
 
     def _check(self, gradients: Mapping[str, Array]) -> None:
         for name, w in self.parameters.items():

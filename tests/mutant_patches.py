@@ -37,7 +37,7 @@ def patch(path, source, mutated):
     if not any(getattr(m, "__file__", None) == str(path) for m in [*sys.modules.values()]):
         return
     codes = changed_code(source, mutated, path)
-    functions = [f for f in gc.get_objects() if isinstance(f, FunctionType) and f.__code__ in codes]
+    functions = [f for f in gc.get_objects() if type(f) is FunctionType and f.__code__ in codes]
     if not functions:
         raise Unpatchable
     try:

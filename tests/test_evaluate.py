@@ -190,7 +190,7 @@ WRONG = {
     ("evaluate", "resnet8", "--weights", "net", "--normalise", "imagnet"): "did you mean imagenet",
     ("evaluate", "resnet8", "--weights", "net", "--zeros", "left"): "zeros must be one of end",
     ("evaluate", "resnet8", "--weights", "net", "--out", "x.gif"): "must end in .png",
-    ("weights", "inspect", "text"): "no file of weights",
+    ("weights", "inspect", "text"): "not a file of weights",
     ("weights", "convert", "net", "--net", "resnet8", "--out", "net"): "choose another file",
     (
         "weights",

@@ -131,7 +131,7 @@ def test_a_table_names_the_classes(tmp_path):
         ("a goldfish\n", r"1 of the 2 folders are not among them: b"),
         ("a goldfish\nb\n", "line 2: expected a folder and the name"),
         ("a x\na y\nb z\n", "line 2: .* a second name for a"),
-        (b"\xff\xfe", "no text in UTF-8"),
+        (b"\xff\xfe", "not text in UTF-8"),
     ],
 )
 def test_a_table_that_does_not_match_is_refused(tmp_path, text, message):

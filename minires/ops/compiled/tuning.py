@@ -60,14 +60,19 @@ def many_channels(C: int, K: int) -> bool:
     return C * K >= FEW_CHANNELS
 
 
-def keep_tiles(rows: int, C: int, K: int) -> bool:
-    """Whether all of Winograd's tiles are transformed before they are multiplied."""
-    return C * K > 4 * FEW_CHANNELS or (C * K >= FEW_CHANNELS and rows < PIECES)
+FEWEST_TILES = 128  # that are worth other pieces than rows or images
 
 
-def divide_channels(images: int, C: int, K: int) -> bool:
-    """Whether pieces of dw are channels and filters, rather than images."""
-    return C * K > FEW_CHANNELS or (C * K == FEW_CHANNELS and images < WEIGHT_CHUNKS)
+def keep_tiles(rows: int, tiles: int, C: int, K: int) -> bool:
+    """Whether all of Winograd's tiles, `tiles` a row, are transformed before they are multiplied."""
+    few_rows = rows < PIECES and rows * tiles >= FEWEST_TILES
+    return C * K > 4 * FEW_CHANNELS or (C * K >= FEW_CHANNELS and few_rows)
+
+
+def divide_channels(images: int, tiles: int, C: int, K: int) -> bool:
+    """Whether pieces of dw are channels and filters, rather than images of `tiles` tiles."""
+    few_images = images < WEIGHT_CHUNKS and images * tiles >= FEWEST_TILES
+    return C * K > FEW_CHANNELS or (C * K == FEW_CHANNELS and few_images)
 
 
 # blocks of matrix products, in values that stay in the cache of a core: see `blocked`

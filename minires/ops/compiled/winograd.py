@@ -253,8 +253,8 @@ def _winograd_dw(x: Array, dy: Array, dw: Array, du: Array, offset: tuple, tile:
 def correlate(x: Array, w: Array, y: Array, offset: Pair) -> None:
     """Write the correlation of x with 3x3 filters to y; `offset` is the position of x in xpad."""
     w = contiguous(w)
-    rows = len(x) * -(-y.shape[1] // M)
-    if keep_tiles(rows, *w.shape[2:]):
+    down, across = (-(-side // M) for side in y.shape[1:3])  # tiles
+    if keep_tiles(len(x) * down, across, *w.shape[2:]):
         winograd_blocked.correlate(x, w, y, offset)
     else:
         _winograd_correlate(x, w, y, offset, filter_tile(w.shape[3], x.dtype))
@@ -264,7 +264,8 @@ def correlate_weights(x: Array, dy: Array, offset: Pair) -> Array:
     """Return the gradient of 3x3 filters, the same on any number of threads."""
     C = x.shape[3]
     K = dy.shape[3]
-    if divide_channels(len(x), C, K):
+    down, across = (-(-side // M) for side in dy.shape[1:3])  # tiles
+    if divide_channels(len(x), down * across, C, K):
         return winograd_blocked.correlate_weights(x, dy, offset)
     dw = np.empty((3, 3, C, K), x.dtype)
     du = np.empty((min(len(x), WEIGHT_CHUNKS), PRODUCTS, C, K), x.dtype)
