@@ -64,7 +64,7 @@ FEWEST_TILES = 128  # that are worth other pieces than rows or images
 
 
 def keep_tiles(rows: int, tiles: int, C: int, K: int) -> bool:
-    """Whether all of Winograd's tiles, `tiles` a row, are transformed before they are multiplied."""
+    """Whether all of Winograd's tiles, `tiles` a row, are transformed before any product."""
     few_rows = rows < PIECES and rows * tiles >= FEWEST_TILES
     return C * K > 4 * FEW_CHANNELS or (C * K >= FEW_CHANNELS and few_rows)
 
