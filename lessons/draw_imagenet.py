@@ -68,15 +68,20 @@ def fields(found, title):
     for axes, (name, (power, side, window)) in zip(
         figure.subplots(1, len(found)), found.items(), strict=True
     ):
-        shown = np.log10(power / power.max() + 1e-9)
-        picture = axes.imshow(shown, cmap="cividis", vmin=-5, vmax=0)
+        H, W = power.shape
+        blocks = power.reshape(H // 4, 4, W // 4, 4).mean(axis=(1, 3))
+        shown = np.log10(blocks / blocks.max() + 1e-9)
+        edges = (-0.5, W - 0.5, H - 0.5, -0.5)
+        picture = axes.imshow(shown, cmap="cividis", vmin=-5, vmax=0, extent=edges)
         rows, columns = (np.arange(n) for n in power.shape)
         middle = (power.sum(axis=0) @ columns, power.sum(axis=1) @ rows)
         lower = [m - side / 2 for m in middle]
         axes.add_patch(Rectangle(lower, side, side, fill=False, color="white", lw=2))
         axes.set(xticks=(0, 112, 223), yticks=(0, 112, 223))
         axes.set_title(f"{name}\nwindow {window}, 95 % in {side}", fontsize=10)
-    figure.colorbar(picture, ax=figure.axes, label="influence (power of 10)", shrink=0.8)
+    figure.colorbar(
+        picture, ax=figure.axes, label="influence of 4x4 pixels (power of 10)", shrink=0.8
+    )
     figure.suptitle(title)
     return figure
 

@@ -573,7 +573,7 @@ SENSELESS = {
     ("info", "resnet21", "--warmup"): "6n + 2",
     ("bench", "--nets", "resnet21", "--out", "new/bench.json"): "6n + 2",
     ("bench", "--rounds", "0", "--out", "new/bench.json"): "--rounds",
-    ("bench", "--batch-size", "0", "--out", "new/bench.json"): "--batch-size",
+    ("bench", "--batch-size", "0", "--out", "new/bench.json"): "one image",
     ("bench", "--nets", ","): "--nets expects at least one name",
     ("plot", ".", "--out", "figure.gif"): ".png, .svg, .pdf",
     ("data", "shapes10", "--out", "sheet.gif"): ".png, .svg, .pdf",
