@@ -208,7 +208,7 @@ assert channels.tolist() == [2, 3, 4, 5, 6]
 # %% [markdown]
 # ## The experiment: a picture moves by one pixel
 #
-# Overlapping pooling is said to lose less. We move 200 pictures sideways, pool them, and measure how far the pooled pictures move, as a share of the distance between two different pictures.
+# Does overlapping pooling lose less? We move 200 pictures sideways, pool them, and measure how far the pooled pictures move, as a share of the distance between two different pictures.
 
 # %%
 sample = data.test.images[:200].astype(np.float64)

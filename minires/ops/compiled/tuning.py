@@ -60,7 +60,7 @@ def many_channels(C: int, K: int) -> bool:
     return C * K >= FEW_CHANNELS
 
 
-FEWEST_TILES = 128  # that are worth other pieces than rows or images
+FEWEST_TILES = 128  # fewer are cut into rows or images alone, as their work is short
 
 
 def keep_tiles(rows: int, tiles: int, C: int, K: int) -> bool:
