@@ -123,6 +123,14 @@ def test_any_number_of_ranks_ends_with_the_same_bits_after_50_steps(
     assert lines(tmp_path) == lines(by_one_rank)  # gradients by layer, too
 
 
+def test_a_run_that_met_its_target_has_ended_for_every_rank(sharded, bars, tmp_path):
+    recipe = replace(sharded, until=0.99)
+    for _ in range(2):  # the second time nothing is left
+        found = with_ranks(2, lambda team: train(recipe, tmp_path, bars, ranks=team))
+        assert found == [tmp_path] * 2
+        assert checkpoint.load(tmp_path)[1]["iteration"] == recipe.eval_every
+
+
 def test_one_shard_is_training_in_a_single_process(sharded, bars, tmp_path, monkeypatch):
     single = replace(sharded, shards=1, iterations=6, plateau=None)
     train(single, tmp_path / "single", bars)
