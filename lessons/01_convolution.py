@@ -27,9 +27,8 @@ import itertools
 import time
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from style import HUES, LOOPS, MUTED, NUMPY, claims, say, seconds, show, source
+from draw_convolution import answers, as_product, costs
+from style import claims, say, seconds, show, source
 
 from minires import get_ops, resnet
 from minires.data import shapes10
@@ -97,44 +96,10 @@ column = filter_.reshape(4, 1)
 answer = matrix @ column
 by_library, _ = ops.conv2d_forward(image[None, :, :, None], filter_[:, :, None, None])
 assert np.array_equal(answer.ravel(), by_library.ravel())
-coloured = {
-    0: HUES[0],
-    1: HUES[1],
-    4: HUES[2],
-    8: HUES[3],
-}  # windows to follow: (0, 0), (0, 1), (1, 1), (2, 2)
 
-
-# %% jupyter={"source_hidden": true}
-def boxes(axes, left, top, values, title):
-    """Numbers in boxes, the corner of the first at (left, top)."""
-    axes.text(left + values.shape[1] / 2, top - 0.3, title, ha="center", va="bottom")
-    for (i, j), value in np.ndenumerate(values):
-        axes.add_patch(Rectangle((left + j, top + i), 1, 1, fill=False, ec="0.75"))
-        axes.text(
-            left + j + 0.5, top + i + 0.5, f"{value:g}", ha="center", va="center", fontsize=12
-        )
-
-
-figure = Figure(figsize=(7.8, 5.2))
-axes = figure.subplots()
-axes.set(xlim=(-0.2, 17.4), ylim=(9.2, -1.2), aspect="equal")
-axes.axis("off")
-boxes(axes, 0, 2.5, image, "image")
-boxes(axes, 6, 0, matrix, "im2col(image)")
-boxes(axes, 12.3, 2.5, column, "filter")
-boxes(axes, 15.6, 0, answer, "y")
-for left, sign in ((5, "→"), (11.2, "@"), (14.4, "=")):
-    axes.text(left, 4.5, sign, ha="center", va="center", fontsize=18, color="0.35")
-for k, (n, colour) in enumerate(coloured.items()):
-    (i, j), inset = divmod(n, 3), 0.07 * k  # windows overlap, their frames should not
-    frame = (j + inset, 2.5 + i + inset)
-    axes.add_patch(Rectangle(frame, 2 - 2 * inset, 2 - 2 * inset, fill=False, ec=colour, lw=3))
-    axes.add_patch(Rectangle((6, n), 4, 1, fc=colour, alpha=0.3))
-    axes.add_patch(Rectangle((15.6, n), 1, 1, fc=colour, alpha=0.3))
-axes.set_title("Each window becomes a row; one product answers for all windows")
+# %%
 show(
-    figure,
+    as_product(image, matrix, column, answer, followed=(0, 1, 4, 8)),
     "A 4x4 image with four coloured 2x2 windows, the 9x4 matrix whose rows of the same colours hold these windows, "
     "the filter as a column of 4, and their product, a column of 9.",
 )
@@ -142,7 +107,7 @@ show(
 # %% [markdown]
 # Follow the first (blue) window from left to right: its four numbers are a row of the matrix, the row times the filter is the first number of `y`. Nothing slides any more. The sliding happened when the matrix was filled.
 
-# %%
+# %% jupyter={"source_hidden": true}
 first = " + ".join(f"{a:g}·({b:g})" for a, b in zip(matrix[0], column[:, 0], strict=True))
 copies = [int((ops.im2col(np.eye(16)[k].reshape(1, 4, 4, 1), 2, 2)).sum()) for k in (0, 1, 5)]
 assert copies == [1, 2, 4]
@@ -213,51 +178,13 @@ for side in sides[:3]:
     loop_time.append(time.perf_counter() - start)
 megabytes = {side: (x.nbytes / 1e6, 9 * x.nbytes / 1e6) for side, x in images.items()}
 
-# %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(8.2, 4.0))
-left, right = figure.subplots(1, 2)
-left.loglog(sides[:3], loop_time, "o--", color=LOOPS)
-left.loglog(sides, product_time, "s-", color=NUMPY)
-left.annotate(
-    "seven loops", (sides[1], loop_time[1]), (12, -4), textcoords="offset points", color="0.35"
-)
-left.annotate(
-    "im2col and @", (sides[3], product_time[3]), (8, -12), textcoords="offset points", color="0.2"
-)
-left.set(
-    xlabel="side of the image (pixels)",
-    ylabel="seconds",
-    title="The product wins by orders of magnitude",
-)
-right.loglog(sides, [a for a, _ in megabytes.values()], "o-", color=MUTED)
-right.loglog(sides, [b for _, b in megabytes.values()], "s-", color=NUMPY)
-right.axhline(parts.PART_BYTES / 1e6, color="0.3", ls=":", lw=1)
-right.annotate(
-    "the image", (sides[3], megabytes[32][0]), (6, -14), textcoords="offset points", color="0.35"
-)
-right.annotate(
-    "im2col's matrix", (sides[3], megabytes[32][1]), (-8, 8), textcoords="offset points", ha="right"
-)
-right.annotate(
-    "what the library unrolls at a time,\nbut always one image",
-    (sides[0], parts.PART_BYTES / 1e6),
-    (0, 5),
-    textcoords="offset points",
-)
-right.set(
-    xlabel="side of the image (pixels)",
-    ylabel="megabytes",
-    title="and pays with nine times the memory",
-)
-for axes in (left, right):
-    axes.set_xticks(sides, sides)
-    axes.minorticks_off()
+# %%
 show(
-    figure,
+    costs(sides, loop_time, product_time, megabytes, parts.PART_BYTES / 1e6),
     "Left: seconds against image side, seven loops far above im2col with a matrix product. Right: memory of the image and of the im2col matrix, nine times as large, with the library's chunk size as a dotted line.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 gain = [a / b for a, b in zip(loop_time, product_time, strict=False)]
 batch = 128 * 32 * 32 * 16 * 4 / 1e6
 say(f"""
@@ -286,43 +213,9 @@ w = np.stack(
 )  # (3, 3, 3, 4)
 y, _ = ops.conv2d_forward(picture, w, pad=1)  # (1, 32, 32, 4)
 
-# %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(8.2, 4.4))
-panels = figure.subplots(2, 5)
-panels[0, 0].imshow(picture[0])
-panels[0, 0].set_title("picture", fontsize=11, loc="center")
-panels[1, 0].imshow(picture[0].mean(axis=2), cmap="gray")
-panels[1, 0].set_title("mean of colours", fontsize=11, loc="center")
-for k, (name, f) in enumerate(by_hand.items()):
-    panels[0, k + 1].imshow(f, cmap="RdBu_r", vmin=-1, vmax=1)
-    panels[0, k + 1].set_title(name, fontsize=11, loc="center")
-    for (i, j), value in np.ndenumerate(f):
-        panels[0, k + 1].text(
-            j,
-            i,
-            f"{value:.2g}",
-            ha="center",
-            va="center",
-            fontsize=9,
-            color="white" if value > 0.6 else "black",
-        )
-    inside = y[0, 1:-1, 1:-1, k]  # padding makes an edge of its own
-    limit = abs(inside).max()
-    low = 0 if name == "blur" else -limit
-    panels[1, k + 1].imshow(
-        inside, cmap="gray" if name == "blur" else "RdBu_r", vmin=low, vmax=limit
-    )
-for axes in panels.flat:
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-figure.suptitle(
-    "A filter answers where the picture looks like the filter (red: like it, blue: like its opposite)",
-    x=0.02,
-    ha="left",
-    fontsize=12,
-)
+# %%
 show(
-    figure,
+    answers(picture[0], by_hand, y[0]),
     "A picture of shapes10 and its grey version, four hand-made 3x3 filters (blur, left-right edge, up-down edge, spot), and below each its answer: a blurred picture, vertical outlines, horizontal outlines, points and outlines.",
 )
 

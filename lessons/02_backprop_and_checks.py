@@ -26,8 +26,8 @@
 import inspect
 
 import numpy as np
-from matplotlib.figure import Figure
-from style import HUES, MUTED, PLAIN, RESIDUAL, claims, say, show, source, table
+from draw_checks import chain, kink, step_sizes
+from style import claims, say, show, source, table
 from weak import weak_checks
 
 from minires import get_ops, gradcheck
@@ -119,46 +119,11 @@ dw2, dh = ds * h, ds * w2
 da = dh * (a > 0)
 dw1, dx = da * x, da * w1
 
-# %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(7.8, 2.9))
-axes = figure.subplots()
-axes.set(xlim=(-0.4, 8.5), ylim=(-1.5, 1.6))
-axes.axis("off")
+# %%
 stations = [("x", x, dx), ("a", a, da), ("h", h, dh), ("s", s, ds), ("L", L, 1.0)]
 steps = ["times w1", "max(a, 0)", "times w2", "(s - t)²/2"]
-for k, (name, value, gradient) in enumerate(stations):
-    axes.text(
-        2 * k,
-        0,
-        name,
-        ha="center",
-        va="center",
-        fontsize=14,
-        bbox={"boxstyle": "circle,pad=0.4", "fc": "white", "ec": "0.3"},
-    )
-    axes.text(2 * k, 0.75, f"{value:g}", ha="center", va="center", fontsize=14, color=RESIDUAL)
-    axes.text(
-        2 * k, -0.75, f"d{name} = {gradient:g}", ha="center", va="center", fontsize=13, color=PLAIN
-    )
-for k, name in enumerate(steps):
-    axes.annotate(
-        "",
-        (2 * k + 1.6, 0.12),
-        (2 * k + 0.4, 0.12),
-        arrowprops={"arrowstyle": "->", "color": RESIDUAL},
-    )
-    axes.annotate(
-        "",
-        (2 * k + 0.4, -0.12),
-        (2 * k + 1.6, -0.12),
-        arrowprops={"arrowstyle": "->", "color": PLAIN},
-    )
-    axes.text(2 * k + 1, 0.3, name, ha="center", fontsize=10, color="0.25")
-for k, (name, gradient) in ((0, ("dw1", dw1)), (2, ("dw2", dw2))):
-    axes.text(2 * k + 1, -1.25, f"{name} = {gradient:g}", ha="center", color=PLAIN)
-axes.set_title("Values run forward (blue), slopes of the loss run backward (red)")
 show(
-    figure,
+    chain(stations, steps, weights={0: ("dw1", dw1), 2: ("dw2", dw2)}),
     "A chain x, a, h, s, L with the values 2, 1, 1, 3, 2 above and the gradients dx 3, da 6, dh 6, ds 2, dL 1 below; "
     "the weights get dw1 12 and dw2 2.",
 )
@@ -315,9 +280,17 @@ curves = {dtype: np.array([central(h, dtype) for h in steps]) for dtype in (np.f
 complex_curve = np.array([complex_step(h) for h in steps])
 
 
-# %% jupyter={"source_hidden": true}
+# %%
+show(
+    step_sizes(steps, curves, complex_curve),
+    "Error against step size on logarithmic axes: two V shapes, float32 with its lowest point near 1e-2 and float64 near "
+    "1e-5 and far lower; the complex step stays at 1e-16 for all small steps.",
+)
+
+
+# %%
 def slope(curve, low, high):
-    """Exponent of h on the stretch between two steps, and the stretch."""
+    """Exponent of h on the stretch between two steps."""
     part = (steps >= low) & (steps <= high) & (curve > 0)
     return np.polyfit(np.log(steps[part]), np.log(curve[part]), 1)[0]
 
@@ -326,28 +299,6 @@ stretches = {np.float32: ((1e-6, 1e-3), (3e-2, 0.3)), np.float64: ((1e-12, 1e-7)
 exponents = {
     dtype: [slope(curves[dtype], *part) for part in parts] for dtype, parts in stretches.items()
 }
-figure = Figure(figsize=(7.8, 4.8))
-axes = figure.subplots()
-for dtype, colour, marker in ((np.float32, HUES[1], "s"), (np.float64, HUES[0], "o")):
-    curve, best = curves[dtype], steps[curves[dtype].argmin()]
-    axes.loglog(steps, curve, marker + "-", ms=4, color=colour)
-    expected = np.finfo(dtype).eps ** (1 / 3)
-    axes.axvline(expected, color=colour, ls=":", lw=1)
-    axes.text(expected, 3e-17, f" eps^(1/3) of {dtype.__name__}", color=colour, fontsize=10)
-axes.loglog(steps, np.maximum(complex_curve, 1e-17), "^-", ms=4, color=HUES[2])
-axes.text(3e-13, 3e-2, "float32: rounding", color=HUES[1])
-axes.text(1e-13, 1e-8, "float64: rounding", color=HUES[0])
-axes.text(1.5e-3, 1e-11, "curvature", color=HUES[0])
-axes.text(1e-12, 7e-16, "complex step", color=HUES[2])
-axes.set(xlabel="step h", ylabel="relative error of the derivative", ylim=(1e-17, 1e3))
-axes.set_title("Large steps see curvature, small ones rounding; a complex step may be tiny")
-show(
-    figure,
-    "Error against step size on logarithmic axes: two V shapes, float32 with its lowest point near 1e-2 and float64 near "
-    "1e-5 and far lower; the complex step stays at 1e-16 for all small steps.",
-)
-
-# %%
 best = {dtype: (steps[c.argmin()], c.min()) for dtype, c in curves.items()}
 assert abs(exponents[np.float64][0] + 1) < 0.25
 assert abs(exponents[np.float64][1] - 2) < 0.25
@@ -389,18 +340,8 @@ measured = [
     float((ops.relu_forward(near + h)[0] - ops.relu_forward(near - h)[0])[0, 0] / (2 * h))
     for h in hs
 ]
-
-# %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(7.8, 3.4))
-axes = figure.subplots()
-axes.semilogx(hs, measured, "o-", ms=3, color=HUES[0])
-axes.axvline(near[0, 0], color=MUTED, ls=":")
-axes.text(near[0, 0] * 1.15, 0.97, "distance to the kink", color="0.35", va="top")
-axes.axhline(1, color=MUTED, lw=0.8)
-axes.set(xlabel="step h", ylabel="slope by central difference", ylim=(0.4, 1.1))
-axes.set_title("A step that crosses the kink of a ReLU measures half a slope; the true one is 1")
 show(
-    figure,
+    kink(hs, measured, near[0, 0]),
     "The measured slope is 1 for steps up to 1e-4, then falls towards one half: the step has crossed the kink of the ReLU.",
 )
 

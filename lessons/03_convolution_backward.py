@@ -24,9 +24,8 @@
 
 # %%
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from style import HUES, PLAIN, RESIDUAL, claims, say, show, source, table
+from draw_convolution import both_ends, covers, spread_out, without_flip
+from style import claims, say, show, source, table
 
 from minires import get_ops, gradcheck
 
@@ -176,7 +175,7 @@ gradcheck.check_op(ops.conv2d_forward, ops.conv2d_backward, x, w, stride=2, pad=
 # %% [markdown]
 # Here is one such slide with stride 2 to follow with a finger: dy of 2x2, a filter of 3x3, an image of 5x5.
 
-# %% jupyter={"source_hidden": true}
+# %%
 dy = np.array([[1.0, 2], [3, 4]]).reshape(1, 2, 2, 1)
 w = np.arange(1.0, 10).reshape(3, 3, 1, 1)
 wide = spread(dy, w, 5, 5, 2, 0)
@@ -184,36 +183,8 @@ dx, _ = ops.conv2d_forward(wide, w[::-1, ::-1])
 assert np.array_equal(
     dx, ops.conv2d_backward(dy, ops.conv2d_forward(np.zeros((1, 5, 5, 1)), w, 2)[1])[0]
 )
-
-
-def boxes(axes, left, top, values, title):
-    axes.text(left + values.shape[1] / 2, top - 0.3, title, ha="center", va="bottom")
-    for (i, j), value in np.ndenumerate(values):
-        axes.add_patch(Rectangle((left + j, top + i), 1, 1, fill=False, ec="0.75"))
-        shade = "0.75" if value == 0 else "black"
-        axes.text(
-            left + j + 0.5, top + i + 0.5, f"{value:g}", ha="center", va="center", color=shade
-        )
-
-
-figure = Figure(figsize=(8.2, 4.1))
-axes = figure.subplots()
-axes.set(xlim=(-0.2, 20.6), ylim=(7.3, -1.2), aspect="equal")
-axes.axis("off")
-boxes(axes, 0, 2.5, dy[0, ..., 0], "dy")
-boxes(axes, 3.3, 0, wide[0, ..., 0], "dy, spread out and surrounded")
-boxes(axes, 11.4, 2, w[::-1, ::-1, 0, 0], "filter, flipped")
-boxes(axes, 15.4, 1, dx[0, ..., 0], "dx")
-for left, sign in ((2.65, "→"), (10.85, "∗"), (14.9, "=")):
-    axes.text(left, 3.5, sign, ha="center", va="center", fontsize=16, color="0.35")
-for k, (i, j) in enumerate(((0, 0), (2, 2), (4, 3))):
-    axes.add_patch(Rectangle((3.3 + j, i), 3, 3, fill=False, ec=HUES[k], lw=3))
-    axes.add_patch(Rectangle((15.4 + j, 1 + i), 1, 1, fc=HUES[k], alpha=0.35))
-axes.set_title(
-    "Backward with stride 2: zeros between the values of dy, then an ordinary convolution"
-)
 show(
-    figure,
+    spread_out(dy[0, ..., 0], wide[0, ..., 0], w[::-1, ::-1, 0, 0], dx[0, ..., 0]),
     "dy of 2x2; the same numbers spread out with zeros into 7x7, with three coloured 3x3 windows; the flipped filter 9 to 1; "
     "and dx of 5x5 with the pixels that these windows give in the same colours.",
 )
@@ -229,27 +200,8 @@ one = np.zeros((1, 7, 7, 1))
 one[0, 3, 3, 0] = 1
 answers, cache = ops.conv2d_forward(one, w, pad=1)
 reads, _ = ops.conv2d_backward(one, cache)
-
-# %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(7.6, 4.4))
-for axes, values, title in zip(
-    figure.subplots(1, 2),
-    (reads[0, ..., 0], answers[0, ..., 0]),
-    ("pixels that the middle output reads", "outputs that read the middle pixel"),
-    strict=True,
-):
-    axes.imshow(values, cmap="Blues", vmin=0, vmax=14)
-    for (i, j), value in np.ndenumerate(values):
-        if value:
-            axes.text(j, i, f"{value:g}", ha="center", va="center", fontsize=14)
-    axes.add_patch(Rectangle((2.5, 2.5), 1, 1, fill=False, ec=PLAIN, lw=2))
-    axes.set(xticks=range(7), yticks=range(7), xlabel="column", ylabel="row")
-    axes.set_title(title, loc="center", fontsize=11)
-figure.suptitle(
-    "The same nine weights, seen from both ends: one is the other turned by half a circle"
-)
 show(
-    figure,
+    both_ends(reads[0, ..., 0], answers[0, ..., 0]),
     "Two 7x7 maps. Left, the pixels that the middle output reads, weights 1 to 9 in reading order. "
     "Right, the outputs that read the middle pixel, weights 9 to 1: the same turned by 180 degrees.",
 )
@@ -270,18 +222,8 @@ counts = {}
 for stride, pad, H in ((1, 1, 9), (2, 1, 9), (3, 0, 9)):
     OH = (H + 2 * pad - 3) // stride + 1
     counts[stride] = ops.col2im(np.ones((1, OH, OH, 3, 3, 1)), H, H, stride, pad)[0, ..., 0]
-
-# %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(8.2, 3.7))
-for axes, (stride, values) in zip(figure.subplots(1, 3), counts.items(), strict=True):
-    axes.imshow(values, cmap="Oranges", vmin=0, vmax=11)
-    for (i, j), value in np.ndenumerate(values):
-        axes.text(j, i, f"{value:g}", ha="center", va="center", fontsize=10)
-    axes.set(xticks=[], yticks=[], xlabel=f"stride {stride}")
-    axes.spines[:].set_visible(False)
-figure.suptitle("With stride 2 the windows overlap unevenly: a pixel hears from 1, 2 or 4 of them")
 show(
-    figure,
+    covers(counts),
     "Number of 3x3 windows that cover each pixel of a 9x9 image. Stride 1: 9 inside, fewer at the border. "
     "Stride 2: a chequered pattern of 1, 2 and 4. Stride 3: 1 everywhere.",
 )
@@ -310,23 +252,9 @@ for t in ts:
     cosines.append((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
     lengths.append(np.linalg.norm(a - b) / np.linalg.norm(a))
 
-# %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(7.6, 3.8))
-axes = figure.subplots()
-axes.plot(ts, cosines, "o-", color=RESIDUAL)
-axes.plot(ts, lengths, "s--", color=PLAIN)
-axes.text(0.03, 1.06, "cosine of the angle to the true dx", color=RESIDUAL)
-axes.text(0.13, 0.1, "size of the error, relative to dx", color=PLAIN)
-axes.set(
-    xlabel="asymmetry t of the filters (0: symmetric, 1: as drawn at random)",
-    ylabel="no unit",
-    ylim=(0, 1.5),
-)
-axes.set_title(
-    f"Without the flip, dx through random filters points elsewhere (cosine {cosines[-1]:.2f})"
-)
+# %%
 show(
-    figure,
+    without_flip(ts, cosines, lengths),
     "Against the asymmetry of the filters, the cosine between wrong and true dx falls from 1 to about 0.1, and the relative error rises from 0 to about 1.3.",
 )
 

@@ -24,8 +24,8 @@
 
 # %%
 import numpy as np
-from matplotlib.figure import Figure
-from style import HUES, PLAIN, RESIDUAL, claims, say, show, source, table
+from draw_norm import by_depth, neighbours, running_means, three_paths
+from style import claims, say, show, source, table
 
 from minires import get_ops, gradcheck, resnet
 from minires.data import shapes10
@@ -181,20 +181,9 @@ paths = {
 }
 assert np.allclose(sum(paths.values()), dx)
 
-# %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(7.8, 4.0))
-axes = figure.subplots()
-order = np.argsort(x[:, 0])
-for k, (name, values) in enumerate(paths.items()):
-    axes.bar(np.arange(8) + 0.25 * (k - 1), values[order, 0], 0.23, color=HUES[k], label=name)
-axes.plot(np.arange(8), dx[order, 0], "D", color="black", ms=7, label="sum: dx")
-axes.axhline(0, color="0.3", lw=0.8)
-axes.set(xlabel="value of x̂, in rising order", ylabel="part of dx")
-axes.set_xticks(range(8), [f"{v:.2f}" for v in xhat[order, 0]])
-axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, -0.36))
-axes.set_title("The mean's path shifts all gradients alike, the variance's path tilts them along x̂")
+# %%
 show(
-    figure,
+    three_paths({name: part[:, 0] for name, part in paths.items()}, dx[:, 0], xhat[:, 0]),
     "For eight values in rising order, bars for the direct path (irregular), the path through the mean (equal for all) and "
     "the path through the variance (a straight line in x-hat), and their sum as diamonds.",
 )
@@ -250,38 +239,13 @@ found = {
     for n in (False, True)
 }
 
-# %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(7.8, 4.4))
-axes = figure.subplots()
-layers = np.arange(1, 51)
-for k, f in enumerate(factors):
-    without, middle = found[f, False], np.median(found[f, False], axis=0)
-    axes.fill_between(layers, without.min(axis=0), without.max(axis=0), color=HUES[k], alpha=0.2)
-    axes.semilogy(layers, middle, "--", color=HUES[k])
-    axes.semilogy(layers, np.median(found[f, True], axis=0), "-", color=HUES[k], lw=2)
-    axes.annotate(
-        f"He × {f:g}",
-        (50, middle[-1]),
-        (5, 0),
-        textcoords="offset points",
-        color=HUES[k],
-        va="center",
-    )
-axes.annotate(
-    "with batch norm,\nall three",
-    (8, found[1.25, True][0, 7]),
-    (4, 60),
-    arrowprops={"arrowstyle": "-", "color": "0.4"},
-)
-axes.set(
-    xlabel="layer (bands: eight seeds)", ylabel="standard deviation of the signal", xlim=(0, 57)
-)
+# %%
 kept = sorted(found[1.0, False][:, -1] / found[1.0, False][:, 0])
-axes.set_title(
-    f"With He's weights and no batch norm, nets of 50 layers differ {kept[-1] / kept[0]:.0f}-fold"
-)
+fold = kept[-1] / kept[0]
 show(
-    figure,
+    by_depth(
+        found, f"With He's weights and no batch norm, nets of 50 layers differ {fold:.0f}-fold"
+    ),
     "Standard deviation by layer on a logarithmic axis. Dashed, without batch norm: three bands of eight nets that fall fast, fall slowly and rise, "
     "about exponentially, and widen with depth. Solid, with batch norm: three level lines near 1.",
 )
@@ -312,33 +276,9 @@ alone = net.forward(data[:1])[0]
 evaluated = np.array([net.forward(data[[0, n]])[0] for n in range(1, 41)])
 trained = np.array([net.forward(data[[0, n]], train=True)[0] for n in range(1, 41)])
 
-# %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(7.8, 4.0))
-axes = figure.subplots()
-shift = np.linspace(-0.25, 0.25, 40)
-for k in range(10):
-    axes.plot(
-        k + shift,
-        trained[:, k],
-        "o",
-        ms=3.5,
-        color=PLAIN,
-        alpha=0.5,
-        label="training mode, 40 neighbours" if k == 0 else None,
-    )
-    axes.plot(
-        k + shift,
-        evaluated[:, k],
-        "-",
-        lw=3,
-        color=RESIDUAL,
-        label="evaluation mode, the same 40" if k == 0 else None,
-    )
-axes.set(xlabel="class", ylabel="score of one picture", xticks=range(10))
-axes.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.17))
-axes.set_title("In training mode the scores of a picture depend on who stands beside it")
+# %%
 show(
-    figure,
+    neighbours(trained, evaluated),
     "Ten scores of one picture. In training mode each score is a cloud of forty points, one for each neighbour; "
     "in evaluation mode all forty coincide in a short line.",
 )
@@ -389,22 +329,12 @@ for name, target in targets.items():
             seen.append(float(norm.buffers["running_mean"][0]))
         followed[name, m] = np.array(seen)
 
-# %% jupyter={"source_hidden": true}
+# %%
 half = {m: np.log(0.5) / np.log(1 - m) for m in momenta}
 lag = {m: (1 - m) / m for m in momenta}
-figure = Figure(figsize=(8.2, 4.0))
-for axes, (name, target) in zip(figure.subplots(1, 2), targets.items(), strict=True):
-    axes.plot(target, color="black", lw=1.5, label="true mean")
-    for k, m in enumerate(momenta):
-        axes.plot(followed[name, m], color=HUES[k], label=f"momentum {m:g}")
-    axes.set(xlabel="batch", ylabel="running mean", title=name)
-    if name == "a jump":
-        axes.legend(fontsize=10, loc="lower right", bbox_to_anchor=(1, 0.12))
-figure.suptitle(
-    f"At momentum 0.1 the running mean is half way after {half[0.1]:.0f} batches, and {lag[0.1]:.0f} batches behind a drift"
-)
+title = f"At momentum 0.1 the running mean is half way after {half[0.1]:.0f} batches, and {lag[0.1]:.0f} batches behind a drift"
 show(
-    figure,
+    running_means(targets, followed, title),
     "Running mean by batch for momentum 0.01, 0.1 and 0.5. Left, after a jump the curves approach 1 slowly, quickly, at once but noisily. "
     "Right, behind a drift those of 0.1 and 0.5 run parallel to the true mean at a distance; that of 0.01 falls ever further behind.",
 )

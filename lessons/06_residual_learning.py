@@ -30,8 +30,8 @@ os.environ.setdefault(
     "OPENBLAS_NUM_THREADS", "1"
 )  # the matrices here are small, and threads would wait for each other
 import numpy as np
-from matplotlib.figure import Figure
-from style import HUES, MUTED, PLAIN, RESIDUAL, claims, counting, say, show, source, table
+from draw_shortcut import TITLES, growth, one_block, twins, two_ways
+from style import claims, counting, say, show, source, table
 
 from minires import plain, resnet
 from minires.data import shapes10
@@ -100,7 +100,7 @@ bare = {
     f"plain-56 without batch norm, He × {factor:g}": gradients(without_norm(plain(56), factor))
     for factor in (1.0, 0.8)
 }
-growth = {name: g[0] / g[-1] for name, g in arrived.items()}
+grown = {name: g[0] / g[-1] for name, g in arrived.items()}
 # from the last block of a stage to its first: 8 blocks of 2 layers; over all blocks, 26 of them
 by_stage = {
     name: [((g[:, 9 * s] / g[:, 9 * s + 8]) ** (1 / 16)).mean() for s in range(3)]
@@ -108,29 +108,10 @@ by_stage = {
 }
 over_all = {name: ((g[:, 0] / g[:, -1]) ** (1 / 52)).mean() for name, g in of_seeds.items()}
 
-# %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(7.8, 4.8))
-axes = figure.subplots()
-lines = {
-    "plain-56": (PLAIN, "s-"),
-    "ResNet-56": (RESIDUAL, "o-"),
-    **dict(zip(bare, ((MUTED, "^--"), (HUES[1], "v--")), strict=True)),
-}
-for name, (colour, style) in lines.items():
-    g = {**arrived, **bare}[name]
-    axes.semilogy(range(1, 28), g / g[-1], style, color=colour, ms=4, label=name)
-for edge in (9.5, 18.5):
-    axes.axvline(edge, color=MUTED, lw=0.8, ls=":")
-axes.set(
-    xlabel="block, from the input to the loss (dotted: the picture is halved)",
-    ylabel="gradient, last block = 1",
-)
-axes.legend(fontsize=10)
-axes.set_title(
-    f"Towards the input the plain gradient grows {growth['plain-56']:,.0f}-fold, the residual {growth['ResNet-56']:.0f}-fold"
-)
+# %%
+title = f"Towards the input the plain gradient grows {grown['plain-56']:,.0f}-fold, the residual {grown['ResNet-56']:.0f}-fold"
 show(
-    figure,
+    growth(arrived, bare, title),
     "Gradient size by block on a logarithmic axis, read from right to left: in plain-56 it grows steeply towards the input, "
     "in ResNet-56 much less. Without batch norm and with filters slightly too small it shrinks by orders of magnitude.",
 )
@@ -153,7 +134,7 @@ say(f"""
     Without batch norm the gradient *can* vanish: with filters 0.8 times as large as He's, the first block gets {too_small[0] / too_small[-1]:.0e} of what the last one gets. The popular claim is about such nets, the paper about nets with batch norm.
 """)
 assert min(by_stage["plain-56"]) > 1.05
-assert growth["plain-56"] > 5 * growth["ResNet-56"]
+assert grown["plain-56"] > 5 * grown["ResNet-56"]
 assert max(by_stage["ResNet-56"][1:]) < 1.05
 assert too_small[0] < 1e-3 * too_small[-1]
 
@@ -239,21 +220,9 @@ for unit in reversed(list(units(net))):
         dy = unit.backward(dy)
 split = np.array(split[::-1])
 
-# %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(7.8, 4.0))
-axes = figure.subplots()
-axes.plot(range(1, 28), split[:, 1], "o-", color=RESIDUAL, ms=4, label="through the shortcut")
-axes.plot(range(1, 28), split[:, 0], "s--", color=HUES[1], ms=4, label="through the body")
-axes.axhline(1, color=MUTED, lw=0.8)
-axes.set(
-    xlabel="block, from the input to the loss", ylabel="size, as a share of dx", ylim=(0, 1.15)
-)
-axes.legend(loc="lower right")
-axes.set_title(
-    "The part through the body is smaller at the end of each stage than at its beginning"
-)
+# %%
 show(
-    figure,
+    two_ways(body=split[:, 0], around=split[:, 1]),
     "Share of the gradient by block: through the shortcut mostly between 0.8 and 1; through the body larger than that "
     f"in {(split[:, 0] > split[:, 1]).sum()} blocks near the input, smaller in all others, and falling, with small rises, within each stage.",
 )
@@ -272,7 +241,7 @@ say(f"""
 #
 # Forward, the deviation of each signal; backward, the size of each gradient (relative to the one that arrives), in one block of the middle stage.
 
-# %% jupyter={"source_hidden": true}
+# %%
 net = resnet(56, rng=0).astype("float64")
 _, dy = net.ops.softmax_cross_entropy(net.forward(data[:32], train=True), labels[:32])
 parts = list(units(net))
@@ -286,72 +255,17 @@ unit = copy.deepcopy(parts[at])
 F = unit.body.forward(x, train=True)
 dz = parts[at].relu.backward(dy)
 d_body = parts[at].body.backward(dz)
-back = {name: rms(g) / rms(dy) for name, g in (("dz", dz), ("body", d_body), ("dx", dz + d_body))}
 
-figure = Figure(figsize=(7.8, 3.6))
-axes = figure.subplots()
-axes.set(xlim=(-0.6, 10.4), ylim=(-1.3, 2.9))
-axes.axis("off")
-for left, bottom, width, name in ((2.2, 1.4, 3.6, "body F"), (7.6, -0.35, 1.2, "ReLU")):
-    axes.text(
-        left + width / 2,
-        bottom + 0.35,
-        name,
-        ha="center",
-        va="center",
-        bbox={"boxstyle": "round,pad=0.5", "fc": "0.93", "ec": "0.3"},
-    )
-axes.text(
-    6.4,
-    0,
-    "+",
-    ha="center",
-    va="center",
-    fontsize=16,
-    bbox={"boxstyle": "circle,pad=0.2", "fc": "white", "ec": "0.3"},
-)
-for start, end in (
-    ((0, 0), (6.1, 0)),
-    ((6.75, 0), (7.6, 0)),
-    ((8.8, 0), (10, 0)),
-    ((1, 1.75), (3.2, 1.75)),
-):
-    axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "0.3"})
-axes.plot([1, 1], [0, 1.75], color="0.3", lw=1)
-axes.plot([4.8, 6.4], [1.75, 1.75], color="0.3", lw=1)
-axes.annotate("", (6.4, 0.32), (6.4, 1.75), arrowprops={"arrowstyle": "->", "color": "0.3"})
-forward = (
-    (0.3, 0.18, x),
-    (2.1, 1.95, x),
-    (5.6, 1.95, F),
-    (7.1, 0.38, F + x),
-    (9.4, 0.18, np.maximum(F + x, 0)),
-)
-for px, py, signal in forward:
-    axes.text(px, py, f"{signal.std():.2f}", ha="center", color=RESIDUAL)
-for px, py, value in (
-    (0.3, -0.42, back["dx"]),
-    (3.5, -0.42, back["dz"]),
-    (2.1, 1.3, back["body"]),
-    (7.1, -0.72, back["dz"]),
-    (9.4, -0.42, 1.0),
-):
-    axes.text(px, py, f"{value:.2f}", ha="center", color=PLAIN)
-axes.text(
-    0,
-    -1.15,
-    "blue: deviation of the signal, forward      red: size of the gradient, backward (1 where it arrives)",
-    fontsize=9,
-    color="0.3",
-)
-axes.set_title("In the fifth block of stage 2, x is already larger than what the body adds")
+# %%
+back = {"dx": rms(dz + d_body), "body": rms(d_body), "dz": rms(dz), "dy": rms(dy)}
 show(
-    figure,
+    one_block(
+        {"x": x.std(), "F": F.std(), "F + x": (F + x).std(), "y": np.maximum(F + x, 0).std()},
+        {name: size / rms(dy) for name, size in back.items()},
+    ),
     "Diagram of a residual block: x splits into the shortcut and the body F, both meet at a plus sign, then a ReLU. "
     "Each arrow carries the measured deviation of its signal in blue and the relative size of its gradient in red.",
 )
-
-# %%
 assert x.std() > F.std()
 
 # %% [markdown]
@@ -369,31 +283,9 @@ for k in counting(len(jobs), "pairs of twins trained"):
     name, depth, rate, steps = jobs[k]
     distances[name, depth, rate] = sensitivity(f"{name}{depth}", steps, batch_size=8, lr=rate)
 
-# %% jupyter={"source_hidden": true}
-titles = {"plain": "plain", "resnet": "ResNet"}
-figure = Figure(figsize=(7.8, 4.8))
-left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-for name, depth in kinds:
-    colour, style = (PLAIN, "--") if name == "plain" else (RESIDUAL, "-")
-    marker = {8: "", 20: "o", 32: "s"}[depth]
-    look = {"color": colour, "ls": style, "marker": marker, "ms": 4, "lw": 1 + depth / 20}
-    distance = np.maximum(distances[name, depth, 1e-2], 1e-18)
-    left.semilogy(
-        range(1, len(distance) + 1), distance, label=f"{titles[name]}-{depth}", markevery=4, **look
-    )
-    if depth > 8:
-        right.loglog(rates, [distances[name, depth, rate][11] for rate in rates], **look)
-left.set(xlabel="training step", ylabel="relative distance of the twins", xlim=(0, 82))
-left.set_title("at rate 0.01")
-right.set(xlabel="learning rate", title="after 12 steps")
-left.legend(fontsize=10, loc="lower right")
-figure.suptitle(
-    "Deep plain twins part at once at rate 0.01; lower rates and shortcuts delay it",
-    x=0.01,
-    ha="left",
-)
+# %%
 show(
-    figure,
+    twins(distances, rates),
     "Relative distance of twin networks on a logarithmic axis. Left, by training step at learning rate 0.01: plain nets of 20 and 32 layers part within 12 steps, "
     "ResNet-32 over 80. Right, after 12 steps by learning rate: at lower rates all stay closer, plain-32 least of all.",
 )
@@ -401,7 +293,7 @@ show(
 # %%
 columns = [(name, depth) for name, depth in kinds if depth > 8]
 table(
-    ["rate", "step", *(f"{titles[name]}-{depth}" for name, depth in columns)],
+    ["rate", "step", *(f"{TITLES[name]}-{depth}" for name, depth in columns)],
     [
         [f"{rate:g}", 12, *(f"{distances[*kind, rate][11]:.0e}" for kind in columns)]
         for rate in rates
@@ -468,7 +360,7 @@ claims(
     [
         [
             "Gradients vanish in deep plain nets; shortcuts repair that",
-            f"with batch norm they grow {growth['plain-56']:.0f} times towards the input of plain-56; without it, with filters slightly too small, they shrink to {too_small[0] / too_small[-1]:.0e}",
+            f"with batch norm they grow {grown['plain-56']:.0f} times towards the input of plain-56; without it, with filters slightly too small, they shrink to {too_small[0] / too_small[-1]:.0e}",
             "not in the paper's nets, which have batch norm (section 4.1)",
         ],
         [
@@ -483,7 +375,7 @@ claims(
         ],
         [
             "A residual gradient cannot explode, thanks to the +1",
-            f"{growth['ResNet-56']:.0f} times in ResNet-56; (1 + a)³ = {chain[0][2]:.1f} by hand with a = {chain[0][0]:g}",
+            f"{grown['ResNet-56']:.0f} times in ResNet-56; (1 + a)³ = {chain[0][2]:.1f} by hand with a = {chain[0][0]:g}",
             "it can; measured, it grows little",
         ],
     ]

@@ -31,8 +31,8 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from matplotlib.figure import Figure
-from style import LOOPS, NUMBA, NUMPY, claims, say, seconds, show, source, table
+from draw_speed import ladder, roofline
+from style import claims, say, seconds, show, source, table
 
 from minires import get_ops, resnet
 from minires.bench.nets import matrix_product_gflops
@@ -102,34 +102,17 @@ gflops["the library's kernel, Numba"] = (
     64 * flops / seconds(lambda: compiled.conv2d_forward(x, w, pad=1), 15) / 1e9
 )
 
-# %% jupyter={"source_hidden": true}
-ladder = sorted(gflops.items(), key=lambda item: item[1])
-best = ladder[-1][1]
-faster = float(f"{best / ladder[0][1]:.2g}")
-figure = Figure(figsize=(7.8, 3.4))
-axes = figure.subplots()
-for k, (name, rate) in enumerate(ladder):
-    colour = LOOPS if "loops, Python" in name else NUMPY if "NumPy" in name else NUMBA
-    axes.barh(k, rate, color=colour, left=1e-4)
-    axes.text(
-        rate * 1.25, k, f"{rate:.2g} GFLOP/s" if rate < 10 else f"{rate:.0f} GFLOP/s", va="center"
-    )
-axes.set_xscale("log")
-axes.set(
-    xlim=(1e-3, best * 30),
-    xlabel="billion multiplications and additions a second (GFLOP/s), logarithmic",
-)
-axes.set_yticks(range(len(ladder)), [name for name, _ in ladder])
-axes.set_title(f"The same numbers, {faster:,.0f} times faster")
+# %%
 show(
-    figure,
+    ladder(gflops),
     "Bars of speed on a logarithmic axis for five ways to compute one convolution, from seven loops in Python, the slowest, "
     "over compiled loops and NumPy's matrix product to the library's compiled kernel, the fastest.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
+fastest, slowest = max(gflops.values()), min(gflops.values())
 say(f"""
-    All five give the same numbers. From the slowest to the fastest it is a factor of **{best / ladder[0][1]:,.0f}**.
+    All five give the same numbers. From the slowest to the fastest it is a factor of **{fastest / slowest:,.0f}**.
     Compiling the loops as they stand gives {gflops["seven loops, Numba"] / gflops["seven loops, Python"]:,.0f}; putting the filters innermost another {gflops["filters innermost, Numba"] / gflops["seven loops, Numba"]:.1f};
     the library's kernel another {gflops["the library's kernel, Numba"] / gflops["filters innermost, Numba"]:.1f} on top, with {cores} cores where the loops use one, and with about a quarter of the multiplications (its speed counts those of the definition; see below).
     The three loops are timed by the processor time of their thread, the last two by the clock on the wall.
@@ -219,7 +202,7 @@ def copy_bandwidth(bytes_=1 << 26):
 
 
 peak, bandwidth = matrix_product_gflops(), copy_bandwidth() / 1e9
-points = []  # name, backend, operations per byte, GFLOP/s
+points = []  # name, whether compiled, operations per byte, GFLOP/s
 for C, side in ((16, 32), (32, 16), (64, 8)):
     image, filters = (
         rng.standard_normal((64, side, side, C)).astype(np.float32),
@@ -228,50 +211,24 @@ for C, side in ((16, 32), (32, 16), (64, 8)):
     work, moved = 2 * image.size * 9 * C, 2 * image.nbytes + filters.nbytes
     for backend in (ops, compiled):
         t = seconds(lambda f=backend.conv2d_forward, a=image, b=filters: f(a, b, pad=1), repeats=20)
-        points.append((f"conv {C}", backend, work / moved, work / t / 1e9))
+        points.append((f"conv {C}", backend is compiled, work / moved, work / t / 1e9))
 large, ones = rng.standard_normal((1024, 32, 32, 16)).astype(np.float32), np.ones(16, np.float32)
 for backend in (ops, compiled):
     t = seconds(lambda f=backend.relu_forward: f(large))
-    points.append(("ReLU", backend, 1 / 8, large.size / t / 1e9))
+    points.append(("ReLU", backend is compiled, 1 / 8, large.size / t / 1e9))
     t = seconds(lambda f=backend.batchnorm_forward: f(large, ones, ones, 1e-5))
-    points.append(("batch norm", backend, 7 / 8, 7 * large.size / t / 1e9))
+    points.append(("batch norm", backend is compiled, 7 / 8, 7 * large.size / t / 1e9))
 
-# %% jupyter={"source_hidden": true}
-figure = Figure(figsize=(7.8, 5.0))
-axes = figure.subplots()
-intensity = np.logspace(-1.5, 3, 100)
-axes.loglog(intensity, np.minimum(peak, intensity * bandwidth), color="black", lw=1.5)
-axes.text(1000, peak * 1.12, f"{peak:.0f} GFLOP/s", ha="right")
-axes.text(1.0, bandwidth * 1.3, f"{bandwidth:.0f} GB/s", ha="right")
-for _, backend, at, rate in points:
-    axes.plot(
-        at,
-        rate,
-        "o" if backend is compiled else "s",
-        color=NUMBA if backend is compiled else NUMPY,
-        ms=8,
-    )
-beside = {"conv 32": "right", "conv 64": "left"}  # these two lie close together
-for name in dict.fromkeys(point[0] for point in points):
-    at, rate = min(point[2:] for point in points if point[0] == name)
-    axes.annotate(
-        name, (at, rate), (0, -17), textcoords="offset points", ha=beside.get(name, "center")
-    )
-axes.plot([], [], "o", color=NUMBA, ms=8, label="compiled backend")
-axes.plot([], [], "s", color=NUMPY, ms=8, label="NumPy backend")
-axes.legend(loc="lower right")
-axes.set(xlabel="operations per byte that must be moved", ylabel="GFLOP/s", ylim=(0.5, peak * 4))
-axes.set_title("Convolutions are bound by arithmetic, batch norm and ReLU by memory")
+# %%
 show(
-    figure,
+    roofline(points, peak, bandwidth),
     "A roofline: a slope of memory bandwidth that ends in a flat roof of peak arithmetic. ReLU and batch norm lie under the slope, "
     "three convolutions near the flat part, on either side of it; circles are the compiled backend, squares NumPy.",
 )
 
 # %%
 share = {
-    (name, backend is compiled): rate / min(peak, at * bandwidth)
-    for name, backend, at, rate in points
+    (name, is_compiled): rate / min(peak, at * bandwidth) for name, is_compiled, at, rate in points
 }
 table(
     ["op", "NumPy backend, of its bound", "compiled backend, of its bound"],
@@ -383,7 +340,7 @@ claims(
     [
         [
             "Python is slow",
-            f"{faster:,.0f} times between two programs in Python",
+            f"{fastest / slowest:,.0f} times between two programs in Python",
             "loops in the interpreter are; Python that calls or writes compiled code is not",
         ],
         [

@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib as mpl
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image as Picture
 
 from minires.data import key
@@ -41,6 +42,7 @@ HUES = (
 FOUR = ("plain20", "plain56", "resnet20", "resnet56")  # the nets of the experiment
 RECORDS = Path(__file__).parent / "runs"
 DPI = 200  # sharp on a projector and on a dense screen
+SMALLEST = 10  # points of a figure's text, to be read from the last row
 
 mpl.rcParams.update(
     {
@@ -62,7 +64,15 @@ def show(figure: Figure, alt: str) -> None:
 
     JupyterLab and nbconvert show the HTML, which has the alt text and `DPI` dots per inch; others
     show the picture, which has half of them to keep the notebook small.
+
+    Raises
+    ------
+    ValueError
+        If some text is smaller than `SMALLEST` points.
     """
+    small = sorted(set(small_texts(figure)))
+    if small:
+        raise ValueError(f"expected text of at least {SMALLEST} points, got {', '.join(small)}")
     width = round(100 * figure.get_figwidth())  # in CSS pixels
     # on a narrow page it shrinks as far as its text can be read, then scrolls
     size = f'width="{width}" style="min-width: 660px; max-width: 100%; height: auto"'
@@ -70,6 +80,14 @@ def show(figure: Figure, alt: str) -> None:
     image = f'<img alt="{html.escape(alt)}" {size} src="{source}">'
     shown = f'<div style="overflow-x: auto">{image}</div>'
     display({"image/png": _png(figure, DPI // 2), "text/html": shown}, raw=True)
+
+
+def small_texts(figure: Figure) -> Iterator[str]:
+    """Visible texts of a figure that are smaller than `SMALLEST` points, with their sizes."""
+    figure.draw_without_rendering()  # it makes the labels of ticks
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text() and text.get_fontsize() < SMALLEST:
+            yield f"{text.get_text()!r} ({text.get_fontsize():g})"
 
 
 def _png(figure: Figure, dpi: int) -> str:
