@@ -72,6 +72,8 @@ by_product = (rows @ w.reshape(27, 16)).reshape(by_loops.shape)
 product_seconds = seconds(lambda: ops.im2col(picture, 3, 3).reshape(-1, 27) @ w.reshape(27, 16))
 
 assert np.allclose(by_loops, by_product, rtol=1e-13, atol=1e-13)
+
+# %% jupyter={"source_hidden": true}
 network_macs = macs(resnet(20))
 rate = by_loops.size * 27 / loop_seconds
 say(f"""
@@ -199,7 +201,7 @@ say(f"""
 # %% [markdown]
 # ## The experiment: what does a filter answer?
 #
-# A filter answers strongly where the picture looks like the filter. The four filters below are *made by hand*; trained ones come in lesson 7. Each gets the mean of the three colours.
+# A filter answers strongly where the picture looks like the filter. The four filters below are *made by hand*, not trained. Each gets the mean of the three colours.
 
 # %%
 by_hand = {
@@ -225,7 +227,7 @@ show(
 # %% [markdown]
 # ## Claims put to the test
 
-# %%
+# %% jupyter={"source_hidden": true}
 error = abs(by_loops - by_product).max()
 claims(
     [

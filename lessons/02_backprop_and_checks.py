@@ -140,6 +140,8 @@ wiggled = np.array(
     [(loss(*(point + step * e)) - loss(*(point - step * e))) / (2 * step) for e in np.eye(3)]
 )
 assert np.allclose(by_hand, wiggled, rtol=1e-9)
+
+# %% jupyter={"source_hidden": true}
 say(f"""
     Read the red numbers from the right: ds = s - t = {ds:g}. A change of h changes s {w2:g} times as much, so dh = {ds:g}·{w2:g} = {dh:g}.
     The ReLU passes it on because a is positive. x enters times w1, so dx = {da:g}·{w1:g} = **{dx:g}**, and w1 enters times x, so dw1 = {da:g}·{x:g} = **{dw1:g}**.
@@ -494,7 +496,7 @@ assert through["minires.gradcheck"] == 0
 # %% [markdown]
 # ## Claims put to the test
 
-# %%
+# %% jupyter={"source_hidden": true}
 claims(
     [
         [

@@ -278,7 +278,7 @@ assert max(map(abs, through)) < 0.2
 # %% [markdown]
 # ## Claims put to the test
 
-# %%
+# %% jupyter={"source_hidden": true}
 claims(
     [
         [

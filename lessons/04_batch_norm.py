@@ -353,12 +353,12 @@ say(f"""
 assert abs(late * 50 - lag[0.1]) < 2.5
 
 # %% [markdown]
-# This is one reason why evaluation during training at a high learning rate is noisy: the weights move faster than the statistics. [Lesson 7](07_training_on_cifar10.ipynb) evaluates one and the same network in both ways. The paper's authors did not use running averages at all: after training they computed mean and variance afresh over training images. The library can do that too (`recompute_statistics`), and does so before it reports an error.
+# This is one reason why evaluation during training at a high learning rate is noisy: the weights move faster than the statistics. [Lesson 7a](07a_recipe.ipynb) evaluates one and the same network in both ways. The paper's authors did not use running averages at all: after training they computed mean and variance afresh over training images. The library can do that too (`recompute_statistics`), and does so before it reports an error.
 
 # %% [markdown]
 # ## Claims put to the test
 
-# %%
+# %% jupyter={"source_hidden": true}
 claims(
     [
         [

@@ -293,7 +293,7 @@ assert errors["shuffled labels"] > 80
 # %% [markdown]
 # ## Claims put to the test
 
-# %%
+# %% jupyter={"source_hidden": true}
 claims(
     [
         [

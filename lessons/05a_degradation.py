@@ -139,6 +139,8 @@ x = np.random.default_rng(5).standard_normal((8, 32, 32, 3)).astype(np.float32)
 deep = deepen(shallow, 56, x)
 expected = shallow.forward(x)
 assert np.allclose(deep.forward(x), expected, rtol=1e-4, atol=1e-4 * abs(expected).max())
+
+# %% jupyter={"source_hidden": true}
 say(
     f"`{shallow}` and `{deep}` give the same logits: the largest difference is {abs(deep.forward(x) - expected).max():g} (0: bit for bit)."
 )
@@ -236,6 +238,8 @@ at_start = settle(usual[8])
 built = {lr: deepen(usual[8], 20, about) for lr in (0.1, RATE)}
 built_error = 100 * evaluate(built[RATE], unseen, lambda images, _: normalise(images, mean), 100)[1]
 assert abs(built_error - at_start) <= 0.2
+
+# %% jupyter={"source_hidden": true}
 say(
     f"On 1,000 new pictures the error of plain-8 is {at_start:.1f} %, and that of the plain-20 made of it {built_error:.1f} %."
 )
@@ -309,7 +313,7 @@ assert max(fits[2, True], fits[4, True]) < 0.01
 # %% [markdown]
 # ## Claims put to the test
 
-# %%
+# %% jupyter={"source_hidden": true}
 deeper = train_error["resnet56"] - train_error["resnet20"]
 unsure_deeper = noise((nets["resnet56"], "train"), (nets["resnet20"], "train"))
 lesson_runs = by_net(find_runs([RECORDS / "lesson-cifar10"]))

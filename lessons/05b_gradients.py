@@ -259,7 +259,7 @@ assert level["resnet56", "equal angles"] < level["plain56", "equal angles"] - 20
 # %% [markdown]
 # ## Claims put to the test
 
-# %%
+# %% jupyter={"source_hidden": true}
 claims(
     [
         [

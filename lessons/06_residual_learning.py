@@ -125,6 +125,8 @@ table(
         for name in ("plain-56", "ResNet-56")
     ],
 )
+
+# %% jupyter={"source_hidden": true}
 too_small = bare[list(bare)[1]]
 totals = {name: sorted(g[:, 0] / g[:, -1]) for name, g in of_seeds.items()}
 say(f"""
@@ -230,6 +232,8 @@ show(
 # %%
 stages = [split[:9], split[9:18], split[18:]]
 assert all(s[-1, 0] < s[0, 0] for s in stages)
+
+# %% jupyter={"source_hidden": true}
 say(f"""
     In the last block of each stage the body brings {", ".join(f"{s[-1, 0]:.0%}" for s in stages)} of the size of dx, in the first {", ".join(f"{s[0, 0]:.0%}" for s in stages)}.
     The two parts stand almost at right angles (mean cosine {abs(split[:, 2].mean()):.2f}), so their squares add up.
@@ -316,6 +320,8 @@ assert part["plain", 32][11] > 1e3 * part["resnet", 32][11]
 assert distances["plain", 20, 1e-4][11] < 1e-14  # calm
 assert distances["plain", 32, 1e-4][11] > 100 * part["resnet", 32][11]  # at a hundredth of the rate
 assert part["resnet", 32][79] > 100 * part["resnet", 32][11]
+
+# %% jupyter={"source_hidden": true}
 say(f"""
     At rate 0.01 plain-32 is *chaotic* at its start: within a dozen steps a rounding error decides which network you get. It depends on the rate: at 0.0001 plain-20 is calm ({distances["plain", 20, 1e-4][11]:.0e}), and plain-32 is not ({distances["plain", 32, 1e-4][11]:.0e}); it drifts further than ResNet-32 at a rate a hundred times as large ({part["resnet", 32][11]:.0e}).
     Shortcuts *delay* the parting, they do not prevent it: the twins of ResNet-32 are {part["resnet", 32][39]:.0e} apart after 40 steps and {part["resnet", 32][79]:.0e} after 80.
@@ -355,7 +361,7 @@ table(
 #
 # The first three are found in popular reviews of the paper.
 
-# %%
+# %% jupyter={"source_hidden": true}
 claims(
     [
         [
@@ -409,4 +415,4 @@ claims(
 # - Poole and others: *Exponential Expressivity in Deep Neural Networks through Transient Chaos*, [arXiv 1606.05340](https://arxiv.org/abs/1606.05340), 2016.
 # - Balduzzi and others: *The Shattered Gradients Problem*, [arXiv 1702.08591](https://arxiv.org/abs/1702.08591), section 2, 2017.
 # - Xiao and others, [arXiv 1806.05393](https://arxiv.org/abs/1806.05393), 2018: depth without shortcuts. Zhang and others, [arXiv 1901.09321](https://arxiv.org/abs/1901.09321), 2019: shortcuts without batch norm.
-# - [Lesson 7](07_training_on_cifar10.ipynb): what else it takes to train such a network.
+# - [Lesson 7a](07a_recipe.ipynb): what else it takes to train such a network.

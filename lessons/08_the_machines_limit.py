@@ -267,6 +267,8 @@ table(
     ["threads", "backward pass, ms", "bits of dx and dw"],
     [[n, f"{1e3 * t:.1f}", "the same"] for n, t in times.items()],
 )
+
+# %% jupyter={"source_hidden": true}
 say(
     f"The same 4096 numbers, added from left to right and in NumPy's order, in float32: {total:.6f} and {pairwise:.6f}."
 )
@@ -316,7 +318,7 @@ table(
 # %% [markdown]
 # How does that compare with a framework? One notebook cell would not be fair: other threads, other memory, a cold cache. `minires bench` gives each contender its own process and lets them run in turn. Its record is shown here if there is one.
 
-# %%
+# %% jupyter={"source_hidden": true}
 record = Path("bench.json")
 command = "minires bench --peer torch,torch.compile --out lessons/bench.json"
 if record.exists():
@@ -335,7 +337,7 @@ else:
 # %% [markdown]
 # ## Claims put to the test
 
-# %%
+# %% jupyter={"source_hidden": true}
 claims(
     [
         [

@@ -71,7 +71,7 @@ data = shapes10.dataset(train=2000, test=500)  # 32x32 pixels, ten classes
 # %%
 draw_competition(np.geomspace(0.1, 1000, 25))
 
-# %%
+# %% jupyter={"source_hidden": true}
 at_one, at_hundred = competition(1), competition(100)
 say(f"""
     At deviation 1, every channel is multiplied by {at_one.mean():.4f}, with a spread of {at_one.std():.4f} between channels: a constant, $2^{{-0.75}} = {2**-0.75:.4f}$, and no competition. At deviation 100, the mean factor is {at_hundred.mean():.2f} and its spread {at_hundred.std():.2f}.
@@ -195,7 +195,7 @@ if not ablations:
 #
 # Which inputs change one output of local response normalisation? We send a 1 back from the middle of an image of 5x5 pixels with 9 channels of deviation 100.
 
-# %%
+# %% jupyter={"source_hidden": true}
 x = 100 * rng.standard_normal((1, 5, 5, 9))
 g = dependence(LocalResponseNorm(), x)  # (5, 5, 9)
 pixels, channels = np.argwhere(g.any(axis=2)), np.flatnonzero(g[2, 2])
@@ -215,7 +215,7 @@ sample = data.test.images[:200].astype(np.float64)
 changes = draw_pooling(sample, (0, 1, 2, 3, 4))
 spread = {size: windows_of_a_pixel(size, pad) for size, pad in ((2, 0), (3, 1))}
 
-# %%
+# %% jupyter={"source_hidden": true}
 say(f"""
     With windows of 2x2, a pixel belongs to one window: a bright pixel is the maximum of {spread[2]} window. With 3x3 it is the maximum of up to {spread[3]}, so that some of them see it still after a small move. The sizes of the outputs are equal: {ops.max_pool_forward(sample, 2, 2)[0].shape[1:3]} and {ops.max_pool_forward(sample, 3, 2, 1)[0].shape[1:3]}.
 """)
@@ -250,7 +250,7 @@ assert behind["lrn1"].tolist() == [48, 49]
 # %% [markdown]
 # Local response normalisation joins neighbouring channels, and the last two channels of one GPU are neighbours of the first two of the other. The paper does not say whether its windows stopped at that border; ours do not. Look for such bridges before you trust a drawing.
 
-# %%
+# %% jupyter={"source_hidden": true}
 w = alexnet(67).children["conv2"].params["w"]
 say(f"""
     The filters of convolution 2 have the shape {w.shape}: {w.size:,} weights, where full connections would need {2 * w.size:,}. Groups halve weights and multiplications. ResNet does not have them; its successor ResNeXt does, for the weights and not for the memory.
@@ -271,7 +271,7 @@ masks = [
 training = np.array([(x * m @ w).item() for m in masks])
 draw_dropout(training, (x @ w).item())
 
-# %%
+# %% jupyter={"source_hidden": true}
 predicted = np.sqrt((x**2 * w.T**2).sum())  # rate / (1 - rate) = 1
 rectified = np.maximum(training, 0).mean(), max((x @ w).item(), 0)
 say(f"""
@@ -345,7 +345,7 @@ assert pools[0].size > pools[0].stride
 # %% [markdown]
 # And seven statements from popular reviews. "Argument" marks what was not measured here.
 
-# %%
+# %% jupyter={"source_hidden": true}
 tanh_ratio = ratio(lanes, "tanh")
 speed = f"recorded race: {tanh_ratio}" if tanh_ratio else "no race is recorded yet"
 shape = ops.max_pool_forward(sample, 3, 2, 1)[0].shape

@@ -89,7 +89,7 @@ show(
     f"ResNet-152: {total['ResNet-152'] / 1e9:.1f} billion, most of it on maps of 14 rows.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 second = next(row for row in audits["vgg19"][1:] if row.macs)
 large = {
     name: sum(cost.get(size, 0) for size in (224, 112, 56)) / total[name]
@@ -215,6 +215,8 @@ show(
     "Left, stacked bars of time for the two blocks, split into 3x3 convolutions, 1x1 convolutions and the rest. Right, speed against operations per byte on logarithmic axes under a roof: "
     "3x3 convolutions far to the right, 1x1 convolutions in the middle, and sums, norms and ReLUs at the left under the slope.",
 )
+
+# %% jupyter={"source_hidden": true}
 rate = {
     kind: np.mean([m.gflops for rows in blocks.values() for m in rows if m.kind == kind])
     for kind in ("3x3", "1x1", "rest")
@@ -260,6 +262,8 @@ show(
         f"{name} {side} pixels of a window of {window}" for name, (_, side, window) in seen.items()
     ),
 )
+
+# %% jupyter={"source_hidden": true}
 say(f"""
     In plain-34 the window of such a unit has {seen["plain34"][2]} rows, and 95 % of the influence lies in a square of {seen["plain34"][1]}. In ResNet-34, with the same window, it is {seen["resnet34"][1]}.
     Every convolution spreads the gradient over a few more pixels, as a random walk spreads with each step: variances add up. So the window grows with the number of layers, and the used part with its root (Luo and others 2016). Shortcuts leave out steps, so the blob is smaller still. That of plain-34 would be larger if the picture did not end.
@@ -327,6 +331,8 @@ show(
     + ", ".join(f"{n} {v:.1f}" for n, v in mean.items())
     + " percent on average.",
 )
+
+# %% jupyter={"source_hidden": true}
 say(f"""
     3.57 % is the last bar: *six* networks (two of them with 152 layers), several scales, on the *test* set. A single ResNet-152 that looks once at the centre of a picture of the *validation* set has 6.7 %.
     Here, ten views change {mean["one view"]:.1f} % to {mean["ten views"]:.1f} %, four networks to {mean["four nets, one view"]:.1f} %, both to {mean["four nets, ten views"]:.1f} %. No weight changed.
@@ -345,7 +351,7 @@ assert (averaged.argmax(axis=1) == 1).all()
 # %% [markdown]
 # ## Claims put to the test
 
-# %%
+# %% jupyter={"source_hidden": true}
 claims(
     [
         [

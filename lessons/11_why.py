@@ -248,6 +248,7 @@ def agreement(names):
     return float(np.corrcoef([np.argsort(np.argsort(column)) for column in columns])[0, 1])
 
 
+# %% jupyter={"source_hidden": true}
 odd = ("exclusive gate", "ReLU before the sum")
 of_all, of_nine = agreement(list(rows)), agreement([name for name in rows if name not in odd])
 factor = {name: value for name, (value, _) in rows.items()}
@@ -262,7 +263,7 @@ assert factor["shortcut x 0.5"] > factor["original"]
 # %% [markdown]
 # ## Claims put to the test
 
-# %%
+# %% jupyter={"source_hidden": true}
 claims(
     [
         [

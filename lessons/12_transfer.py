@@ -19,7 +19,7 @@
 # A ResNet-20 has seen nothing but ten drawn shapes: discs, stars, arrows. Now it gets photographs. Its last layer is useless there. But what about the layers below? If they know something about pictures in general, we need not start again for every task. Which layers are that, and what does the network forget when it learns the new task?
 #
 # - **Time:** 60 minutes; the notebook runs for one to two.
-# - **You need:** [lesson 4](04_batch_norm.ipynb) for batch norm in training and in evaluation, [lesson 7](07_training_on_cifar10.ipynb) for the recipe.
+# - **You need:** [lesson 4](04_batch_norm.ipynb) for batch norm in training and in evaluation, [lesson 7a](07a_recipe.ipynb) for the recipe.
 # - **Afterwards you can** measure what the features of a layer are worth for another task, choose a rate for fine-tuning, say what frozen batch norm does, and tell a change of the task from a change of the pictures.
 
 # %%
@@ -92,7 +92,7 @@ show(
     + " percent.",
 )
 
-# %%
+# %% jupyter={"source_hidden": true}
 say(f"""
     With {counts[-1]:,} labels, features of stage 2 of the shapes net have an error of **{of_shapes["stage2"]:.1f} %** on photographs, those of its last stage {of_shapes["stage3"]:.1f} %, random weights at best {min(of_nothing.values()):.1f} %.
     So a net that has seen no photograph knows something about them. And its *last* stage, with twice as many features, knows less than the one before.
@@ -211,6 +211,8 @@ show(
     )
     + " percent.",
 )
+
+# %% jupyter={"source_hidden": true}
 say(f"""
     With {few[-1]} labels: stage 2 has {ends["shapes"]["stage2"]:.1f} %, stage 3 {ends["shapes"]["stage3"]:.1f} %. {"Here the last stage is not worse: which stage serves best depends on the new task." if ends["shapes"]["stage3"] <= ends["shapes"]["stage2"] else "Here, too, stage 2 is better."}
     Random weights have {ends["nothing"]["stage3"]:.0f} %, far better than a guess (90 %): even random filters tell colours and textures apart.
@@ -260,6 +262,8 @@ show(
     f"Errors by learning rate. New task from the trained net: {', '.join(f'{e:.0f}' for e in learned)}; from random weights: {', '.join(f'{e:.0f}' for e in scratch)}; "
     f"old task afterwards: {', '.join(f'{e:.0f}' for e in forgotten)}, before {before:.0f} percent.",
 )
+
+# %% jupyter={"source_hidden": true}
 say(f"""
     At rate {LR[1]:g} the trained net reaches {learned[1]:.1f} % on landscapes, random weights {scratch[1]:.1f} %. On shapes its error went from {before:.0f} to {forgotten[1]:.0f} %.
     At rate {LR[0]:g} less is forgotten ({forgotten[0]:.0f} %), and less is learned in 40 steps ({learned[0]:.1f} %). At {LR[2]:g} little is left of the old task ({forgotten[2]:.0f} %; a guess has 90 %), and the start from shapes {"still pays" if learned[2] < scratch[2] else "no longer pays"}: {learned[2]:.1f} % against {scratch[2]:.1f} %.
@@ -304,6 +308,8 @@ show(
     + "; ".join(f"{way} {', '.join(f'{v:.0f}' for v in e)}" for way, e in errors.items())
     + " percent.",
 )
+
+# %% jupyter={"source_hidden": true}
 smallest = 2 * 8 * 8
 say(f"""
     Means: {"; ".join(f"{way} {value:.0f} %" for way, value in spread.items())}.
@@ -338,6 +344,8 @@ show(
     )
     + " percent.",
 )
+
+# %% jupyter={"source_hidden": true}
 say(f"""
     The copy costs ResNet-20 {lost["resnet20"]:.1f} points and ResNet-32 {lost["resnet32"]:.1f}.
     Statistics recomputed on {record["statistics"]:,} images of the copy change the error by {-won["resnet20"]["statistics recomputed"]:+.1f} points (ResNet-32: {-won["resnet32"]["statistics recomputed"]:+.1f}). {"They make it worse: the statistics are not what is wrong." if won["resnet20"]["statistics recomputed"] < 0 else ""}
@@ -351,7 +359,7 @@ assert all(value > 8 for value in lost.values())
 # %% [markdown]
 # ## Claims put to the test
 
-# %%
+# %% jupyter={"source_hidden": true}
 claims(
     [
         [
@@ -410,4 +418,4 @@ claims(
 # - He, Zhang, Ren, Sun: *Deep Residual Learning*, [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), appendix A, 2015. Batch norm frozen for detection.
 # - Hendrycks, Dietterich: *Benchmarking Neural Network Robustness to Common Corruptions and Perturbations*, [arXiv 1903.12261](https://arxiv.org/abs/1903.12261), 2019. JPEG among them.
 # - Idelbayev: [*Proper ResNet Implementation for CIFAR10/CIFAR100 in PyTorch*](https://github.com/akamaster/pytorch_resnet_cifar10). The two networks of the last experiment.
-# - [Lesson 7](07_training_on_cifar10.ipynb): how sure an error is.
+# - [Lesson 7b](07b_reading_a_table.ipynb): how sure an error is.

@@ -11,6 +11,7 @@ times and paths.
 import sys
 from pathlib import Path
 
+import badges
 import jupytext
 import nbformat
 import slides
@@ -39,6 +40,7 @@ def execute(text: Path) -> nbformat.NotebookNode:
         If a cell wrote to standard error, where warnings go.
     """
     notebook = jupytext.read(text)
+    badges.add(notebook, text.with_suffix(".ipynb").name, badges.address())
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": HERE}}
     ).execute()

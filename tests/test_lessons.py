@@ -19,6 +19,10 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "lessons").glob("[0-9][0-9]*_*.ipynb"))
+DRAWING = [
+    *sorted((ROOT / "lessons").glob("*.py")),
+    *sorted((ROOT / "minires" / "lab").glob("*.py")),
+]
 PARTS = [
     "The surprise",
     "By hand",
@@ -109,9 +113,59 @@ def test_every_figure_has_a_text_for_those_who_cannot_see_it(path):
     for data in figures:
         shown = "".join(data["text/html"])
         assert len(re.search(r'<img alt="([^"]*)"', shown)[1]) > 60
+
+
+@each_lesson
+def test_every_figure_has_200_dots_per_inch(path):
+    for data in [o["data"] for o in outputs(path) if "image/png" in o.get("data", {})]:
+        shown = "".join(data["text/html"])
         shown_picture = re.search(r'src="data:image/png;base64,([^"]*)"', shown)[1]
         large, small = (drawn(p).size for p in (shown_picture, data["image/png"]))
-        assert tuple(side // 2 for side in large) == small or large == small
+        assert large[0] == 2 * int(re.search(r'width="(\d+)"', shown)[1])  # 100 pixels an inch
+        assert tuple(side // 2 for side in large) == small
+
+
+@pytest.mark.parametrize("path", DRAWING, ids=lambda p: p.name)
+def test_no_text_of_a_figure_is_drawn_below_10_points(path):
+    sizes = r"\b(?:font|label|title_font)_?size\"?\s*[=:]\s*([\d.]+|\"[\w-]*small\")"
+    found = re.findall(sizes, path.read_text(encoding="utf-8"))
+    assert [size for size in found if size.startswith('"') or float(size) < 10] == []
+
+
+@pytest.mark.lessons
+def test_a_figure_with_small_text_is_refused(capsys):
+    from matplotlib.figure import Figure
+    from style import show
+
+    figure = Figure()
+    axes = figure.subplots()
+    axes.text(0.5, 0.5, "small", fontsize=9)
+    axes.text(0.5, 0.5, "hidden", fontsize=9, visible=False)
+    with pytest.raises(ValueError, match="at least 10 points, got 'small' \\(9\\)"):
+        show(figure, "A figure.")
+    axes.texts[0].set_fontsize(10)
+    show(figure, "A figure.")
+    axes.tick_params(labelsize=9)
+    with pytest.raises(ValueError, match="at least 10 points"):
+        show(figure, "A figure.")
+
+
+@each_lesson
+def test_a_figure_is_one_call(path):
+    code = "\n".join(cell["source"] for cell in cells(path, "code"))
+    assert not re.findall(r"matplotlib|figsize|subplots|add_patch", code)
+
+
+@each_lesson
+def test_text_computed_by_code_is_folded(path):
+    for cell in cells(path, "code"):
+        calls = [n for n in ast.walk(ast.parse(cell["source"])) if isinstance(n, ast.Call)]
+        lines = {"say": 0, "claims": 0}
+        for call in calls:
+            name = getattr(call.func, "id", "")
+            lines[name] = call.end_lineno - call.lineno + 1
+        hidden = cell["metadata"].get("jupyter", {}).get("source_hidden", False)
+        assert hidden or (lines["say"] < 3 and not lines["claims"]), cell["source"][:80]
 
 
 @each_lesson
@@ -201,10 +255,11 @@ def test_links_of_the_lessons_lead_somewhere():
 @pytest.mark.lessons
 @each_lesson
 def test_notebook_and_paired_text_agree(path):
+    import badges
     import jupytext
 
     text = jupytext.read(path.with_suffix(".py"))
-    notebook = jupytext.read(path)
+    notebook = badges.add(jupytext.read(path), path.name, None)
     assert [(c.cell_type, c.source) for c in text.cells] == [
         (c.cell_type, c.source) for c in notebook.cells
     ]

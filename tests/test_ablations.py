@@ -1,0 +1,110 @@
+"""Recorded ablations of lesson 7a: the piece that a run lacks is read from its own config."""
+
+from dataclasses import replace
+from math import comb
+
+import numpy as np
+import pytest
+
+from minires.data import shapes10
+from minires.lab.recorded import find_runs
+from minires.runs.config import Config
+
+pytestmark = pytest.mark.lessons  # they need what lessons need
+
+
+@pytest.fixture(scope="module")
+def ablations():
+    import ablations
+
+    return ablations
+
+
+@pytest.fixture(scope="module")
+def whole(ablations):
+    (run, *_) = ablations.recorded_arms()[ablations.WHOLE]
+    return run
+
+
+def made(run, seed, error, **changes):
+    """A run with other settings, which ended with this error."""
+    last = run.evals[-1] | {"test_error": error}
+    return replace(run, config=run.config | {"seed": seed} | changes, evals=[last])
+
+
+def test_runs_are_grouped_by_the_settings_that_differ_from_the_whole_recipe(ablations, whole):
+    runs = [made(whole, seed, 0.25) for seed in (2, 0, 1)]
+    for arm, (_, changes) in ablations.ARMS.items():
+        runs += [made(whole, seed, 0.3, **changes) for seed in (1, 0) if arm != ablations.WHOLE]
+    groups = ablations.by_arm(runs[::-1])
+    assert list(groups) == list(ablations.ARMS)
+    for arm, group in groups.items():
+        seeds = [0, 1, 2] if arm == ablations.WHOLE else [0, 1]
+        assert [run.config["seed"] for run in group] == seeds
+        for run in group:
+            assert ablations.changes(run, whole) == ablations.ARMS[arm][1]
+
+
+def test_an_unfinished_run_does_not_count_and_an_unknown_change_is_named(ablations, whole):
+    unfinished = replace(made(whole, 0, 0.3, momentum=0.0), evals=[])
+    assert ablations.by_arm([whole, unfinished])["no-momentum"] == []
+    with pytest.raises(ValueError, match="batch_size"):
+        ablations.by_arm([whole, made(whole, 0, 0.3, batch_size=64)])
+    with pytest.raises(ValueError, match="whole recipe, got none"):
+        ablations.by_arm([made(whole, 0, 0.3, momentum=0.0)])
+
+
+def test_an_arm_with_missing_seeds_is_named(ablations, whole):
+    runs = [
+        made(whole, seed, 0.25, **changes)
+        for _, changes in ablations.ARMS.values()
+        for seed in range(3)
+    ]
+    assert ablations.missing(ablations.by_arm(runs)) == ""
+    said = ablations.missing(
+        ablations.by_arm([run for run in runs if run.config != runs[4].config])
+    )
+    assert said == "Not recorded: *no momentum* (seed 1)."
+
+
+@pytest.mark.parametrize(
+    ("errors", "clear"),
+    [((0.26, 0.28, 0.27), False), ((0.31, 0.33, 0.32), True), ((0.2, 0.1, 0.2), True)],
+)
+def test_groups_are_told_apart_if_all_runs_lie_on_one_side(ablations, whole, errors, clear):
+    runs = [made(whole, seed, error) for seed, error in enumerate((0.25, 0.27, 0.3))]
+    runs += [made(whole, seed, error, momentum=0.0) for seed, error in enumerate(errors)]
+    difference, found, chance = ablations.compare(ablations.by_arm(runs), "no-momentum")
+    assert difference == pytest.approx(100 * (np.mean(errors) - np.mean([0.25, 0.27, 0.3])))
+    assert (found, chance) == (clear, 2 / comb(6, 3))
+
+
+def test_the_chance_is_that_of_random_groups(ablations):
+    rng = np.random.default_rng(0)
+    groups = rng.standard_normal((20_000, 6))
+    one_side = (groups[:, :3].min(1) > groups[:, 3:].max(1)) | (
+        groups[:, :3].max(1) < groups[:, 3:].min(1)
+    )
+    assert one_side.mean() == pytest.approx(2 / comb(6, 3), abs=4 * (0.1 * 0.9 / 20_000) ** 0.5)
+
+
+def test_recorded_runs_are_finished_and_in_the_folder_of_their_arm(ablations):
+    runs = find_runs([ablations.FOLDER])
+    assert all(run.done for run in runs)
+    assert all(Config.from_json(run.config).to_json() == run.config for run in runs)
+    for arm, group in ablations.by_arm(runs).items():
+        assert [run.folder.name for run in group] == [
+            f"{arm}-seed{run.config['seed']}" for run in group
+        ]
+        assert all(run.config["seed"] in ablations.SEEDS for run in group)
+
+
+def test_what_the_recorder_trains_is_what_was_recorded(ablations):
+    from record_ablations import config
+
+    data = shapes10.dataset(train=4000, test=2000)
+    for arm, group in ablations.recorded_arms().items():
+        for run in group:
+            asked = config(data, arm, run.config["seed"]).to_json()
+            same = {name: run.config[name] for name in ("dataset", "backend")}
+            assert asked | same == run.config
