@@ -93,6 +93,12 @@ def compare(arms, arm, which="test"):
     return float(own.mean() - whole.mean()), clear, 2 / comb(len(own) + len(whole), len(own))
 
 
+def told_apart(arms, arm, which="test"):
+    """Whether all runs lie on one side, in groups so large that this is an accident of 1 in 10."""
+    _, clear, chance = compare(arms, arm, which)
+    return clear and chance <= 0.1
+
+
 def compared(arms):
     """Arms that were recorded, without the whole recipe, the highest mean test error first."""
     found = [arm for arm, group in arms.items() if group and arm != WHOLE]

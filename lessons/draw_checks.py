@@ -42,11 +42,13 @@ def step_sizes(steps, curves, complex_curve):
     """Draw the error of a derivative against the step; `curves` has one for each dtype."""
     figure = Figure(figsize=(7.8, 4.8))
     axes = figure.subplots()
-    for dtype, colour, marker in ((np.float32, HUES[1], "s"), (np.float64, HUES[0], "o")):
+    looks = ((np.float32, HUES[1], "s", "left"), (np.float64, HUES[0], "o", "right"))
+    for dtype, colour, marker, side in looks:
         axes.loglog(steps, curves[dtype], marker + "-", ms=4, color=colour)
         expected = np.finfo(dtype).eps ** (1 / 3)
         axes.axvline(expected, color=colour, ls=":", lw=1)
-        axes.text(expected, 3e-17, f" eps^(1/3) of {dtype.__name__}", color=colour, fontsize=10)
+        name = f" eps^(1/3) of {dtype.__name__} "
+        axes.text(expected, 3e-17, name, color=colour, fontsize=10, ha=side)
     axes.loglog(steps, np.maximum(complex_curve, 1e-17), "^-", ms=4, color=HUES[2])
     axes.text(3e-13, 3e-2, "float32: rounding", color=HUES[1])
     axes.text(1e-13, 1e-8, "float64: rounding", color=HUES[0])

@@ -25,9 +25,9 @@ def paper(size, limits):
     return figure, axes
 
 
-def frame(axes, corner, size, colour):
+def frame(axes, place, size, colour):
     """Outline a square of boxes."""
-    axes.add_patch(Rectangle(corner, size, size, fill=False, ec=colour, lw=3))
+    axes.add_patch(Rectangle(place, size, size, fill=False, ec=colour, lw=3))
 
 
 def signs(axes, height, places):

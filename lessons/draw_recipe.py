@@ -1,7 +1,7 @@
 """Figures of lesson 7a: recorded and live ablations, prepared pictures, statistics, a warm-up."""
 
 import numpy as np
-from ablations import NAMES, WHOLE, compare, compared
+from ablations import NAMES, WHOLE, compare, compared, told_apart
 from matplotlib.figure import Figure
 from style import HUES, MUTED, PLAIN, RESIDUAL
 
@@ -18,8 +18,8 @@ def pieces(arms):
         axes.axvspan(whole.min() - 0.1, whole.max() + 0.1, color=RESIDUAL, alpha=0.12)
         for y, arm in enumerate(order):
             errors = final(arms[arm], which)
-            clear = arm != WHOLE and compare(arms, arm, which)[1] and len(errors) > 1
-            colour = PLAIN if clear and errors.mean() > whole.mean() else RESIDUAL
+            worse = errors.mean() > whole.mean() and told_apart(arms, arm, which)
+            colour = PLAIN if worse else RESIDUAL
             axes.plot(errors, [y] * len(errors), "o", color=colour, ms=7, alpha=0.7)
             axes.plot([errors.mean()] * 2, [y - 0.3, y + 0.3], color="0.2", lw=1.5)
         axes.set_xlabel(f"{'training' if which == 'train' else 'test'} error (%)")

@@ -25,10 +25,10 @@ def best_moment(steps, errors, reported):
     right.bar_label(bars, [f"{value:.1f}" for value in reported.values()])
     right.set_xticks(range(3), list(reported), fontsize=10)
     right.set(ylabel="error (%)", ylim=(0, 1.2 * max(reported.values())))
-    last, chosen, honest = reported.values()
+    _, chosen, honest = reported.values()
     figure.suptitle(
-        f"The best moment looks {last - chosen:.1f} points better than the last; "
-        f"on other pictures, {max(last - honest, 0):.1f} points are left",
+        f"The best moment has {chosen:.1f} % on the pictures that chose it, "
+        f"and {honest:.1f} % on others",
         x=0.01,
         ha="left",
     )
