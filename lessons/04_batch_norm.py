@@ -211,7 +211,7 @@ assert nothing < 1e-12
 # %% [markdown]
 # ## The experiment: signals by depth
 #
-# Fifty convolutions with ReLUs in a row, on pictures of shapes10. The weights are He's initialisation times a factor: slightly too small, right, slightly too large; each with eight seeds. How strong is the signal after each layer?
+# Fifty convolutions with ReLUs in a row, on pictures of shapes10. The weights are He's initialisation (random numbers of variance $2/n$, with $n$ the kernel size times the number of filters; He and others 2015) times a factor: slightly too small, right, slightly too large; each with eight seeds. How strong is the signal after each layer?
 
 # %%
 pictures, _ = shapes10.images(32, np.random.default_rng(0))

@@ -325,7 +325,7 @@ claims(
 # %% [markdown]
 # ## What this does not show
 #
-# - That a large loss at the start is harmful. Batch norm and a few steps bring it down; how fast, and what the first step does on the way, is the subject of lessons 5b and 7.
+# - That a large loss at the start is harmful. Batch norm and a few steps bring it down; how fast, and what the first step does on the way, is the subject of lessons 5b and 7a.
 # - Which learning rate is good for a whole training. The figure is about one step of one batch from one start.
 # - How memorising and learning are related. Networks that can learn shuffled labels learn true ones well; why is an open question (Zhang and others 2017).
 

@@ -148,7 +148,7 @@ say(
 # %% [markdown]
 # ## The experiment: train and test by depth
 #
-# The first explanation that comes to mind is overfitting: too many parameters for the data. Overfitting has a signature. The error on the training pictures is *small*, and the error on new ones is larger. So we look at both, by depth.
+# The first explanation that comes to mind is overfitting: too many parameters for the data. Overfitting has a signature. The error on the training pictures is *small*, and the error on new ones is larger. So we look at both, by depth. (The *noise* below is twice the standard error: an error was measured on a limited number of pictures, and on others it would be a little different. Lesson 7b says how much.)
 
 # %%
 gap = {net: test_error[net] - train_error[net] for net in FOUR}

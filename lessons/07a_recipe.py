@@ -107,7 +107,7 @@ assert np.allclose(path[:3], [1, 1.9, 2.71])
 assert abs(path[-1] - 1 / (1 - 0.9)) < 0.02
 
 # %% [markdown]
-# The first, as with the paper's authors (their Caffe multiplies by the rate one step earlier, which is the same as long as the rate stays). In the long run, then, a gradient counts *ten times* the learning rate.
+# The first, as with the paper's authors (Caffe, the program they used, multiplies by the rate one step earlier, which is the same as long as the rate stays). In the long run, then, a gradient counts *ten times* the learning rate.
 
 # %% [markdown]
 # ## The equation

@@ -155,7 +155,7 @@ table(
 )
 
 # %% [markdown]
-# The last row is the tile that the library uses on this machine. Its filters are loaded a whole vector at a time, so the number of *instructions* is smaller still. It cannot grow at will: when the tile does not fit into the registers any more, the compiler puts parts of it into memory, and the speed breaks down; [LOG.md](../LOG.md) has measurements. `PIXEL_TILE` in `minires/ops/compiled/tuning.py` is the tile.
+# The last row is the tile that the library uses on this machine. Its filters are loaded a whole *vector* at a time (4 to 16 numbers that one instruction handles together), so the number of *instructions* is smaller still. It cannot grow at will: when the tile does not fit into the registers any more, the compiler puts parts of it into memory, and the speed breaks down; [LOG.md](../LOG.md) has measurements. `PIXEL_TILE` in `minires/ops/compiled/tuning.py` is the tile.
 
 # %% [markdown]
 # ## The equation

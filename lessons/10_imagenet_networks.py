@@ -63,7 +63,7 @@ rng = np.random.default_rng(10)
 # %% [markdown]
 # ## The surprise
 #
-# An *audit* describes each layer of a network without running it: output shape, parameters, multiply-adds. We add up the multiply-adds by the size of the map that a layer writes.
+# An *audit* describes each layer of a network without running it: output shape, parameters, multiply-adds (one multiplication and one addition, for one picture, forward). The array of rows, columns and channels that a layer writes is its *map*. We add up the multiply-adds by the size of the map that a layer writes.
 
 # %%
 names = ["vgg16", "vgg19", *(f"imagenet-resnet{depth}" for depth in (18, 34, 50, 101, 152))]
@@ -274,7 +274,7 @@ assert seen["resnet34"][1] < seen["plain34"][1]
 # %% [markdown]
 # ## The experiment: which 3.57 is it?
 #
-# "ResNet-152 has an error of 3.57 %" is in many texts. The paper has at least four numbers that could be meant. And what do more views and more networks do? We measure that on what we can afford: four ResNet-8 with different seeds, trained for 150 steps on half-size shapes, with shifts by up to a pixel and mirror images. *Ten crops* are the four corners and the centre, each with its mirror image; the probabilities of all views are averaged.
+# "ResNet-152 has an error of 3.57 %" is in many texts. The paper has at least four numbers that could be meant. And what do more views and more networks do? We measure that on what we can afford: four ResNet-8 with different seeds, trained for 150 steps on half-size shapes, with shifts by up to a pixel and mirror images. *Several scales* means that the picture is resized to several sizes and the answers are averaged. *Ten crops* are the four corners and the centre, each with its mirror image; the probabilities of all views are averaged.
 
 # %%
 images, labels = shapes10.images(4096, np.random.default_rng(11))

@@ -199,7 +199,7 @@ assert typical < 13.5
 # %% [markdown]
 # ## The experiment: slices of the loss
 #
-# The pictures of loss landscapes that one sees in talks are slices like these: the loss along a random direction, filter by filter as long as the weights. Here they are for the two trained networks, on 250 training images.
+# The pictures of loss landscapes that one sees in talks are slices like these: the loss along a random direction, filter by filter as long as the weights. Here they are for the two trained networks, on 250 training images. A slice *turns* where it stops falling and begins to rise, or the other way round: a smooth valley turns once.
 
 # %%
 show(
@@ -225,7 +225,7 @@ say(f"""
 # %% [markdown]
 # ## The experiment: is the shortcut free?
 #
-# He and others (2016) changed the block of ResNet-110 in many ways and trained each: a shortcut times 0.5, gates, a 1x1 convolution, other orders of batch norm and ReLU. Here are ten such blocks and the original **before any training**: how much larger is the gradient at the first block than at the last? The figure compares that with the error which they published after training.
+# He and others (2016) changed the block of ResNet-110 in many ways and trained each: a shortcut times 0.5, gates, a 1x1 convolution, other orders of batch norm and ReLU. A *gate* is a learned factor $g$ between 0 and 1, computed from $x$: a *shortcut gate* multiplies the shortcut by $1 - g$, an *exclusive gate* also the body by $g$. *Full pre-activation* puts batch norm and ReLU in front of each convolution, and nothing behind the sum. Here are ten such blocks and the original **before any training**: how much larger is the gradient at the first block than at the last? The figure compares that with the error which they published after training. The *rank correlation* below compares two orders: 1 if they are the same, 0 if they have nothing in common.
 
 # %%
 DEPTH = 56
@@ -283,7 +283,7 @@ claims(
         ],
         [
             "A free way: the path around all blocks must have the factor 1. *Refuted by* a variant with another factor that trains as well",
-            f"gradient at the first block over the last: original {factor['original']:.2g}, shortcut x 0.5 {factor['shortcut x 0.5']:.2g}, pre-activation {factor['full pre-activation']:.2g}",
+            f"gradient at the first block over the last: original {factor['original']:.3g}, shortcut x 0.5 {factor['shortcut x 0.5']:.3g}, pre-activation {factor['full pre-activation']:.3g}",
             "**best of the four**: growth at the start is ordered much like the published errors, with two exceptions; the reason is not the bare product of the factors",
         ],
     ]

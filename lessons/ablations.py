@@ -71,7 +71,8 @@ def missing(arms):
     for arm, group in arms.items():
         seeds = [k for k in SEEDS if k not in {run.config["seed"] for run in group}]
         if seeds:
-            lacking.append(f"*{NAMES[arm]}* (seed {', '.join(map(str, seeds))})")
+            of = f" (seed {', '.join(map(str, seeds))})" if group else ""
+            lacking.append(f"*{NAMES[arm]}*{of}")
     return f"Not recorded: {'; '.join(lacking)}." if lacking else ""
 
 

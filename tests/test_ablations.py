@@ -65,6 +65,8 @@ def test_an_arm_with_missing_seeds_is_named(ablations, whole):
         ablations.by_arm([run for run in runs if run.config != runs[4].config])
     )
     assert said == "Not recorded: *no momentum* (seed 1)."
+    said = ablations.missing(ablations.by_arm([r for r in runs if r.config["augment"]]))
+    assert said == "Not recorded: *no crops and flips*."
 
 
 @pytest.mark.parametrize(
