@@ -41,7 +41,7 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## The surprise
 #
-# Here is the definition, as plain as it gets. For every image `n`, every place `i, j` and every filter `k`, look at all rows `p`, columns `q` and channels `c` of the window.
+# Here is the definition, as plain as it gets. For every image `n`, every place `i, j` and every filter `k`, look at all rows `p`, columns `q` and channels `c` of the window. (A *channel* is one number at every pixel: a picture has three, red, green and blue; inside a network there are more.)
 
 
 # %%
@@ -126,8 +126,8 @@ say(f"""
 #
 # $$y_{n,i,j,k} \;=\; \sum_{p=0}^{KH-1}\;\sum_{q=0}^{KW-1}\;\sum_{c=0}^{C-1} \hat x_{n,\;i s+p,\;j s+q,\;c}\; w_{p,q,c,k}$$
 #
-# - $\hat x$ is the batch of images $x$ of shape $(N, H, W, C)$ with `pad` rows and columns of zeros on every side;
-# - $w$ of shape $(KH, KW, C, K)$ holds $K$ filters, each as large as one window;
+# - $x$ is a batch of $N$ images with $H$ rows, $W$ columns and $C$ channels, an array of shape $(N, H, W, C)$; $\hat x$ is the same with `pad` rows and columns of zeros on every side;
+# - $w$ of shape $(KH, KW, C, K)$ holds $K$ filters, each as large as one window: $KH$ rows, $KW$ columns, all channels;
 # - $s$ is the *stride*, how far the window moves at each step;
 # - $y$ has shape $(N, OH, OW, K)$ with $OH = \lfloor (H + 2\,\mathrm{pad} - KH)/s \rfloor + 1$, and $OW$ alike.
 #

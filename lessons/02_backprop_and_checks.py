@@ -467,7 +467,7 @@ say(
 # %% [markdown]
 # Are these weaknesses invented? No. The check of *minitorch* (`grad_check`) sums all outputs, looks at one sampled index of each argument, and allows 1e-2, relative and absolute: three of them in one function. *needle* (`backward_check`) draws a random cotangent, and then accepts up to 0.42 for the sum of the norms of all differences, in float32. *CS231n*'s is careful: a random cotangent, every element, float64, a step of 1e-5; it prints the largest relative error and leaves the verdict to you. Its notes say that where both gradients are zero the check passes.
 #
-# The library keeps a *zoo* of such mistakes, and tries checks on all of them that make a backward pass disagree with its forward: each weakness alone, minitorch's, CS231n's (with 1e-4 as the limit, where its notes begin to object), and one in float32, whose tolerance has to be wide, or right gradients would fail.
+# The library keeps a *zoo* of such mistakes, and tries checks on all of them that make a backward pass disagree with its forward: each weakness alone, minitorch's, CS231n's (with 1e-4 as the limit, where its notes begin to object), and one in float32, whose tolerance has to be wide, or right gradients would fail. Each row is one changed line; you need not know them all to read the columns.
 
 # %% jupyter={"source_hidden": true}
 zoo = weak_checks()
