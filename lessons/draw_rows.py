@@ -15,20 +15,20 @@ LOOKS = {
 def best_moment(steps, errors, reported):
     """Draw test errors by moment, and what three ways to report give (name -> error)."""
     figure = Figure(figsize=(8.2, 3.9))
-    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
-    left.plot(steps, errors, "o-", color=RESIDUAL, ms=5)
+    curve, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
+    curve.plot(steps, errors, "o-", color=RESIDUAL, ms=5)
     best = int(np.argmin(errors))
-    left.plot(steps[best], errors[best], "o", mfc="none", mec=PLAIN, ms=14, mew=2)
-    left.set(xlabel="training step", ylabel="error of 1,000 test pictures (%)")
-    left.set_title("circle: the best moment", fontsize=11)
+    curve.plot(steps[best], errors[best], "o", mfc="none", mec=PLAIN, ms=14, mew=2)
+    curve.set(xlabel="training step", ylabel="error of 1,000 test pictures (%)")
+    curve.set_title("circle: the best moment", fontsize=11)
     bars = right.bar(range(3), reported.values(), 0.6, color=(RESIDUAL, PLAIN, MUTED))
     right.bar_label(bars, [f"{value:.1f}" for value in reported.values()])
     right.set_xticks(range(3), list(reported), fontsize=10)
     right.set(ylabel="error (%)", ylim=(0, 1.2 * max(reported.values())))
-    _, chosen, honest = reported.values()
+    last, chosen, honest = reported.values()
+    won, left = (round(last - error, 1) + 0.0 for error in (chosen, honest))  # no "-0.0"
     figure.suptitle(
-        f"The best moment has {chosen:.1f} % on the pictures that chose it, "
-        f"and {honest:.1f} % on others",
+        f"The best moment wins {won:.1f} points on the pictures that chose it, {left:.1f} on others",
         x=0.01,
         ha="left",
     )
@@ -36,7 +36,7 @@ def best_moment(steps, errors, reported):
 
 
 def luck(counts, expected):
-    """Draw how far the best of n runs lies below the mean, in deviations."""
+    """Draw how far the best of k runs lies below the mean, in deviations."""
     figure = Figure(figsize=(7.8, 3.6))
     axes = figure.subplots()
     axes.plot(counts, expected, "o-", color=RESIDUAL)
@@ -48,7 +48,7 @@ def luck(counts, expected):
         textcoords="offset points",
         color=PLAIN,
     )
-    axes.set(xlabel="number of runs n", ylabel="gain of the best (deviations)", ylim=(0, 2))
+    axes.set(xlabel="number of runs k", ylabel="gain of the best (deviations), $c_k$", ylim=(0, 2))
     axes.set_title("The paper's best of five is as far below the mean as luck puts it")
     return figure
 
