@@ -70,8 +70,7 @@ assert by_layer["plain56"][steps[1]].min() < STILL
 # %% [markdown]
 # ## By hand
 #
-# A filter of two weights, $w = (3, 4)$, length 5, with a batch norm behind it. Batch norm divides by the deviation, so $w$ and $2w$ give the same output: only the *direction* of $w$ has an effect. Therefore the gradient has no part along $w$: it is at right angles to it, say $dw = (-8, 6)$, length 10.
-#
+# - A filter has two weights, $w = (3, 4)$, length 5, and a batch norm behind it. Batch norm divides by the deviation, so $w$ and $2w$ give the same output: only the *direction* of $w$ has an effect. Therefore the gradient has no part along $w$: it is at right angles to it, say $dw = (-8, 6)$, length 10.
 # - One step at rate 0.1 goes to $w - 0.1\,dw = (3.8, 3.4)$. The step has length 1, so the filter turns by the angle $\arctan(1/5) \approx 0.20$. And it gets longer: $\sqrt{25 + 1} = 5.10$.
 # - Now start with the filter twice as long, $w = (6, 8)$. The output is the same, and a change of $w$ has half the effect, so the gradient is half as long: $dw = (-4, 3)$. The step has length 0.5 and turns by $\arctan(0.5/10) \approx 0.05$.
 #

@@ -51,7 +51,7 @@ data = ((pictures - pictures.mean()) / pictures.std())[
 # %% [markdown]
 # ## The surprise
 #
-# Two networks of 56 layers with the same initial weights, one plain, one residual. A batch of pictures runs forward, the gradient of the loss runs back. How large is it when it arrives at each block?
+# Two networks of 56 layers with the same initial weights, one plain, one residual. A batch of pictures runs forward, the gradient of the loss runs back. How large is it, as a root mean square, when it arrives at each block?
 
 
 # %%
@@ -354,7 +354,7 @@ table(
 )
 
 # %% [markdown]
-# Option A has the parameters of the plain network, so a comparison with it compares the shortcut and nothing else: that is why the paper uses it on CIFAR-10 (section 4.2). On ImageNet it reports 25.03, 24.52 and 24.19 % top-1 error for A, B and C at 34 layers against 28.54 % for plain (tables 2 and 3, 10 crops): the difference between the options is small beside that of having any. But a 1x1 convolution on *every* shortcut harms very deep nets: 12.22 % instead of 6.61 % for ResNet-110 (He and others 2016, table 1).
+# Option A has the parameters of the plain network, so a comparison with it compares the shortcut and nothing else: that is why the paper uses it on CIFAR-10 (section 4.2). On ImageNet it reports 25.03, 24.52 and 24.19 % top-1 error for A, B and C at 34 layers against 28.54 % for plain (tables 2 and 3; *top-1*: the first answer is wrong; the scores of ten crops of a picture are averaged): the difference between the options is small beside that of having any. But a 1x1 convolution on *every* shortcut harms very deep nets: 12.22 % instead of 6.61 % for ResNet-110 (He and others 2016, table 1).
 
 # %% [markdown]
 # ## Claims put to the test

@@ -204,7 +204,7 @@ assert len(finals) == 4
 # %% [markdown]
 # ## The experiment: rows of Table 6
 #
-# The paper's rows, five published reproductions, and what our record says. Each number is a test error in percent on CIFAR-10. The sources state their protocols; four differences are noted.
+# The paper's rows, five published reproductions, and what our record says. Each number is a test error in percent on CIFAR-10. The sources state their protocols; four differences are noted. (*Nesterov* is another form of momentum.)
 
 # %%
 depths = (20, 32, 44, 56, 110)
