@@ -24,7 +24,17 @@
 
 # %%
 import numpy as np
-from ablations import NAMES, WHOLE, compare, compared, in_words, missing, recorded_arms, told_apart
+from ablations import (
+    NAMES,
+    WHOLE,
+    compare,
+    compared,
+    in_words,
+    missing,
+    recorded_arms,
+    told_apart,
+    verdict,
+)
 from draw_recipe import cold_and_warm, live, message, pieces, prepared, two_statistics
 from recipe import FULL_SIZE, LABELS, TEST, TRAINING, train, wrong
 from style import RECORDS, claims, counting, recorded, say, show, source, table
@@ -205,7 +215,7 @@ show(
 # %% jupyter={"source_hidden": true}
 with_it, without, faster = (np.array(e) for e in errors.values())
 say(f"""
-    Mean test errors after {STEPS} steps: {listed}. The three seeds of the first row lie {np.ptp(with_it):.0f} points apart, so read no more into this figure than it can carry: {"taking momentum away costs more than seeds differ" if without.min() > with_it.max() else "even without momentum the seeds overlap"}, and at ten times the rate the mean is {faster.mean() - with_it.mean():+.0f} points away from the first row.
+    Mean test errors after {STEPS} steps: {listed}. The three seeds of the first row lie {np.ptp(with_it):.0f} points apart, so read no more into this figure than it can carry: {"taking momentum away costs more than seeds differ" if without.min() > with_it.max() else "even without momentum the seeds overlap"}; at ten times the rate the mean differs from that of the first row by {faster.mean() - with_it.mean():+.0f} points.
     In the record: {NAMES["no-momentum"]}, {in_words(arms, "no-momentum")}; {NAMES["no-momentum-lr1"]}, {in_words(arms, "no-momentum-lr1")}.
 """)
 assert len(errors) == len(trials)
@@ -380,27 +390,68 @@ claims(
         [
             "Momentum only multiplies the learning rate",
             f"{NAMES['no-momentum-lr1']}: {in_words(arms, 'no-momentum-lr1')}",
-            "in the long run, yes; the first steps differ: v needs about ten steps to reach 10 g",
+            verdict(
+                arms,
+                "no-momentum-lr1",
+                worse="**no**: ten times the rate does not replace it",
+                alike="**as far as these runs can tell**",
+                better="**no**: ten times the rate is better here",
+            ),
         ],
         [
-            "Weight decay prevents overfitting",
+            "Weight decay is needed against overfitting",
             f"{NAMES['no-weight-decay']}: {in_words(arms, 'no-weight-decay')}",
-            "argument: in front of batch norm it sets the effective rate, **not** the complexity",
+            verdict(
+                arms,
+                "no-weight-decay",
+                worse="**it helps**; argument: in front of batch norm by a larger effective rate, not by a simpler function",
+                alike="**not in 2,000 steps**; argument: in front of batch norm it sets the effective rate",
+                better="**not in 2,000 steps**: the error is lower without it",
+            ),
+        ],
+        [
+            "Crops and flips lower the test error",
+            f"{NAMES['no-augment']}: {in_words(arms, 'no-augment')}",
+            verdict(
+                arms,
+                "no-augment",
+                worse="**yes**, already in 2,000 steps",
+                alike="**not shown** in 2,000 steps",
+                better="**not in 2,000 steps**: the error is lower without them",
+            ),
         ],
         [
             "He's initial weights make such networks trainable",
             f"{NAMES['normal-init']}: {in_words(arms, 'normal-init')}",
-            "batch norm removes their length; what is left is the angle of the first steps",
+            verdict(
+                arms,
+                "normal-init",
+                worse="**they help**; argument: batch norm removes their length, and the angle of the first steps is left",
+                alike="**no**: it trains as well without; argument: batch norm removes their length",
+                better="**no**: the error is lower without them",
+            ),
         ],
         [
             "The mean must be subtracted",
             f"{NAMES['no-mean']}: {in_words(arms, 'no-mean')}",
-            "argument: the first batch norm subtracts a mean too, channel by channel",
+            verdict(
+                arms,
+                "no-mean",
+                worse="**yes**, it costs something not to",
+                alike="**no**; argument: the first batch norm subtracts a mean too",
+                better="**no**: the error is lower without it",
+            ),
         ],
         [
             "The rate must fall",
             f"{NAMES['no-drops']}: {in_words(arms, 'no-drops')}",
-            "for 2,000 steps; for 64,000 see the figure above",
+            verdict(
+                arms,
+                "no-drops",
+                worse="**yes**, in a short run too",
+                alike="**not shown** by 2,000 steps",
+                better="**no**, not in 2,000 steps",
+            ),
         ],
         [
             "Evaluation mode is one number",

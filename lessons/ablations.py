@@ -100,6 +100,15 @@ def told_apart(arms, arm, which="test"):
     return clear and chance <= 0.1
 
 
+def verdict(arms, arm, worse, alike, better):
+    """The words that fit the test errors of an arm, compared with those of the whole recipe."""
+    if not arms[arm] or compare(arms, arm)[2] > 0.1:
+        return "**open**: too few runs"
+    if not told_apart(arms, arm):
+        return alike
+    return worse if compare(arms, arm)[0] > 0 else better
+
+
 def compared(arms):
     """Arms that were recorded, without the whole recipe, the highest mean test error first."""
     found = [arm for arm, group in arms.items() if group and arm != WHOLE]

@@ -3,6 +3,7 @@
 import numpy as np
 from ablations import NAMES, WHOLE, compare, compared, told_apart
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from style import HUES, MUTED, PLAIN, RESIDUAL
 
 from minires.lab.recorded import final
@@ -22,6 +23,7 @@ def pieces(arms):
             colour = PLAIN if worse else RESIDUAL
             axes.plot(errors, [y] * len(errors), "o", color=colour, ms=7, alpha=0.7)
             axes.plot([errors.mean()] * 2, [y - 0.3, y + 0.3], color="0.2", lw=1.5)
+        axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))  # its label would be cut off
         axes.set_xlabel(f"{'training' if which == 'train' else 'test'} error (%)")
     panels[0].set_yticks(range(len(order)), [NAMES[arm] for arm in order])
     panels[0].invert_yaxis()

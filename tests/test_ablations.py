@@ -79,6 +79,10 @@ def test_groups_are_told_apart_if_all_runs_lie_on_one_side(ablations, whole, err
     difference, found, chance = ablations.compare(ablations.by_arm(runs), "no-momentum")
     assert difference == pytest.approx(100 * (np.mean(errors) - np.mean([0.25, 0.27, 0.3])))
     assert (found, chance) == (clear, 2 / comb(6, 3))
+    told = ablations.verdict(ablations.by_arm(runs), "no-momentum", "worse", "alike", "better")
+    assert told == ("alike" if not clear else "worse" if difference > 0 else "better")
+    few = ablations.verdict(ablations.by_arm(runs[:-1]), "no-momentum", "worse", "alike", "better")
+    assert few == "**open**: too few runs"
 
 
 def test_the_chance_is_that_of_random_groups(ablations):
