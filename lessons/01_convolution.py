@@ -22,7 +22,7 @@
 # - **You need:** Python, NumPy arrays and their shapes, matrix products.
 # - **Afterwards you can** write a convolution as a matrix product, say what it costs in time and in memory, and read `conv2d_forward` line by line.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import itertools
 import time
 

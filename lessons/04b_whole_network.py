@@ -22,7 +22,7 @@
 # - **You need:** [lesson 2](02_backprop_and_checks.ipynb) for gradients, lessons [1](01_convolution.ipynb) and [4](04_batch_norm.ipynb) for convolution and batch norm.
 # - **Afterwards you can** draw the network from its name, derive the gradient of softmax cross-entropy, take a step of gradient descent by hand, and run three checks before you train anything for an hour.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import numpy as np
 from draw_network import costs, network, one_step, overfitting, weighted
 from style import claims, say, show, source, table

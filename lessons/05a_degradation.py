@@ -22,7 +22,7 @@
 # - **You need:** [lesson 4](04_batch_norm.ipynb) for batch norm, [lesson 4b](04b_whole_network.ipynb) for the networks, their blocks and the training step.
 # - **Afterwards you can** tell degradation from overfitting by a measurement, build a deep network that must be as good as a shallow one, and read claims about depth with care.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import copy
 
 import numpy as np

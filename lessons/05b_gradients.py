@@ -22,7 +22,7 @@
 # - **You need:** [lesson 5a](05a_degradation.ipynb) for the runs, [lesson 4](04_batch_norm.ipynb) for batch norm.
 # - **Afterwards you can** say which measure of a gradient means something in front of a batch norm, compare layers by it, and test a suspected cause by removing it.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import json
 
 import numpy as np

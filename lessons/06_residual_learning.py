@@ -22,7 +22,7 @@
 # - **You need:** [lesson 2](02_backprop_and_checks.ipynb), [lesson 4](04_batch_norm.ipynb), [lesson 5a](05a_degradation.ipynb) for the question.
 # - **Afterwards you can** derive the backward pass of a residual block, measure how gradients and disturbances travel through deep networks, and tell what the shortcut does from what is said about it.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import copy
 import os
 

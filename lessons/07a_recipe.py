@@ -22,7 +22,7 @@
 # - **You need:** [lesson 4](04_batch_norm.ipynb) for the statistics of batch norm, [lesson 5a](05a_degradation.ipynb) for the record.
 # - **Afterwards you can** name each piece of the recipe, test what it is worth, and say how sure you are of the answer.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import numpy as np
 from ablations import (
     NAMES,

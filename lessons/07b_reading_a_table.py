@@ -22,7 +22,7 @@
 # - **You need:** [lesson 7a](07a_recipe.ipynb) for the recipe, mean and standard deviation.
 # - **Afterwards you can** say what a run costs before you start it, how much luck is in a result, and read a table as a sceptic.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import numpy as np
 from draw_rows import best_moment, luck, responses, rows_of_table_6, seeds, spread, surest_mistakes
 from recipe import FULL_SIZE, LABELS, TEST, logits, train, wrong

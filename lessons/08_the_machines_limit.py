@@ -22,7 +22,7 @@
 # - **You need:** [lesson 1](01_convolution.ipynb); Numba installed.
 # - **Afterwards you can** say what bounds a computation, read a roofline, and explain why a kernel keeps a tile of its result in registers.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import json
 import os
 import time

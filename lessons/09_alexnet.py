@@ -22,7 +22,7 @@
 # - **You need:** [lesson 1](01_convolution.ipynb) for convolutions, [lesson 4](04_batch_norm.ipynb) for batch norm.
 # - **Afterwards you can** say what each of the six tricks computes, in which unit its constants are given, and which of them a ResNet still has.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import tempfile
 from pathlib import Path
 

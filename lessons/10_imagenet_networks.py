@@ -22,7 +22,7 @@
 # - **You need:** [lesson 1](01_convolution.ipynb); [lesson 6](06_residual_learning.ipynb) for the shortcut. [Lesson 8](08_the_machines_limit.ipynb) explains the roofline, which this one uses.
 # - **Afterwards you can** find the expensive layers of any network, say what a bottleneck saves and what it does not, tell the field that a unit *can* see from the one it uses, and read "3.57 %" with its conditions.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import os
 
 os.environ.setdefault(

@@ -22,7 +22,7 @@
 # - **You need:** [lesson 5b](05b_gradients.ipynb) for what was excluded, [lesson 6](06_residual_learning.ipynb) for the backward pass of a block.
 # - **Afterwards you can** measure how alike the gradients of neighbouring inputs are, take a trained network apart, read a picture of a loss landscape with care, and say what an explanation would have to survive.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import json
 
 import numpy as np

@@ -22,7 +22,7 @@
 # - **You need:** [lesson 4](04_batch_norm.ipynb) for batch norm in training and in evaluation, [lesson 7a](07a_recipe.ipynb) for the recipe.
 # - **Afterwards you can** measure what the features of a layer are worth for another task, choose a rate for fine-tuning, say what frozen batch norm does, and tell a change of the task from a change of the pictures.
 
-# %%
+# %% jupyter={"source_hidden": true}
 import json
 from pathlib import Path
 
