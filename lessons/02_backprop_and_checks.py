@@ -80,6 +80,7 @@ def errors(forward, backward, inputs, dy, h=1e-5):
     return found
 
 
+# %%
 def norm(x, gamma, beta):
     return ops.batchnorm_forward(x, gamma, beta, 1e-5)
 
@@ -395,6 +396,8 @@ mistakes = {
         broken(ops.softmax_cross_entropy, "dlogits / len(logits)", "dlogits"),
     ),
 }
+
+# %%
 labels = rng.integers(0, 5, 16)
 
 
@@ -441,6 +444,7 @@ def verdicts(forward, backward):
     return [ones > 1e-6, (careful > 1e-6).mean(), careful.max() > 1e-2, single > 1e-6, ours]
 
 
+# %%
 def word(share):
     return {0.0: "passes", 1.0: "caught"}.get(float(share), f"caught {share:.0%} of the time")
 

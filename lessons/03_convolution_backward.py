@@ -51,6 +51,8 @@ filters = {
     "edge": np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4,
     "random": rng.standard_normal((3, 3)),
 }
+
+# %%
 x, dy = rng.standard_normal((2, 1, 8, 8, 1))
 wrong = {}
 for name, f in filters.items():

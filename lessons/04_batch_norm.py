@@ -145,6 +145,7 @@ def nine_steps(x, gamma, beta, eps, dy):
     return y, dx, dgamma, dbeta
 
 
+# %%
 x, dy = rng.standard_normal((2, 50, 3)) * 2 + 1
 gamma, beta = rng.standard_normal((2, 3))
 y, mean, var, cache = ops.batchnorm_forward(x, gamma, beta, 1e-5)

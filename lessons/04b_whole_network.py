@@ -249,6 +249,8 @@ def not_divided(logits, labels):
 
 
 unflipped = next(bug for bug in ZOO if bug.name == "kernel-not-flipped")
+
+# %%
 planted = {
     "y - p instead of p - y": {"softmax_cross_entropy": uphill},
     "not divided by N": {"softmax_cross_entropy": not_divided},

@@ -182,6 +182,8 @@ def full_rate(run):
 pull = {net: shares(first_seed[net])[1].max() for net in order}
 length = {net: first_layer(first_seed[net]) for net in order}
 end = {net: final(by_net(tall)[net], "train").mean() for net in order}
+
+# %%
 table(
     [
         "net (seed 0)",

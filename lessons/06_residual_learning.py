@@ -77,6 +77,7 @@ def gradients(net, n=32):
     return np.array(found[::-1])
 
 
+# %%
 def without_norm(layer, factor=1.0):
     """Replace every batch norm below a layer by nothing, and multiply the filters by a factor."""
     for name, child in layer.children.items():

@@ -61,6 +61,8 @@ train(net, 240)
 train(net, 120, lr=0.05, first=240, watch=look)
 next(progress, None)
 at, moments = np.array(at), np.array(moments)  # moments: (20, 1000)
+
+# %%
 rng, halves = np.random.default_rng(7), []
 for _ in range(1000):
     order = rng.permutation(1000)
@@ -218,6 +220,8 @@ published = {
     "gcr/torch-residual-networks, a second run": (None, None, None, None, 6.97),
 }
 deviation = {20: 0.22, 56: 0.27, 110: 0.20}  # nabla0001/resnet, of five runs
+
+# %%
 ours = {
     int(name.removeprefix("resnet")): final(group, "test")
     for name, group in nets.items()
@@ -268,6 +272,8 @@ def pace(run):
 
 paces = {name: np.median([pace(run) for run in group]) for name, group in nets.items()}
 machine = {name: group[0].provenance["machine"] for name, group in nets.items()}
+
+# %%
 table(
     [
         "net",

@@ -85,6 +85,8 @@ start = time.thread_time()
 seven_loops(xpad[:1, :6, :6], w, y)  # a corner of one image; its rate stands for the rest
 gflops["seven loops, Python"] = 2 * 9 * 16 * y.size / (time.thread_time() - start) / 1e9
 assert np.allclose(y, expected[:1, :4, :4], rtol=1e-4, atol=1e-4)
+
+# %%
 for name, function in (
     ("seven loops, Numba", compiled_loops),
     ("filters innermost, Numba", filters_innermost),

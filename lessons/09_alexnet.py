@@ -319,6 +319,8 @@ def count(kind):
 
 pools = [layer for layer in layers if isinstance(layer, MaxPool)]
 groups = {layer.groups for layer in layers if hasattr(layer, "groups")}
+
+# %%
 table(
     ["trick", "in ResNet-50", "kept?"],
     [

@@ -157,6 +157,13 @@ def test_a_figure_is_one_call(path):
 
 
 @each_lesson
+def test_no_visible_cell_is_longer_than_a_screen(path):
+    for cell in cells(path, "code"):
+        hidden = cell["metadata"].get("jupyter", {}).get("source_hidden", False)
+        assert hidden or cell["source"].count("\n") < 30, cell["source"][:80]
+
+
+@each_lesson
 def test_text_computed_by_code_is_folded(path):
     for cell in cells(path, "code"):
         calls = [n for n in ast.walk(ast.parse(cell["source"])) if isinstance(n, ast.Call)]
