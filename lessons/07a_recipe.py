@@ -56,7 +56,9 @@ prepare(default_backend())  # compile what is needed, once
 # %% [markdown]
 # ## The surprise
 #
-# Textbooks have an opinion on each piece: momentum speeds up, weight decay prevents overfitting, He's initial weights make depth possible, crops and flips are worth more than layers. An *ablation* asks the network: take one piece away, leave everything else as it is, and train again. ResNet-20 was trained on CIFAR-10 for 2,000 steps with the whole recipe, and with one piece missing, with up to three seeds each. These pieces were taken away, one at a time:
+# Textbooks have an opinion on each piece: momentum speeds up, weight decay prevents overfitting, He's initial weights make depth possible, crops and flips are worth more than layers. An *ablation* asks the network: take one piece away, leave everything else as it is, and train again. ResNet-20 was trained on CIFAR-10 for 2,000 steps with the whole recipe, and with one piece missing, with up to three seeds each.
+#
+# **These pieces were taken away, one at a time:**
 #
 # - momentum; and momentum, with the learning rate multiplied by 10 instead ("By hand" below says why 10);
 # - weight decay;
