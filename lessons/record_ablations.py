@@ -1,8 +1,8 @@
 """Record the ablations of lesson 7a in runs/ablations-cifar10.
 
 `python lessons/record_ablations.py` trains 27 networks, which takes some hours on two cores, and
-resumes what is unfinished. It needs CIFAR-10. The repository keeps config.json and metrics.jsonl of each
-run.
+resumes what is unfinished. It needs CIFAR-10. The repository keeps config.json and metrics.jsonl of
+each run.
 """
 
 import itertools
