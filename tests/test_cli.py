@@ -31,6 +31,7 @@ from minires.cli import names, options, streams, timing
 from minires.errors import InputError, quoted
 from minires.lab import plots, presets
 from minires.runs import checkpoint
+from minires.runs.run import read_run
 from minires.runs.run_folder import RunFolder
 from minires.train import progress, step, together
 
@@ -271,37 +272,43 @@ def trained(run_cli, tmp_path_factory):
     return Path(shutil.copytree(finished, "run"))
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "5",
-        "null",
-        '{"iteration": 3}',
-        '{"kind": "eval", "iteration": 3}',
-        "{",
-        '{"kind": "eval", "iteration": 2, "train_error": null, "test_error": 0.5, "seconds": 1.0}',
-        '{"kind": "layers", "iteration": 2, "gradient_norm": 1, "weight_norm": {}, '
-        '"response_std": {}}',
-        '{"kind": "layers", "iteration": 2, "gradient_norm": {"conv": "x"}, "weight_norm": {}, '
-        '"response_std": {}}',
-        "[" * 100_000,
-        '{"kind": "train", "iteration": 1, "error": %s, "lr": 1, "seconds": 1}' % ("9" * 6000),
-        '{"kind": "train", "iteration": 1, "error": %s, "lr": 1, "seconds": 1}' % ("9" * 400),
-        '{"kind": "train", "iteration": true, "error": 0.5, "lr": 1, "seconds": 1}',
-        '{"kind": ["train"], "iteration": 1, "error": 0.5, "lr": 1, "seconds": 1}',
-        '{"kind": "train", "iteration": 1, "error": "0.5", "lr": 1, "seconds": 1}',
-    ],
-    ids=lambda line: line[:40],
-)
-def test_an_odd_line_among_the_metrics_is_passed_over(run_cli, trained, line):
-    table = run_cli("plot", trained)[1]
+ODD_LINES = [
+    "5",
+    "null",
+    '{"iteration": 3}',
+    '{"kind": "eval", "iteration": 3}',
+    "{",
+    '{"kind": "eval", "iteration": 2, "train_error": null, "test_error": 0.5, "seconds": 1.0}',
+    '{"kind": "layers", "iteration": 2, "gradient_norm": 1, "weight_norm": {}, "response_std": {}}',
+    '{"kind": "layers", "iteration": 2, "gradient_norm": {"conv": "x"}, "weight_norm": {}, '
+    '"response_std": {}}',
+    "[" * 100_000,
+    '{"kind": "train", "iteration": 1, "error": %s, "lr": 1, "seconds": 1}' % ("9" * 6000),
+    '{"kind": "train", "iteration": 1, "error": %s, "lr": 1, "seconds": 1}' % ("9" * 400),
+    '{"kind": "train", "iteration": true, "error": 0.5, "lr": 1, "seconds": 1}',
+    '{"kind": ["train"], "iteration": 1, "error": 0.5, "lr": 1, "seconds": 1}',
+    '{"kind": "train", "iteration": 1, "error": "0.5", "lr": 1, "seconds": 1}',
+]
+
+
+@pytest.mark.parametrize("line", ODD_LINES, ids=lambda line: line[:40])
+def test_an_odd_line_among_the_metrics_is_passed_over(trained, line):
+    whole = read_run(trained)
     with open(trained / "metrics.jsonl", "a") as f:
         f.write(line + "\n")
+    with pytest.warns(UserWarning, match="1 damaged line passed over"):
+        assert read_run(trained) == whole
+
+
+def test_odd_lines_among_the_metrics_change_no_figure(run_cli, trained):
+    table = run_cli("plot", trained)[1]
+    with open(trained / "metrics.jsonl", "a") as f:
+        f.writelines(line + "\n" for line in ODD_LINES)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         code, out, err = run_cli("plot", trained)
         assert (code, out) == (0, table)
-        assert "1 damaged line passed over" in err
+        assert f"{len(ODD_LINES)} damaged lines passed over" in err
         assert run_cli("plot", trained, "--kind", "layers")[0] == 0
 
 

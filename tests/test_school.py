@@ -58,6 +58,29 @@ def test_an_untouched_stub_fails_and_says_that_it_is_not_written_yet(name, tmp_p
     assert f"File: {file}" in out
 
 
+def test_a_condition_ends_the_search_at_once():
+    tried = []
+
+    def condition(case):
+        tried.append(case)
+        if len(tried) == 3:
+            raise search.Enough
+        return False
+
+    assert search.smallest_case("relu_forward", condition) is None
+    assert len(tried) == 3
+
+
+def test_no_case_is_drawn_after_the_time_is_over(monkeypatch):
+    drawn = []
+    cases = search.problems(SMALL)["relu_forward"][0].map(lambda case: drawn.append(case) or case)
+    monkeypatch.setattr(search, "problems", lambda size: {"relu_forward": (cases, None)})
+    reference = EXERCISES["relu_forward"].reference
+    report = school.check(reference, "relu_forward", limits=Limits(total=0))
+    assert (report.passed, report.cause) == (False, "timeout")
+    assert len(drawn) == 1
+
+
 @pytest.mark.usefixtures("unshrunk")
 @pytest.mark.parametrize(("bug", "name"), OF_EXERCISES, ids=lambda v: getattr(v, "name", v))
 def test_every_bug_fails_its_exercise_and_is_named(bug, name):

@@ -19,7 +19,7 @@ from minires.school.judge import Attempt, Call, Wrong
 from minires.school.perform import refusal
 from minires.school.running import Running
 from minires.school.sandbox import Child, Clock, Limits, Stopped
-from minires.school.search import FlakyError, smallest_case
+from minires.school.search import Enough, FlakyError, smallest_case
 from minires.school.words import plain, raised_text, show_case
 
 
@@ -166,10 +166,15 @@ class _Search:
         self.cause = ""
         self.interrupted = False
 
-    def fails(self, case: Case) -> bool:
-        """Whether a case fails; always False once the search has stopped."""
+    def fails_or_ends(self, case: Case) -> bool:
+        """Whether a case fails; ends the search as soon as it has stopped."""
+        failed = self.fails(case)
         if self.stopped:
-            return False
+            raise Enough
+        return failed
+
+    def fails(self, case: Case) -> bool:
+        """Whether a case fails; False if the search stops at it."""
         if self.clock.is_over:
             self.stopped = f"All cases together take longer than {self.limits.total:g} seconds."
             self.cause = "timeout"
@@ -198,7 +203,7 @@ def _grade(chosen: Exercise, call: Call, limits: Limits) -> Report:
     search = _Search(attempt, limits)
     flaky = False
     try:
-        smallest = smallest_case(chosen.name, search.fails)
+        smallest = smallest_case(chosen.name, search.fails_or_ends)
     except FlakyError:
         smallest = None
         flaky = True

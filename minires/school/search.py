@@ -25,8 +25,14 @@ class FlakyError(Exception):
     """The condition gave different answers for the same case."""
 
 
+class Enough(BaseException):
+    """Raised by a condition to end the search. Hypothesis takes an Exception for a result."""
+
+
 def smallest_case(name: str, condition: Callable[[Case], bool]) -> Case | None:
     """Find the smallest case of an exercise that meets the condition.
+
+    None if there is none, or if the condition ended the search.
 
     Raises
     ------
@@ -34,7 +40,10 @@ def smallest_case(name: str, condition: Callable[[Case], bool]) -> Case | None:
         If the condition gives different answers for the same case.
     """
     found = (_find(problems(size)[name][0], condition, most) for size, most in SEARCHES)
-    return next((case for case in found if case is not None), None)
+    try:
+        return next((case for case in found if case is not None), None)
+    except Enough:
+        return None
 
 
 @cache
