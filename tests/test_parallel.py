@@ -239,6 +239,11 @@ def test_a_rank_with_another_version_recipe_or_data_is_refused_and_both_are_name
     assert all("data with SHA-256" in str(e) for e in with_ranks(2, other_data))
 
 
+def test_a_rank_whose_recipe_has_one_more_option_is_refused():
+    found = with_ranks(2, lambda team: team.agree({"a": 1} | ({"b": 2} if team.rank else {}), ""))
+    assert all(isinstance(e, InputError) and "b None and 2" in str(e) for e in found)
+
+
 def test_an_error_of_one_rank_ends_all_and_the_others_name_it(sharded, bars, tmp_path):
     def work(team):
         def report(progress):

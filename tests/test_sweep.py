@@ -120,7 +120,6 @@ def test_of_two_workers_one_gets_a_lease_and_a_released_one_is_free(tmp_path):
     assert taken.generation == 1
     assert theirs.take(tmp_path) is None
     assert not Lease(tmp_path, 1, 90).create()  # at the same instant
-    taken.state.mkdir()
     taken.release()
     assert theirs.take(tmp_path).generation == 2
     with pytest.raises(LostLeaseError, match="was taken over by"):
@@ -162,6 +161,43 @@ def test_where_there_are_no_hard_links_one_of_two_creates_a_file(tmp_path, monke
     assert files.create(tmp_path / "a", b"first")
     assert not files.create(tmp_path / "a", b"second")
     assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_a_file_is_ours_even_if_the_servers_answer_was_lost(tmp_path, monkeypatch):
+    real = os.link
+
+    def answer_twice(source, target):
+        real(source, target)
+        raise FileExistsError  # to the request that was sent again
+
+    monkeypatch.setattr(os, "link", answer_twice)
+    assert files.create(tmp_path / "a", b"first")
+    assert not files.create(tmp_path / "a", b"second")
+    assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_a_lease_that_somebody_has_written_by_hand_is_not_ours(tmp_path):
+    taken = Leases(90, FakeClock().now).take(tmp_path)
+    (tmp_path / "lease-1.json").write_text('{"token": "another", "host": "elsewhere"}')
+    with pytest.raises(LostLeaseError, match="taken over by elsewhere"):
+        taken.check()
+
+
+def test_giving_a_run_back_leaves_the_lease_and_the_files_of_the_next_worker(tmp_path, monkeypatch):
+    first = Leases(90, FakeClock().now).take(tmp_path)
+    first.state.mkdir()
+    real, taken = Lease.release, []
+
+    def release(lease):
+        real(lease)
+        taken.append(Leases(90, FakeClock().now).take(tmp_path))  # at once
+        taken[0].state.mkdir()
+
+    monkeypatch.setattr(Lease, "release", release)
+    first.publish()
+    taken[0].beat(1)
+    assert taken[0].state.is_dir()
+    assert not first.state.exists()
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"seconds": "x", "host": "\\u001b[31m"}', "{"])
@@ -242,6 +278,36 @@ def test_a_divergence_is_raised_and_the_run_stays_as_it_is(bars, tmp_path):
         worker(jobs, bars).work()
 
 
+def test_a_run_that_diverges_does_not_stop_the_others(alone, bars, tmp_path):
+    jobs, said = planned(tmp_path), []
+    jobs[1] = replace(jobs[1], config=replace(jobs[1].config, lr=1e30))
+    with pytest.raises(DivergenceError, match="pocket-tiny diverged"):
+        worker(jobs, bars, say=said.append).work()
+    assert "goes on with the other runs" in said[0]
+    assert_ends_as(alone, [jobs[0], *jobs[2:]])
+
+
+def test_a_run_that_a_sweep_has_begun_goes_on_without_one(alone, bars, tmp_path):
+    (job, _) = planned(tmp_path, seeds=1)
+
+    def press(job, progress):
+        if progress.iteration == 6:
+            first.stop.set()
+
+    first = worker([job], bars, follow=press)
+    with pytest.raises(Interrupted):
+        first.work()
+    assert checkpoint.position(job.folder) is None  # no run is published before it is finished
+    assert read_run(job.folder).train[-1]["iteration"] == 6
+    weights = checkpoint.load_weights(job.folder)
+    assert weights
+    steps = []
+    train(job.config, job.folder, bars, lambda p: steps.append(p.iteration))
+    assert steps[0] == 7
+    assert_ends_as(alone, [job])
+    assert not list(job.folder.glob("generation-*"))
+
+
 # ---------------------------------------------------------------------------------------- failures
 
 
@@ -289,6 +355,27 @@ def test_a_worker_that_was_paused_and_comes_back_overwrites_nothing(
     assert_ends_as(alone, jobs)
 
 
+def test_a_worker_that_was_paused_while_it_published_a_run_does_no_harm(
+    alone, bars, tmp_path, monkeypatch
+):
+    jobs, paused, real = planned(tmp_path, seeds=1), [], Lease.publish
+
+    def publish(lease):
+        if not paused:
+            paused.append(lease)
+            whole = {path: path.read_bytes() for path in lease.state.iterdir()}
+            worker(jobs, bars).work()  # another worker takes the run over, and publishes it
+            monkeypatch.setattr(lease, "check", lambda: None)  # it had passed
+            lease.state.mkdir()
+            for path, content in whole.items():  # it had been read
+                path.write_bytes(content)
+        real(lease)
+
+    monkeypatch.setattr(Lease, "publish", publish)
+    worker(jobs, bars).work()
+    assert_ends_as(alone, jobs)
+
+
 def test_a_paused_worker_cannot_write_where_its_successor_writes(bars, tmp_path):
     clock = FakeClock()
     job = planned(tmp_path, seeds=1)[0]
@@ -309,7 +396,9 @@ def test_a_paused_worker_cannot_write_where_its_successor_writes(bars, tmp_path)
     ):
         with pytest.raises(LostLeaseError):
             write()
-    third = LeasedFolder(Lease(job.folder, 3, 90))
+    taken = Lease(job.folder, 3, 90)
+    taken.create()
+    third = LeasedFolder(taken)
     with third.locked():
         assert third.load()[1]["iteration"] == 2
 
@@ -333,6 +422,46 @@ def test_a_folder_that_is_full_or_read_only_for_a_while_costs_only_time(
     assert any("tries again every 30 s" in sentence for sentence in said)
     assert 30.0 in clock.waits
     assert_ends_as(alone, jobs)
+
+
+@pytest.mark.parametrize("failing", [1, 4, 9])
+def test_a_folder_that_cannot_be_listed_for_a_while_costs_only_time(
+    failing, alone, bars, tmp_path, monkeypatch
+):
+    jobs, real, calls = planned(tmp_path, seeds=1), os.listdir, []
+
+    def listdir(folder):
+        calls.append(folder)
+        if failing <= len(calls) < failing + 3:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real(folder)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    worker(jobs, bars).work()
+    assert len(calls) > failing + 3
+    assert_ends_as(alone, jobs)
+
+
+def test_a_checkpoint_that_cannot_be_read_for_a_while_is_waited_for(
+    alone, bars, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("minires.train.state.CHECKPOINT_SECONDS", -1.0)
+    (job, _) = planned(tmp_path, seeds=1)
+    with pytest.raises(Killed):
+        worker([job], bars, follow=kill_at(6)).work()
+    real, failures, steps = Path.open, [], []
+
+    def opened(path, *arguments, **options):
+        if path.name == checkpoint.NAME and len(failures) < 2:
+            failures.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    worker([job], bars, follow=lambda job, p: steps.append(p.iteration)).work()
+    assert len(failures) == 2
+    assert steps[0] == 7  # the next one
+    assert_ends_as(alone, [job])
 
 
 def test_a_lease_without_a_disk_for_its_beats_is_kept_if_it_lasts_only_a_while(tmp_path):
