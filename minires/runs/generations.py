@@ -41,8 +41,7 @@ def adopt(folder: Path, state: Path) -> None:
 
 
 def collect(folder: Path) -> None:
-    """Move the latest checkpoint and metrics to the run folder itself. Nobody may hold a lease.
-    """
+    """Move the latest checkpoint and metrics to the run folder itself. Nobody may hold a lease."""
     adopt(folder, folder)
     for state in lease.states(folder):
         shutil.rmtree(state, ignore_errors=True)

@@ -29,7 +29,7 @@ from minires.train.loop import train
 from minires.train.ranks import OtherRankError, Ranks
 from minires.train.shards import check_number
 from minires.train.stopping import Interrupted
-from minires.train.transport import DismissedError, LostRankError, Pipes
+from minires.train.transport import DismissedError, LostRankError, Pipes, SilentRankError
 
 PATIENCE_SECONDS = 10.0  # for a rank to end after its work
 
@@ -110,7 +110,7 @@ def started(size: int, job: Job, work: Callable[..., None] | None = None) -> Ite
     Raises
     ------
     LostRankError
-        If a rank has ended; the message says how.
+        If a rank has ended or hangs; the message says how.
     """
     context = multiprocessing.get_context("spawn")  # GNU OpenMP does not survive a fork
     connections: list[Connection] = []
@@ -127,6 +127,9 @@ def started(size: int, job: Job, work: Callable[..., None] | None = None) -> Ite
         yield Ranks(Pipes(0, size, connections))
     except LostRankError as e:
         lost = processes[e.rank - 1]
+        if isinstance(e, SilentRankError):
+            lost.kill()  # a process that is stopped does not end by itself
+            raise
         lost.join(PATIENCE_SECONDS)
         raise InputError(f"{e} (exit code {lost.exitcode})") from e
     finally:
