@@ -155,17 +155,28 @@ def passing(ranks: int, size: int) -> int:
     return (ranks - 1) * (ranks + 1) * size
 
 
-def predict(rows: Sequence[Row], size: int) -> list[Row]:
-    """Predictions of the model for more machines; none if only one rank was measured."""
+def predict(rows: Sequence[Row], size: int, numbers: Sequence[int] = PREDICTED) -> list[Row]:
+    """Predictions of the model for several machines; none if only one rank was measured."""
     one, most = rows[0], rows[-1]
     if most.ranks == 1 or not most.exchange:
         return []
     bandwidth = passing(most.ranks, size) / most.exchange
-    exchanges = {number: passing(number, size) / bandwidth for number in PREDICTED}
+    exchanges = {number: passing(number, size) / bandwidth for number in numbers}
     return [
         Row(number, one.seconds / number + exchange, exchange, True)
         for number, exchange in exchanges.items()
     ]
+
+
+def speeds(rows: Sequence[Row], batch_size: int) -> dict[int, float]:
+    """Images per second, by the number of ranks."""
+    return {row.ranks: batch_size / row.seconds for row in rows}
+
+
+def curve(net: str, rows: Sequence[Row]) -> list[Row]:
+    """Predictions of the model for 2, 4, 8, ... machines, from the rows that are measured."""
+    measured = [row for row in rows if not row.prediction]
+    return predict(measured, _bytes(net), [2**k for k in range(1, max(PREDICTED).bit_length())])
 
 
 def table(net: str, rows: Sequence[Row], batch_size: int) -> str:

@@ -142,6 +142,9 @@ ThreadsOption = Annotated[
 ManyRanksOption = Annotated[
     str, typer.Option(help="Compare numbers of ranks, such as 1,2,4.", metavar="NUMBERS")
 ]
+FigureOption = Annotated[
+    Path | None, path_option("Draw --ranks to FILE: .png, .svg or .pdf.", "FILE")
+]
 ProfileOption = Annotated[
     bool, typer.Option("--profile", help="Find the share of a step outside kernels.")
 ]
@@ -164,6 +167,7 @@ def bench(
     batch_size: SizeOption = None,
     threads: ThreadsOption = "",
     ranks: ManyRanksOption = "",
+    figure: FigureOption = None,
     profile: ProfileOption = False,
     shapes: ShapesOption = "",
     ops: OpsOption = False,
@@ -193,6 +197,7 @@ def bench(
     output = Output(json_output)
     task = timing.Timing(names.listed("--nets", nets), rounds, batch_size, quiet, output)
     task.check(out, ops)
+    task.check_figure(figure, ranks)
     if ops:
         record = task.ops()
     elif against:
@@ -202,7 +207,7 @@ def bench(
     elif threads:
         record = task.threads(backend, peer, threads)
     elif ranks:
-        record = task.ranks(backend, ranks)
+        record = task.ranks(backend, ranks, figure)
     else:
         record = task.nets(backend, peer, profile)
     task.write(record, out)

@@ -1,4 +1,4 @@
-"""What the leases of a sweep have left in a run folder: a checkpoint and metrics by generation."""
+"""Checkpoints and metrics that the leases of a sweep have left in a run folder."""
 
 from __future__ import annotations
 
