@@ -189,11 +189,7 @@ def bench(
     from minires.cli import timing
 
     special = {"--against": against, "--ops": ops, "--shapes": shapes, "--threads": threads}
-    special["--ranks"] = ranks
-    given = [name for name, value in special.items() if value]
-    given += ["--peer"] * bool(peer and given and given != ["--threads"])
-    if len(given) > 1:
-        raise InputError(f"expected one of {', '.join(given)}; give several commands")
+    _check_alone(special | {"--ranks": ranks}, peer)
     output = Output(json_output)
     task = timing.Timing(names.listed("--nets", nets), rounds, batch_size, quiet, output)
     task.check(out, ops)
@@ -211,3 +207,11 @@ def bench(
     else:
         record = task.nets(backend, peer, profile)
     task.write(record, out)
+
+
+def _check_alone(special: dict[str, Any], peer: str) -> None:
+    """Refuse several kinds of timing in one command."""
+    given = [name for name, value in special.items() if value]
+    given += ["--peer"] * bool(peer and given and given != ["--threads"])
+    if len(given) > 1:
+        raise InputError(f"expected one of {', '.join(given)}; give several commands")
