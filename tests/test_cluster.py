@@ -10,9 +10,8 @@ import threading
 from dataclasses import replace
 
 import pytest
-import specks
-import toys
-from test_sweep import BASE, ROOT, SPECKS, assert_ends_as, end, planned
+from speck_runs import SPECKS, ended, environment
+from test_sweep import BASE, assert_ends_as, planned
 
 from minires import InputError
 from minires.runs.lease import seen
@@ -26,15 +25,11 @@ if importlib.util.find_spec("distributed") is None:
         "an optional extra is missing: pip install -e '.[cluster]'", allow_module_level=True
     )
 
-pytestmark = pytest.mark.filterwarnings("default")  # those of dask are not ours
+pytestmark = [
+    pytest.mark.usefixtures("speck"),
+    pytest.mark.filterwarnings("default"),  # those of dask are not ours
+]
 SECONDS = 1.5  # of leases
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _speck():
-    specks.register()
-    yield
-    specks.unregister()
 
 
 @pytest.fixture(autouse=True)
@@ -43,18 +38,18 @@ def _hurry(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(speck, bars, tmp_path_factory):
     ends = {}
     for job in planned(tmp_path_factory.mktemp("alone"), seeds=3, iterations=100):
-        train(job.config, job.folder, toys.bars())
-        ends[job.folder.name] = end(job.folder)
+        train(job.config, job.folder, bars)
+        ends[job.folder.name] = ended(job.folder)
     return ends
 
 
 @pytest.fixture(scope="module")
 def client():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "tests"))))
+        patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
         with cluster.client("local:2") as found:
             yield found
 

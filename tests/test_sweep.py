@@ -11,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import specks
-import toys
 from forks import Forks
+from speck_runs import ended
 
 from minires import InputError
 from minires.lab import status
 from minires.nets import registry
 from minires.runs import checkpoint, files, sweep_record
-from minires.runs import metrics_file as measured
 from minires.runs.config import Config
 from minires.runs.lease import Lease, Leases, LostLeaseError, seen
 from minires.runs.leased_folder import LeasedFolder
@@ -29,21 +27,8 @@ from minires.train import sweep
 from minires.train.loop import DivergenceError, Interrupted, train
 from minires.train.sweep import Clock, Reports, Worker, plan
 
-ROOT = Path(__file__).parents[1]
-SPECKS = Path(__file__).with_name("specks.py")
+pytestmark = pytest.mark.usefixtures("speck")
 ITERATIONS = 100  # of runs whose workers are killed
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _speck():
-    specks.register()
-    yield
-    specks.unregister()
-
-
-@pytest.fixture(scope="module")
-def bars():
-    return toys.bars()
 
 
 BASE = Config(
@@ -86,28 +71,21 @@ def worker(jobs, data, clock=None, seconds=90.0, **reports):
     return Worker(jobs, data, stop, seconds, clock or FakeClock(), Reports(**reports))
 
 
-def end(folder):
-    arrays, meta = checkpoint.load(folder)
-    weights = {name: value.tobytes() for name, value in arrays.items()}
-    lines = [{k: v for k, v in line.items() if k != "seconds"} for line in measured.read(folder)]
-    return weights, {k: v for k, v in meta.items() if k != "seconds"}, lines
-
-
 @pytest.fixture(scope="module")
-def alone(bars, tmp_path_factory):
+def alone(speck, bars, tmp_path_factory):
     """Every run, trained on its own: its end by the name of its folder."""
     out = tmp_path_factory.mktemp("alone")
     ends = {}
     for job in planned(out):
         train(job.config, job.folder, bars)
-        ends[job.folder.name] = end(job.folder)
+        ends[job.folder.name] = ended(job.folder)
     return ends
 
 
 def assert_ends_as(alone, jobs):
     for job in jobs:
         assert sweep.is_finished(job.folder)
-        assert end(job.folder) == alone[job.folder.name]
+        assert ended(job.folder) == alone[job.folder.name]
 
 
 # ------------------------------------------------------------------------------------------ leases
@@ -347,11 +325,11 @@ def test_a_worker_that_was_paused_and_comes_back_overwrites_nothing(
         if progress.iteration == 6 and not paused:  # meanwhile, another worker does everything
             paused.append(job)
             worker(jobs, bars).work()
-            paused.append(end(job.folder))
+            paused.append(ended(job.folder))
 
     worker(jobs, bars, follow=pause, say=said.append).work()
     assert "was taken over by" in said[0]
-    assert end(paused[0].folder) == paused[1]
+    assert ended(paused[0].folder) == paused[1]
     assert_ends_as(alone, jobs)
 
 
@@ -570,7 +548,7 @@ def ended_alone(bars, out):
     ends = {}
     for job in planned(out, iterations=ITERATIONS):
         train(job.config, job.folder, bars)
-        ends[job.folder.name] = end(job.folder)
+        ends[job.folder.name] = ended(job.folder)
     return ends
 
 
