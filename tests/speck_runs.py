@@ -15,9 +15,8 @@ SPECKS = Path(__file__).with_name("specks.py")
 
 def environment(**variables):
     """Variables of a process that finds this checkout and the modules of its tests."""
-    return (
-        os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))} | variables
-    )
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    return os.environ | {"PYTHONPATH": paths} | variables
 
 
 def ended(folder):

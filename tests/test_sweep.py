@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forks import Forks
+from forks import Forks, host, why_no_hosts
 from speck_runs import ended
 
 from minires import InputError
@@ -28,7 +28,7 @@ from minires.train.loop import DivergenceError, Interrupted, train
 from minires.train.sweep import Clock, Reports, Worker, plan
 
 pytestmark = pytest.mark.usefixtures("speck")
-ITERATIONS = 100  # of runs whose workers are killed
+ITERATIONS = 60  # of runs whose workers are killed
 
 
 BASE = Config(
@@ -544,7 +544,10 @@ def forks():
         yield made
 
 
-def ended_alone(bars, out):
+@pytest.fixture(scope="module")
+def ended_alone(speck, bars, tmp_path_factory):
+    """The end of every longer run, trained on its own."""
+    out = tmp_path_factory.mktemp("longer")
     ends = {}
     for job in planned(out, iterations=ITERATIONS):
         train(job.config, job.folder, bars)
@@ -553,9 +556,9 @@ def ended_alone(bars, out):
 
 
 def test_after_twenty_random_kills_of_workers_every_run_ends_with_the_same_bits(
-    forks, bars, tmp_path
+    forks, ended_alone, tmp_path
 ):
-    alone, rng = ended_alone(bars, tmp_path / "alone"), np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     sweeps, kills, pause = [tmp_path / "sweep 0"], 0, threading.Event()
     team = [pid for _ in range(2) for pid in forks.start(sweeps[-1])]
     while kills < 20:
@@ -570,11 +573,13 @@ def test_after_twenty_random_kills_of_workers_every_run_ends_with_the_same_bits(
         team += forks.start(out)
     assert {forks.wait(pid) for pid in team} == {0}
     for out in sweeps:
-        assert_ends_as(alone, planned(out, iterations=ITERATIONS))
+        assert_ends_as(ended_alone, planned(out, iterations=ITERATIONS))
 
 
-def test_a_worker_stopped_for_longer_than_its_lease_goes_on_without_harm(forks, bars, tmp_path):
-    alone, rng = ended_alone(bars, tmp_path / "alone"), np.random.default_rng(6)
+def test_a_worker_stopped_for_longer_than_its_lease_goes_on_without_harm(
+    forks, ended_alone, tmp_path
+):
+    rng = np.random.default_rng(6)
     out = tmp_path / "sweep"
     (stopped,) = forks.start(out)
     threading.Event().wait(rng.uniform(0.05, 0.2))
@@ -582,10 +587,35 @@ def test_a_worker_stopped_for_longer_than_its_lease_goes_on_without_harm(forks, 
     (other,) = forks.start(out)
     assert forks.wait(other) == 0  # it has taken over the run, and ended all of them
     jobs = planned(out, iterations=ITERATIONS)
-    assert_ends_as(alone, jobs)
+    assert_ends_as(ended_alone, jobs)
     os.kill(stopped, signal.SIGCONT)
     assert forks.wait(stopped) == 0
-    assert_ends_as(alone, jobs)
+    assert_ends_as(ended_alone, jobs)
+
+
+def test_hosts_that_share_only_a_folder_finish_a_sweep_with_one_of_them_killed(
+    ended_alone, tmp_path
+):
+    if reason := why_no_hosts():
+        pytest.skip(reason)
+    jobs = planned(tmp_path, iterations=ITERATIONS)
+    hosts = [host("alpha", 0), host("beta", 300)]  # clocks five minutes apart
+    first, second = (Forks(WORKERS, ITERATIONS, prefix=words) for words in hosts)
+    with first.process, second.process:
+        (victim,) = first.start(tmp_path)
+        while not (held := [job for job in jobs if holder(job) == "alpha"]):
+            threading.Event().wait(0.002)
+        assert first.kill(victim) == -signal.SIGKILL
+        team = [*((forks, forks.start(tmp_path)[0]) for forks in (second, first))]
+        assert {forks.wait(pid) for forks, pid in team} == {0}
+    assert {holder(job) for job in jobs} <= {"alpha", "beta"}
+    assert max(seen(job.folder).generation for job in held) > 1
+    assert_ends_as(ended_alone, jobs)
+
+
+def holder(job):
+    """Name of the host that has, or had, the lease of a run."""
+    return seen(job.folder).content.get("host")
 
 
 def test_the_command_trains_shows_where_it_stands_and_refuses_another_recipe(run_cli, tmp_path):
