@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,6 @@ from minires.train.parallel import Job, started
 from minires.train.ranks import Ranks
 from minires.train.shards import sharded_step
 from minires.train.task import Classification
-from minires.train.transport import Pipes
 
 PREDICTED = (8, 64)  # machines like this one, joined by pipes as fast as those measured
 
@@ -105,18 +102,15 @@ def bench(
     rows = []
     for number in ranks:
         report(f"ranks: {number}")
-        with started(number, job, _follow) as team, team.joined(), team.threads(backend):
-            rows.append(_row(number, _steps(config, team)))
+        with started(number, job, _work) as team, team.joined():
+            rows.append(_row(number, _work(team, job)))
     return rows + predict(rows, _bytes(net))
 
 
-def _follow(rank: int, size: int, connection: Connection, job: Job) -> None:
-    """Take the same steps as rank 0."""
-    team = Ranks(Pipes(rank, size, [connection]))
-    for file in job.plugins:
-        plugins.load(Path(file))
-    with team.joined(), team.threads(job.config.backend):
-        _steps(job.config, team)
+def _work(team: Ranks, job: Job) -> list[tuple[float, float]]:
+    """Take steps with some kernel threads each."""
+    with team.threads(job.config.backend):
+        return _steps(job.config, team)
 
 
 def _steps(config: Config, team: Ranks) -> list[tuple[float, float]]:

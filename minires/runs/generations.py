@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,11 +39,13 @@ def adopt(folder: Path, state: Path) -> None:
     return None
 
 
-def collect(folder: Path) -> None:
-    """Move the latest checkpoint and metrics to the run folder itself. Nobody may hold a lease."""
+def collect(folder: Path, generation: int) -> None:
+    """Move the latest checkpoint and metrics to the run folder itself.
+
+    `generation` is that of the last lease, which nobody holds.
+    """
     adopt(folder, folder)
-    for state in lease.states(folder):
-        shutil.rmtree(state, ignore_errors=True)
+    lease.remove_states(folder, generation)
 
 
 def _position(folder: Path) -> int:

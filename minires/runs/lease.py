@@ -84,6 +84,13 @@ def states(folder: Path) -> list[Path]:
     return [_state(folder, generation) for generation in _numbers(folder, STATE)]
 
 
+def remove_states(folder: Path, last: int) -> None:
+    """Remove the folders of all generations up to `last`; a later one may have begun."""
+    for generation in _numbers(folder, STATE):
+        if generation <= last:
+            shutil.rmtree(_state(folder, generation), ignore_errors=True)
+
+
 def live(folder: Path) -> Path:
     """The folder of a run's latest metrics: that of its lease, else its own."""
     state = _state(folder, seen(folder).generation)
@@ -199,9 +206,7 @@ class Lease:
 
         A later generation may have begun: whoever finds this lease released takes the next one.
         """
-        for generation in _numbers(self.folder, STATE):
-            if generation <= self.generation:
-                shutil.rmtree(_state(self.folder, generation), ignore_errors=True)
+        remove_states(self.folder, self.generation)
         for generation in _numbers(self.folder, LEASE):
             if generation < self.generation:
                 with contextlib.suppress(OSError):

@@ -95,7 +95,7 @@ class RunFolder:
         try:
             with contextlib.suppress(OSError):
                 owner.write_text(str(os.getpid()), encoding="utf-8")
-            generations.collect(self.path)
+            generations.collect(self.path, leased.generation)
             self.state = self.path
             yield
         finally:
