@@ -15,7 +15,7 @@ from forks import Forks, host, why_no_hosts
 from speck_runs import ended
 
 from minires import InputError
-from minires.lab import status
+from minires.lab import figure, status
 from minires.nets import registry
 from minires.runs import checkpoint, files, sweep_record
 from minires.runs.config import Config
@@ -248,6 +248,20 @@ def test_ctrl_c_gives_the_run_back_and_another_worker_resumes_it(alone, bars, tm
     worker(jobs, bars, follow=lambda job, p: started.append((job.folder, p.iteration))).work()
     assert started[0] == (held[0].folder, 5)
     assert_ends_as(alone, jobs)
+
+
+def test_workers_that_end_at_the_same_time_draw_the_same_figure(tmp_path, monkeypatch):
+    real, drawn, path = files.move, [], tmp_path / "sweep.png"
+
+    def move(source, target):
+        if not drawn:
+            drawn.append(target)
+            figure.save(figure.Figure(), path)  # by another worker
+        real(source, target)
+
+    monkeypatch.setattr(files, "move", move)
+    figure.save(figure.Figure(), path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_divergence_is_raised_and_the_run_stays_as_it_is(bars, tmp_path):
