@@ -384,7 +384,9 @@ def test_a_paused_worker_cannot_write_where_its_successor_writes(bars, tmp_path)
     for write in (
         lambda: LeasedFolder(first).append({"kind": "train"}),
         lambda: LeasedFolder(first).save(arrays, meta),
+        lambda: LeasedFolder(first)._write(None),
         first.release,
+        first.publish,
     ):
         with pytest.raises(LostLeaseError):
             write()

@@ -10,6 +10,7 @@ from typing import Any
 from minires.runs import files
 from minires.runs.generations import adopt
 from minires.runs.lease import Lease
+from minires.runs.record import Record
 from minires.runs.run_folder import Array, RunFolder
 
 
@@ -38,6 +39,11 @@ class LeasedFolder(RunFolder):
             files.make_folder(self.state)
             adopt(self.path, self.state)
         yield
+
+    def _write(self, wanted: Record) -> None:
+        """Write the record; a `LostLeaseError` if another process trains the run."""
+        self.lease.check()
+        super()._write(wanted)
 
     def append(self, values: Mapping[str, Any]) -> None:
         """Append one line to the metrics; a `LostLeaseError` if another process trains the run."""
