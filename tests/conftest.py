@@ -74,6 +74,24 @@ def shapes():
     return shapes10.dataset(seed=0, train=96, test=32)
 
 
+@pytest.fixture(scope="module")
+def speck():
+    """The network of specks.py by its name, and what toys.py brings."""
+    import specks
+
+    specks.register()
+    yield
+    specks.unregister()
+
+
+@pytest.fixture(scope="module")
+def bars():
+    """The data set of toys.py."""
+    import toys
+
+    return toys.bars()
+
+
 @pytest.fixture
 def tiny():
     """A recipe that takes a second."""

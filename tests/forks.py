@@ -34,16 +34,37 @@ for line in sys.stdin:
 """
 
 
+def host(name, seconds):
+    """Words of a command that another one follows: run it on a host of its own.
+
+    The host has a name, a network without connections, and a monotonic clock that is some seconds
+    ahead. It shares the disk with the others.
+    """
+    spaces = ["unshare", "--user", "--map-root-user", "--net", "--uts", "--time", "--fork"]
+    clocks = ["--monotonic", str(seconds), "--boottime", str(seconds)]
+    return [*spaces, *clocks, "sh", "-c", 'hostname "$0" && exec "$@"', name]
+
+
+def why_no_hosts():
+    """The reason why this system has no hosts for tests, "" if it has."""
+    try:
+        done = subprocess.run([*host("a", 1), "true"], capture_output=True, text=True, check=False)
+    except OSError as e:
+        return f"needs unshare: {e}"
+    return f"needs namespaces: {done.stderr.strip()}" if done.returncode else ""
+
+
 class Forks:
     """Starts processes, and waits for them.
 
     `program` defines `start(words)`, which returns a list of functions, one for each process to
-    start, and `started()`, which the first process calls after it has started them.
+    start, and `started()`, which the first process calls after it has started them. `prefix` are
+    words before the command of that process, see `host`.
     """
 
-    def __init__(self, program, *words):
+    def __init__(self, program, *words, prefix=()):
         paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-        command = [sys.executable, "-c", program + LOOP, *map(str, words)]
+        command = [*prefix, sys.executable, "-c", program + LOOP, *map(str, words)]
         self.process = subprocess.Popen(
             command,
             env=os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},

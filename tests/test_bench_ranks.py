@@ -1,11 +1,14 @@
 """The timing of ranks: they take real steps, and the model is the one that is described."""
 
+import json
+
 import pytest
 import specks
 
 from minires import InputError, plugins
 from minires.bench import ranks
 from minires.bench.ranks import Row
+from minires.lab import rank_plot
 
 
 def test_the_model_divides_the_work_and_moves_every_gradient_through_rank_0():
@@ -42,8 +45,52 @@ def plugin(monkeypatch):
     specks.unregister()
 
 
-def test_two_ranks_are_timed(run_cli, plugin):
+def test_two_ranks_are_timed_and_drawn(run_cli, plugin, tmp_path):
     words = ["--nets", "speck", "--backend", "numpy", "--batch-size", 8, "--rounds", 2]
+    words += ["--figure", tmp_path / "ranks.png", "--out", tmp_path / "ranks.json"]
     code, out, err = run_cli("--plugin", plugin, "bench", *words, "--ranks", "1,2")
     assert code == 0, err
     assert out.count("measured") == out.count("prediction") == 2
+    assert (tmp_path / "ranks.png").read_bytes().startswith(b"\x89PNG")
+    rows = json.loads((tmp_path / "ranks.json").read_text())["ranks"]
+    assert [row["ranks"] for row in rows] == [1, 2, 8, 64]
+
+
+def test_the_figure_tells_predictions_from_measurements():
+    measured, predicted = {1: 80.0, 2: 120.0}, {2: 150.0, 4: 200.0, 8: 100.0, 64: 2.0}
+    figure = rank_plot.speeds("speck", measured, predicted, "caption")
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    drawn = {
+        name.split(":")[0]: [*zip(*line.get_data(), strict=True)] for name, line in lines.items()
+    }
+    assert drawn["measured"] == [*measured.items()]
+    assert drawn["prediction of a model"] == [*predicted.items()]
+    assert figure._suptitle.get_text().replace("\n", " ") == (
+        "speck: 2 ranks train 1.5 times as fast as one; predicted: 2.5 times on 4 machines, "
+        "0.025 times on 64"
+    )
+    written = {text.xy: text.get_text() for text in axes.texts}
+    assert written == {
+        (1, 80): "80",
+        (2, 120): "120",
+        (4, 200): "200",
+        (8, 100): "100",
+        (64, 2): "2",
+    }
+    assert min(text.get_fontsize() for text in axes.texts) >= 10
+
+
+def test_one_rank_alone_is_drawn_without_a_prediction():
+    assert (
+        rank_plot.message("speck", {1: 80.0}, {})
+        == "speck: one rank trains on 80 images per second"
+    )
+    assert len(rank_plot.speeds("speck", {1: 80.0}, {}, "").axes[0].lines) == 2
+
+
+def test_a_figure_without_ranks_or_in_an_unknown_format_is_refused(run_cli, tmp_path):
+    code, _, err = run_cli("bench", "--figure", tmp_path / "a.png")
+    assert (code, "--figure draws the numbers of --ranks" in err) == (2, True)
+    code, _, err = run_cli("bench", "--ranks", "1,2", "--figure", tmp_path / "a.gif")
+    assert (code, "must end in .png" in err) == (2, True)

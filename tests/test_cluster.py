@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
-import specks
-import toys
-from test_sweep import BASE, ROOT, SPECKS, assert_ends_as, end, planned
+from speck_runs import SPECKS, ended, environment
+from test_sweep import BASE, assert_ends_as, planned
 
 from minires import InputError
 from minires.runs.lease import seen
@@ -25,30 +25,31 @@ if importlib.util.find_spec("distributed") is None:
         "an optional extra is missing: pip install -e '.[cluster]'", allow_module_level=True
     )
 
-pytestmark = pytest.mark.filterwarnings("default")  # those of dask are not ours
+pytestmark = [
+    pytest.mark.usefixtures("speck"),
+    pytest.mark.filterwarnings("default"),  # those of dask are not ours
+]
 SECONDS = 1.5  # of leases
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _speck():
-    specks.register()
-    yield
-    specks.unregister()
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch):
+    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.2)
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(speck, bars, tmp_path_factory):
     ends = {}
     for job in planned(tmp_path_factory.mktemp("alone"), seeds=3, iterations=100):
-        train(job.config, job.folder, toys.bars())
-        ends[job.folder.name] = end(job.folder)
+        train(job.config, job.folder, bars)
+        ends[job.folder.name] = ended(job.folder)
     return ends
 
 
 @pytest.fixture(scope="module")
 def client():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "tests"))))
+        patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
         with cluster.client("local:2") as found:
             yield found
 
@@ -67,25 +68,39 @@ def test_two_workers_finish_a_sweep_with_one_of_them_killed_midway(alone, client
             killed.append(held[0].content["pid"])
             os.kill(killed[0], signal.SIGKILL)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "LOOK_SECONDS", 0.2)
-        cluster.sweep_on(client, work, threading.Event(), kill)
+    cluster.sweep_on(client, work, threading.Event(), kill)
     assert killed
     assert_ends_as(alone, work.jobs)
 
 
-def test_a_request_to_stop_saves_the_runs_at_hand(client, tmp_path):
+def test_a_request_to_stop_saves_the_runs_at_hand_and_the_same_workers_resume(
+    alone, client, tmp_path
+):
     work, stop = task(tmp_path), threading.Event()
 
     def look():
         if any(not seen(job.folder).free for job in work.jobs):
             stop.set()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "LOOK_SECONDS", 0.2)
-        with pytest.raises(Interrupted, match="stopped and saved"):
-            cluster.sweep_on(client, work, stop, look)
+    with pytest.raises(Interrupted, match="stopped and saved"):
+        cluster.sweep_on(client, work, stop, look)
     assert all(seen(job.folder).free for job in work.jobs)
+    cluster.sweep_on(client, task(tmp_path), threading.Event())  # the same command again
+    assert_ends_as(alone, work.jobs)
+
+
+def test_a_run_that_cannot_go_on_does_not_stop_the_others(alone, client, tmp_path):
+    work = task(tmp_path)
+    first = replace(work.jobs[0], config=replace(work.jobs[0].config, lr=1e30))
+    with pytest.raises(InputError, match="speck diverged"):
+        cluster.sweep_on(client, replace(work, jobs=(first, *work.jobs[1:])), threading.Event())
+    assert_ends_as(alone, work.jobs[1:])
+
+
+def test_a_host_divides_its_threads_by_the_tasks_of_all_its_workers(client, monkeypatch):
+    workers = {"a": {"host": "here", "nthreads": 4}, "b": {"host": "here", "nthreads": 1}}
+    monkeypatch.setattr(client, "scheduler_info", lambda n_workers: {"workers": workers})
+    assert cluster.check_workers(client) == {"here": 5}
 
 
 def test_workers_with_other_versions_are_refused_and_both_are_named(client, monkeypatch):
@@ -112,10 +127,8 @@ def test_a_scheduler_that_was_killed_is_named_and_the_runs_are_whole(alone, tmp_
             with pytest.raises(InputError, match="no workers"):
                 cluster.check_workers(found)
             work, stop = task(tmp_path / "sweep"), threading.Event()
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(cluster, "LOOK_SECONDS", 0.2)
-                with pytest.raises(InputError, match="the scheduler of dask has ended"):
-                    cluster.sweep_on(found, work, stop, scheduler.kill)
+            with pytest.raises(InputError, match="the scheduler of dask has ended"):
+                cluster.sweep_on(found, work, stop, scheduler.kill)
 
 
 def test_without_dask_the_error_says_how_to_install_it(monkeypatch):

@@ -1,9 +1,9 @@
 """Ranks: whoever computes the parts of a batch, a run ends with the same bits."""
 
-import hashlib
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -14,25 +14,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import specks
-import toys
 from forks import Forks
+from speck_runs import SPECKS, ended, environment
 
 from minires import InputError, resnet
 from minires.data import seeds
 from minires.optim import SGD
 from minires.runs import checkpoint
-from minires.runs import metrics_file as measured
 from minires.runs.config import Config
 from minires.runs.record import read_record
-from minires.train import ranks, shards, state, task
+from minires.train import patience, ranks, shards, state, task
 from minires.train.loop import DivergenceError, Interrupted, train
+from minires.train.patience import Patience
 from minires.train.ranks import OtherRankError, Ranks
 from minires.train.task import Classification
-from minires.train.transport import Pipes
+from minires.train.transport import DismissedError, Pipes, SilentRankError
 
-ROOT = Path(__file__).parents[1]
-SPECKS = Path(__file__).with_name("specks.py")
+pytestmark = pytest.mark.usefixtures("speck")
 
 
 def teams(size):
@@ -55,37 +53,6 @@ def with_ranks(size, work):
     return [future.exception() or future.result() for future in futures]
 
 
-def digest(arrays):
-    found = hashlib.sha256()
-    for name, value in sorted(arrays.items()):
-        found.update(name.encode() + value.tobytes())
-    return found.hexdigest()
-
-
-def saved(folder):
-    """SHA-256 of weights, velocities and running statistics, and the rest of a checkpoint."""
-    arrays, meta = checkpoint.load(folder)
-    assert any(name.startswith("velocity/") for name in arrays)
-    assert any(name.endswith("running_var") for name in arrays)
-    return digest(arrays), {key: value for key, value in meta.items() if key != "seconds"}
-
-
-def lines(folder):
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in measured.read(folder)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _speck():
-    specks.register()
-    yield
-    specks.unregister()
-
-
-@pytest.fixture(scope="module")
-def bars():
-    return toys.bars()
-
-
 RECIPE = Config(
     "speck",
     "bars",
@@ -106,7 +73,7 @@ def sharded():
 
 
 @pytest.fixture(scope="module")
-def by_one_rank(sharded, bars, tmp_path_factory):
+def by_one_rank(speck, sharded, bars, tmp_path_factory):
     return train(sharded, tmp_path_factory.mktemp("one") / "run", bars)
 
 
@@ -119,8 +86,10 @@ def test_any_number_of_ranks_ends_with_the_same_bits_after_50_steps(
 ):
     found = with_ranks(size, lambda team: train(sharded, tmp_path, bars, ranks=team))
     assert found == [tmp_path] * size
-    assert saved(tmp_path) == saved(by_one_rank)
-    assert lines(tmp_path) == lines(by_one_rank)  # gradients by layer, too
+    assert ended(tmp_path) == ended(by_one_rank)  # gradients by layer, too
+    names = checkpoint.load(tmp_path)[0]
+    assert any(name.startswith("velocity/") for name in names)
+    assert any(name.endswith("running_var") for name in names)
 
 
 def test_a_run_that_met_its_target_has_ended_for_every_rank(sharded, bars, tmp_path):
@@ -142,7 +111,7 @@ def test_one_shard_is_training_in_a_single_process(sharded, bars, tmp_path, monk
 
     monkeypatch.setattr(state.TrainingRun, "_train", in_one_shard)
     train(single, tmp_path / "sharded", bars)
-    assert saved(tmp_path / "sharded")[0] == saved(tmp_path / "single")[0]
+    assert ended(tmp_path / "sharded")[0] == ended(tmp_path / "single")[0]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
@@ -239,6 +208,11 @@ def test_a_rank_with_another_version_recipe_or_data_is_refused_and_both_are_name
     assert all("data with SHA-256" in str(e) for e in with_ranks(2, other_data))
 
 
+def test_a_rank_whose_recipe_has_one_more_option_is_refused():
+    found = with_ranks(2, lambda team: team.agree({"a": 1} | ({"b": 2} if team.rank else {}), ""))
+    assert all(isinstance(e, InputError) and "b None and 2" in str(e) for e in found)
+
+
 def test_an_error_of_one_rank_ends_all_and_the_others_name_it(sharded, bars, tmp_path):
     def work(team):
         def report(progress):
@@ -273,6 +247,78 @@ def test_a_divergence_on_one_rank_is_one_on_all(sharded, bars, tmp_path, monkeyp
     assert all(isinstance(e, DivergenceError) for e in found)
 
 
+class SlowClock:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self):
+        self.time = 0.0
+
+    def __call__(self):
+        return self.time
+
+
+def test_a_rank_waits_five_minutes_or_ten_times_as_long_as_it_has_computed_itself():
+    clock = SlowClock()
+    first, other = Patience(0, clock), Patience(1, clock)
+    assert (first.seconds, other.seconds) == (300, 600)
+    with first.exchange():
+        clock.time += 1000  # it waits
+    assert first.seconds == 300
+    clock.time += 60  # it computes
+    with first.exchange():
+        pass
+    assert first.seconds == 600
+
+
+def test_the_time_in_which_the_waiting_process_itself_is_stopped_does_not_count():
+    clock = SlowClock()
+    looks = []
+
+    def arrived(seconds):
+        looks.append(seconds)
+        clock.time += seconds
+        return len(looks) == 200
+
+    waiting = Patience(0, clock)
+    assert waiting.lasts(lambda: arrived(10_000))
+    looks.clear()
+    assert waiting.lasts(lambda: arrived(1))
+    looks.append(0)
+    assert not waiting.lasts(lambda: arrived(1))
+    assert len(looks) == 200 + 1 + 300
+
+
+@pytest.mark.parametrize("bytes_sent", [None, 10, 10**6])
+def test_a_rank_that_hangs_is_named_and_the_others_end(bytes_sent, monkeypatch):
+    monkeypatch.setattr(patience, "LEAST_SECONDS", 0.2)
+    first, second, hanging = teams(3)
+    ended = []
+
+    def follow():
+        try:
+            second.share("here")
+        except DismissedError as e:
+            ended.append(e)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    end = hanging._transport._connections[0]
+    if bytes_sent:  # a message that stands still
+        os.write(end.fileno(), struct.pack("!i", 2 * 10**6) + bytes(bytes_sent // 10))
+    with pytest.raises(SilentRankError, match="rank 2 of 3 has been silent for 0 s"):
+        first.share("here")
+    thread.join()
+    assert len(ended) == 1
+
+
+def test_a_rank_that_hangs_while_others_send_to_it_is_named(monkeypatch):
+    monkeypatch.setattr(patience, "LEAST_SECONDS", 0.2)
+    first, hanging = teams(2)
+    hanging._transport._send(0, ranks.pack({"shared": 1}, {}))
+    with pytest.raises(SilentRankError, match="rank 1 of 2 has been silent"):
+        first.share("much", {"a": np.zeros(10**6)})
+
+
 def test_ctrl_c_on_any_rank_saves_and_another_number_of_ranks_resumes_to_the_same_bits(
     sharded, by_one_rank, bars, tmp_path
 ):
@@ -288,8 +334,7 @@ def test_ctrl_c_on_any_rank_saves_and_another_number_of_ranks_resumes_to_the_sam
     assert all(isinstance(e, Interrupted) for e in with_ranks(2, work))
     assert checkpoint.load(tmp_path)[1]["iteration"] == 20
     with_ranks(4, lambda team: train(sharded, tmp_path, bars, ranks=team))
-    assert saved(tmp_path) == saved(by_one_rank)
-    assert lines(tmp_path) == lines(by_one_rank)
+    assert ended(tmp_path) == ended(by_one_rank)
 
 
 def test_ranks_on_the_same_processors_share_the_kernel_threads(monkeypatch):
@@ -327,13 +372,14 @@ import sys
 from multiprocessing import Pipe
 from pathlib import Path
 import specks, test_parallel, toys
-from minires.train import state
+from minires.train import patience, state
 from minires.train.loop import train
 from minires.train.ranks import Ranks
 from minires.train.transport import Pipes
 specks.register()
 data = toys.bars()
 state.CHECKPOINT_SECONDS = 0.02
+patience.LEAST_SECONDS = float(sys.argv[1])
 ends = []
 
 
@@ -371,7 +417,7 @@ def test_killed_at_random_ranks_a_run_ends_at_once_and_resumes_to_the_same_bits(
 ):
     if not hasattr(os, "fork"):
         pytest.skip("starts ranks by fork")
-    rng, kills, runs, forks = np.random.default_rng(0), 0, [tmp_path / "0"], Forks(TEAMS)
+    rng, kills, runs, forks = np.random.default_rng(0), 0, [tmp_path / "0"], Forks(TEAMS, 300)
     with forks.process:
         while kills < 12:
             team = forks.start(f"{rng.integers(2, 5)} {runs[-1]}")
@@ -387,19 +433,46 @@ def test_killed_at_random_ranks_a_run_ends_at_once_and_resumes_to_the_same_bits(
             for pid in forks.start(f"2 {run}"):
                 assert forks.wait(pid) == 0
     for run in runs:
-        assert saved(run) == saved(by_one_rank)
-        assert lines(run) == lines(by_one_rank)
+        assert ended(run) == ended(by_one_rank)
+
+
+def test_rank_0_stopped_for_too_long_ends_the_others_and_the_run_resumes(by_one_rank, tmp_path):
+    if not hasattr(os, "fork"):
+        pytest.skip("starts ranks by fork")
+    forks = Forks(TEAMS, 0.5)
+    with forks.process:
+        stopped, *others = forks.start(f"3 {tmp_path}")
+        while not (tmp_path / checkpoint.NAME).exists():
+            threading.Event().wait(0.002)
+        os.kill(stopped, signal.SIGSTOP)
+        assert {forks.wait(pid) for pid in others} == {1}
+        assert checkpoint.position(tmp_path) < RECIPE.iterations
+        os.kill(stopped, signal.SIGCONT)
+        assert forks.wait(stopped) == 1  # it learns that it is alone
+        for pid in forks.start(f"2 {tmp_path}"):
+            assert forks.wait(pid) == 0
+    assert ended(tmp_path) == ended(by_one_rank)
 
 
 TRAIN = "train speck --dataset bars --batch-size 8 --shards 4 --no-augment --lr 0.01"
 TRAIN += " --eval-images 16 --backend numpy"
 # long runs that save often
-RANKS = "import sys; from minires.train import state; state.CHECKPOINT_SECONDS = 0.05; "
-RANKS += "from minires import cli; cli.main()"
+RANKS = """
+import os, signal
+from minires import cli
+from minires.train import state
 
+real, state.CHECKPOINT_SECONDS = state.TrainingRun.step, 0.05
 
-def environment():
-    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
+def step(run):
+    run.ranks._transport._patience._least = 1.0
+    if run.iteration == 5 and f"rank {run.ranks.rank}" == os.environ.get("STOPPED"):
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return real(run)
+
+state.TrainingRun.step = step
+cli.main()
+"""
 
 
 def children(process):
@@ -410,8 +483,13 @@ def children(process):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-@pytest.mark.parametrize("lost", [0, 2])
-def test_a_lost_rank_of_the_command_is_named_once_and_one_process_resumes(lost, bars, tmp_path):
+@pytest.mark.parametrize(
+    ("lost", "how", "words"),
+    [(0, "SIGKILL", "has ended"), (2, "SIGKILL", "has ended"), (2, "SIGSTOP", "has been silent")],
+)
+def test_a_lost_rank_of_the_command_is_named_once_and_one_process_resumes(
+    lost, how, words, bars, tmp_path
+):
     command = [sys.executable, "-c", RANKS, "--plugin", str(SPECKS), *TRAIN.split()]
     command += ["--iterations", "2000", "--out", str(tmp_path), "--ranks", "3", "--quiet"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
@@ -419,10 +497,10 @@ def test_a_lost_rank_of_the_command_is_named_once_and_one_process_resumes(lost, 
         while not (tmp_path / checkpoint.NAME).exists():
             assert process.poll() is None, process.stderr.read()
             threading.Event().wait(0.02)
-        os.kill([process.pid, *children(process)][lost], signal.SIGKILL)
+        os.kill([process.pid, *children(process)][lost], getattr(signal, how))
         _, err = process.communicate(timeout=60)  # until the last process has closed it
     assert err.count("error:") == 1
-    assert f"error: rank {lost} of 3 has ended" in err
+    assert f"error: rank {lost} of 3 {words}" in err
     assert "Traceback" not in err
     config = read_record(tmp_path).config
     before = checkpoint.position(tmp_path)
@@ -438,30 +516,41 @@ def test_a_lost_rank_of_the_command_is_named_once_and_one_process_resumes(lost, 
 # ------------------------------------------------------------------------------------------- MPI
 
 
-def mpiexec(size, folder, *words):
+def mpiexec(size, folder, *words, program=("-m", "minires"), **variables):
     """Run `minires train` in processes that mpiexec starts."""
     pytest.importorskip("mpi4py", reason="extra mpi")
     launcher = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    command = [launcher, "-n", str(size), sys.executable, "-m", "minires"]
+    command = [launcher, "-n", str(size), sys.executable, *program]
     command += ["--plugin", str(SPECKS), *TRAIN.split(), "--iterations", "50"]
     command += ["--out", str(folder), *map(str, words)]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    options = {"env": environment(**variables), "capture_output": True, "text": True}
+    return subprocess.run(command, timeout=120, **options)
 
 
-def test_ranks_of_mpiexec_end_with_the_same_bits_and_only_rank_0_speaks(tmp_path):
-    one = mpiexec(1, tmp_path / "one")
-    three = mpiexec(3, tmp_path / "three")
-    assert (one.returncode, three.returncode) == (0, 0), one.stderr + three.stderr
-    assert saved(tmp_path / "three") == saved(tmp_path / "one")
-    assert lines(tmp_path / "three") == lines(tmp_path / "one")
-    assert three.stdout.count("Training error") == 1
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_of_mpiexec_end_with_the_bits_of_pipes_and_only_rank_0_speaks(size, bars, tmp_path):
+    done = mpiexec(size, tmp_path / "mpi")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Training error") == 1
+    recipe = read_record(tmp_path / "mpi").config
+    assert (recipe.shards, recipe.iterations) == (4, 50)
+    with_ranks(2, lambda team: train(recipe, tmp_path / "pipes", bars, ranks=team))
+    assert ended(tmp_path / "mpi") == ended(tmp_path / "pipes")
 
 
 def test_a_mistake_under_mpiexec_is_one_message_and_exit_code_2(tmp_path):
-    done = mpiexec(5, tmp_path / "run")
+    done = mpiexec(2, tmp_path / "run", "--shards", 1)
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
-    assert "5 ranks need batches of at least as many parts, got --shards 4" in done.stderr
+    assert "2 ranks need batches of at least as many parts, got --shards 1" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="a system without SIGSTOP")
+def test_a_rank_of_mpiexec_that_hangs_ends_all_of_them(tmp_path):
+    done = mpiexec(2, tmp_path, program=("-c", RANKS), STOPPED="rank 1")
+    assert done.returncode == 2
+    assert done.stderr.count("error:") == 1
+    assert "one rank of 2 has been silent for" in done.stderr
 
 
 def test_without_mpi4py_the_error_says_how_to_install_it(run_cli, monkeypatch):

@@ -11,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import specks
-import toys
-from forks import Forks
+from forks import Forks, host, why_no_hosts
+from speck_runs import ended
 
 from minires import InputError
-from minires.lab import status
+from minires.lab import figure, status
 from minires.nets import registry
 from minires.runs import checkpoint, files, sweep_record
-from minires.runs import metrics_file as measured
 from minires.runs.config import Config
 from minires.runs.lease import Lease, Leases, LostLeaseError, seen
 from minires.runs.leased_folder import LeasedFolder
@@ -29,21 +27,8 @@ from minires.train import sweep
 from minires.train.loop import DivergenceError, Interrupted, train
 from minires.train.sweep import Clock, Reports, Worker, plan
 
-ROOT = Path(__file__).parents[1]
-SPECKS = Path(__file__).with_name("specks.py")
-ITERATIONS = 100  # of runs whose workers are killed
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _speck():
-    specks.register()
-    yield
-    specks.unregister()
-
-
-@pytest.fixture(scope="module")
-def bars():
-    return toys.bars()
+pytestmark = pytest.mark.usefixtures("speck")
+ITERATIONS = 60  # of runs whose workers are killed
 
 
 BASE = Config(
@@ -86,28 +71,21 @@ def worker(jobs, data, clock=None, seconds=90.0, **reports):
     return Worker(jobs, data, stop, seconds, clock or FakeClock(), Reports(**reports))
 
 
-def end(folder):
-    arrays, meta = checkpoint.load(folder)
-    weights = {name: value.tobytes() for name, value in arrays.items()}
-    lines = [{k: v for k, v in line.items() if k != "seconds"} for line in measured.read(folder)]
-    return weights, {k: v for k, v in meta.items() if k != "seconds"}, lines
-
-
 @pytest.fixture(scope="module")
-def alone(bars, tmp_path_factory):
+def alone(speck, bars, tmp_path_factory):
     """Every run, trained on its own: its end by the name of its folder."""
     out = tmp_path_factory.mktemp("alone")
     ends = {}
     for job in planned(out):
         train(job.config, job.folder, bars)
-        ends[job.folder.name] = end(job.folder)
+        ends[job.folder.name] = ended(job.folder)
     return ends
 
 
 def assert_ends_as(alone, jobs):
     for job in jobs:
         assert sweep.is_finished(job.folder)
-        assert end(job.folder) == alone[job.folder.name]
+        assert ended(job.folder) == alone[job.folder.name]
 
 
 # ------------------------------------------------------------------------------------------ leases
@@ -120,7 +98,6 @@ def test_of_two_workers_one_gets_a_lease_and_a_released_one_is_free(tmp_path):
     assert taken.generation == 1
     assert theirs.take(tmp_path) is None
     assert not Lease(tmp_path, 1, 90).create()  # at the same instant
-    taken.state.mkdir()
     taken.release()
     assert theirs.take(tmp_path).generation == 2
     with pytest.raises(LostLeaseError, match="was taken over by"):
@@ -162,6 +139,43 @@ def test_where_there_are_no_hard_links_one_of_two_creates_a_file(tmp_path, monke
     assert files.create(tmp_path / "a", b"first")
     assert not files.create(tmp_path / "a", b"second")
     assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_a_file_is_ours_even_if_the_servers_answer_was_lost(tmp_path, monkeypatch):
+    real = os.link
+
+    def answer_twice(source, target):
+        real(source, target)
+        raise FileExistsError  # to the request that was sent again
+
+    monkeypatch.setattr(os, "link", answer_twice)
+    assert files.create(tmp_path / "a", b"first")
+    assert not files.create(tmp_path / "a", b"second")
+    assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_a_lease_that_somebody_has_written_by_hand_is_not_ours(tmp_path):
+    taken = Leases(90, FakeClock().now).take(tmp_path)
+    (tmp_path / "lease-1.json").write_text('{"token": "another", "host": "elsewhere"}')
+    with pytest.raises(LostLeaseError, match="taken over by elsewhere"):
+        taken.check()
+
+
+def test_giving_a_run_back_leaves_the_lease_and_the_files_of_the_next_worker(tmp_path, monkeypatch):
+    first = Leases(90, FakeClock().now).take(tmp_path)
+    first.state.mkdir()
+    real, taken = Lease.release, []
+
+    def release(lease):
+        real(lease)
+        taken.append(Leases(90, FakeClock().now).take(tmp_path))  # at once
+        taken[0].state.mkdir()
+
+    monkeypatch.setattr(Lease, "release", release)
+    first.publish()
+    taken[0].beat(1)
+    assert taken[0].state.is_dir()
+    assert not first.state.exists()
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"seconds": "x", "host": "\\u001b[31m"}', "{"])
@@ -236,10 +250,54 @@ def test_ctrl_c_gives_the_run_back_and_another_worker_resumes_it(alone, bars, tm
     assert_ends_as(alone, jobs)
 
 
+def test_workers_that_end_at_the_same_time_draw_the_same_figure(tmp_path, monkeypatch):
+    real, drawn, path = files.move, [], tmp_path / "sweep.png"
+
+    def move(source, target):
+        if not drawn:
+            drawn.append(target)
+            figure.save(figure.Figure(), path)  # by another worker
+        real(source, target)
+
+    monkeypatch.setattr(files, "move", move)
+    figure.save(figure.Figure(), path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_divergence_is_raised_and_the_run_stays_as_it_is(bars, tmp_path):
     jobs = planned(tmp_path, seeds=1, lr=1e30)
     with pytest.raises(DivergenceError):
         worker(jobs, bars).work()
+
+
+def test_a_run_that_diverges_does_not_stop_the_others(alone, bars, tmp_path):
+    jobs, said = planned(tmp_path), []
+    jobs[1] = replace(jobs[1], config=replace(jobs[1].config, lr=1e30))
+    with pytest.raises(DivergenceError, match="pocket-tiny diverged"):
+        worker(jobs, bars, say=said.append).work()
+    assert "goes on with the other runs" in said[0]
+    assert_ends_as(alone, [jobs[0], *jobs[2:]])
+
+
+def test_a_run_that_a_sweep_has_begun_goes_on_without_one(alone, bars, tmp_path):
+    (job, _) = planned(tmp_path, seeds=1)
+
+    def press(job, progress):
+        if progress.iteration == 6:
+            first.stop.set()
+
+    first = worker([job], bars, follow=press)
+    with pytest.raises(Interrupted):
+        first.work()
+    assert checkpoint.position(job.folder) is None  # no run is published before it is finished
+    assert read_run(job.folder).train[-1]["iteration"] == 6
+    weights = checkpoint.load_weights(job.folder)
+    assert weights
+    steps = []
+    train(job.config, job.folder, bars, lambda p: steps.append(p.iteration))
+    assert steps[0] == 7
+    assert_ends_as(alone, [job])
+    assert not list(job.folder.glob("generation-*"))
 
 
 # ---------------------------------------------------------------------------------------- failures
@@ -281,11 +339,32 @@ def test_a_worker_that_was_paused_and_comes_back_overwrites_nothing(
         if progress.iteration == 6 and not paused:  # meanwhile, another worker does everything
             paused.append(job)
             worker(jobs, bars).work()
-            paused.append(end(job.folder))
+            paused.append(ended(job.folder))
 
     worker(jobs, bars, follow=pause, say=said.append).work()
     assert "was taken over by" in said[0]
-    assert end(paused[0].folder) == paused[1]
+    assert ended(paused[0].folder) == paused[1]
+    assert_ends_as(alone, jobs)
+
+
+def test_a_worker_that_was_paused_while_it_published_a_run_does_no_harm(
+    alone, bars, tmp_path, monkeypatch
+):
+    jobs, paused, real = planned(tmp_path, seeds=1), [], Lease.publish
+
+    def publish(lease):
+        if not paused:
+            paused.append(lease)
+            whole = {path: path.read_bytes() for path in lease.state.iterdir()}
+            worker(jobs, bars).work()  # another worker takes the run over, and publishes it
+            monkeypatch.setattr(lease, "check", lambda: None)  # it had passed
+            lease.state.mkdir()
+            for path, content in whole.items():  # it had been read
+                path.write_bytes(content)
+        real(lease)
+
+    monkeypatch.setattr(Lease, "publish", publish)
+    worker(jobs, bars).work()
     assert_ends_as(alone, jobs)
 
 
@@ -309,7 +388,9 @@ def test_a_paused_worker_cannot_write_where_its_successor_writes(bars, tmp_path)
     ):
         with pytest.raises(LostLeaseError):
             write()
-    third = LeasedFolder(Lease(job.folder, 3, 90))
+    taken = Lease(job.folder, 3, 90)
+    taken.create()
+    third = LeasedFolder(taken)
     with third.locked():
         assert third.load()[1]["iteration"] == 2
 
@@ -333,6 +414,46 @@ def test_a_folder_that_is_full_or_read_only_for_a_while_costs_only_time(
     assert any("tries again every 30 s" in sentence for sentence in said)
     assert 30.0 in clock.waits
     assert_ends_as(alone, jobs)
+
+
+@pytest.mark.parametrize("failing", [1, 4, 9])
+def test_a_folder_that_cannot_be_listed_for_a_while_costs_only_time(
+    failing, alone, bars, tmp_path, monkeypatch
+):
+    jobs, real, calls = planned(tmp_path, seeds=1), os.listdir, []
+
+    def listdir(folder):
+        calls.append(folder)
+        if failing <= len(calls) < failing + 3:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real(folder)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    worker(jobs, bars).work()
+    assert len(calls) > failing + 3
+    assert_ends_as(alone, jobs)
+
+
+def test_a_checkpoint_that_cannot_be_read_for_a_while_is_waited_for(
+    alone, bars, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("minires.train.state.CHECKPOINT_SECONDS", -1.0)
+    (job, _) = planned(tmp_path, seeds=1)
+    with pytest.raises(Killed):
+        worker([job], bars, follow=kill_at(6)).work()
+    real, failures, steps = Path.open, [], []
+
+    def opened(path, *arguments, **options):
+        if path.name == checkpoint.NAME and len(failures) < 2:
+            failures.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    worker([job], bars, follow=lambda job, p: steps.append(p.iteration)).work()
+    assert len(failures) == 2
+    assert steps[0] == 7  # the next one
+    assert_ends_as(alone, [job])
 
 
 def test_a_lease_without_a_disk_for_its_beats_is_kept_if_it_lasts_only_a_while(tmp_path):
@@ -437,18 +558,21 @@ def forks():
         yield made
 
 
-def ended_alone(bars, out):
+@pytest.fixture(scope="module")
+def ended_alone(speck, bars, tmp_path_factory):
+    """The end of every longer run, trained on its own."""
+    out = tmp_path_factory.mktemp("longer")
     ends = {}
     for job in planned(out, iterations=ITERATIONS):
         train(job.config, job.folder, bars)
-        ends[job.folder.name] = end(job.folder)
+        ends[job.folder.name] = ended(job.folder)
     return ends
 
 
 def test_after_twenty_random_kills_of_workers_every_run_ends_with_the_same_bits(
-    forks, bars, tmp_path
+    forks, ended_alone, tmp_path
 ):
-    alone, rng = ended_alone(bars, tmp_path / "alone"), np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     sweeps, kills, pause = [tmp_path / "sweep 0"], 0, threading.Event()
     team = [pid for _ in range(2) for pid in forks.start(sweeps[-1])]
     while kills < 20:
@@ -463,11 +587,13 @@ def test_after_twenty_random_kills_of_workers_every_run_ends_with_the_same_bits(
         team += forks.start(out)
     assert {forks.wait(pid) for pid in team} == {0}
     for out in sweeps:
-        assert_ends_as(alone, planned(out, iterations=ITERATIONS))
+        assert_ends_as(ended_alone, planned(out, iterations=ITERATIONS))
 
 
-def test_a_worker_stopped_for_longer_than_its_lease_goes_on_without_harm(forks, bars, tmp_path):
-    alone, rng = ended_alone(bars, tmp_path / "alone"), np.random.default_rng(6)
+def test_a_worker_stopped_for_longer_than_its_lease_goes_on_without_harm(
+    forks, ended_alone, tmp_path
+):
+    rng = np.random.default_rng(6)
     out = tmp_path / "sweep"
     (stopped,) = forks.start(out)
     threading.Event().wait(rng.uniform(0.05, 0.2))
@@ -475,10 +601,35 @@ def test_a_worker_stopped_for_longer_than_its_lease_goes_on_without_harm(forks, 
     (other,) = forks.start(out)
     assert forks.wait(other) == 0  # it has taken over the run, and ended all of them
     jobs = planned(out, iterations=ITERATIONS)
-    assert_ends_as(alone, jobs)
+    assert_ends_as(ended_alone, jobs)
     os.kill(stopped, signal.SIGCONT)
     assert forks.wait(stopped) == 0
-    assert_ends_as(alone, jobs)
+    assert_ends_as(ended_alone, jobs)
+
+
+def test_hosts_that_share_only_a_folder_finish_a_sweep_with_one_of_them_killed(
+    ended_alone, tmp_path
+):
+    if reason := why_no_hosts():
+        pytest.skip(reason)
+    jobs = planned(tmp_path, iterations=ITERATIONS)
+    hosts = [host("alpha", 0), host("beta", 300)]  # clocks five minutes apart
+    first, second = (Forks(WORKERS, ITERATIONS, prefix=words) for words in hosts)
+    with first.process, second.process:
+        (victim,) = first.start(tmp_path)
+        while not (held := [job for job in jobs if holder(job) == "alpha"]):
+            threading.Event().wait(0.002)
+        assert first.kill(victim) == -signal.SIGKILL
+        team = [*((forks, forks.start(tmp_path)[0]) for forks in (second, first))]
+        assert {forks.wait(pid) for forks, pid in team} == {0}
+    assert {holder(job) for job in jobs} <= {"alpha", "beta"}
+    assert max(seen(job.folder).generation for job in held) > 1
+    assert_ends_as(ended_alone, jobs)
+
+
+def holder(job):
+    """Name of the host that has, or had, the lease of a run."""
+    return seen(job.folder).content.get("host")
 
 
 def test_the_command_trains_shows_where_it_stands_and_refuses_another_recipe(run_cli, tmp_path):

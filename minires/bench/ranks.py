@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,6 @@ from minires.train.parallel import Job, started
 from minires.train.ranks import Ranks
 from minires.train.shards import sharded_step
 from minires.train.task import Classification
-from minires.train.transport import Pipes
 
 PREDICTED = (8, 64)  # machines like this one, joined by pipes as fast as those measured
 
@@ -105,18 +102,15 @@ def bench(
     rows = []
     for number in ranks:
         report(f"ranks: {number}")
-        with started(number, job, _follow) as team, team.joined(), team.threads(backend):
-            rows.append(_row(number, _steps(config, team)))
+        with started(number, job, _work) as team, team.joined():
+            rows.append(_row(number, _work(team, job)))
     return rows + predict(rows, _bytes(net))
 
 
-def _follow(rank: int, size: int, connection: Connection, job: Job) -> None:
-    """Take the same steps as rank 0."""
-    team = Ranks(Pipes(rank, size, [connection]))
-    for file in job.plugins:
-        plugins.load(Path(file))
-    with team.joined(), team.threads(job.config.backend):
-        _steps(job.config, team)
+def _work(team: Ranks, job: Job) -> list[tuple[float, float]]:
+    """Take steps with some kernel threads each."""
+    with team.threads(job.config.backend):
+        return _steps(job.config, team)
 
 
 def _steps(config: Config, team: Ranks) -> list[tuple[float, float]]:
@@ -155,17 +149,28 @@ def passing(ranks: int, size: int) -> int:
     return (ranks - 1) * (ranks + 1) * size
 
 
-def predict(rows: Sequence[Row], size: int) -> list[Row]:
-    """Predictions of the model for more machines; none if only one rank was measured."""
+def predict(rows: Sequence[Row], size: int, numbers: Sequence[int] = PREDICTED) -> list[Row]:
+    """Predictions of the model for several machines; none if only one rank was measured."""
     one, most = rows[0], rows[-1]
     if most.ranks == 1 or not most.exchange:
         return []
     bandwidth = passing(most.ranks, size) / most.exchange
-    exchanges = {number: passing(number, size) / bandwidth for number in PREDICTED}
+    exchanges = {number: passing(number, size) / bandwidth for number in numbers}
     return [
         Row(number, one.seconds / number + exchange, exchange, True)
         for number, exchange in exchanges.items()
     ]
+
+
+def speeds(rows: Sequence[Row], batch_size: int) -> dict[int, float]:
+    """Images per second, by the number of ranks."""
+    return {row.ranks: batch_size / row.seconds for row in rows}
+
+
+def curve(net: str, rows: Sequence[Row]) -> list[Row]:
+    """Predictions of the model for 2, 4, 8, ... machines, from the rows that are measured."""
+    measured = [row for row in rows if not row.prediction]
+    return predict(measured, _bytes(net), [2**k for k in range(1, max(PREDICTED).bit_length())])
 
 
 def table(net: str, rows: Sequence[Row], batch_size: int) -> str:

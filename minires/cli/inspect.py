@@ -142,6 +142,9 @@ ThreadsOption = Annotated[
 ManyRanksOption = Annotated[
     str, typer.Option(help="Compare numbers of ranks, such as 1,2,4.", metavar="NUMBERS")
 ]
+FigureOption = Annotated[
+    Path | None, path_option("Draw --ranks to FILE: .png, .svg or .pdf.", "FILE")
+]
 ProfileOption = Annotated[
     bool, typer.Option("--profile", help="Find the share of a step outside kernels.")
 ]
@@ -164,6 +167,7 @@ def bench(
     batch_size: SizeOption = None,
     threads: ThreadsOption = "",
     ranks: ManyRanksOption = "",
+    figure: FigureOption = None,
     profile: ProfileOption = False,
     shapes: ShapesOption = "",
     ops: OpsOption = False,
@@ -185,14 +189,11 @@ def bench(
     from minires.cli import timing
 
     special = {"--against": against, "--ops": ops, "--shapes": shapes, "--threads": threads}
-    special["--ranks"] = ranks
-    given = [name for name, value in special.items() if value]
-    given += ["--peer"] * bool(peer and given and given != ["--threads"])
-    if len(given) > 1:
-        raise InputError(f"expected one of {', '.join(given)}; give several commands")
+    _check_alone(special | {"--ranks": ranks}, peer)
     output = Output(json_output)
     task = timing.Timing(names.listed("--nets", nets), rounds, batch_size, quiet, output)
     task.check(out, ops)
+    task.check_figure(figure, ranks)
     if ops:
         record = task.ops()
     elif against:
@@ -202,7 +203,15 @@ def bench(
     elif threads:
         record = task.threads(backend, peer, threads)
     elif ranks:
-        record = task.ranks(backend, ranks)
+        record = task.ranks(backend, ranks, figure)
     else:
         record = task.nets(backend, peer, profile)
     task.write(record, out)
+
+
+def _check_alone(special: dict[str, Any], peer: str) -> None:
+    """Refuse several kinds of timing in one command."""
+    given = [name for name, value in special.items() if value]
+    given += ["--peer"] * bool(peer and given and given != ["--threads"])
+    if len(given) > 1:
+        raise InputError(f"expected one of {', '.join(given)}; give several commands")

@@ -17,7 +17,8 @@ from minires.bench import scaling
 from minires.bench import shapes as conv_shapes
 from minires.cli.names import network
 from minires.cli.options import Output
-from minires.errors import InputError
+from minires.errors import InputError, quoted
+from minires.lab import rank_plot
 from minires.ops import BACKENDS, default_backend
 from minires.runs import files
 from minires.runs.provenance import provenance
@@ -43,6 +44,17 @@ class Timing:
         if file:
             files.make_folder(file.parent)
 
+    def check_figure(self, figure: Path | None, ranks: str) -> None:
+        """Refuse a figure of something else than ranks, or in a format that is not known."""
+        if figure and not ranks:
+            raise InputError(
+                f"--figure draws the numbers of --ranks, got --figure {quoted(figure)} without "
+                "them; add --ranks 1,2"
+            )
+        if figure:
+            rank_plot.check_format(figure)
+            files.make_folder(figure.parent)
+
     def nets(self, backend: str | None, peer: str, profile: bool = False) -> dict[str, Any]:
         """Time training and inference of networks, by backend, and by peers."""
         contenders = self._contenders(backend, peer)
@@ -63,14 +75,29 @@ class Timing:
         self.output.show(f"{self._machine()}\n{scaling.table(found)}")
         return scaling.record(found)
 
-    def ranks(self, backend: str | None, listed: str) -> dict[str, Any]:
-        """Time training steps of the first network that several ranks share."""
+    def ranks(self, backend: str | None, listed: str, figure: Path | None) -> dict[str, Any]:
+        """Time training steps of the first network that several ranks share, and draw them."""
         size, net = self.batch_size or 128, network(self.names[0]).name
         counts = sharing.counts(listed, size)
         backend = default_backend() if backend is None else _words(backend, BACKENDS)[0]
         rows = sharing.bench(net, backend, counts, self.rounds or 15, size, self._tell)
         self.output.show(f"{self._machine()}\n{sharing.table(net, rows, size)}")
+        if figure:
+            rank_plot.save(self._figure(net, rows, size), figure)
+            self.output.show(f"\nFigure: {quoted(figure)}")
         return sharing.record(net, rows, size)
+
+    def _figure(self, net: str, rows: list[sharing.Row], size: int) -> rank_plot.Figure:
+        """The figure of several ranks."""
+        measured = [row for row in rows if not row.prediction]
+        here = provenance()["machine"]
+        caption = (
+            f"Measured: the median of {self.rounds or 15} steps, batch {size}, "
+            f"{here['processor']}, {here['cores']} cores. Predicted: seconds of a step = those of "
+            "one rank / R + bytes that pass rank 0 / bandwidth of the pipes"
+        )
+        predicted = sharing.speeds(sharing.curve(net, rows), size)
+        return rank_plot.speeds(net, sharing.speeds(measured, size), predicted, caption)
 
     def shapes(self, name: str) -> dict[str, Any]:
         """Time every distinct convolution of a network, and PyTorch's."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -104,7 +105,8 @@ def check_format(path: Path) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Write a figure in the format given by the extension of `path`: .png, .svg or .pdf.
 
-    The same figure gives the same bytes.
+    The same figure gives the same bytes. Several processes may write it at the same time, as the
+    workers of a sweep do when the last run ends.
 
     Raises
     ------
@@ -112,7 +114,7 @@ def save(figure: Figure, path: Path) -> None:
         If the extension is none of these, or the file cannot be written.
     """
     check_format(path)
-    write_whole(path, render(figure, path.suffix))
+    write_whole(path, render(figure, path.suffix), part=f"{secrets.token_hex(8)}.part")
 
 
 def render(figure: Figure, ending: str) -> bytes:

@@ -16,6 +16,7 @@ from safetensors.numpy import save as to_safetensors
 
 from minires.errors import InputError
 from minires.runs.files import advice, cause, escaped, move, parse_json, write_whole
+from minires.runs.lease import live
 from minires.text import shown
 
 Array = np.ndarray
@@ -185,7 +186,7 @@ def load_weights(folder: Path) -> dict[str, Array] | None:
     InputError
         If a file is damaged.
     """
-    found = load(folder)
+    found = load(live(folder))
     if found:
         return {
             name.removeprefix("net/"): a for name, a in found[0].items() if name.startswith("net/")

@@ -30,7 +30,9 @@ def move(source: Path, target: Path) -> None:
     return os.replace(source, target)
 
 
-def write_whole(path: Path, data: bytes, before: Callable[[], None] = lambda: None) -> None:
+def write_whole(
+    path: Path, data: bytes, before: Callable[[], None] = lambda: None, part: str = "part"
+) -> None:
     """Write a file so that a crash leaves either the old content or the new, never a part.
 
     Parameters
@@ -39,24 +41,27 @@ def write_whole(path: Path, data: bytes, before: Callable[[], None] = lambda: No
     data : bytes
     before : callable
         Called when the new content is safe on the disk and the old one is still there.
+    part : str
+        Ending of the file that holds the new content until it is whole. Processes that may write
+        the same file at the same time give different ones.
 
     Raises
     ------
     InputError
         If it cannot be written (disk full, no permission). The old content is untouched.
     """
-    part = path.with_name(f".{path.name}.part")
+    new = path.with_name(f".{path.name}.{part}")
     with writing(path):
         try:
-            with open(part, "wb") as f:
+            with open(new, "wb") as f:
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
             before()
-            move(part, path)
+            move(new, path)
         except OSError:
             with contextlib.suppress(OSError):
-                part.unlink()
+                new.unlink()
             raise
         _sync_folder(path.parent)
 
@@ -78,7 +83,7 @@ def create(path: Path, data: bytes) -> bool:
             part.write_bytes(data)
             os.link(part, path)
         except FileExistsError:
-            return False
+            return _has_two_names(part)  # a server may have lost its answer to the first request
         except OSError as e:
             if e.errno not in NO_LINKS:
                 raise
@@ -92,6 +97,12 @@ def create(path: Path, data: bytes) -> bool:
     return True
 
 
+def _has_two_names(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return path.stat().st_nlink == 2
+    return False
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn the system's errors while `path` is written into an `InputError` with advice."""
@@ -102,6 +113,20 @@ def writing(path: Path) -> Iterator[None]:
             f"cannot write {shown(path)}: {cause(e)}. Everything recorded before is whole; "
             f"{advice(e)}, then give the command again"
         ) from e
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the system's errors while `path` is read into an `InputError`, except for a missing one.
+
+    A disk in the network that does not answer is no reason to believe that nothing is there.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as e:
+        raise InputError(f"cannot read {shown(path)}: {cause(e)}; {advice(e)}") from e
 
 
 def cause(error: OSError) -> str:

@@ -27,7 +27,8 @@ from minires.text import shown
 SECONDS = 90.0  # without a move of the counter, after which a lease is stale
 BEATS = 3  # moves of the counter in this time
 
-PATTERN = re.compile(r"lease-([1-9][0-9]{0,8})\.json")
+LEASE = re.compile(r"lease-([1-9][0-9]{0,8})\.json")
+STATE = re.compile(r"generation-([1-9][0-9]{0,8})")
 
 
 class LostLeaseError(InputError):
@@ -74,18 +75,37 @@ def _path(folder: Path, generation: int) -> Path:
 
 def seen(folder: Path) -> Seen:
     """The lease that counts in a run folder: the one of the highest generation."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        found = [int(match[1]) for name in os.listdir(folder) if (match := PATTERN.fullmatch(name))]
-        generation = max(found, default=0)
-        return Seen(generation, _read(_path(folder, generation)) if generation else {})
-    return Seen(0, {})
+    generation = max(_numbers(folder, LEASE), default=0)
+    return Seen(generation, _read(_path(folder, generation)) if generation else {})
+
+
+def states(folder: Path) -> list[Path]:
+    """Folders of metrics and checkpoints, of all generations that have one."""
+    return [_state(folder, generation) for generation in _numbers(folder, STATE)]
+
+
+def remove_states(folder: Path, last: int) -> None:
+    """Remove the folders of all generations up to `last`; a later one may have begun."""
+    for generation in _numbers(folder, STATE):
+        if generation <= last:
+            shutil.rmtree(_state(folder, generation), ignore_errors=True)
 
 
 def live(folder: Path) -> Path:
-    """The folder of a run's latest metrics: the holder's while the run is leased, else its own."""
-    latest = seen(folder)
-    state = folder / f"generation-{latest.generation}"
-    return folder if latest.free or not state.is_dir() else state
+    """The folder of a run's latest metrics: that of its lease, else its own."""
+    state = _state(folder, seen(folder).generation)
+    return state if state.is_dir() else folder
+
+
+def _state(folder: Path, generation: int) -> Path:
+    return folder / f"generation-{generation}"
+
+
+def _numbers(folder: Path, pattern: re.Pattern[str]) -> list[int]:
+    """Generations of the files that a run folder has; none if there is no folder."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), files.reading(folder):
+        return [int(match[1]) for name in os.listdir(folder) if (match := pattern.fullmatch(name))]
+    return []
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -128,7 +148,12 @@ class Lease:
         It carries the generation, so a process that was paused, and does not know yet that it has
         lost the lease, overwrites nothing of its successor.
         """
-        return self.folder / f"generation-{self.generation}"
+        return _state(self.folder, self.generation)
+
+    @property
+    def part(self) -> str:
+        """Ending of files that this process has not written whole, in folders of all workers."""
+        return f"{self.generation}.part"
 
     def create(self) -> bool:
         """Make the file; False if another process was faster."""
@@ -144,7 +169,8 @@ class Lease:
             If there is one of a higher generation.
         """
         latest = seen(self.folder)
-        if latest.generation != self.generation:
+        token = latest.content.get("token", self.content["token"])
+        if (latest.generation, token) != (self.generation, self.content["token"]):
             raise LostLeaseError(f"{shown(self.folder)} was taken over by {latest.holder}")
 
     def beat(self, iteration: int) -> None:
@@ -155,23 +181,36 @@ class Lease:
         self._write()
 
     def release(self) -> None:
-        """Give the run back: what was written under the lease becomes that of the run folder."""
+        """Give the run back. What was written under the lease stays where it is."""
         self.check()
-        for path in sorted(self.state.iterdir(), reverse=True):  # metrics first
-            if not path.name.startswith("."):
-                files.write_whole(self.folder / path.name, path.read_bytes())
         self.content["released"] = True
         self._write()
+
+    def publish(self) -> None:
+        """Give a finished run back: what was written under the lease becomes the run folder's.
+
+        No check can protect the run folder from a process that is paused while it copies. But every
+        process that publishes a run has finished it, so all of them write the same bits. A run that
+        is not finished is never published.
+        """
+        self.check()
+        with files.writing(self.folder):
+            for path in sorted(self.state.iterdir(), reverse=True):  # metrics first
+                if not path.name.startswith("."):
+                    files.write_whole(self.folder / path.name, path.read_bytes(), part=self.part)
+        self.release()
         self._remove_older()
 
     def _remove_older(self) -> None:
-        """Remove the leases before this one, and all folders of generations."""
-        for path in self.folder.glob("generation-*"):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in self.folder.glob("lease-*.json"):
-            if path != _path(self.folder, self.generation):
+        """Remove everything of the generations up to this one, but for this lease.
+
+        A later generation may have begun: whoever finds this lease released takes the next one.
+        """
+        remove_states(self.folder, self.generation)
+        for generation in _numbers(self.folder, LEASE):
+            if generation < self.generation:
                 with contextlib.suppress(OSError):
-                    path.unlink()
+                    _path(self.folder, generation).unlink()
 
     def _write(self) -> None:
         files.write_whole(_path(self.folder, self.generation), self._bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import warnings
@@ -126,8 +127,11 @@ def sync(folder: Path) -> None:
 
 def copy(source: Path, target: Path) -> None:
     """Copy the metrics of one folder to another, if there are some."""
-    if (source / NAME).exists():
-        files.write_whole(target / NAME, (source / NAME).read_bytes())
+    content = b""
+    with contextlib.suppress(FileNotFoundError), files.reading(source / NAME):
+        content = (source / NAME).read_bytes()
+    if content:
+        files.write_whole(target / NAME, content)
 
 
 def truncate(folder: Path, iteration: int, metric: Metric, keep_copy: bool) -> None:

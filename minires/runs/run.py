@@ -14,6 +14,8 @@ from minires.runs.lease import live
 from minires.runs.metric import Metric
 from minires.runs.record import NAME, read_record
 
+WEIGHTS = "*.safetensors"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -141,7 +143,7 @@ def trained_folders(paths: Sequence[Path]) -> list[Path]:
     folders = run_folders(paths)
     if not folders:
         raise no_run(paths)
-    return [folder for folder in folders if any(folder.glob("*.safetensors"))] or folders
+    return [f for f in folders if any({*f.glob(WEIGHTS), *live(f).glob(WEIGHTS)})] or folders
 
 
 def no_run(paths: Sequence[Path]) -> InputError:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from minires.errors import InputError
 from minires.nets.network import Facts
-from minires.runs import checkpoint, files, lease, metrics_file, record
+from minires.runs import checkpoint, files, generations, lease, metrics_file, record
 from minires.runs.config import Config
 from minires.runs.metric import Metric
 from minires.runs.provenance import provenance
@@ -43,11 +43,15 @@ class RunFolder:
     path : Path
     state : Path
         The folder of the metrics and the checkpoint: the same, except in a sweep.
+    part : str
+        Ending of files that are not whole yet.
     """
+
+    part = "part"
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.state = path
+        self.state = lease.live(path)
 
     def __str__(self) -> str:
         return shown(self.path)
@@ -91,6 +95,8 @@ class RunFolder:
         try:
             with contextlib.suppress(OSError):
                 owner.write_text(str(os.getpid()), encoding="utf-8")
+            generations.collect(self.path, leased.generation)
+            self.state = self.path
             yield
         finally:
             with contextlib.suppress(OSError):
@@ -181,7 +187,7 @@ class RunFolder:
 
     def _write(self, wanted: Record) -> None:
         text = json.dumps(wanted.to_json(), indent=2) + "\n"
-        files.write_whole(self.path / record.NAME, text.encode())
+        files.write_whole(self.path / record.NAME, text.encode(), part=self.part)
 
     def read(self) -> Run:
         """Read the run; an `InputError` if the folder holds none."""

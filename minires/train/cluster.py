@@ -12,10 +12,11 @@ import contextlib
 import importlib
 import logging
 import os
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ class Task:
     seconds : float
         Of leases.
     sharing : dict of str to int
-        Number of workers by the name of their host.
+        How many runs may train at the same time, by the name of the host.
+    token : str
+        Names this sweep: a request to stop is for its tasks, and not for those of the next one.
     """
 
     jobs: tuple[Job, ...]
@@ -65,6 +68,7 @@ class Task:
     plugins: tuple[str, ...]
     seconds: float
     sharing: dict[str, int]
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
 def _distributed() -> Any:
@@ -148,7 +152,9 @@ def _allow_failures(dask_scheduler: Any) -> None:
 
 
 def check_workers(found: Any) -> dict[str, int]:
-    """Make sure that all workers have our versions; return how many each host has.
+    """Make sure that all workers have our versions; count the runs each host may train at once.
+
+    A worker trains as many as it has threads for tasks (`dask worker --nthreads`).
 
     Raises
     ------
@@ -165,7 +171,10 @@ def check_workers(found: Any) -> dict[str, int]:
                 f"{'; '.join(differing)}; install the same"
             )
     workers = found.scheduler_info(n_workers=-1)["workers"].values()
-    return dict(Counter(worker["host"] for worker in workers))
+    sharing: Counter[str] = Counter()
+    for worker in workers:
+        sharing[worker["host"]] += worker["nthreads"]
+    return dict(sharing)
 
 
 def sweep_on(
@@ -174,7 +183,7 @@ def sweep_on(
     stop: threading.Event,
     look: Callable[[], None] = lambda: None,
 ) -> None:
-    """Let the workers train all runs of a task.
+    """Let the workers train all runs of a task. A run that cannot go on does not stop the others.
 
     Parameters
     ----------
@@ -188,36 +197,41 @@ def sweep_on(
     Raises
     ------
     InputError
-        What ended a run; or if the scheduler has ended.
+        What ended the first run that cannot go on; or if the scheduler has ended.
     Interrupted
         After a request to stop, once all runs are saved.
     """
     left = task.jobs
+    failed: dict[str, str] = {}
     while left:  # a second time if a worker has lost its lease, and so its run
+        task = replace(task, jobs=left)
         waiting = [found.submit(train_one, task, pure=False) for _ in left]
         while waiting:
             if stop.is_set():
-                found.run(_ask_to_stop)
-                _wait(found, waiting, None)
-                raise Interrupted("stopped and saved; give the command again to resume")
-            _wait(found, waiting, LOOK_SECONDS)
+                found.run(_ask_to_stop, task.token, on_error="ignore")
+            _wait(found, waiting)
             look()
-            waiting = [future for future in waiting if not _is_done(future, found)]
-        left = tuple(job for job in left if not is_finished(job.folder))
+            for future in [future for future in waiting if _is_done(future, found)]:
+                failed |= future.result()
+                waiting.remove(future)
+        if stop.is_set():
+            raise Interrupted("stopped and saved; give the command again to resume")
+        left = tuple(j for j in left if str(j.folder) not in failed and not is_finished(j.folder))
+    for message in failed.values():
+        raise InputError(message)
 
 
-def _wait(found: Any, futures: list[Any], seconds: float | None) -> None:
-    """Wait for the first of some tasks, or for all of them if there is no limit."""
+def _wait(found: Any, futures: list[Any]) -> None:
+    """Wait until one of some tasks is done, or for `LOOK_SECONDS`."""
     distributed = _distributed()
-    how = "ALL_COMPLETED" if seconds is None else "FIRST_COMPLETED"
     lost = distributed.client.FuturesCancelledError  # `_is_done` notices it
     ignored = contextlib.suppress(TimeoutError, distributed.TimeoutError, lost)
     with ignored, found.as_current():
-        distributed.wait(futures, timeout=seconds, return_when=how)
+        distributed.wait(futures, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
 
 
 def _is_done(future: Any, found: Any) -> bool:
-    """Whether a run is finished; raises what ended it."""
+    """Whether a task is done; raises what ended it."""
     if found.status != "running" or future.status in ("cancelled", "lost"):
         raise InputError(
             "the scheduler of dask has ended. Everything recorded is whole: give the command "
@@ -231,29 +245,35 @@ def _is_done(future: Any, found: Any) -> bool:
     return future.status == "finished"
 
 
-def _stop_event(worker: Any) -> threading.Event:
-    return worker.extensions.setdefault(STOP, threading.Event())
+def _stop_event(worker: Any, token: str) -> threading.Event:
+    return worker.extensions.setdefault(f"{STOP}-{token}", threading.Event())
 
 
-def _ask_to_stop(dask_worker: Any) -> None:
-    _stop_event(dask_worker).set()
+def _ask_to_stop(token: str, dask_worker: Any) -> None:
+    _stop_event(dask_worker, token).set()
 
 
-def train_one(task: Task) -> None:
-    """Train the next free run in a worker of dask."""
+def train_one(task: Task) -> dict[str, str]:
+    """Train the next free run in a worker of dask.
+
+    Returns
+    -------
+    failed : dict of str to str
+        What ended runs that cannot go on, by their folders.
+    """
     worker = _distributed().get_worker()
     for file in task.plugins:
         plugins.load(Path(file))
     data = _load(images.key(task.base.dataset), task.data)
-    sweep_record.claim(
-        task.out, task.base, data.sha256
-    )  # a worker that joined late is checked, too
+    sweep_record.claim(task.out, task.base, data.sha256)  # it may have joined late
     backend = task.base.backend
     threads = threads_to_share(backend)
     if threads and "NUMBA_NUM_THREADS" not in os.environ:
         use_threads(backend, max(1, threads // task.sharing.get(worker.ip, 1)))
+    found = Worker(task.jobs, data, _stop_event(worker, task.token), task.seconds)
     with contextlib.suppress(Interrupted):  # the client raises it
-        Worker(task.jobs, data, _stop_event(worker), task.seconds).work_once()
+        found.work_once()
+    return {str(folder): str(error) for folder, error in found.failed.items()}
 
 
 @lru_cache(maxsize=1)  # a worker trains one run after the other on the same data

@@ -29,7 +29,7 @@ from minires.train.loop import train
 from minires.train.ranks import OtherRankError, Ranks
 from minires.train.shards import check_number
 from minires.train.stopping import Interrupted
-from minires.train.transport import DismissedError, LostRankError, Pipes
+from minires.train.transport import DismissedError, LostRankError, Pipes, SilentRankError
 
 PATIENCE_SECONDS = 10.0  # for a rank to end after its work
 
@@ -85,7 +85,7 @@ def train_in_processes(
         raise InputError(f"the number of ranks must be at least 1, got {ranks}")
     check_number(config.shards, ranks)
     job = Job(config, str(folder), place(data), tuple(map(str, plugins.LOADED)))
-    with started(ranks, job) as team, team.joined():
+    with started(ranks, job, _train) as team, team.joined():
         train(config, folder, data, ranks=team, **options)
     return folder
 
@@ -97,7 +97,7 @@ def place(data: Dataset) -> str | None:
 
 
 @contextlib.contextmanager
-def started(size: int, job: Job, work: Callable[..., None] | None = None) -> Iterator[Ranks]:
+def started(size: int, job: Job, work: Callable[[Ranks, Job], object]) -> Iterator[Ranks]:
     """Start ranks 1 .. size - 1 in processes of their own; yield rank 0.
 
     Parameters
@@ -105,12 +105,12 @@ def started(size: int, job: Job, work: Callable[..., None] | None = None) -> Ite
     size : int
     job : Job
     work : callable
-        `work(rank, size, connection, job)` is called in each process; by default, it trains.
+        `work(ranks, job)` is called in each process; a function at the top of a module.
 
     Raises
     ------
     LostRankError
-        If a rank has ended; the message says how.
+        If a rank has ended or hangs; the message says how.
     """
     context = multiprocessing.get_context("spawn")  # GNU OpenMP does not survive a fork
     connections: list[Connection] = []
@@ -118,8 +118,8 @@ def started(size: int, job: Job, work: Callable[..., None] | None = None) -> Ite
     try:
         for rank in range(1, size):
             mine, theirs = context.Pipe()
-            arguments = (rank, size, theirs, job)
-            process = context.Process(target=work or _follow, args=arguments, daemon=True)
+            arguments = (rank, size, theirs, job, work)
+            process = context.Process(target=_follow, args=arguments, daemon=True)
             process.start()
             theirs.close()  # the process has its own; once that is closed, `mine` ends
             connections.append(mine)
@@ -127,6 +127,9 @@ def started(size: int, job: Job, work: Callable[..., None] | None = None) -> Ite
         yield Ranks(Pipes(0, size, connections))
     except LostRankError as e:
         lost = processes[e.rank - 1]
+        if isinstance(e, SilentRankError):
+            lost.kill()  # a process that is stopped does not end by itself
+            raise
         lost.join(PATIENCE_SECONDS)
         raise InputError(f"{e} (exit code {lost.exitcode})") from e
     finally:
@@ -144,7 +147,13 @@ def _wait_for(processes: Sequence[BaseProcess]) -> None:
             process.join()
 
 
-def _follow(rank: int, size: int, connection: Connection, job: Job) -> None:
+def _follow(
+    rank: int,
+    size: int,
+    connection: Connection,
+    job: Job,
+    work: Callable[[Ranks, Job], object],
+) -> None:
     """Be a rank other than 0: compute, and leave folders, messages and Ctrl-C to rank 0."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")  # rank 0 gives the same ones
@@ -153,7 +162,7 @@ def _follow(rank: int, size: int, connection: Connection, job: Job) -> None:
         with ranks.joined():
             for file in job.plugins:
                 plugins.load(Path(file))
-            train(job.config, Path(job.folder), _load(job), ranks=ranks)
+            work(ranks, job)
     except (OtherRankError, DismissedError, Interrupted):
         return
     except LostRankError as e:
@@ -162,6 +171,10 @@ def _follow(rank: int, size: int, connection: Connection, job: Job) -> None:
         sys.exit(2)
     except Exception:
         sys.exit(2)  # rank 0 has the message
+
+
+def _train(ranks: Ranks, job: Job) -> None:
+    train(job.config, Path(job.folder), _load(job), ranks=ranks)
 
 
 def _load(job: Job) -> Dataset:

@@ -154,7 +154,7 @@ class Ranks:
         for rank, theirs in enumerate(found):
             differing = differing_versions(found[0]["versions"], theirs["versions"])
             differing += [
-                f"{name} {found[0]['config'][name]} and {value}"
+                f"{name} {found[0]['config'].get(name)} and {value}"
                 for name, value in theirs["config"].items()
                 if found[0]["config"].get(name) != value
             ]

@@ -135,6 +135,11 @@ class Worker:
         A run whose worker is silent for this long is taken over by another one.
     clock : Clock
     reports : Reports
+
+    Attributes
+    ----------
+    failed : dict of Path to InputError
+        What ended runs that cannot go on, by their folders.
     """
 
     def __init__(
@@ -151,58 +156,81 @@ class Worker:
         self.clock = clock or Clock()
         self.reports = reports or Reports()
         self.leases = Leases(seconds, self.clock.now)
+        self.failed: dict[Path, InputError] = {}
         self._left = sorted(jobs, key=lambda job: job.order)
         self._held: dict[Path, Lease] = {}  # taken, and not given back
 
     def work(self) -> None:
-        """Train until no run is left.
+        """Train until no run is left. A run that cannot go on does not stop the others.
 
         Raises
         ------
         Interrupted
             After a request to stop, once the run at hand is saved and given back.
         InputError, DivergenceError
-            What ended a run.
+            What ended the first run that cannot go on.
         """
         while self.work_once():
             pass
+        for error in self.failed.values():
+            raise error
 
     def work_once(self) -> bool:
         """Train the next run that is free; return whether there was one left.
 
-        It waits while others hold all runs that are left. Raises what `work` does.
+        It waits while others hold all runs that are left. What ends a run is put into `failed`.
+
+        Raises
+        ------
+        Interrupted
+            As `work` does.
         """
         while True:
-            self._left = [job for job in self._left if not is_finished(job.folder)]
-            pause = self._take_one() if self._left else 0.0
-            if self._left and (self.stop.is_set() or self.clock.wait(self.stop, pause)):
-                raise Interrupted("stopped; give the command again to resume")
+            try:
+                self._left = [job for job in self._left if not self._is_over(job)]
+                if self._left and self.stop.is_set():
+                    raise Interrupted("stopped; give the command again to resume")
+                pause = self._take_one() if self._left else 0.0
+            except InputError as e:
+                if not isinstance(e.__cause__, OSError):
+                    raise
+                self.reports.say(f"{e}. This worker tries again every {RETRY_SECONDS:g} s")
+                pause = RETRY_SECONDS
             if not pause:
                 return bool(self._left)
+            self.clock.wait(self.stop, pause)
+
+    def _is_over(self, job: Job) -> bool:
+        return job.folder in self.failed or is_finished(job.folder)
 
     def _take_one(self) -> float:
         """Train the first run that is free; return the seconds to wait before the next look."""
         for job in self._left:
+            lease = self._held.get(job.folder) or self.leases.take(job.folder)
+            if lease is None:
+                continue
+            self._held[job.folder] = lease
             try:
-                lease = self._held.get(job.folder) or self.leases.take(job.folder)
-                if lease is None:
-                    continue
-                self._held[job.folder] = lease
                 self._train(job, lease)
             except LostLeaseError as e:
                 self._held.pop(job.folder, None)
                 self.reports.say(f"{e}; going on with another run")
             except InputError as e:
-                if not isinstance(e.__cause__, OSError):
+                if isinstance(e.__cause__, OSError):
                     raise
-                self.reports.say(f"{e}. This worker tries again every {RETRY_SECONDS:g} s")
-                return RETRY_SECONDS
+                self.failed[job.folder] = e
+                if len(self._left) > 1:
+                    self.reports.say(f"{e}. This worker goes on with the other runs")
             return 0.0
         return min(POLL_SECONDS, self.leases.seconds / BEATS)
 
     def _train(self, job: Job, lease: Lease) -> None:
-        """Train under a lease, and give it back however the run ends, except without a disk."""
+        """Train under a lease; give it back if the run is finished, or was stopped by the user.
+
+        A run that cannot go on keeps its lease, so that other workers try it last.
+        """
         stop = _Either(self.stop)
+        folder = LeasedFolder(lease)
         at = [0]
 
         def report(progress: Progress) -> None:
@@ -211,16 +239,13 @@ class Worker:
 
         with self._beating(lease, stop, at):
             try:
-                train(job.config, LeasedFolder(lease), self.data, report, stop)
+                train(job.config, folder, self.data, report, stop)
             except Interrupted:
-                lease.check()
-                self._give_back(job, lease)
+                self._held.pop(job.folder)
+                (lease.publish if folder.read().done else lease.release)()
                 raise
-        self._give_back(job, lease)
-
-    def _give_back(self, job: Job, lease: Lease) -> None:
-        lease.release()
-        self._held.pop(job.folder, None)
+        lease.publish()
+        self._held.pop(job.folder)
 
     @contextlib.contextmanager
     def _beating(self, lease: Lease, stop: _Either, at: Sequence[int]) -> Iterator[None]:

@@ -2,13 +2,21 @@
 
 A rank is one of the processes that train a network together, numbered from 0. A transport only
 carries bytes; nothing is added up on the way, so the result does not depend on who computed it.
+
+A rank that has ended is noticed at once, and one that is stopped or hangs after a while
+(`Patience`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import os
+import socket
+import struct
+import sys
+import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -16,20 +24,33 @@ from typing import Any, Protocol
 import numpy as np
 
 from minires.errors import InputError
+from minires.train.patience import LOOK_SECONDS, Patience
 
 # set by the launchers of MPICH, Open MPI, and those that speak PMIx
+BUSY_LOOKS = 1000  # of a rank that waits for a message of MPI, before it sleeps between looks
+PAUSE_SECONDS = 2e-5
+SOME = -1  # number of a rank that is not known
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
 
 
 class LostRankError(InputError):
-    """A rank has ended, so no message of it will arrive; `rank` is its number."""
+    """A rank has ended or hangs, so no message of it will arrive; `rank` is its number."""
 
-    def __init__(self, rank: int, size: int) -> None:
+    def __init__(self, rank: int, size: int, how: str = "has ended without a word") -> None:
+        name = "one rank" if rank == SOME else f"rank {rank}"
         super().__init__(
-            f"rank {rank} of {size} has ended without a word, so training stops; give the command "
-            "again, with any number of ranks, to resume from the last checkpoint"
+            f"{name} of {size} {how}, so training stops; give the command again, with any "
+            "number of ranks, to resume from the last checkpoint"
         )
         self.rank = rank
+
+
+class SilentRankError(LostRankError):
+    """A rank is there, and has sent nothing for too long."""
+
+    def __init__(self, rank: int, size: int, seconds: float) -> None:
+        why = "it is stopped, hangs, or is much slower than this one"
+        super().__init__(rank, size, f"has been silent for {seconds:.0f} s ({why})")
 
 
 class DismissedError(InputError):
@@ -54,7 +75,7 @@ class Transport(Protocol):
         Raises
         ------
         LostRankError
-            If another rank has ended.
+            If another rank has ended; a `SilentRankError` if it hangs.
         DismissedError
             If rank 0 has noticed that before.
         """
@@ -91,9 +112,16 @@ class Pipes:
         self.rank = rank
         self.size = size
         self._connections = list(connections)
+        self._patience = Patience(rank)
 
     def gather(self, message: bytes) -> Sequence[bytes]:
         """Exchange messages through rank 0, see `Transport`."""
+        with self._patience.exchange():
+            for connection in self._connections:
+                _limit_silence(connection, self._patience.seconds)
+            return self._gather(message)
+
+    def _gather(self, message: bytes) -> Sequence[bytes]:
         if self.rank:
             self._send(0, message)
             return [self._receive(0) for _ in range(self.size)]
@@ -102,16 +130,17 @@ class Pipes:
             for rank in range(1, self.size):
                 for part in messages:
                     self._send(rank, part)
-        except LostRankError:
-            self._dismiss()
+        except LostRankError as e:
+            self._dismiss(e.rank)
             raise
         return messages
 
-    def _dismiss(self) -> None:
+    def _dismiss(self, lost: int) -> None:
         """Send an empty message to the ranks that are left, so that they end without a word."""
         for rank in range(1, self.size):
-            with contextlib.suppress(LostRankError):
-                self._send(rank, b"")
+            if rank != lost:
+                with contextlib.suppress(LostRankError):
+                    self._send(rank, b"")
 
     def _connection(self, rank: int) -> Connection:
         return self._connections[0 if self.rank else rank - 1]
@@ -119,17 +148,28 @@ class Pipes:
     def _send(self, rank: int, message: bytes) -> None:
         try:
             self._connection(rank).send_bytes(message)
+        except BlockingIOError as e:
+            raise self._silent(rank) from e
         except OSError as e:
             raise LostRankError(rank, self.size) from e
 
     def _receive(self, rank: int) -> bytes:
+        connection = self._connection(rank)
+        look = min(LOOK_SECONDS, self._patience.seconds)
         try:
-            message = self._connection(rank).recv_bytes()
+            if not self._patience.lasts(lambda: connection.poll(look)):
+                raise self._silent(rank)
+            message = connection.recv_bytes()
+        except BlockingIOError as e:
+            raise self._silent(rank) from e
         except (EOFError, OSError) as e:
             raise LostRankError(rank, self.size) from e
         if not message:
             raise DismissedError("rank 0 has ended the training")
         return message
+
+    def _silent(self, rank: int) -> SilentRankError:
+        return SilentRankError(rank, self.size, self._patience.seconds)
 
     def close(self, clean: bool) -> None:
         """Close the connections; a rank that waits for a message then learns that none comes."""
@@ -137,10 +177,23 @@ class Pipes:
             connection.close()
 
 
+def _limit_silence(connection: Connection, seconds: float) -> None:
+    """Limit how long a message that has begun may stand still, where pipes are sockets."""
+    limit = struct.pack("ll", int(seconds), int(1e6 * (seconds % 1)))
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(fileno=os.dup(connection.fileno())) as end,
+    ):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
 class Mpi:
     """All processes that one `mpiexec` has started.
 
-    If one of them is killed, `mpiexec` ends the others.
+    If one of them is killed, `mpiexec` ends the others. MPI waits in a loop that never sleeps, so
+    several ranks on one core would take turns in waiting; here a rank that waits gives its core
+    away.
     """
 
     def __init__(self) -> None:
@@ -148,17 +201,37 @@ class Mpi:
         self._world = self._mpi.COMM_WORLD
         self.rank = self._world.Get_rank()
         self.size = self._world.Get_size()
+        self._patience = Patience(self.rank)
 
     def gather(self, message: bytes) -> Sequence[bytes]:
-        """Exchange messages by MPI_Allgatherv, see `Transport`."""
-        sizes = np.empty(self.size, np.int64)
-        self._world.Allgather(np.array([len(message)], np.int64), sizes)
-        ends = np.cumsum(sizes)
-        joined = np.empty(int(ends[-1]), np.uint8)
-        counts = (sizes.tolist(), (ends - sizes).tolist())
-        own = np.frombuffer(message, np.uint8)
-        self._world.Allgatherv([own, self._mpi.BYTE], [joined, counts, self._mpi.BYTE])
+        """Exchange messages by MPI_Iallgatherv, see `Transport`.
+
+        MPI does not say which rank hangs, and cannot go on without it: all ranks are ended here.
+        """
+        with self._patience.exchange():
+            sizes = np.empty(self.size, np.int64)
+            mine = np.array([len(message)], np.int64)
+            self._wait_for(self._world.Iallgather(mine, sizes))
+            ends = np.cumsum(sizes)
+            joined = np.empty(int(ends[-1]), np.uint8)
+            counts = (sizes.tolist(), (ends - sizes).tolist())
+            own = [np.frombuffer(message, np.uint8), self._mpi.BYTE]
+            self._wait_for(self._world.Iallgatherv(own, [joined, counts, self._mpi.BYTE]))
         return [part.tobytes() for part in np.split(joined, ends[:-1])]
+
+    def _wait_for(self, request: Any) -> None:
+        looks = itertools.count()
+
+        def arrived() -> bool:
+            if request.Test():
+                return True
+            time.sleep(0 if next(looks) < BUSY_LOOKS else PAUSE_SECONDS)
+            return False
+
+        if not self._patience.lasts(arrived):
+            words = f"error: {SilentRankError(SOME, self.size, self._patience.seconds)}"
+            print(words, file=sys.__stderr__, flush=True)
+            self._world.Abort(2)
 
     def close(self, clean: bool) -> None:
         """End all ranks if this one cannot go on."""
