@@ -108,7 +108,7 @@ assert of_shapes["stage2"] < of_shapes["stage3"] < min(of_nothing.values())
 # - Its first layer hands on both numbers: $(a, b)$.
 # - Its second layer keeps what the task needs: $(\max(a, 0), \max(-a, 0))$.
 #
-# The new task asks for the sign of $b$. We fit a linear classifier, $w = (Z^\mathsf{T}Z + \lambda N)^{-1}Z^\mathsf{T}T$, with $\lambda = 0.1$. For the first layer, $Z^\mathsf{T}Z = 4\cdot I$, and $Z^\mathsf{T}T = (0, 2)$ for the class $b = 1$ with $T = b/2$: so $w = (0,\; 2/4.4)$. For the second one, $Z^\mathsf{T}T = \sum \pm a\,b/2 = 0$: nothing to learn from.
+# The new task asks for the sign of $b$. We fit a linear classifier, $w = (Z^\mathsf{T}Z + \lambda N I)^{-1}Z^\mathsf{T}T$, with $\lambda = 0.1$ and $N = 4$ pictures. For the first layer, $Z^\mathsf{T}Z = 4\cdot I$, and $Z^\mathsf{T}T = (0, 2)$ for the class $b = 1$ with $T = b/2$: so $w = (0,\; 2/4.4)$. For the second one, both columns of $Z$ depend on $a$ alone, and each value of $a$ meets $T = 1/2$ and $T = -1/2$ once, so $Z^\mathsf{T}T = (0, 0)$: there is nothing to learn from. (The features of the second layer have mean 1/2, not 0. Subtracting it changes nothing here, because $T$ adds up to 0.)
 
 # %%
 first = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
@@ -267,7 +267,7 @@ show(
 say(f"""
     At rate {LR[1]:g} the trained net reaches {learned[1]:.1f} % on landscapes, random weights {scratch[1]:.1f} %. On shapes its error went from {before:.0f} to {forgotten[1]:.0f} %.
     At rate {LR[0]:g} less is forgotten ({forgotten[0]:.0f} %), and less is learned in 40 steps ({learned[0]:.1f} %). At {LR[2]:g} little is left of the old task ({forgotten[2]:.0f} %; a guess has 90 %), and the start from shapes {"still pays" if learned[2] < scratch[2] else "no longer pays"}: {learned[2]:.1f} % against {scratch[2]:.1f} %.
-    Nothing in the loss protects the old task. Whatever the new gradients do not need may move.
+    Nothing in the loss protects the old task. The new task moves every weight that gets a gradient, whether the old task needs this weight or not.
 """)
 assert forgotten[0] < forgotten[1] < forgotten[2]
 assert min(learned) < min(scratch)
@@ -275,7 +275,7 @@ assert min(learned) < min(scratch)
 # %% [markdown]
 # ## The experiment: batches of two
 #
-# For detection the paper freezes batch norm, because a batch has one or two large pictures there. We fine-tune with batches of *two* landscapes, 120 steps, in three ways: batch norm as usual; frozen with the statistics of shapes; frozen with statistics recomputed on landscapes beforehand, which is what the paper did with its own training images.
+# For detection the paper freezes batch norm: it computes the statistics once on the pictures of the first task, ImageNet, and keeps them while it fine-tunes, mainly to save memory (appendix A). Since then small batches have become the usual reason, as a detector often sees only one or two pictures at a time. We fine-tune with batches of *two* landscapes, 120 steps, in three ways: batch norm as usual; frozen with the statistics of shapes, as in the paper; frozen with statistics recomputed on landscapes beforehand. "As usual" gets one thing that the other two do not: running averages over batches of two are noisy, so its statistics are recomputed on all 500 landscapes at the end.
 
 # %%
 ways = {
@@ -284,8 +284,9 @@ ways = {
     "frozen, statistics of landscapes": ("frozen", True),
 }
 errors = {way: [] for way in ways}
-for k in counting(2 * len(ways), "nets trained"):
-    way, seed = list(ways)[k // 2], k % 2
+seeds = 5
+for k in counting(seeds * len(ways), "nets trained"):
+    way, seed = list(ways)[k // seeds], k % seeds
     norms, recompute = ways[way]
     net = start(seed=seed)
     if recompute:
@@ -294,17 +295,23 @@ for k in counting(2 * len(ways), "nets trained"):
     if norms == "train":
         with_statistics_of(net, x)
     errors[way].append(100 * error(net, test_x, test_kind))
-spread = {way: np.mean(e) for way, e in errors.items()}
-lowest = min(spread, key=spread.get)
+average = {way: np.mean(e) for way, e in errors.items()}
+lowest = min(average, key=average.get)
+others = {
+    way: np.array(e) - errors[lowest] for way, e in errors.items() if way != lowest
+}  # by seed
+clear = all((difference > 0).all() for difference in others.values())
 
 # %%
 show(
     draw_transfer.dots(
         errors,
-        f"Batches of two: the lowest mean error has batch norm {lowest}",
-        "error on landscapes (%), two seeds; line: mean",
+        f"Batches of two: {lowest} has the lowest error with every seed"
+        if clear
+        else f"Batches of two: {lowest} has the lowest mean, but not with every seed",
+        f"error on landscapes (%), {seeds} seeds; line: mean",
     ),
-    "Errors of two seeds for three ways to treat batch norm with batches of two: "
+    f"Errors of {seeds} seeds for three ways to treat batch norm with batches of two: "
     + "; ".join(f"{way} {', '.join(f'{v:.0f}' for v in e)}" for way, e in errors.items())
     + " percent.",
 )
@@ -312,11 +319,12 @@ show(
 # %% jupyter={"source_hidden": true}
 smallest = 2 * 8 * 8
 say(f"""
-    Means: {"; ".join(f"{way} {value:.0f} %" for way, value in spread.items())}.
-    A batch of two is not as small as it sounds: in stage 3 a channel has 2 · 8 · 8 = {smallest} values, and in lesson 4 it was *two values* that left no gradient. Frozen, the statistics of shapes lead to {spread["frozen, statistics of shapes"]:.0f} %, those of landscapes to {spread["frozen, statistics of landscapes"]:.0f} %: either way they stay as they are while the weights below them move, and gamma and beta are not trained.
+    Means: {"; ".join(f"{way} {value:.0f} %" for way, value in average.items())}.
+    Seed by seed, {lowest} is better by {"; ".join(f"{d.min():.0f} to {d.max():.0f} points than {way}" for way, d in others.items())}.
+    A batch of two is not as small as it sounds: in stage 3 a channel has 2 · 8 · 8 = {smallest} values, and in lesson 4 it was *two values* that left no gradient. Frozen, the statistics of shapes lead to {average["frozen, statistics of shapes"]:.0f} %, those of landscapes to {average["frozen, statistics of landscapes"]:.0f} %: either way they stay as they are while the weights below them move, and gamma and beta are not trained.
     So freezing is no rule. An argument for it, which this experiment does not test: it should pay where the statistics of a batch are worse than stored ones, with few values for a channel and stored statistics of the right pictures.
 """)
-assert all(value < 90 for value in spread.values())
+assert all(value < 90 for value in average.values())
 
 # %% [markdown]
 # ## The experiment: the same pictures after JPEG
@@ -348,7 +356,7 @@ show(
 # %% jupyter={"source_hidden": true}
 say(f"""
     The copy costs ResNet-20 {lost["resnet20"]:.1f} points and ResNet-32 {lost["resnet32"]:.1f}.
-    Statistics recomputed on {record["statistics"]:,} images of the copy change the error by {-won["resnet20"]["statistics recomputed"]:+.1f} points (ResNet-32: {-won["resnet32"]["statistics recomputed"]:+.1f}). {"They make it worse: the statistics are not what is wrong." if won["resnet20"]["statistics recomputed"] < 0 else ""}
+    Statistics recomputed on {record["statistics"]:,} images of the copy change the error by {-won["resnet20"]["statistics recomputed"]:+.1f} points (ResNet-32: {-won["resnet32"]["statistics recomputed"]:+.1f}). {"The error grows, so statistics of other pictures do not explain what was lost." if won["resnet20"]["statistics recomputed"] < 0 else ""}
     {record["tuning"]["steps"]} steps win back: {"; ".join(f"{way} {won['resnet20'][way]:.1f}" for way in tuned["resnet20"])} points for ResNet-20, {"; ".join(f"{way} {won['resnet32'][way]:.1f}" for way in tuned["resnet32"])} for ResNet-32.
 """)
 assert all(value > 8 for value in lost.values())
@@ -379,10 +387,12 @@ claims(
         ],
         [
             "With small batches, freeze batch norm",
-            f"batch 2: {'; '.join(f'{way} {value:.0f} %' for way, value in spread.items())}",
-            "**only** with statistics of the right pictures"
-            if spread["frozen, statistics of landscapes"] < spread["as usual"]
-            else "**not here**: batches of two are large enough for it",
+            f"batch 2: {'; '.join(f'{way} {value:.0f} %' for way, value in average.items())}; {seeds} seeds, one rate",
+            "**undecided**: the order depends on the seed"
+            if not clear
+            else "**not here**: two pictures have values enough"
+            if lowest == "as usual"
+            else f"**here yes**: {lowest}",
         ],
         [
             "JPEG is invisible, so it does no harm",
@@ -398,6 +408,7 @@ claims(
 # - **That stage 2 is better in general.** One source net, briefly trained, two targets. Stage 3 has 64 features, stage 2 has 32: with few labels that counts against stage 3, with many for it.
 # - **That the classifier sees all that the features know.** Averaging over pixels throws places away, and a linear classifier sees what is linear.
 # - **What other rates and more steps do.** 40 steps; three rates; one seed each. The order of forgetting is clear, the numbers are not.
+# - **What recomputed statistics change by themselves.** They were made from images of the copy only; the same on lossless images would show how much of the change is due to recomputing.
 # - **Where the lost points go.** Compression removes fine detail and adds blocks. Which of the two hurts was not measured.
 
 # %% [markdown]

@@ -77,7 +77,8 @@ def fields(found, title):
         middle = (power.sum(axis=0) @ columns, power.sum(axis=1) @ rows)
         lower = [m - side / 2 for m in middle]
         axes.add_patch(Rectangle(lower, side, side, fill=False, color="white", lw=2))
-        axes.set(xticks=(0, 112, 223), yticks=(0, 112, 223))
+        axes.set(xticks=(0, 112, 223), yticks=(0, 112, 223), xlabel="pixel")
+        axes.set_ylabel("pixel" if name == next(iter(found)) else "")
         axes.set_title(f"{name}\nwindow {window}, 95 % in {side}", fontsize=10)
     figure.colorbar(
         picture, ax=figure.axes, label="influence of 4x4 pixels (power of 10)", shrink=0.8
@@ -97,13 +98,16 @@ def ladders(paper, ours, title):
             f"{value:.2f}".rstrip("0"), (k, value), (0, 3), textcoords="offset points", ha="center"
         )
     left.set_xticks(range(len(paper)), [name for name, _ in paper], fontsize=10)
-    left.set(ylabel="top-5 error (%)", title="ResNet-152 on ImageNet (paper)")
+    left.set(ylabel="top-5 error (%)", title="ImageNet, by the authors:\nResNet-152, last bar: six nets")
     for k, (_, errors) in enumerate(ours):
         right.plot([k] * len(errors), errors, "o", color=RESIDUAL, ms=7, alpha=0.7)
         right.plot([k - 0.25, k + 0.25], [np.mean(errors)] * 2, color="0.2", lw=1.5)
     right.set_xticks(range(len(ours)), [name for name, _ in ours], fontsize=10)
     right.set(
-        ylabel="test error (%)", title="ResNet-8 on shapes10 (here)", xlim=(-0.6, len(ours) - 0.4)
+        ylabel="top-1 error (%)",
+        title="shapes10, here:\nResNet-8, right: four nets",
+        xlim=(-0.6, len(ours) - 0.4),
+        ylim=(0, None),
     )
     figure.suptitle(title)
     return figure

@@ -47,7 +47,7 @@ def rates(lr, new, scratch, old, before, title):
     axes.annotate(
         "old task, before",
         (lr[-1], before),
-        (0, 4),
+        (0, -14),
         textcoords="offset points",
         color=PLAIN,
         ha="right",
