@@ -98,16 +98,16 @@ def ladders(paper, ours, title):
             f"{value:.2f}".rstrip("0"), (k, value), (0, 3), textcoords="offset points", ha="center"
         )
     left.set_xticks(range(len(paper)), [name for name, _ in paper], fontsize=10)
-    left.set(ylabel="top-5 error (%)", title="ImageNet, by the authors:\nResNet-152, last bar: six nets")
+    left.set(ylabel="top-5 error (%)", title="ImageNet, by the authors:\nResNet-152; last bar: six nets")
     for k, (_, errors) in enumerate(ours):
         right.plot([k] * len(errors), errors, "o", color=RESIDUAL, ms=7, alpha=0.7)
         right.plot([k - 0.25, k + 0.25], [np.mean(errors)] * 2, color="0.2", lw=1.5)
     right.set_xticks(range(len(ours)), [name for name, _ in ours], fontsize=10)
     right.set(
         ylabel="top-1 error (%)",
-        title="shapes10, here:\nResNet-8, right: four nets",
+        title="shapes10, here:\nResNet-8; on the right: four nets",
         xlim=(-0.6, len(ours) - 0.4),
-        ylim=(0, None),
+        ylim=(0, 1.1 * max(max(errors) for _, errors in ours)),
     )
     figure.suptitle(title)
     return figure
