@@ -476,10 +476,3 @@ def test_classify_refuses_bad_input_in_one_line(
     assert code == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
-
-
-def test_weights_of_torchvisions_names_have_its_normalisation(tmp_path):
-    found = classify.normalisation_of({"names": "torchvision"}, None, tmp_path)
-    np.testing.assert_allclose(found.mean / 255, (0.485, 0.456, 0.406), rtol=1e-6)
-    with pytest.raises(InputError, match="does not say which mean"):
-        classify.normalisation_of({"names": "minires"}, None, tmp_path)

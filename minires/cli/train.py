@@ -32,6 +32,7 @@ from minires.runs.config import Config
 if TYPE_CHECKING:
     from minires.cli.start import State
     from minires.data import Dataset
+    from minires.runs.record import Record
     from minires.runs.run_folder import RunFolder
     from minires.train.ranks import Ranks
 
@@ -243,7 +244,8 @@ def _waited(folder: RunFolder) -> float | None:
 def export(folders: FoldersArgument, json_output: JsonOption = False) -> None:
     """Write the weights of trained nets, without the optimizer's state, to weights.safetensors.
 
-    The file says what the net needs of its pictures, if it was trained on a folder of them.
+    The file says how pictures are normalised; of a run on a folder of pictures, also their size,
+    mean and labels.
 
     Example: minires export runs/degradation-shapes10-280/resnet20-seed0
     """
@@ -258,9 +260,23 @@ def export(folders: FoldersArgument, json_output: JsonOption = False) -> None:
     written = []
     for folder in trained_folders(folders):
         record = read_record(folder)
-        about = {"net": record.facts.name, "zeros": "end", **record.data.get("pictures", {})}
+        about = {"net": record.facts.name, "zeros": "end", **_pictures(record)}
         path = checkpoint.export_weights(folder, {METADATA: json.dumps(about)})
         size = path.stat().st_size
         output.show(f"{path}: {size / 1e6:.2f} MB")
         written.append({"weights": path, "bytes": size})
     output.result(written)
+
+
+def _pictures(record: Record) -> dict[str, Any]:
+    """What a run's net needs of its pictures; without a mean, the mean is 0 and has no name."""
+    config = record.config
+    found = {"normalise": config.normalise, **record.data.get("pictures", {})}
+    if config.subtract_mean:
+        return found
+    from minires.data.normalisation import IMAGENET_DEVIATION
+
+    deviation = [1.0, 1.0, 1.0]
+    if found.pop("normalise") == "imagenet":
+        deviation = list(IMAGENET_DEVIATION)
+    return {"mean": [0.0, 0.0, 0.0], "deviation": deviation, **found}

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minires.cli import names
-from minires.cli.classify import IMAGENET_NAMES
+from minires.cli import names, normalising
 from minires.cli.options import (
     BatchOption,
     Command,
@@ -30,7 +29,6 @@ from minires.errors import InputError
 
 if TYPE_CHECKING:
     from minires.data import Dataset
-    from minires.data.normalisation import Normalisation
     from minires.nets.network import Network
 
 ROWS = 12  # arrays that `weights inspect` shows at the top, and at the end
@@ -60,7 +58,11 @@ ZerosOption = Annotated[
 ]
 NormaliseOption = Annotated[
     str | None,
-    typer.Option(help="imagenet, per-pixel-mean, per-channel-mean.", metavar="HOW"),
+    typer.Option(
+        help="imagenet, per-pixel-mean, per-channel-mean [default: the file's].",
+        metavar="HOW",
+        show_default=False,
+    ),
 ]
 
 
@@ -121,7 +123,8 @@ def convert(
 ) -> None:
     """Write weights under other names, or in another format. The names in FILE are recognised.
 
-    --normalise, --image-size and --labels are stored in the new file.
+    --normalise, --image-size and --labels are stored in the new file. Without --normalise, it says
+    what FILE says, or the library of its names.
 
     Example: minires weights convert a.th --net resnet20 --out a.safetensors
     """
@@ -133,7 +136,8 @@ def convert(
         raise InputError(f"--out names FILE itself, {file}; choose another file")
     facts = names.network(net)
     network, about = weights.load_network(facts.name, file, zeros=zeros)
-    about |= _pictures(normalise, image_size, labels, network.facts.classes)
+    about |= normalising.stored(about, normalise, file)
+    about |= _pictures(image_size, labels, network.facts.classes)
     content = weights.to_bytes(network, style, to, about)
     if to == "onnx":
         from minires.exchange import onnx
@@ -145,23 +149,20 @@ def convert(
     output.show(
         f"{out}: {network.title}, {to}, {size / 1e6:.2f} MB (names in FILE: {about['names']})"
     )
-    output.result({"out": out, "net": network.title, "names": style, "to": to, "bytes": size})
+    if about["normalise"] == normalising.UNKNOWN:
+        output.say(
+            f"note: FILE does not say how its pictures are normalised, so {out} does not either; "
+            "store it with --normalise"
+        )
+    described = {"out": out, "net": network.title, "names": style, "to": to, "bytes": size}
+    output.result(described | {"normalise": about["normalise"]})
 
 
-def _pictures(
-    normalise: str | None, image_size: int | None, labels: Path | None, classes: int
-) -> dict[str, Any]:
-    """Metadata from the options about the pictures of a network."""
-    from minires.data import normalisation
+def _pictures(image_size: int | None, labels: Path | None, classes: int) -> dict[str, Any]:
+    """Metadata from the options about the size and the classes of pictures."""
     from minires.data.image_folder import read_table
 
     found: dict[str, Any] = {}
-    if normalise:
-        names.one_of("--normalise", normalisation.NORMALISE)(normalise)
-        found["normalise"] = normalise
-    if normalise == "imagenet":
-        found["mean"] = list(normalisation.IMAGENET_MEAN)
-        found["deviation"] = list(normalisation.IMAGENET_DEVIATION)
     if image_size:
         found["image_size"] = image_size
     if labels:
@@ -192,8 +193,8 @@ def evaluate(
 ) -> None:
     """Evaluate trained weights on test images: top-1 and top-5 error, by class, and confusion.
 
-    By default, pictures are normalised as the file says, else as the library of its names does,
-    else by the per-pixel mean.
+    Pictures are normalised as --normalise or the file says, else as the library of its names does;
+    weights of your own runs may say nothing. Other files need --normalise.
 
     Example: minires evaluate resnet20 --weights a.th --normalise imagenet
     """
@@ -207,8 +208,9 @@ def evaluate(
         plots.check_format(out)
     network, about = load_network(facts.name, weights, zeros=zeros)
     backend = choose(None, output.say)
+    how = normalising.chosen(about, normalise, weights)
     found = load(dataset, data, output.say)
-    found = _prepared(found, normalise, about, network.facts.input_shape[0])
+    found = _prepared(found, how, about, normalise is None, network.facts.input_shape[0])
     _check_classes(weights, network, found)
     compile_kernels(backend, quiet)
     network.astype("float32").use(backend)
@@ -217,6 +219,7 @@ def evaluate(
     with progress.bar(len(found.test), quiet) as bar:
         result = evaluation.evaluate(predict, found.test, found.classes, batch_size, bar.update)
     output.show(evaluation.table(result))
+    output.show(f"normalised by: {normalising.in_words(_how(found))}")
     if out:
         plots.save(evaluation.confusion_figure(result, network.title, found.name), out)
         output.show(f"confusion matrix: {out}")
@@ -233,33 +236,29 @@ def _check_classes(weights: Path, net: Network, found: Dataset) -> None:
         )
 
 
-def _prepared(found: Dataset, asked: str | None, about: dict[str, Any], side: int) -> Dataset:
-    """The data, prepared as the network needs its pictures; those on disk get its `side`."""
-    library = "imagenet" if about["names"] in IMAGENET_NAMES else None
-    normalise = asked or about["normalise"] or library or _usual(found)
-    on_disk = getattr(found.prepare, "on_disk", False)
-    sized = found.with_images(about["image_size"] or (side if on_disk else None), normalise)
-    given = _numbers_of(about) if asked is None else None
-    if given is None or not hasattr(sized.prepare, "with_normalisation"):
-        return sized
-    return replace(sized, prepare=sized.prepare.with_normalisation(given))
+def _prepared(found: Dataset, how: str, about: dict[str, Any], as_said: bool, side: int) -> Dataset:
+    """The data, prepared as the network needs its pictures; those on disk get its `side`.
 
-
-def _numbers_of(about: dict[str, Any]) -> Normalisation | None:
-    """Mean and deviation in a file of weights.
-
-    None if the file names a mean that the data have, too: per pixel, the data's is finer.
+    A mean per channel is that of the file, if it has one and is not overruled (`as_said`). A mean
+    per pixel is the data's, which is finer than the average in the file.
     """
     from minires.data.normalisation import Normalisation
 
-    if not about["mean"] or about["normalise"] not in (None, "per-channel-mean"):
-        return None
-    return Normalisation.of(tuple(about["mean"]), tuple(about["deviation"] or (1, 1, 1)))
+    on_disk = getattr(found.prepare, "on_disk", False)
+    given = as_said and about["mean"] and how in (normalising.OF_FILE, "per-channel-mean")
+    name = _usual(found) if how == normalising.OF_FILE else how
+    sized = found.with_images(about["image_size"] or (side if on_disk else None), name)
+    if not given or not hasattr(sized.prepare, "with_normalisation"):
+        return sized
+    numbers = Normalisation.of(tuple(about["mean"]), tuple(about["deviation"] or (1, 1, 1)))
+    return replace(sized, prepare=sized.prepare.with_normalisation(numbers))
 
 
 def _how(found: Dataset) -> str:
     """The normalisation as it is reported: its name, or "file" for numbers of the weights' file."""
-    return "file" if getattr(found.prepare, "given", None) is not None else _usual(found)
+    return (
+        normalising.OF_FILE if getattr(found.prepare, "given", None) is not None else _usual(found)
+    )
 
 
 def _usual(found: Dataset) -> str:
