@@ -107,6 +107,8 @@ app.add_typer(lessons.app, name="lessons")
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
     streams.prepare()
+    # Pillow's, which names no file: `minires.data.pictures` has a note of its own
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit of .* pixels")
     warnings.showwarning = lambda message, *_: typer.echo(f"note: {message}", err=True)
     code = _run()
     lost = streams.lost(sys.stdout)
