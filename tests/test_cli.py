@@ -1,6 +1,7 @@
 """The command line: tables, figures, exit codes, one line for a mistake."""
 
 import ast
+import ctypes
 import inspect
 import io
 import json
@@ -25,14 +26,17 @@ import pytest
 from PIL import Image
 
 import minires
-from minires import data, ops, text
+from minires import data, ops, resnet, text
 from minires.bench import nets as bench_nets
 from minires.cli import names, options, streams, timing
+from minires.cli import train as train_commands
+from minires.cli.main import STOPPED
 from minires.errors import InputError, quoted
+from minires.exchange import weights
 from minires.lab import plots, presets
 from minires.runs import checkpoint
 from minires.runs.run_folder import RunFolder
-from minires.train import progress, step, together
+from minires.train import progress, state, step, together
 
 ROOT = Path(__file__).parents[1]
 COMMAND_LINE = sys.modules["minires.cli.main"]
@@ -793,7 +797,70 @@ def raising(error):
 
 def test_ctrl_c_before_the_training_is_exit_code_130_without_a_traceback(run_cli, monkeypatch):
     monkeypatch.setattr(options, "prepare", lambda *_: raising(KeyboardInterrupt()))
-    assert run_cli("train", "resnet8", *QUICK)[0] == 130
+    code, _, err = run_cli("train", "resnet8", *QUICK)
+    assert code == 130
+    assert err.strip() == (
+        "stopped before a step was saved; nothing is lost: the same command starts the run"
+    )
+    code, _, err = run_cli("degradation", "--nets", "plain8", *QUICK)
+    assert (code, err.strip().splitlines()[-1]) == (130, STOPPED)
+
+
+def press_ctrl_c_where_python_drops_it():
+    """Ctrl-C arrives in a callback from C, as it does while LLVM compiles a kernel."""
+    ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGINT))()
+
+
+@pytest.mark.parametrize("command", ["train", "degradation", "evaluate"])
+def test_a_ctrl_c_that_python_drops_while_kernels_are_compiled_ends_the_command(
+    run_cli, monkeypatch, tmp_path, command
+):
+    def compiling(backend, report):
+        press_ctrl_c_where_python_drops_it()
+        report("kernel", 1, 2)
+        pytest.fail("the next kernel was compiled")
+
+    monkeypatch.setattr(options, "prepare", compiling)
+    words = {
+        "train": ("train", "resnet8", *QUICK),
+        "degradation": ("degradation", "--nets", "plain8", *QUICK),
+        "evaluate": ("evaluate", "resnet8", "--weights", "net", "--dataset", "shapes10"),
+    }[command]
+    (tmp_path / "net").write_bytes(weights.to_bytes(resnet(8)))
+    code, _, err = run_cli(*words)
+    assert code == 130
+    assert "nothing" in err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_ctrl_c_that_python_drops_before_the_first_step_ends_the_run(run_cli, monkeypatch):
+    def last_kernel(backend, report):
+        press_ctrl_c_where_python_drops_it()
+
+    monkeypatch.setattr(train_commands, "compile_kernels", last_kernel)
+    code, _, err = run_cli("train", "resnet8", *QUICK)
+    assert code == 130
+    assert "stopped before a step was saved" in err
+
+
+def test_a_second_ctrl_c_that_left_no_time_to_save_names_the_last_checkpoint(run_cli, monkeypatch):
+    real = progress.follower
+
+    def press(*args):
+        follow = real(*args)
+
+        def pressing(position):
+            follow(position)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+        return pressing
+
+    monkeypatch.setattr(progress, "follower", press)
+    monkeypatch.setattr(state, "CHECKPOINT_SECONDS", 0.0)
+    code, _, err = run_cli("train", "resnet8", *QUICK, "--out", "run")
+    assert code == 130
+    assert "run is saved at iteration 1: the same command resumes the run" in err
 
 
 # -------------------------------------------------------------------------------------- the package

@@ -295,6 +295,13 @@ def choose(backend: str | None, say: Callable[[str], None] = typer.echo) -> str:
 def compile_kernels(backend: str, quiet: bool = False) -> None:
     """Compile what a backend needs, or load it from the disk, with a progress bar."""
     from minires.train.progress import compile_bar
+    from minires.train.stopping import check_interrupt
 
     with compile_bar(quiet) as report:
-        prepare(backend, report)
+
+        def show(name: str, ready: int, total: int) -> None:
+            check_interrupt()
+            report(name, ready, total)
+
+        prepare(backend, show)
+    check_interrupt()

@@ -28,6 +28,7 @@ from minires.cli.options import (
 )
 from minires.errors import quoted
 from minires.runs.config import Config
+from minires.train.stopping import Interrupted
 
 if TYPE_CHECKING:
     from minires.cli.start import State
@@ -148,7 +149,10 @@ def _run_and_show(
     output: Output,
 ) -> None:
     """Train a run and show it; of pictures on disk, also how long its steps waited for them."""
-    waited = run_one(config, folder, found, quiet, weights, team, ranks)
+    try:
+        waited = run_one(config, folder, found, quiet, weights, team, ranks)
+    except KeyboardInterrupt:
+        raise Interrupted(_cut_short(folder)) from None
     if not team.leads:
         return
     shown = experiment.show([folder], folder / "errors.png", output)
@@ -156,6 +160,19 @@ def _run_and_show(
         output.show(f"Steps waited for pictures {100 * waited:.1f} % of the time.")
         shown |= {"waited_share": waited}
     output.result(shown)
+
+
+def _cut_short(folder: Path) -> str:
+    """The message after a Ctrl-C that left no time to save."""
+    from minires.runs.run_folder import RunFolder
+
+    run_folder = RunFolder(folder)
+    if not run_folder.has_checkpoint():
+        return "stopped before a step was saved; nothing is lost: the same command starts the run"
+    return (
+        f"stopped; {quoted(folder)} is saved at iteration {run_folder.position()}: the same "
+        "command resumes the run from there"
+    )
 
 
 def resume(

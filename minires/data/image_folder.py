@@ -239,9 +239,10 @@ def _split(folder: Path, wnids: Sequence[str], strict: bool) -> PictureSplit:
         by_class.append([name for name in names if name.lower().endswith(EXTENSIONS)])
         others += [name for name in names if not name.lower().endswith(EXTENSIONS)]
     if others:
+        total = len(others) + sum(map(len, by_class))
         warnings.warn(
-            f"{shown(folder)}: passed over {len(others)} files whose names are not those of "
-            f"pictures: {_listed(others)}",
+            f"{shown(folder)}: passed over {len(others)} of {total} files, whose names are not "
+            f"those of pictures: {_listed(others)}",
             stacklevel=2,
         )
     turns = itertools.zip_longest(*by_class)  # one of each class, then the next of each

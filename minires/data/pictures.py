@@ -19,8 +19,9 @@ from minires.text import shown
 Array = np.ndarray
 
 # names of files that hold pictures end so, in capitals, too
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".avif")
-EXTENSIONS += (".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga", ".ico")
+EXTENSIONS: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib")
+EXTENSIONS += (".tif", ".tiff", ".webp", ".avif", ".jp2", ".j2k", ".tga", ".ico")
+EXTENSIONS += (".ppm", ".pgm", ".pbm", ".pnm")
 LARGEST = 178_956_970  # pixels; above it, Pillow refuses a file as a decompression bomb
 LARGE = LARGEST // 2  # pixels; above it, a note says how much memory the picture takes
 TAIL = 4096  # bytes at the end of a file in which its end mark is looked for
