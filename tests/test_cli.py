@@ -23,6 +23,7 @@ from pathlib import Path
 import lowest_versions
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 import minires
@@ -597,6 +598,39 @@ def test_options_are_checked_before_anything_is_loaded_compiled_or_made(
     assert list(tmp_path.iterdir()) == []
 
 
+def writing_commands():
+    """Every command that writes one file: its words, as minires lists them."""
+    group = typer.main.get_command(COMMAND_LINE.app)
+    found = []
+    for name, command in group.commands.items():
+        for words, inner in [((name,), command)] + [
+            ((name, sub), c) for sub, c in getattr(command, "commands", {}).items()
+        ]:
+            if any(p.name == "out" and p.metavar == "FILE" for p in inner.params):
+                found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("words", writing_commands(), ids=" ".join)
+def test_a_folder_or_a_device_in_place_of_a_file_to_write_is_refused(run_cli, words, tmp_path):
+    device = Path(os.devnull).stat()
+    refused = {".": "got the folder .;", "/": "got the folder /;", "..": "got the folder ..;"}
+    refused |= {os.devnull: "is a device or a pipe"} if os.name == "posix" else {}
+    refused |= {} if words == ("bench",) else {"no/x": "there is no folder no for x; make it first"}
+    for out, message in refused.items():
+        code, _, err = run_cli(*words, "--out", out)
+        assert code == 2
+        assert message in err
+        assert len(err.splitlines()) == 1
+    assert Path(os.devnull).stat() == device
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_that_writes_one_file_is_among_them():
+    expected = {("bench",), ("data", "shapes10"), ("evaluate",), ("plot",), ("report",)}
+    assert set(writing_commands()) >= {*expected, ("weights", "convert")}
+
+
 def test_a_run_folder_of_another_recipe_is_refused_before_compiling(run_cli, monkeypatch):
     assert run_cli("train", "resnet8", *QUICK, "--out", "run")[0] == 0
     monkeypatch.setattr(options, "prepare", lambda *_: pytest.fail("compiled"))
@@ -649,7 +683,7 @@ def test_every_path_that_is_typed_is_expanded():
             if "Path" in str(getattr(kind, "__origin__", kind)):
                 found.append(kind.__metadata__[0].parser)
     assert len(found) > 15
-    assert set(found) == {options.expanded}
+    assert set(found) == {options.expanded, options.new_file, options.new_file_here}
 
 
 def test_a_file_in_the_place_of_the_data_folder_is_to_be_installed(run_cli):

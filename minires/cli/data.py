@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from minires.cli.options import Command, JsonOption, Output, QuietOption, path_option
+from minires.cli.options import Command, JsonOption, Output, QuietOption, out_option, path_option
 from minires.errors import quoted
 
 data_app = typer.Typer(
@@ -52,7 +52,7 @@ def data_cifar10(
 
 @data_app.command("shapes10", cls=Command, short_help="Draw a contact sheet of shapes10.")
 def data_shapes10(
-    out: Annotated[Path, path_option("File: .png, .svg or .pdf.")] = Path("shapes10.png"),
+    out: Annotated[Path, out_option("File: .png, .svg or .pdf.")] = Path("shapes10.png"),
     seed: Annotated[int, typer.Option(help="Which images.", min=0, metavar="N")] = 0,
     json_output: JsonOption = False,
 ) -> None:

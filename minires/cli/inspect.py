@@ -17,6 +17,8 @@ from minires.cli.options import (
     choose,
     compile_kernels,
     load,
+    new_file,
+    out_option,
     path_option,
 )
 from minires.errors import InputError
@@ -168,7 +170,9 @@ def bench(
     shapes: ShapesOption = "",
     ops: OpsOption = False,
     against: AgainstOption = None,
-    out: Annotated[Path | None, path_option("Also write the result as JSON to FILE.")] = None,
+    out: Annotated[
+        Path | None, out_option("Also write the result as JSON to FILE.", new_file)
+    ] = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

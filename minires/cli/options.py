@@ -91,6 +91,32 @@ JsonOption = Annotated[
 ]
 
 
+def new_file(text: str | Path) -> Path:
+    """Return the typed path of a file to write; a folder and the like are refused before any work.
+
+    The file may exist: it is replaced as a whole, which a device or a pipe must not be.
+    """
+    path = expanded(text)
+    if path.is_dir() or not path.name:
+        raise typer.BadParameter(f"expected a file to write, got the folder {path}; add a name")
+    if path.exists() and not path.is_file():
+        raise typer.BadParameter(f"expected a file to write, and {path} is a device or a pipe")
+    return path
+
+
+def new_file_here(text: str | Path) -> Path:
+    """As `new_file`, in a folder that exists."""
+    path = new_file(text)
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.parent} for {path.name}; make it first")
+    return path
+
+
+def out_option(meaning: str, parser: Callable[[str | Path], Path] = new_file_here) -> Any:
+    """The option --out of a command that writes one file."""
+    return typer.Option(help=meaning, metavar="FILE", parser=parser)
+
+
 def path_option(meaning: str, metavar: str = "FILE", *flags: str) -> Any:
     """An option that names a file or a folder."""
     return typer.Option(*flags, help=meaning, metavar=metavar, parser=expanded)

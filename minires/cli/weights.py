@@ -22,6 +22,7 @@ from minires.cli.options import (
     compile_kernels,
     expanded,
     load,
+    out_option,
     path_option,
 )
 from minires.cli.views import ScalesOption, TenCropOption, several_views
@@ -103,7 +104,7 @@ def inspect_command(file: FileArgument, json_output: JsonOption = False) -> None
 def convert(
     file: FileArgument,
     net: Annotated[str, typer.Option(help="The network of FILE.", metavar="NET")],
-    out: Annotated[Path, path_option("The file to write.")],
+    out: Annotated[Path, out_option("The file to write.")],
     style: Annotated[
         str,
         typer.Option("--names", help="minires, torchvision, timm, huggingface.", metavar="NAMES"),
@@ -186,7 +187,7 @@ def evaluate(
     scales: ScalesOption = None,
     batch_size: BatchOption = 128,
     out: Annotated[
-        Path | None, path_option("Draw the confusion matrix into FILE: .png, .svg or .pdf.")
+        Path | None, out_option("Draw the confusion matrix into FILE: .png, .svg or .pdf.")
     ] = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
