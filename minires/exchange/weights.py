@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save as to_safetensors
 
 from minires.errors import InputError
@@ -32,7 +32,7 @@ Array = np.ndarray
 KINDS = ("safetensors", "torch", "onnx")  # what can be written
 ZEROS = ("end", "both")  # where option A has its zeros
 METADATA = "minires"  # the key of our metadata in a safetensors file
-TYPES = ("F16", "F32", "F64", "I64")
+TYPES = ("BF16", "F16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "BOOL")
 # what a file may say about the pictures that its network needs, and the type of each
 PICTURES: dict[str, type] = {
     "normalise": str,
@@ -121,15 +121,32 @@ def read(path: str | Path) -> WeightFile:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     with safe_open(path, framework="numpy") as f:
-        keys = list(f.keys())
-        for key in keys:
-            dtype = f.get_slice(key).get_dtype()
+        types = {key: f.get_slice(key).get_dtype() for key in f.keys()}  # noqa: SIM118  # no dict
+        for key, dtype in types.items():
             if dtype not in TYPES:
-                raise SafetensorError(
-                    f"{shown(key, 60)} holds {dtype}, expected {', '.join(TYPES)}"
+                raise InputError(
+                    f"{shown(path)}: {shown(key, 60)} holds numbers of type {dtype}, expected "
+                    f"{', '.join(TYPES)}; save the weights as float32 where they were made"
                 )
         metadata = json.loads((f.metadata() or {}).get(METADATA, "{}"))
-        return {key: f.get_tensor(key) for key in keys}, metadata
+        half = {key for key, dtype in types.items() if dtype == "BF16"}
+        read = {key: f.get_tensor(key) for key in types if key not in half}
+    halves = _read_bfloat16(path, half) if half else {}
+    return {key: halves[key] if key in half else read[key] for key in types}, metadata
+
+
+def _read_bfloat16(path: Path, keys: set[str]) -> dict[str, Array]:
+    """Arrays of a safetensors file, whose header was checked, in a type that NumPy lacks."""
+    with path.open("rb") as f:
+        length = int.from_bytes(f.read(8), "little")
+        header = json.loads(f.read(length))
+        found = {}
+        for key in keys:
+            start, end = header[key]["data_offsets"]
+            f.seek(8 + length + start)
+            flat = torch_files.numbers(f.read(end - start), "bfloat16")
+            found[key] = flat.reshape(header[key]["shape"])
+    return found
 
 
 def _checked(path: Path, metadata: Any) -> dict[str, Any]:
@@ -192,8 +209,9 @@ def load_network(
     Raises
     ------
     InputError
-        If the file cannot be read, or belongs to another network: the message says to which, and
-        the first names that differ.
+        If the file cannot be read; if it belongs to another network: the message says to which, and
+        the first names that differ; or if an array has integers, NaN, infinity or a negative
+        variance.
     """
     file = read(path)
     facts = registry.facts(name)
@@ -261,7 +279,25 @@ def _state(net: Network, style: str, file: WeightFile) -> dict[str, Array]:
     }
     if missing or unknown or other:
         raise InputError(_mismatch(net, file, missing, unknown, other))
+    for name, entry in entries.items():
+        _check_numbers(file.path, entry.name, file.state[entry.name], name)
     return {name: entry.load(file.state[entry.name]) for name, entry in entries.items()}
+
+
+def _check_numbers(path: Path, there: str, a: Array, ours: str) -> None:
+    """Refuse numbers that no trained network has."""
+    if a.dtype.kind != "f":
+        fault = f"{a.dtype} numbers, expected floating-point ones"
+    elif not np.isfinite(a).all():
+        bad = a.size - int(np.isfinite(a).sum())
+        fault = f"{bad} of {a.size} numbers that are NaN or infinite: its training diverged"
+    elif ours.endswith("running_var") and a.min(initial=0) < 0:
+        fault = f"the variance {a.min():g}, which is negative"
+    else:
+        return
+    raise InputError(
+        f"{shown(path)}: {shown(there, 60)} holds {fault}; give weights of another checkpoint"
+    )
 
 
 def _mismatch(
