@@ -73,7 +73,7 @@ HeadOption = Annotated[
         "batch_size": "128",
         "lr": "0.1",
         "eval_every": "a quarter",
-        "eval_images": "2000",
+        "eval_images": "2000, or all",
         "milestones": "",
         "init": "",
     }
@@ -120,6 +120,8 @@ def train_command(
     found = load(dataset, data, output.say, labels, strict)
     found = _with_images(found, trained.asked, side if is_folder else None)
     asked = recipes.filled_in(recipe, trained.asked, found)
+    if "eval_images" not in trained.asked and asked["eval_images"] < recipes.EVALUATED[recipe]:
+        output.say(f"Errors are measured on {asked['eval_images']:,} training and test images.")
     config = presets.base_config(found, net=facts.name, seed=seed, **asked, backend=backend)
     config = presets.with_warmup(config, facts) if recipe == "cifar10" else config
     folder = out or RUNS / f"{facts.name}-{found.slug}-{config.iterations}-seed{seed}"
