@@ -131,12 +131,12 @@ def test_the_command_prints_what_the_library_counts(typed, shapes, tmp_path):
 
 
 def test_the_normalisation_is_that_of_the_file_unless_one_is_typed(typed, shapes):
-    convert = ("weights", "convert", "net", "--net", "resnet8", "--out", "file")
+    convert = ("weights", "convert", "net", "--net", "resnet8", "--out", "file.pt")
     assert typed(*convert, "--normalise", "imagenet")[0] == 0
     words = ("evaluate", "resnet8", "--dataset", "shapes10", "--quiet", "--json", "--weights")
-    told = json.loads(typed(*words, "file")[1])
+    told = json.loads(typed(*words, "file.pt")[1])
     asked = json.loads(typed(*words, "net", "--normalise", "imagenet")[1])
-    other = json.loads(typed(*words, "file", "--normalise", "per-pixel-mean")[1])
+    other = json.loads(typed(*words, "file.pt", "--normalise", "per-pixel-mean")[1])
     assert told["normalise"] == asked["normalise"] == "imagenet"
     assert told["confusion"] == asked["confusion"] != other["confusion"]
 
@@ -284,13 +284,40 @@ def test_a_file_can_be_looked_at(typed):
 
 
 def test_labels_are_stored_and_must_match(typed, tmp_path):
-    convert = ("weights", "convert", "net", "--net", "resnet8", "--out", "file", "--labels", "list")
+    convert = (
+        "weights",
+        "convert",
+        "net",
+        "--net",
+        "resnet8",
+        "--out",
+        "file.pt",
+        "--labels",
+        "list",
+    )
     (tmp_path / "list").write_text("\n".join(f"n{k} class {k}" for k in range(10)))
     assert typed(*convert)[0] == 0
-    assert weights.read("file").metadata["labels"][9] == "class 9"
+    assert weights.read("file.pt").metadata["labels"][9] == "class 9"
     (tmp_path / "list").write_text("n0 cat\nn1 dog\n")
     code, _, err = typed(*convert)
     assert (code, "names 2 classes, expected 10" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "kind"),
+    [
+        ("a.safetensors", (), "safetensors"),
+        ("a.pth", (), "torch zip"),
+        ("a.PT", (), "torch zip"),
+        ("a", ("--to", "torch"), "torch zip"),
+        ("a.weights", ("--to", "safetensors"), "safetensors"),
+        ("a.th", ("--to", "torch"), "torch zip"),
+    ],
+)
+def test_what_is_written_follows_the_end_of_the_name(typed, out, options, kind):
+    convert = ("weights", "convert", "net", "--net", "resnet8", "--out", out, *options)
+    assert typed(*convert)[0] == 0
+    assert weights.read(out).kind == kind
 
 
 WRONG = {
@@ -302,6 +329,19 @@ WRONG = {
     ("evaluate", "resnet8", "--weights", "net", "--out", "x.gif"): "must end in .png",
     ("weights", "inspect", "text"): "not a file of weights",
     ("weights", "convert", "net", "--net", "resnet8", "--out", "net"): "choose another file",
+    ("weights", "convert", "net", "--net", "resnet8", "--out", "y"): "expected a name that ends in",
+    ("weights", "convert", "net", "--net", "resnet8", "--out", "y.bak"): "with --to safetensors",
+    (
+        "weights",
+        "convert",
+        "net",
+        "--net",
+        "resnet8",
+        "--out",
+        "y.onnx",
+        "--to",
+        "safetensors",
+    ): "y.onnx is a name of onnx, and --to asks for safetensors",
     (
         "weights",
         "convert",
@@ -320,7 +360,7 @@ WRONG = {
         "--net",
         "resnet8",
         "--out",
-        "y",
+        "y.pth",
         "--names",
         "x",
     ): "names must be",
@@ -331,7 +371,7 @@ WRONG = {
         "--net",
         "resnet8",
         "--out",
-        "y",
+        "y.pth",
         "--labels",
         "no",
     ): "--labels no cannot be read",
@@ -345,7 +385,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(typed, tmp_path, words):
     assert code == 2
     assert WRONG[words] in err
     assert len(err.strip().splitlines()) == 1
-    assert not (tmp_path / "y").exists()
+    assert not list(tmp_path.glob("y*"))
 
 
 def test_weights_for_other_classes_are_refused(typed, tmp_path):

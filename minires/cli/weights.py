@@ -110,8 +110,13 @@ def convert(
         typer.Option("--names", help="minires, torchvision, timm, huggingface.", metavar="NAMES"),
     ] = "minires",
     to: Annotated[
-        str, typer.Option(help="safetensors, torch, onnx.", metavar="KIND")
-    ] = "safetensors",
+        str | None,
+        typer.Option(
+            help="safetensors, torch, onnx [default: as --out ends].",
+            metavar="KIND",
+            show_default=False,
+        ),
+    ] = None,
     zeros: ZerosOption = None,
     normalise: NormaliseOption = None,
     image_size: Annotated[
@@ -125,7 +130,7 @@ def convert(
     """Write weights under other names, or in another format. The names in FILE are recognised.
 
     --normalise, --image-size and --labels are stored in the new file. Without --normalise, it says
-    what FILE says, or the library of its names.
+    what FILE says, or the library of its names. ONNX expects images (N, H, W, 3), normalised.
 
     Example: minires weights convert a.th --net resnet20 --out a.safetensors
     """
@@ -135,6 +140,7 @@ def convert(
     output = Output(json_output)
     if out.resolve() == file.resolve():
         raise InputError(f"--out names FILE itself, {file}; choose another file")
+    to = weights.kind_of(out, to)
     facts = names.network(net)
     network, about = weights.load_network(facts.name, file, zeros=zeros)
     about |= normalising.stored(about, normalise, file)
@@ -144,6 +150,8 @@ def convert(
         from minires.exchange import onnx
 
         difference = onnx.check_in_onnxruntime(network, content)
+        H, W, C = network.facts.input_shape
+        output.show(f"input: images (N, {H}, {W}, {C}), normalised by: {about['normalise']}")
         output.show(f"onnxruntime: logits within {difference:.1e} of the largest logit of ours")
     write_whole(out, content)
     size = out.stat().st_size

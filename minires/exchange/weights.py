@@ -30,6 +30,8 @@ from minires.text import shown
 
 Array = np.ndarray
 KINDS = ("safetensors", "torch", "onnx")  # what can be written
+ENDINGS = {".safetensors": "safetensors", ".onnx": "onnx"}  # kinds by the end of a file's name
+ENDINGS |= dict.fromkeys((".pth", ".pt", ".th", ".bin"), "torch")
 ZEROS = ("end", "both")  # where option A has its zeros
 METADATA = "minires"  # the key of our metadata in a safetensors file
 TYPES = ("BF16", "F16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "BOOL")
@@ -333,6 +335,30 @@ def _new_head(facts: Facts, state: dict[str, Array], rng: Rng) -> tuple[Network,
 
 
 # --------------------------------------------------------------------------------------- writing
+
+
+def kind_of(path: Path, asked: str | None) -> str:
+    """The kind of file to write: the one asked for, else the one that its name ends with.
+
+    Raises
+    ------
+    InputError
+        If the kind is unknown, the name says nothing and none is asked for, or they differ.
+    """
+    ending = path.suffix.lower()
+    if asked is not None and asked not in KINDS:
+        raise InputError(f"--to must be one of {', '.join(KINDS)}, got {asked!r}")
+    if asked is None and ending not in ENDINGS:
+        raise InputError(
+            f"{shown(path)}: expected a name that ends in {', '.join(ENDINGS)}; rename it, or say "
+            f"what to write with --to {', '.join(KINDS[:-1])} or {KINDS[-1]}"
+        )
+    if asked is not None and ENDINGS.get(ending, asked) != asked:
+        raise InputError(
+            f"{shown(path)} is a name of {ENDINGS[ending]}, and --to asks for {asked}; drop --to, "
+            "or rename the file"
+        )
+    return asked or ENDINGS[ending]
 
 
 def to_bytes(
