@@ -423,9 +423,12 @@ def test_commands_that_are_printed_quote_a_folder_with_a_space(run_cli):
     assert f"minires exercise check {quoted(Path('my dir') / 'relu_forward.py')}" in printed
 
 
+def readme():
+    return (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
 def python_in_the_readme():
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    return "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
+    return "\n".join(re.findall(r"```python\n(.*?)```", readme(), re.S))
 
 
 def python_in_the_page_of_the_step():
@@ -469,6 +472,17 @@ def test_every_help_fits_80_columns_and_40_lines_and_cuts_no_word(run_cli, comma
     assert max(map(len, lines)) <= 80
     assert "..." not in "".join(lines[1:])  # the first may say that an argument can be repeated
     assert f"Example: minires {' '.join(command)}".strip() in out
+
+
+def test_options_that_the_readme_types_are_listed_by_help_of_their_command(run_cli):
+    checked = set()
+    for line in re.findall(r"^minires (.*)$", readme(), re.M):
+        words = tuple(line.split())
+        command = next((leaf for leaf in LEAVES if words[: len(leaf)] == leaf), ())
+        for option in re.findall(r"--[a-z-]+", line):
+            assert option in run_cli(*command, "--help")[1], line
+            checked.add(option)
+    assert {"--head", "--freeze", "--weights"} <= checked
 
 
 def test_the_names_that_help_lists_are_those_that_exist():

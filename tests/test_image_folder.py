@@ -83,6 +83,18 @@ def test_senseless_scenes_are_refused_before_anything_is_written(tmp_path, wrong
     assert not (tmp_path / "new").exists()
 
 
+def test_help_says_the_ranges_of_scenes(run_cli):
+    _, out, _ = run_cli("data", "scenes", "--help")
+    low, high = scenes.SIZES
+    for words in (
+        f"from 2 to {len(scenes.CLASSES)}",
+        f"{scenes.VALIDATION} to {scenes.MOST}",
+        f"{low} to {high}",
+        "A new or an empty folder",
+    ):
+        assert words in " ".join(out.split())
+
+
 def test_scenes_do_not_fill_a_folder_that_holds_something(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="new or an empty folder"):

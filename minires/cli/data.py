@@ -72,12 +72,15 @@ def data_shapes10(
 
 @data_app.command("scenes", cls=Command, short_help="Draw a folder of pictures.")
 def data_scenes(
-    out: Annotated[Path, path_option("Where to put it: a new folder.", "DIR")],
+    out: Annotated[Path, path_option("A new or an empty folder.", "DIR")],
     classes: Annotated[int, typer.Option(help="Kinds of scenes, from 2 to 10.", metavar="N")] = 10,
     per_class: Annotated[
-        int, typer.Option(help="Pictures of each class; a tenth goes to val.", metavar="N")
+        int,
+        typer.Option(help="Pictures of each class, 10 to 10000; a tenth goes to val.", metavar="N"),
     ] = 200,
-    size: Annotated[int, typer.Option(help="Shorter side in pixels.", metavar="N")] = 256,
+    size: Annotated[
+        int, typer.Option(help="Shorter side in pixels, 16 to 2048.", metavar="N")
+    ] = 256,
     seed: Annotated[int, typer.Option(help="Which pictures.", metavar="N")] = 0,
     json_output: JsonOption = False,
     quiet: QuietOption = False,

@@ -18,6 +18,7 @@ from minires.errors import InputError, quoted
 from minires.ops import default_backend, get_ops, numba_installed, prepare
 from minires.runs.config import OPTIONS, Config
 from minires.runs.options import UNSET, Entry
+from minires.runs.options import names as parse_names
 from minires.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _values(row: Entry, kind: Any) -> dict[str, Any]:
         metavar = listed if len(listed) <= WIDEST_METAVAR else "NAME"  # then the help names them
         return {"metavar": metavar, "autocompletion": names.completing(choices)}
     if row.option.parse:
-        return {"metavar": "N,N"}
+        return {"metavar": "NAMES" if row.option.parse is parse_names else "N,N"}
     plain = {
         number: metavar for number, metavar in METAVARS.items() if kind in (number, number | None)
     }

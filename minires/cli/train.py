@@ -59,11 +59,17 @@ LabelsOption = Annotated[
     ),
 ]
 StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Refuse a folder with damaged pictures.", hidden=True)
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse damaged pictures; those in deeper folders of a class count. Hidden files, and "
+        "files whose names are not those of pictures, never count.",
+        hidden=True,
+    ),
 ]
 HeadOption = Annotated[
     str,
-    typer.Option(help="The last layer: from --weights, or new.", metavar="keep|new", hidden=True),
+    typer.Option(help="Last layer: from --weights, or new.", metavar="keep|new"),
 ]
 
 
