@@ -617,10 +617,9 @@ def writing_commands():
     group = typer.main.get_command(COMMAND_LINE.app)
     found = []
     for name, command in group.commands.items():
-        for words, inner in [((name,), command)] + [
-            ((name, sub), c) for sub, c in getattr(command, "commands", {}).items()
-        ]:
-            if any(p.name == "out" and p.metavar == "FILE" for p in inner.params):
+        below = {(name, sub): c for sub, c in getattr(command, "commands", {}).items()}
+        for words, leaf in {(name,): command, **below}.items():
+            if any(p.name == "out" and p.metavar == "FILE" for p in leaf.params):
                 found.append(words)
     return found
 

@@ -170,9 +170,7 @@ def bench(
     shapes: ShapesOption = "",
     ops: OpsOption = False,
     against: AgainstOption = None,
-    out: Annotated[
-        Path | None, out_option("Also write the result as JSON to FILE.", new_file)
-    ] = None,
+    out: Annotated[Path | None, out_option("Also write the result as JSON.", new_file)] = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -103,7 +103,7 @@ def in_words(how: str) -> str:
 
 
 def stored(about: dict[str, Any], asked: str | None, path: Path) -> dict[str, Any]:
-    """What a converted file of weights says about it: "normalise", "mean" and "deviation"."""
+    """Metadata of a converted file of weights: "normalise", "mean" and "deviation"."""
     from minires.data import normalisation
 
     try:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 
 WeightsOption = Annotated[Path | None, path_option("Start from the weights in this file.")]
+OutOption = Annotated[Path | None, path_option("[default: runs/NET-DATA-ITERATIONS-seedN]", "DIR")]
 RecipeOption = Annotated[
     str | None,
     typer.Option(
@@ -98,9 +99,7 @@ def train_command(
     head: HeadOption = "keep",
     labels: LabelsOption = None,
     strict: StrictOption = False,
-    out: Annotated[
-        Path | None, path_option("[default: runs/NET-DATA-ITERATIONS-seedN]", "DIR")
-    ] = None,
+    out: OutOption = None,
     ranks: teams.RanksOption = 1,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -126,13 +125,20 @@ def train_command(
     found = load(dataset, data, output.say, labels, strict)
     found = _with_images(found, trained.asked, side if is_folder else None)
     asked = recipes.filled_in(recipe, trained.asked, found)
-    if "eval_images" not in trained.asked and asked["eval_images"] < recipes.EVALUATED[recipe]:
-        output.say(f"Errors are measured on {asked['eval_images']:,} training and test images.")
+    _say_few_images(recipe, trained.asked, asked["eval_images"], output)
     config = presets.base_config(found, net=facts.name, seed=seed, **asked, backend=backend)
     config = presets.with_warmup(config, facts) if recipe == "cifar10" else config
     folder = out or RUNS / f"{facts.name}-{found.slug}-{config.iterations}-seed{seed}"
     team = teams.together(context.obj, ranks)
     _run_and_show(config, folder, found, quiet, trained.state, team, ranks, output)
+
+
+def _say_few_images(recipe: str, typed: dict[str, Any], images: int, output: Output) -> None:
+    """Say on how many images errors are measured, where the data have fewer than the recipe."""
+    from minires.lab import recipes
+
+    if "eval_images" not in typed and images < recipes.EVALUATED[recipe]:
+        output.say(f"Errors are measured on {images:,} training and test images.")
 
 
 def _with_images(found: Dataset, asked: dict[str, Any], side: int | None) -> Dataset:
@@ -294,7 +300,7 @@ def export(folders: FoldersArgument, json_output: JsonOption = False) -> None:
 
 
 def _pictures(record: Record) -> dict[str, Any]:
-    """What a run's net needs of its pictures; without a mean, the mean is 0 and has no name."""
+    """The normalisation of a run's pictures; without a mean, the mean is 0 and has no name."""
     config = record.config
     found = {"normalise": config.normalise, **record.data.get("pictures", {})}
     if config.subtract_mean:

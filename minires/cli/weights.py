@@ -65,6 +65,25 @@ NormaliseOption = Annotated[
         show_default=False,
     ),
 ]
+StyleOption = Annotated[
+    str,
+    typer.Option("--names", help="minires, torchvision, timm, huggingface.", metavar="NAMES"),
+]
+ToOption = Annotated[
+    str | None,
+    typer.Option(
+        help="safetensors, torch, onnx [default: as --out ends].",
+        metavar="KIND",
+        show_default=False,
+    ),
+]
+SizeOption = Annotated[
+    int | None, typer.Option(help="Rows and columns of a picture.", metavar="N", min=1)
+]
+LabelsOption = Annotated[Path | None, path_option("Table of class names: folder, space, name.")]
+FigureOption = Annotated[
+    Path | None, out_option("Draw the confusion matrix into FILE: .png, .svg or .pdf.")
+]
 
 
 @weights_app.command("inspect", cls=Command, short_help="Arrays of a file, and its network.")
@@ -105,26 +124,12 @@ def convert(
     file: FileArgument,
     net: Annotated[str, typer.Option(help="The network of FILE.", metavar="NET")],
     out: Annotated[Path, out_option("The file to write.")],
-    style: Annotated[
-        str,
-        typer.Option("--names", help="minires, torchvision, timm, huggingface.", metavar="NAMES"),
-    ] = "minires",
-    to: Annotated[
-        str | None,
-        typer.Option(
-            help="safetensors, torch, onnx [default: as --out ends].",
-            metavar="KIND",
-            show_default=False,
-        ),
-    ] = None,
+    style: StyleOption = "minires",
+    to: ToOption = None,
     zeros: ZerosOption = None,
     normalise: NormaliseOption = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Rows and columns of a picture.", metavar="N", min=1)
-    ] = None,
-    labels: Annotated[
-        Path | None, path_option("Table of class names: folder, space, name.")
-    ] = None,
+    image_size: SizeOption = None,
+    labels: LabelsOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write weights under other names, or in another format. The names in FILE are recognised.
@@ -147,12 +152,7 @@ def convert(
     about |= _pictures(image_size, labels, network.facts.classes)
     content = weights.to_bytes(network, style, to, about)
     if to == "onnx":
-        from minires.exchange import onnx
-
-        difference = onnx.check_in_onnxruntime(network, content)
-        H, W, C = network.facts.input_shape
-        output.show(f"input: images (N, {H}, {W}, {C}), normalised by: {about['normalise']}")
-        output.show(f"onnxruntime: logits within {difference:.1e} of the largest logit of ours")
+        _check_onnx(network, content, about["normalise"], output)
     write_whole(out, content)
     size = out.stat().st_size
     output.show(
@@ -165,6 +165,17 @@ def convert(
         )
     described = {"out": out, "net": network.title, "names": style, "to": to, "bytes": size}
     output.result(described | {"normalise": about["normalise"]})
+
+
+def _check_onnx(network: Network, content: bytes, normalise: str | None, output: Output) -> None:
+    """Run a model in onnxruntime, and say what it expects."""
+    from minires.exchange import onnx
+
+    difference = onnx.check_in_onnxruntime(network, content)
+    shape = ", ".join(map(str, network.facts.input_shape))
+    how = normalising.in_words(normalise or normalising.OF_FILE)
+    output.show(f"input: images (N, {shape}), normalised by: {how}")
+    output.show(f"onnxruntime: logits within {difference:.1e} of the largest logit of ours")
 
 
 def _pictures(image_size: int | None, labels: Path | None, classes: int) -> dict[str, Any]:
@@ -194,9 +205,7 @@ def evaluate(
     ten_crop: TenCropOption = False,
     scales: ScalesOption = None,
     batch_size: BatchOption = 128,
-    out: Annotated[
-        Path | None, out_option("Draw the confusion matrix into FILE: .png, .svg or .pdf.")
-    ] = None,
+    out: FigureOption = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -90,7 +90,7 @@ def check(path: Path) -> None:
 
 def check_regular(path: Path) -> None:
     """
-    Refuse what is no regular file: reading a pipe or a device may wait for ever.
+    Refuse all but regular files: reading a pipe or a device may wait for ever.
 
     Raises
     ------

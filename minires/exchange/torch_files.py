@@ -97,7 +97,8 @@ def _read_legacy(f: BinaryIO, path: Path) -> dict[str, Array]:
         raise RefusedError("another list of storages than its tensors have")
     found = tensors(loaded, path)
     needed = {tensor.storage.key for tensor in found.values()}
-    size, end = path.stat().st_size, f.tell() + sum(8 + _bytes(storages[key]) for key in keys)
+    size = path.stat().st_size
+    end = f.tell() + sum(8 + _bytes(storages[key]) for key in keys)
     if size < end:
         raise EOFError(f"the file is cut short: it has {size:,} of {end:,} bytes")
     contents: dict[str, bytes] = {}
@@ -151,7 +152,7 @@ def tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _tensors_of(value: Any) -> dict[str, Tensor]:
-    """The tensors in a dict, by name; {} if there is none, or this is no dict."""
+    """The tensors in a dict, by name; {} if there is none, or it is not a dict."""
     if not isinstance(value, dict):
         return {}
     return {str(k): v for k, v in value.items() if isinstance(v, Tensor)}

@@ -15,26 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 from safetensors.numpy import save as to_safetensors
 
 from minires.errors import InputError
-from minires.exchange import names, torch_files
+from minires.exchange import names, safetensors_files, torch_files
 from minires.exchange.blank import blank
 from minires.exchange.guess import guess, head, same_shape
 from minires.exchange.option_a import zeros_to_the_end
+from minires.exchange.safetensors_files import METADATA
 from minires.layers.base import Rng
 from minires.nets import registry
 from minires.nets.network import Facts, Network
 from minires.text import shown
 
 Array = np.ndarray
+__all__ = ["KINDS", "METADATA", "WeightFile", "kind_of", "load_network", "read", "to_bytes"]
+
 KINDS = ("safetensors", "torch", "onnx")  # what can be written
-ENDINGS = {".safetensors": "safetensors", ".onnx": "onnx"}  # kinds by the end of a file's name
+ENDINGS = {f".{kind}": kind for kind in ("safetensors", "onnx")}  # by the end of a name
 ENDINGS |= dict.fromkeys((".pth", ".pt", ".th", ".bin"), "torch")
 ZEROS = ("end", "both")  # where option A has its zeros
-METADATA = "minires"  # the key of our metadata in a safetensors file
-TYPES = ("BF16", "F16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "BOOL")
 # what a file may say about the pictures that its network needs, and the type of each
 PICTURES: dict[str, type] = {
     "normalise": str,
@@ -94,7 +94,7 @@ def read(path: str | Path) -> WeightFile:
         with path.open("rb") as f:
             start = f.read(9)
         if start[8:9] == b"{":
-            state, metadata = _read_safetensors(path)
+            state, metadata = safetensors_files.read(path)
             kind = "safetensors"
         elif start[:2] == b"PK" or start[:1] == b"\x80":
             state, metadata, kind = torch_files.read(path)
@@ -119,36 +119,6 @@ def read(path: str | Path) -> WeightFile:
         reason = shown(e, 200) or type(e).__name__
         raise InputError(f"{name} cannot be read: {reason}; get the file again") from e
     return WeightFile(path, kind, names.without_prefix(state), _checked(path, metadata))
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    with safe_open(path, framework="numpy") as f:
-        types = {key: f.get_slice(key).get_dtype() for key in f.keys()}  # noqa: SIM118  # no dict
-        for key, dtype in types.items():
-            if dtype not in TYPES:
-                raise InputError(
-                    f"{shown(path)}: {shown(key, 60)} holds numbers of type {dtype}, expected "
-                    f"{', '.join(TYPES)}; save the weights as float32 where they were made"
-                )
-        metadata = json.loads((f.metadata() or {}).get(METADATA, "{}"))
-        half = {key for key, dtype in types.items() if dtype == "BF16"}
-        read = {key: f.get_tensor(key) for key in types if key not in half}
-    halves = _read_bfloat16(path, half) if half else {}
-    return {key: halves[key] if key in half else read[key] for key in types}, metadata
-
-
-def _read_bfloat16(path: Path, keys: set[str]) -> dict[str, Array]:
-    """Arrays of a safetensors file, whose header was checked, in a type that NumPy lacks."""
-    with path.open("rb") as f:
-        length = int.from_bytes(f.read(8), "little")
-        header = json.loads(f.read(length))
-        found = {}
-        for key in keys:
-            start, end = header[key]["data_offsets"]
-            f.seek(8 + length + start)
-            flat = torch_files.numbers(f.read(end - start), "bfloat16")
-            found[key] = flat.reshape(header[key]["shape"])
-    return found
 
 
 def _checked(path: Path, metadata: Any) -> dict[str, Any]:

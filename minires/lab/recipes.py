@@ -65,7 +65,8 @@ def filled_in(recipe: str, asked: dict[str, Any], data: Dataset) -> dict[str, An
         chosen["plateau"] = asked.get("plateau")
     if chosen.get("plateau") and "milestones" not in asked:
         chosen["milestones"] = ()
-    every, spare = chosen["iterations"] // 4, len(data.train) // 2
+    every = chosen["iterations"] // 4
+    spare = len(data.train) // 2
     if recipe == "imagenet":
         every = min(chosen["iterations"], len(data.train) // chosen["batch_size"])
     elif asked.get("bn_images") == 0:

@@ -24,7 +24,7 @@ class DivergenceError(InputError):
 
 
 class Remember:
-    """What Ctrl-C does by default, raise KeyboardInterrupt, and remember it in `pressed`."""
+    """A handler of Ctrl-C: raise KeyboardInterrupt, as by default, and remember it in `pressed`."""
 
     def __init__(self) -> None:
         self.pressed = False
