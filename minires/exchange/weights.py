@@ -262,7 +262,7 @@ def _check_numbers(path: Path, there: str, a: Array, ours: str) -> None:
         fault = f"{a.dtype} numbers, expected floating-point ones"
     elif not np.isfinite(a).all():
         bad = a.size - int(np.isfinite(a).sum())
-        fault = f"{bad} of {a.size} numbers that are NaN or infinite: its training diverged"
+        fault = f"{bad} of {a.size} numbers that are NaN or infinite"
     elif ours.endswith("running_var") and a.min(initial=0) < 0:
         fault = f"the variance {a.min():g}, which is negative"
     else:
