@@ -1,6 +1,7 @@
 """The command line: tables, figures, exit codes, one line for a mistake."""
 
 import ast
+import ctypes
 import inspect
 import io
 import json
@@ -22,18 +23,22 @@ from pathlib import Path
 import lowest_versions
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 import minires
-from minires import data, ops, text
+from minires import data, ops, resnet, text
 from minires.bench import nets as bench_nets
 from minires.cli import names, options, streams, timing
+from minires.cli import train as train_commands
+from minires.cli.main import STOPPED
 from minires.errors import InputError, quoted
+from minires.exchange import weights
 from minires.lab import plots, presets
 from minires.runs import checkpoint
 from minires.runs.run import read_run
 from minires.runs.run_folder import RunFolder
-from minires.train import progress, step, together
+from minires.train import progress, state, step, together
 
 ROOT = Path(__file__).parents[1]
 COMMAND_LINE = sys.modules["minires.cli.main"]
@@ -425,9 +430,12 @@ def test_commands_that_are_printed_quote_a_folder_with_a_space(run_cli):
     assert f"minires exercise check {quoted(Path('my dir') / 'relu_forward.py')}" in printed
 
 
+def readme():
+    return (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
 def python_in_the_readme():
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    return "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
+    return "\n".join(re.findall(r"```python\n(.*?)```", readme(), re.S))
 
 
 def python_in_the_page_of_the_step():
@@ -471,6 +479,17 @@ def test_every_help_fits_80_columns_and_40_lines_and_cuts_no_word(run_cli, comma
     assert max(map(len, lines)) <= 80
     assert "..." not in "".join(lines[1:])  # the first may say that an argument can be repeated
     assert f"Example: minires {' '.join(command)}".strip() in out
+
+
+def test_options_that_the_readme_types_are_listed_by_help_of_their_command(run_cli):
+    checked = set()
+    for line in re.findall(r"^minires (.*)$", readme(), re.M):
+        words = tuple(line.split())
+        command = next((leaf for leaf in LEAVES if words[: len(leaf)] == leaf), ())
+        for option in re.findall(r"--[a-z-]+", line):
+            assert option in run_cli(*command, "--help")[1], line
+            checked.add(option)
+    assert {"--head", "--freeze", "--weights"} <= checked
 
 
 def test_the_names_that_help_lists_are_those_that_exist():
@@ -600,6 +619,38 @@ def test_options_are_checked_before_anything_is_loaded_compiled_or_made(
     assert list(tmp_path.iterdir()) == []
 
 
+def writing_commands():
+    """Every command that writes one file: its words, as minires lists them."""
+    group = typer.main.get_command(COMMAND_LINE.app)
+    found = []
+    for name, command in group.commands.items():
+        below = {(name, sub): c for sub, c in getattr(command, "commands", {}).items()}
+        for words, leaf in {(name,): command, **below}.items():
+            if any(p.name == "out" and p.metavar == "FILE" for p in leaf.params):
+                found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("words", writing_commands(), ids=" ".join)
+def test_a_folder_or_a_device_in_place_of_a_file_to_write_is_refused(run_cli, words, tmp_path):
+    device = Path(os.devnull).stat()
+    refused = {".": "got the folder .;", "/": "got the folder /;", "..": "got the folder ..;"}
+    refused |= {os.devnull: "is a device or a pipe"} if os.name == "posix" else {}
+    refused |= {} if words == ("bench",) else {"no/x": "there is no folder no for x; make it first"}
+    for out, message in refused.items():
+        code, _, err = run_cli(*words, "--out", out)
+        assert code == 2
+        assert message in err
+        assert len(err.splitlines()) == 1
+    assert Path(os.devnull).stat() == device
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_that_writes_one_file_is_among_them():
+    expected = {("bench",), ("data", "shapes10"), ("evaluate",), ("plot",), ("report",)}
+    assert set(writing_commands()) >= {*expected, ("weights", "convert")}
+
+
 def test_a_run_folder_of_another_recipe_is_refused_before_compiling(run_cli, monkeypatch):
     assert run_cli("train", "resnet8", *QUICK, "--out", "run")[0] == 0
     monkeypatch.setattr(options, "prepare", lambda *_: pytest.fail("compiled"))
@@ -652,7 +703,7 @@ def test_every_path_that_is_typed_is_expanded():
             if "Path" in str(getattr(kind, "__origin__", kind)):
                 found.append(kind.__metadata__[0].parser)
     assert len(found) > 15
-    assert set(found) == {options.expanded}
+    assert set(found) == {options.expanded, options.new_file, options.new_file_here}
 
 
 def test_a_file_in_the_place_of_the_data_folder_is_to_be_installed(run_cli):
@@ -800,7 +851,70 @@ def raising(error):
 
 def test_ctrl_c_before_the_training_is_exit_code_130_without_a_traceback(run_cli, monkeypatch):
     monkeypatch.setattr(options, "prepare", lambda *_: raising(KeyboardInterrupt()))
-    assert run_cli("train", "resnet8", *QUICK)[0] == 130
+    code, _, err = run_cli("train", "resnet8", *QUICK)
+    assert code == 130
+    assert err.strip() == (
+        "stopped before a step was saved; nothing is lost: the same command starts the run"
+    )
+    code, _, err = run_cli("degradation", "--nets", "plain8", *QUICK)
+    assert (code, err.strip().splitlines()[-1]) == (130, STOPPED)
+
+
+def press_ctrl_c_where_python_drops_it():
+    """Ctrl-C arrives in a callback from C, as it does while LLVM compiles a kernel."""
+    ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGINT))()
+
+
+@pytest.mark.parametrize("command", ["train", "degradation", "evaluate"])
+def test_a_ctrl_c_that_python_drops_while_kernels_are_compiled_ends_the_command(
+    run_cli, monkeypatch, tmp_path, command
+):
+    def compiling(backend, report):
+        press_ctrl_c_where_python_drops_it()
+        report("kernel", 1, 2)
+        pytest.fail("the next kernel was compiled")
+
+    monkeypatch.setattr(options, "prepare", compiling)
+    words = {
+        "train": ("train", "resnet8", *QUICK),
+        "degradation": ("degradation", "--nets", "plain8", *QUICK),
+        "evaluate": ("evaluate", "resnet8", "--weights", "net", "--dataset", "shapes10"),
+    }[command]
+    (tmp_path / "net").write_bytes(weights.to_bytes(resnet(8)))
+    code, _, err = run_cli(*words)
+    assert code == 130
+    assert "nothing" in err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_ctrl_c_that_python_drops_before_the_first_step_ends_the_run(run_cli, monkeypatch):
+    def last_kernel(backend, report):
+        press_ctrl_c_where_python_drops_it()
+
+    monkeypatch.setattr(train_commands, "compile_kernels", last_kernel)
+    code, _, err = run_cli("train", "resnet8", *QUICK)
+    assert code == 130
+    assert "stopped before a step was saved" in err
+
+
+def test_a_second_ctrl_c_that_left_no_time_to_save_names_the_last_checkpoint(run_cli, monkeypatch):
+    real = progress.follower
+
+    def press(*args):
+        follow = real(*args)
+
+        def pressing(position):
+            follow(position)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+        return pressing
+
+    monkeypatch.setattr(progress, "follower", press)
+    monkeypatch.setattr(state, "CHECKPOINT_SECONDS", 0.0)
+    code, _, err = run_cli("train", "resnet8", *QUICK, "--out", "run")
+    assert code == 130
+    assert "run is saved at iteration 1: the same command resumes the run" in err
 
 
 # -------------------------------------------------------------------------------------- the package

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from minires import InputError, data, resnet
+from minires.cli import normalising
 from minires.data import ArraySplit
-from minires.exchange import weights
+from minires.exchange import names, torch_files, weights
 from minires.lab import evaluation, plots
 from minires.nets import registry
 
@@ -130,12 +131,12 @@ def test_the_command_prints_what_the_library_counts(typed, shapes, tmp_path):
 
 
 def test_the_normalisation_is_that_of_the_file_unless_one_is_typed(typed, shapes):
-    convert = ("weights", "convert", "net", "--net", "resnet8", "--out", "file")
+    convert = ("weights", "convert", "net", "--net", "resnet8", "--out", "file.pt")
     assert typed(*convert, "--normalise", "imagenet")[0] == 0
     words = ("evaluate", "resnet8", "--dataset", "shapes10", "--quiet", "--json", "--weights")
-    told = json.loads(typed(*words, "file")[1])
+    told = json.loads(typed(*words, "file.pt")[1])
     asked = json.loads(typed(*words, "net", "--normalise", "imagenet")[1])
-    other = json.loads(typed(*words, "file", "--normalise", "per-pixel-mean")[1])
+    other = json.loads(typed(*words, "file.pt", "--normalise", "per-pixel-mean")[1])
     assert told["normalise"] == asked["normalise"] == "imagenet"
     assert told["confusion"] == asked["confusion"] != other["confusion"]
 
@@ -162,6 +163,115 @@ def test_a_mean_and_a_deviation_in_the_file_are_used_unless_another_one_is_typed
     assert asked["normalise"] == "per-pixel-mean"
 
 
+# what a file says, the names in it, its network, what is typed -> how pictures are normalised
+RULE = [
+    ({}, "torchvision", "imagenet-resnet18", None, "imagenet"),
+    ({}, "timm", "vgg16", None, "imagenet"),
+    ({}, "torchvision", "resnet20", None, None),  # torchvision has no such network
+    ({}, "akamaster", "resnet20", None, None),
+    ({}, "akamaster", "resnet20", "per-channel-mean", "per-channel-mean"),
+    ({}, "minires", "resnet20", None, "per-pixel-mean"),  # a run's
+    ({"normalise": "unknown"}, "minires", "resnet20", None, None),
+    ({"normalise": "unknown"}, "minires", "resnet20", "imagenet", "imagenet"),
+    ({"normalise": "per-channel-mean"}, "timm", "vgg16", None, "per-channel-mean"),
+    ({"normalise": "imagenet"}, "akamaster", "resnet20", "per-pixel-mean", "per-pixel-mean"),
+    ({"mean": [0.5, 0.5, 0.5]}, "akamaster", "resnet20", None, "file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "style", "net", "asked", "expected"), RULE)
+def test_a_normalisation_is_typed_or_said_by_the_file_or_known_of_its_library_or_asked_for(
+    said, style, net, asked, expected, tmp_path
+):
+    about = {"names": style, "net": net, **said}
+    if expected:
+        assert normalising.chosen(about, asked, tmp_path) == expected
+        return
+    with pytest.raises(InputError, match=r"does not say how .* give --normalise per-pixel-mean"):
+        normalising.chosen(about, asked, tmp_path)
+
+
+def test_numbers_without_training_images_are_those_of_the_file_or_of_imagenet(tmp_path):
+    about = {"names": "torchvision", "net": "imagenet-resnet18"}
+    found = normalising.numbers(about, None, tmp_path)
+    np.testing.assert_allclose(found.mean / 255, (0.485, 0.456, 0.406), rtol=1e-6)
+    with pytest.raises(InputError, match="does not say which mean"):
+        normalising.numbers(about, "per-pixel-mean", tmp_path)
+
+
+@pytest.fixture
+def foreign(typed, tmp_path):
+    """A file of another program, under names of no library, that says nothing of its pictures."""
+    state = names.exported(resnet(8, rng=4), "akamaster")
+    (tmp_path / "foreign.pth").write_bytes(torch_files.to_bytes(state, {}))
+
+
+@pytest.mark.usefixtures("foreign")
+def test_every_command_refuses_weights_whose_normalisation_nobody_says(typed, tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "grey.png")
+    for words in (
+        ("evaluate", "resnet8", "--dataset", "shapes10"),
+        ("classify", "resnet8", "grey.png"),
+        ("train", "resnet8", "--dataset", "shapes10", "--head", "new", "--iterations", 2),
+    ):
+        code, _, err = typed(*words, "--weights", "foreign.pth")
+        assert code == 2
+        assert "foreign.pth does not say how its pictures are normalised" in err
+        assert "--normalise" in err
+        assert len(err.strip().splitlines()) == 1
+    code, out, _ = typed(
+        "evaluate", "resnet8", "--dataset", "shapes10", "--weights", "foreign.pth",
+        "--normalise", "imagenet",
+    )  # fmt: skip
+    assert code == 0
+    assert out.splitlines()[-1] == "normalised by: imagenet"
+
+
+@pytest.mark.usefixtures("foreign")
+def test_a_converted_file_says_what_was_typed_or_that_nobody_knows(typed):
+    convert = ("weights", "convert", "foreign.pth", "--net", "resnet8", "--out", "a.safetensors")
+    code, out, _ = typed(*convert)
+    assert code == 0
+    assert "store it with --normalise" in out
+    evaluate = ("evaluate", "resnet8", "--dataset", "shapes10", "--weights", "a.safetensors")
+    code, _, err = typed(*evaluate)
+    assert (code, "does not say how" in err) == (2, True)
+    code, out, _ = typed(*convert, "--normalise", "per-channel-mean")
+    assert (code, "note:" in out) == (0, False)
+    assert json.loads(typed(*evaluate, "--json")[1])["normalise"] == "per-channel-mean"
+
+
+def test_names_of_a_library_do_not_make_our_weights_those_of_the_library(typed):
+    typed(
+        "weights", "convert", "net", "--net", "resnet8", "--names", "torchvision", "--out", "a.pth",
+        "--to", "torch",
+    )  # fmt: skip
+    assert weights.read("a.pth").metadata["normalise"] == "per-pixel-mean"
+
+
+@pytest.mark.parametrize("typed_mean", [None, "imagenet", "none"])
+def test_an_exported_run_says_how_it_was_trained(typed, shapes, tmp_path, typed_mean):
+    words = ("train", "resnet8", "--dataset", "shapes10", "--iterations", 1, "--eval-images", 8)
+    words += ("--batch-size", 4, "--backend", "numpy", "--out", "run", "--quiet")
+    mean = {None: (), "none": ("--no-mean",)}.get(typed_mean, ("--normalise", typed_mean))
+    assert typed(*words, *mean)[0] == 0
+    assert typed("export", "run")[0] == 0
+    path = "run/weights.safetensors"
+    words = ("evaluate", "resnet8", "--dataset", "shapes10", "--weights", path, "--json")
+    code, out, err = typed(*words, "--quiet")
+    assert code == 0, err
+    net, _ = weights.load_network("resnet8", path)
+    prepare = shapes.without_mean().prepare if typed_mean == "none" else shapes.prepare
+    if typed_mean == "imagenet":
+        prepare = shapes.with_images(None, "imagenet").prepare
+    expected = evaluation.evaluate(
+        evaluation.single_view(net, prepare), shapes.test, shapes.classes
+    )
+    assert json.loads(out)["confusion"] == expected.confusion.tolist()
+    words = {None: "per-pixel-mean", "none": "file"}
+    assert json.loads(out)["normalise"] == words.get(typed_mean, typed_mean)
+
+
 def test_a_file_can_be_looked_at(typed):
     code, out, _ = typed("weights", "inspect", "net")
     assert code == 0
@@ -174,13 +284,40 @@ def test_a_file_can_be_looked_at(typed):
 
 
 def test_labels_are_stored_and_must_match(typed, tmp_path):
-    convert = ("weights", "convert", "net", "--net", "resnet8", "--out", "file", "--labels", "list")
+    convert = (
+        "weights",
+        "convert",
+        "net",
+        "--net",
+        "resnet8",
+        "--out",
+        "file.pt",
+        "--labels",
+        "list",
+    )
     (tmp_path / "list").write_text("\n".join(f"n{k} class {k}" for k in range(10)))
     assert typed(*convert)[0] == 0
-    assert weights.read("file").metadata["labels"][9] == "class 9"
+    assert weights.read("file.pt").metadata["labels"][9] == "class 9"
     (tmp_path / "list").write_text("n0 cat\nn1 dog\n")
     code, _, err = typed(*convert)
     assert (code, "names 2 classes, expected 10" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "kind"),
+    [
+        ("a.safetensors", (), "safetensors"),
+        ("a.pth", (), "torch zip"),
+        ("a.PT", (), "torch zip"),
+        ("a", ("--to", "torch"), "torch zip"),
+        ("a.weights", ("--to", "safetensors"), "safetensors"),
+        ("a.th", ("--to", "torch"), "torch zip"),
+    ],
+)
+def test_what_is_written_follows_the_end_of_the_name(typed, out, options, kind):
+    convert = ("weights", "convert", "net", "--net", "resnet8", "--out", out, *options)
+    assert typed(*convert)[0] == 0
+    assert weights.read(out).kind == kind
 
 
 WRONG = {
@@ -192,6 +329,19 @@ WRONG = {
     ("evaluate", "resnet8", "--weights", "net", "--out", "x.gif"): "must end in .png",
     ("weights", "inspect", "text"): "not a file of weights",
     ("weights", "convert", "net", "--net", "resnet8", "--out", "net"): "choose another file",
+    ("weights", "convert", "net", "--net", "resnet8", "--out", "y"): "expected a name that ends in",
+    ("weights", "convert", "net", "--net", "resnet8", "--out", "y.bak"): "with --to safetensors",
+    (
+        "weights",
+        "convert",
+        "net",
+        "--net",
+        "resnet8",
+        "--out",
+        "y.onnx",
+        "--to",
+        "safetensors",
+    ): "y.onnx is a name of onnx, and --to asks for safetensors",
     (
         "weights",
         "convert",
@@ -210,7 +360,7 @@ WRONG = {
         "--net",
         "resnet8",
         "--out",
-        "y",
+        "y.pth",
         "--names",
         "x",
     ): "names must be",
@@ -221,7 +371,7 @@ WRONG = {
         "--net",
         "resnet8",
         "--out",
-        "y",
+        "y.pth",
         "--labels",
         "no",
     ): "--labels no cannot be read",
@@ -235,7 +385,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(typed, tmp_path, words):
     assert code == 2
     assert WRONG[words] in err
     assert len(err.strip().splitlines()) == 1
-    assert not (tmp_path / "y").exists()
+    assert not list(tmp_path.glob("y*"))
 
 
 def test_weights_for_other_classes_are_refused(typed, tmp_path):

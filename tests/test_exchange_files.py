@@ -1,6 +1,7 @@
 """Files of weights are read without PyTorch: whole, cut short, of others, and made to do harm."""
 
 import io
+import itertools
 import json
 import os
 import pickle
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from minires import InputError, resnet
 from minires.exchange import names, pickles, torch_files, weights
 from minires.exchange.blank import blank
+from minires.exchange.guess import guess
 from minires.nets import registry
 
 STATE = {
@@ -129,6 +132,49 @@ def test_a_state_is_found_inside_a_checkpoint(pth, key):
     inside = text(key) + b"}" + text("module.x") + tensor() + b"s"
     program = state(text("best_prec1") + b"G" + struct.pack(">d", 91.7), inside)
     assert list(weights.read(pth(program)).state) == ["x"]
+
+
+def with_average(first, second):
+    """A checkpoint with two sets of weights, x = 1 and x = 2."""
+    parts = [text(key) + b"}" + text("x") + tensor(storage(str(i))) + b"s"
+             for i, key in enumerate((first, second))]  # fmt: skip
+    return state(*parts), [np.float32([v]).tobytes() for v in (1.0, 2.0)]
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("first", "second", "used"),
+    [
+        ("model", "model_ema", "model"),
+        ("model_ema", "model", "model"),
+        ("state_dict", "state_dict_ema", "state_dict"),
+        ("generator", "model", "model"),
+    ],
+)
+def test_a_checkpoint_with_several_sets_of_weights_says_which_one_is_used(
+    pth, tmp_path, first, second, used, old
+):
+    program, numbers = with_average(first, second)
+    path = pth(program, {f"archive/data/{i}": n for i, n in enumerate(numbers)})
+    if old:
+        path.write_bytes(legacy(program, ["0", "1"], numbers))
+    other = second if used == first else first
+    match = (
+        f"weights.pth holds several sets of weights: {used} is used, and {other} is not.*torch.save"
+    )
+    with pytest.warns(UserWarning, match=match):
+        found = weights.read(path)
+    assert found.state["x"].tolist() == [1.0 + (used == second)]
+
+
+def test_one_set_of_weights_is_found_under_any_key_and_several_unknown_ones_are_refused(pth):
+    program = state(text("backbone") + b"}" + text("x") + tensor() + b"s")
+    assert list(weights.read(pth(program)).state) == ["x"]
+    program, numbers = with_average("generator", "critic")
+    refused(
+        pth(program, {f"archive/data/{i}": n for i, n in enumerate(numbers)}),
+        "several dicts of tensors: generator, critic",
+    )
 
 
 def test_storages_of_an_optimizer_are_skipped_in_an_old_file(tmp_path):
@@ -469,6 +515,47 @@ def test_a_head_has_the_classes_of_the_file_or_is_new(saved, classes):
             np.testing.assert_array_equal(found.state()[name], a)
 
 
+def spoilt(value, style="torchvision", dtype=np.float32):
+    """Change the first number of every array to `value`, one array after the other."""
+    state = names.exported(resnet(8), style)
+    for name in state:
+        if not name.endswith(names.COUNTER):
+            a = state[name].astype(dtype)
+            a.flat[0] = value
+            yield name, {**state, name: a}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_array_with_a_number_that_is_not_finite_is_refused_by_name(tmp_path, value):
+    path = tmp_path / "file.pth"
+    for name, state in spoilt(value):
+        path.write_bytes(torch_files.to_bytes(state, {}))
+        with pytest.raises(InputError, match=rf"{name} holds 1 of \d+ numbers that are NaN or inf"):
+            weights.load_network("resnet8", path)
+
+
+def test_a_negative_variance_is_refused_and_a_variance_of_0_is_not(tmp_path):
+    path = tmp_path / "file.pth"
+    for value in (-1e-3, 0.0):
+        for name, state in spoilt(value):
+            path.write_bytes(torch_files.to_bytes(state, {}))
+            if value and name.endswith("running_var"):
+                with pytest.raises(InputError, match=f"{name} holds the variance -0.001, which is"):
+                    weights.load_network("resnet8", path)
+            else:
+                weights.load_network("resnet8", path)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int8, np.bool_])
+def test_integers_in_place_of_weights_are_refused_and_counters_are_not(tmp_path, dtype):
+    path = tmp_path / "file.safetensors"
+    for name, state in itertools.islice(spoilt(1, dtype=dtype), 3):
+        path.write_bytes(safetensors.numpy.save(state))
+        with pytest.raises(InputError, match=f"{name} holds {np.dtype(dtype)} numbers, expected"):
+            weights.load_network("resnet8", path)
+        assert weights.read(path).state[name].dtype == dtype  # it can be looked at
+
+
 def test_weights_in_float64_make_a_network_in_float64(saved):
     net = resnet(8, rng=2).astype("float64")
     found, _ = weights.load_network("resnet8", saved(net))
@@ -549,7 +636,46 @@ def test_only_numbers_of_known_types_are_read_from_safetensors(tmp_path):
     header = json.dumps({"x": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}).encode()
     path = tmp_path / "file"
     path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0")
-    refused(path, "expected F16, F32, F64")
+    refused(
+        path, "x holds numbers of type F8_E4M3, expected BF16, F16.* save the weights as float32"
+    )
+
+
+def test_bfloat16_is_read_as_the_same_numbers_in_float32(tmp_path):
+    values = np.array([[1.5, -2.0, 0.0078125], [3.0, 1e30, -0.0]], np.float32)
+    half = (values.view(np.uint32) >> 16).astype("<u2")
+    upper = half.astype(np.uint32) << 16
+    one = np.float32([7.0]).tobytes()
+    entries = {
+        "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        "b": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [4, 16]},
+    }
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % 8)
+    path = tmp_path / "file"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + one + half.tobytes())
+    found = weights.read(path).state
+    assert found["a"].tolist() == [7.0]
+    np.testing.assert_array_equal(found["b"], upper.view(np.float32), strict=True)
+
+
+def test_an_old_file_that_is_cut_short_says_how_many_bytes_it_has(tmp_path):
+    path = tmp_path / "old.pth"
+    whole = legacy(
+        state(text("x"), tensor(storage("94020259468064"))), ["94020259468064"], [bytes(4)]
+    )
+    path.write_bytes(whole[:-2])
+    refused(
+        path, f"cut short: it has {len(whole) - 2:,} of {len(whole):,} bytes; get the file again"
+    )
+
+
+def test_a_network_is_guessed_once():
+    for name in ("resnet8", "imagenet-resnet50", "imagenet-resnet34", "resnet20B"):
+        net = blank(registry.facts(name))
+        found = guess(names.without_prefix(names.exported(net, "torchvision")))
+        assert len(found) == len(set(found)), name
+        assert name in found
 
 
 def test_unknown_names_and_kinds_are_refused():

@@ -287,6 +287,33 @@ def test_the_recipe_reaches_the_run(run_cli, scenes_folder, monkeypatch, tmp_pat
     assert (config.eval_every, config.eval_images, config.warmup_lr) == (6, 4, None)
 
 
+@pytest.mark.parametrize("recipe_name", recipes.RECIPES)
+def test_a_recipe_measures_errors_on_as_many_images_as_there_are(recipe_name, found, shapes):
+    for images in (found, shapes):
+        chosen = recipes.filled_in(recipe_name, {"batch_size": 4}, images)
+        assert chosen["eval_images"] == min(len(images.test), len(images.train) // 2)
+        asked = recipes.filled_in(recipe_name, {"batch_size": 4, "eval_images": 7}, images)
+        assert asked["eval_images"] == 7
+
+
+def test_a_small_folder_trains_without_options_and_an_explicit_number_is_not_lowered(
+    run_cli, scenes_folder, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    words = ("train", "resnet8", "--dataset", scenes_folder, "--iterations", 1, "--out", "run")
+    words += ("--backend", "numpy", "--image-size", 16, "--batch-size", 8)
+    code, out, err = run_cli(*words, "--quiet")
+    assert code == 0, err
+    assert "Errors are measured on 4 training and test images." in out
+    config = read_run(tmp_path / "run").config
+    assert (config["eval_images"], config["bn_images"]) == (4, 4)
+    code, out, _ = run_cli("resume", "run", "--data", scenes_folder)
+    assert (code, "Errors are measured" in out) == (0, False)
+    code, _, err = run_cli(*words, "--eval-images", 5)
+    assert code == 2
+    assert "evaluation needs 10 training and 5 test images" in err
+
+
 # --------------------------------------------------------------------------------------- testing
 
 
@@ -476,10 +503,3 @@ def test_classify_refuses_bad_input_in_one_line(
     assert code == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
-
-
-def test_weights_of_torchvisions_names_have_its_normalisation(tmp_path):
-    found = classify.normalisation_of({"names": "torchvision"}, None, tmp_path)
-    np.testing.assert_allclose(found.mean / 255, (0.485, 0.456, 0.406), rtol=1e-6)
-    with pytest.raises(InputError, match="does not say which mean"):
-        classify.normalisation_of({"names": "minires"}, None, tmp_path)

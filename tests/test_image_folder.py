@@ -1,5 +1,7 @@
 """Folders of pictures: scenes that the program draws, splits, damaged files, batches ahead."""
 
+import os
+import socket
 import threading
 import warnings
 from pathlib import Path
@@ -79,6 +81,18 @@ def test_senseless_scenes_are_refused_before_anything_is_written(tmp_path, wrong
     with pytest.raises(InputError, match=message):
         next(scenes.write(tmp_path / "new", **wrong))
     assert not (tmp_path / "new").exists()
+
+
+def test_help_says_the_ranges_of_scenes(run_cli):
+    _, out, _ = run_cli("data", "scenes", "--help")
+    low, high = scenes.SIZES
+    for words in (
+        f"from 2 to {len(scenes.CLASSES)}",
+        f"{scenes.VALIDATION} to {scenes.MOST}",
+        f"{low} to {high}",
+        "A new or an empty folder",
+    ):
+        assert words in " ".join(out.split())
 
 
 def test_scenes_do_not_fill_a_folder_that_holds_something(tmp_path):
@@ -194,13 +208,13 @@ def damaged(tmp_path):
 
 
 def test_damaged_files_are_named_counted_and_left_out(damaged):
-    with pytest.warns(UserWarning, match=r"2 of 4 files .* left out: a/text.jpg, b/cut.png;"):
+    with pytest.warns(UserWarning, match=r"2 of 4 pictures .* left out: a/text.jpg, b/cut.png;"):
         found = image_folder.dataset(damaged)
     assert found.train.files == ("a/1.png", "b/1.png")
 
 
 def test_damaged_files_are_refused_with_strict(damaged):
-    with pytest.raises(InputError, match=r"text.jpg: expected a picture.*2 of 4 files"):
+    with pytest.raises(InputError, match=r"text.jpg: expected a picture.*2 of 4 pictures"):
         image_folder.dataset(damaged, strict=True)
 
 
@@ -211,7 +225,64 @@ def test_a_note_about_damaged_files_does_not_end_a_command(damaged, run_cli, tmp
     assert "made for images of 224x224, got images of 8x8" in err
     code, _, err = run_cli(*words, "--strict", "--image-size", 64)
     assert code == 2
-    assert "2 of 4 files are damaged" in err
+    assert "2 of 4 pictures are damaged" in err
+
+
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def unix_socket(path):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(os.path.relpath(path))  # its path may have 100 characters
+
+
+@needs_pipes
+@pytest.mark.parametrize("special", [pipe, unix_socket])
+def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path, monkeypatch, special):
+    make(tmp_path, *TWO)
+    monkeypatch.chdir(tmp_path)
+    special(tmp_path / "train/a/2.png")
+    with pytest.warns(UserWarning, match=r"1 of 3 pictures .* left out: a/2.png;"):
+        found = image_folder.dataset(tmp_path)
+    assert found.train.files == ("a/1.png", "b/1.png")
+    with pytest.raises(InputError, match=r"2\.png: expected a picture, found a pipe, a socket"):
+        image_folder.dataset(tmp_path, strict=True)
+
+
+@needs_pipes
+def test_a_picture_that_became_a_pipe_ends_a_batch(found, tmp_path):
+    os.mkfifo(tmp_path / "1.png")
+    with pytest.raises(InputError, match="which is not opened"):
+        found.prepare(np.array([str(tmp_path / "1.png")], object), None)
+
+
+def test_files_of_other_names_are_counted_and_passed_over(tmp_path):
+    make(tmp_path, *TWO, "val/a/2.PNG")
+    for name in ("Thumbs.db", "notes.txt", "deep/x.xml", "1.png.bak", "README", "desktop.ini"):
+        path = tmp_path / "train/a" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("no picture")
+    with pytest.warns(
+        UserWarning, match=r"passed over 6 of 8 files, .*: a/1.png.bak, .* and 1 more"
+    ):
+        found = image_folder.dataset(tmp_path, strict=True)
+    assert found.train.files == ("a/1.png", "b/1.png")
+    assert found.test.files == ("a/1.png", "b/1.png", "a/2.PNG")
+
+
+def test_a_long_list_of_damaged_pictures_is_cut_with_its_length(tmp_path):
+    make(tmp_path, *TWO)
+    for i in range(7):
+        (tmp_path / f"val/b/x{i}.jpg").write_text("no picture")
+    names = "b/x0.jpg, b/x1.jpg, b/x2.jpg, b/x3.jpg, b/x4.jpg and 2 more"
+    with pytest.warns(UserWarning, match=f"7 of 9 pictures are damaged and left out: {names};"):
+        image_folder.dataset(tmp_path)
+    with pytest.raises(InputError, match=f"7 of 9 pictures are damaged: {names};"):
+        image_folder.dataset(tmp_path, strict=True)
 
 
 def test_strict_and_labels_are_for_folders(run_cli):

@@ -1114,12 +1114,14 @@ def test_watching_draws_what_there_is_until_the_runs_are_done(
     assert out.count("drawn ") == drawn
 
 
-def test_watching_hides_no_mistake(record, run_cli, tmp_path):
+def test_watching_hides_no_mistake(record, run_cli, tmp_path, monkeypatch):
+    def fail(*_):
+        raise InputError("cannot write")
+
+    monkeypatch.setattr(plots, "save", fail)
     metrics = record() / "plain20-seed0" / "metrics.jsonl"
     metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
-    code, _, err = run_cli(
-        "plot", tmp_path / "exp", "--watch", "--out", tmp_path / "missing" / "a.png"
-    )
+    code, _, err = run_cli("plot", tmp_path / "exp", "--watch", "--out", tmp_path / "a.png")
     assert code == 2
     assert "cannot write" in err
 

@@ -1,5 +1,7 @@
 """Pictures of every kind become the pixels that they show, prepared as torchvision does."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -119,9 +121,37 @@ def test_a_jpeg_with_bytes_after_its_end_is_whole(tmp_path):
     pictures.check(path)
 
 
-def test_a_missing_file_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="No such file"):
+def test_a_missing_file_and_a_folder_are_named_as_such(tmp_path):
+    with pytest.raises(InputError, match="found no such file"):
         pictures.read(tmp_path / "none.jpg")
+    with pytest.raises(InputError, match="found a folder; name the pictures in it"):
+        pictures.read(tmp_path)
+
+
+def test_a_large_picture_is_named_with_the_memory_that_it_takes(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.fromarray(COLOURS).save(path)
+    monkeypatch.setattr(pictures, "LARGE", 500)
+    for look in (pictures.read, pictures.check):
+        with pytest.warns(UserWarning, match=r"a.png has 20 x 30 pixels; it is used, and takes"):
+            look(path)
+
+
+def test_pillows_note_about_large_pictures_is_replaced(tmp_path, monkeypatch, run_cli):
+    folder = tmp_path / "pictures"
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(COLOURS).save(folder / name / "1.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    monkeypatch.setattr(pictures, "LARGE", 500)
+    (folder / "val/b/2.png").write_text("no picture")
+    words = ("train", "resnet8", "--dataset", folder, "--image-size", 8, "--strict")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, _, err = run_cli(*words)
+    assert code == 2
+    assert "train/a/1.png has 20 x 30 pixels" in err
+    assert "decompression bomb" not in err
 
 
 def test_a_picture_of_too_many_pixels_is_refused(tmp_path, monkeypatch):

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from minires.cli import names
+from minires.cli import names, normalising
 from minires.cli.options import JsonOption, NetArgument, Output, expanded, path_option
 from minires.errors import InputError
-from minires.text import columns, did_you_mean
-
-if TYPE_CHECKING:
-    from minires.data.normalisation import Normalisation
+from minires.text import columns
 
 TOP = 5
 BAR = 30  # columns of a bar for probability 1
-# libraries whose weights expect ImageNet's mean and deviation, unless their file says otherwise
-IMAGENET_NAMES = ("torchvision", "timm", "huggingface")
 
 NormaliseOption = Annotated[
     str | None,
-    typer.Option(help="The mean to subtract: imagenet [default: the file's].", metavar="NAME"),
+    typer.Option(help="imagenet, where the file does not say it.", metavar="HOW"),
 ]
 SizeOption = Annotated[
     int | None,
@@ -61,7 +56,7 @@ def classify(
     trained, about = exchange.load_network(names.network(net).name, weights)
     size = _side(image_size, about.get("image_size") or trained.facts.input_shape[0])
     known = _labels(labels, about.get("labels"), trained.facts.classes)
-    normalisation = normalisation_of(about, normalise, weights)
+    normalisation = normalising.numbers(about, normalise, weights)
     predict = testing.centre_crop(trained.use(backend), normalisation, size)
     output = Output(json_output)
     found = []
@@ -79,42 +74,6 @@ def _side(asked: int | None, usual: int) -> int:
     if asked is not None and not 8 <= asked <= 4096:
         raise InputError(f"--image-size must be from 8 to 4096 pixels, got {asked}")
     return asked or usual
-
-
-def normalisation_of(about: dict[str, Any], asked: str | None, path: Path) -> Normalisation:
-    """How pictures are normalised: as asked, as the file of weights says, or as its library does.
-
-    Parameters
-    ----------
-    about : dict
-        What `load_network` says of the file.
-    asked : str or None
-        The option --normalise.
-    path : Path
-        The file, for the message.
-
-    Raises
-    ------
-    InputError
-        If neither says it, or the file has no mean where one is asked for.
-    """
-    from minires.data.normalisation import NORMALISE, Normalisation, imagenet_normalisation
-
-    if asked is not None and asked not in NORMALISE:
-        raise InputError(
-            f"--normalise must be one of {', '.join(NORMALISE)}, got {asked!r}"
-            f"{did_you_mean(asked, NORMALISE)}"
-        )
-    mean = about.get("mean")
-    if mean and asked in (None, about.get("normalise")):
-        return Normalisation.of(tuple(mean), tuple(about.get("deviation") or (1, 1, 1)))
-    from_names = "imagenet" if about.get("names") in IMAGENET_NAMES else None
-    if (asked or about.get("normalise") or from_names) == "imagenet":
-        return imagenet_normalisation()
-    raise InputError(
-        f"{path} does not say which mean to subtract from pictures; give --normalise imagenet for "
-        "weights of torchvision, or export the weights of a run with: minires export"
-    )
 
 
 def _labels(path: Path | None, of_file: list[str] | None, classes: int) -> list[str]:

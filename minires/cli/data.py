@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from minires.cli.options import Command, JsonOption, Output, QuietOption, path_option
+from minires.cli.options import Command, JsonOption, Output, QuietOption, out_option, path_option
 from minires.errors import quoted
 
 data_app = typer.Typer(
@@ -52,7 +52,7 @@ def data_cifar10(
 
 @data_app.command("shapes10", cls=Command, short_help="Draw a contact sheet of shapes10.")
 def data_shapes10(
-    out: Annotated[Path, path_option("File: .png, .svg or .pdf.")] = Path("shapes10.png"),
+    out: Annotated[Path, out_option("File: .png, .svg or .pdf.")] = Path("shapes10.png"),
     seed: Annotated[int, typer.Option(help="Which images.", min=0, metavar="N")] = 0,
     json_output: JsonOption = False,
 ) -> None:
@@ -72,12 +72,15 @@ def data_shapes10(
 
 @data_app.command("scenes", cls=Command, short_help="Draw a folder of pictures.")
 def data_scenes(
-    out: Annotated[Path, path_option("Where to put it: a new folder.", "DIR")],
+    out: Annotated[Path, path_option("A new or an empty folder.", "DIR")],
     classes: Annotated[int, typer.Option(help="Kinds of scenes, from 2 to 10.", metavar="N")] = 10,
     per_class: Annotated[
-        int, typer.Option(help="Pictures of each class; a tenth goes to val.", metavar="N")
+        int,
+        typer.Option(help="Pictures of each class, 10 to 10000; a tenth goes to val.", metavar="N"),
     ] = 200,
-    size: Annotated[int, typer.Option(help="Shorter side in pixels.", metavar="N")] = 256,
+    size: Annotated[
+        int, typer.Option(help="Shorter side in pixels, 16 to 2048.", metavar="N")
+    ] = 256,
     seed: Annotated[int, typer.Option(help="Which pictures.", metavar="N")] = 0,
     json_output: JsonOption = False,
     quiet: QuietOption = False,

@@ -23,6 +23,7 @@ from minires.cli.options import (
     choose,
     compile_kernels,
     load,
+    out_option,
     path_option,
     training_options,
 )
@@ -233,9 +234,7 @@ def show(folders: list[Path], figure: Path, output: Output) -> dict[str, Any]:
 def plot(
     folders: FoldersArgument,
     kind: KindOption = "errors",
-    out: Annotated[
-        Path | None, path_option("File: .png, .svg or .pdf [default: KIND.png].")
-    ] = None,
+    out: Annotated[Path | None, out_option("File: .png, .svg or .pdf [default: KIND.png].")] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Draw again every 5 seconds until the runs are done.")
     ] = False,
@@ -279,7 +278,7 @@ def _draw_until_done(folders: list[Path], kind: str, figure: Path, output: Outpu
 
 def report_command(
     folders: FoldersArgument,
-    out: Annotated[Path | None, path_option("[default: report.html in the first folder]")] = None,
+    out: Annotated[Path | None, out_option("[default: report.html in the first folder]")] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Report on recorded runs: one HTML page with figures, tables and claims.

@@ -17,6 +17,8 @@ from minires.cli.options import (
     choose,
     compile_kernels,
     load,
+    new_file,
+    out_option,
     path_option,
 )
 from minires.errors import InputError
@@ -172,7 +174,7 @@ def bench(
     shapes: ShapesOption = "",
     ops: OpsOption = False,
     against: AgainstOption = None,
-    out: Annotated[Path | None, path_option("Also write the result as JSON to FILE.")] = None,
+    out: Annotated[Path | None, out_option("Also write the result as JSON.", new_file)] = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -31,8 +31,9 @@ from minires.cli import weights as trained
 from minires.cli.options import Command, expanded
 from minires.errors import InputError
 from minires.text import did_you_mean
-from minires.train.stopping import Interrupted
+from minires.train.stopping import Interrupted, interrupts_remembered
 
+STOPPED = "stopped; nothing that was saved is lost: give the same command again"
 UsageError: Any = typer.BadParameter.__base__  # typer does not export it
 
 app = typer.Typer(
@@ -107,6 +108,8 @@ app.add_typer(lessons.app, name="lessons")
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2."""
     streams.prepare()
+    # Pillow's, which names no file: `minires.data.pictures` has a note of its own
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit of .* pixels")
     warnings.showwarning = lambda message, *_: typer.echo(f"note: {message}", err=True)
     code = _run()
     lost = streams.lost(sys.stdout)
@@ -125,14 +128,19 @@ def _command() -> Callable[..., Any]:
 def _run() -> int:
     """Run the command; returns the exit code."""
     try:
-        with teams.launched() as ranks:
-            return _command()(prog_name="minires", standalone_mode=False, obj=ranks) or 0
+        with interrupts_remembered(), teams.launched() as ranks:
+            code = _command()(prog_name="minires", standalone_mode=False, obj=ranks) or 0
+            if code == 130:  # typer's answer to Ctrl-C
+                typer.echo(f"\n{STOPPED}", err=True)
+            return code
         return 0  # of a rank that leaves the error to rank 0
-    except typer.Abort as e:  # typer's name for Ctrl-C, and for an end of input
+    except typer.Abort as e:  # an end of input, and in some versions of typer Ctrl-C
         if not isinstance(e.__cause__, EOFError):
+            typer.echo(f"\n{STOPPED}", err=True)
             return 130
         typer.echo(f"error: {mistakes.one_line(e.__cause__)}", err=True)
     except KeyboardInterrupt:
+        typer.echo(f"\n{STOPPED}", err=True)
         return 130
     except Interrupted as e:
         typer.echo(f"\n{e}", err=True)

@@ -18,6 +18,7 @@ from minires.errors import InputError, quoted
 from minires.ops import default_backend, get_ops, numba_installed, prepare
 from minires.runs.config import OPTIONS, Config
 from minires.runs.options import UNSET, Entry
+from minires.runs.options import names as parse_names
 from minires.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -89,6 +90,32 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progre
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON, and notes to stderr.")
 ]
+
+
+def new_file(text: str | Path) -> Path:
+    """Return the typed path of a file to write; a folder and the like are refused before any work.
+
+    The file may exist: it is replaced as a whole, which a device or a pipe must not be.
+    """
+    path = expanded(text)
+    if path.is_dir() or not path.name:
+        raise typer.BadParameter(f"expected a file to write, got the folder {path}; add a name")
+    if path.exists() and not path.is_file():
+        raise typer.BadParameter(f"expected a file to write, and {path} is a device or a pipe")
+    return path
+
+
+def new_file_here(text: str | Path) -> Path:
+    """As `new_file`, in a folder that exists."""
+    path = new_file(text)
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.parent} for {path.name}; make it first")
+    return path
+
+
+def out_option(meaning: str, parser: Callable[[str | Path], Path] = new_file_here) -> Any:
+    """The option --out of a command that writes one file."""
+    return typer.Option(help=meaning, metavar="FILE", parser=parser)
 
 
 def path_option(meaning: str, metavar: str = "FILE", *flags: str) -> Any:
@@ -184,7 +211,7 @@ def _values(row: Entry, kind: Any) -> dict[str, Any]:
         metavar = listed if len(listed) <= WIDEST_METAVAR else "NAME"  # then the help names them
         return {"metavar": metavar, "autocompletion": names.completing(choices)}
     if row.option.parse:
-        return {"metavar": "N,N"}
+        return {"metavar": "NAMES" if row.option.parse is parse_names else "N,N"}
     plain = {
         number: metavar for number, metavar in METAVARS.items() if kind in (number, number | None)
     }
@@ -295,6 +322,13 @@ def choose(backend: str | None, say: Callable[[str], None] = typer.echo) -> str:
 def compile_kernels(backend: str, quiet: bool = False) -> None:
     """Compile what a backend needs, or load it from the disk, with a progress bar."""
     from minires.train.progress import compile_bar
+    from minires.train.stopping import check_interrupt
 
     with compile_bar(quiet) as report:
-        prepare(backend, report)
+
+        def show(name: str, ready: int, total: int) -> None:
+            check_interrupt()
+            report(name, ready, total)
+
+        prepare(backend, show)
+    check_interrupt()

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minires.cli import normalising
 from minires.errors import InputError
+from minires.text import shown
 
 if TYPE_CHECKING:
     from minires.nets.network import Facts
@@ -38,6 +40,11 @@ def from_weights(net: str, path: Path | None, head: str, asked: dict[str, Any]) 
     """Read the file of --weights, and add to the recipe what it needs.
 
     The file's normalisation and image size are used, unless others were typed.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or does not say how its pictures are normalised.
     """
     if path is None:
         if head != "keep":
@@ -47,7 +54,14 @@ def from_weights(net: str, path: Path | None, head: str, asked: dict[str, Any]) 
 
     trained, about = weights.load_network(net, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    wanted = {name: about[name] for name in ("normalise", "image_size") if about[name]}
+    how = normalising.chosen(about, asked.get("normalise"), path)
+    if how == normalising.OF_FILE:
+        raise InputError(
+            f"{shown(path)} holds a mean of its own, and a run has that of its training images or "
+            "of ImageNet; choose it with --normalise"
+        )
+    wanted = {"normalise": how}
+    wanted |= {"image_size": about["image_size"]} if about["image_size"] else {}
     return Start(trained.state(), wanted | asked | {"weights": digest, "head": head})
 
 

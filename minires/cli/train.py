@@ -28,15 +28,18 @@ from minires.cli.options import (
 )
 from minires.errors import quoted
 from minires.runs.config import Config
+from minires.train.stopping import Interrupted
 
 if TYPE_CHECKING:
     from minires.cli.start import State
     from minires.data import Dataset
+    from minires.runs.record import Record
     from minires.runs.run_folder import RunFolder
     from minires.train.ranks import Ranks
 
 
 WeightsOption = Annotated[Path | None, path_option("Start from the weights in this file.")]
+OutOption = Annotated[Path | None, path_option("[default: runs/NET-DATA-ITERATIONS-seedN]", "DIR")]
 RecipeOption = Annotated[
     str | None,
     typer.Option(
@@ -57,11 +60,17 @@ LabelsOption = Annotated[
     ),
 ]
 StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Refuse a folder with damaged pictures.", hidden=True)
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse damaged pictures; those in deeper folders of a class count. Hidden files, and "
+        "files whose names are not those of pictures, never count.",
+        hidden=True,
+    ),
 ]
 HeadOption = Annotated[
     str,
-    typer.Option(help="The last layer: from --weights, or new.", metavar="keep|new", hidden=True),
+    typer.Option(help="Last layer: from --weights, or new.", metavar="keep|new"),
 ]
 
 
@@ -71,7 +80,7 @@ HeadOption = Annotated[
         "batch_size": "128",
         "lr": "0.1",
         "eval_every": "a quarter",
-        "eval_images": "2000",
+        "eval_images": "2000, or all",
         "milestones": "",
         "init": "",
     }
@@ -90,9 +99,7 @@ def train_command(
     head: HeadOption = "keep",
     labels: LabelsOption = None,
     strict: StrictOption = False,
-    out: Annotated[
-        Path | None, path_option("[default: runs/NET-DATA-ITERATIONS-seedN]", "DIR")
-    ] = None,
+    out: OutOption = None,
     ranks: teams.RanksOption = 1,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -118,11 +125,20 @@ def train_command(
     found = load(dataset, data, output.say, labels, strict)
     found = _with_images(found, trained.asked, side if is_folder else None)
     asked = recipes.filled_in(recipe, trained.asked, found)
+    _say_few_images(recipe, trained.asked, asked["eval_images"], output)
     config = presets.base_config(found, net=facts.name, seed=seed, **asked, backend=backend)
     config = presets.with_warmup(config, facts) if recipe == "cifar10" else config
     folder = out or RUNS / f"{facts.name}-{found.slug}-{config.iterations}-seed{seed}"
     team = teams.together(context.obj, ranks)
     _run_and_show(config, folder, found, quiet, trained.state, team, ranks, output)
+
+
+def _say_few_images(recipe: str, typed: dict[str, Any], images: int, output: Output) -> None:
+    """Say on how many images errors are measured, where the data have fewer than the recipe."""
+    from minires.lab import recipes
+
+    if "eval_images" not in typed and images < recipes.EVALUATED[recipe]:
+        output.say(f"Errors are measured on {images:,} training and test images.")
 
 
 def _with_images(found: Dataset, asked: dict[str, Any], side: int | None) -> Dataset:
@@ -147,7 +163,10 @@ def _run_and_show(
     output: Output,
 ) -> None:
     """Train a run and show it; of pictures on disk, also how long its steps waited for them."""
-    waited = run_one(config, folder, found, quiet, weights, team, ranks)
+    try:
+        waited = run_one(config, folder, found, quiet, weights, team, ranks)
+    except KeyboardInterrupt:
+        raise Interrupted(_cut_short(folder)) from None
     if not team.leads:
         return
     shown = experiment.show([folder], folder / "errors.png", output)
@@ -155,6 +174,19 @@ def _run_and_show(
         output.show(f"Steps waited for pictures {100 * waited:.1f} % of the time.")
         shown |= {"waited_share": waited}
     output.result(shown)
+
+
+def _cut_short(folder: Path) -> str:
+    """The message after a Ctrl-C that left no time to save."""
+    from minires.runs.run_folder import RunFolder
+
+    run_folder = RunFolder(folder)
+    if not run_folder.has_checkpoint():
+        return "stopped before a step was saved; nothing is lost: the same command starts the run"
+    return (
+        f"stopped; {quoted(folder)} is saved at iteration {run_folder.position()}: the same "
+        "command resumes the run from there"
+    )
 
 
 def resume(
@@ -243,7 +275,8 @@ def _waited(folder: RunFolder) -> float | None:
 def export(folders: FoldersArgument, json_output: JsonOption = False) -> None:
     """Write the weights of trained nets, without the optimizer's state, to weights.safetensors.
 
-    The file says what the net needs of its pictures, if it was trained on a folder of them.
+    The file says how pictures are normalised; of a run on a folder of pictures, also their size,
+    mean and labels.
 
     Example: minires export runs/degradation-shapes10-280/resnet20-seed0
     """
@@ -258,9 +291,23 @@ def export(folders: FoldersArgument, json_output: JsonOption = False) -> None:
     written = []
     for folder in trained_folders(folders):
         record = read_record(folder)
-        about = {"net": record.facts.name, "zeros": "end", **record.data.get("pictures", {})}
+        about = {"net": record.facts.name, "zeros": "end", **_pictures(record)}
         path = checkpoint.export_weights(folder, {METADATA: json.dumps(about)})
         size = path.stat().st_size
         output.show(f"{path}: {size / 1e6:.2f} MB")
         written.append({"weights": path, "bytes": size})
     output.result(written)
+
+
+def _pictures(record: Record) -> dict[str, Any]:
+    """The normalisation of a run's pictures; without a mean, the mean is 0 and has no name."""
+    config = record.config
+    found = {"normalise": config.normalise, **record.data.get("pictures", {})}
+    if config.subtract_mean:
+        return found
+    from minires.data.normalisation import IMAGENET_DEVIATION
+
+    deviation = [1.0, 1.0, 1.0]
+    if found.pop("normalise") == "imagenet":
+        deviation = list(IMAGENET_DEVIATION)
+    return {"mean": [0.0, 0.0, 0.0], "deviation": deviation, **found}

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minires.cli import names
-from minires.cli.classify import IMAGENET_NAMES
+from minires.cli import names, normalising
 from minires.cli.options import (
     BatchOption,
     Command,
@@ -23,6 +22,7 @@ from minires.cli.options import (
     compile_kernels,
     expanded,
     load,
+    out_option,
     path_option,
 )
 from minires.cli.views import ScalesOption, TenCropOption, several_views
@@ -30,7 +30,6 @@ from minires.errors import InputError
 
 if TYPE_CHECKING:
     from minires.data import Dataset
-    from minires.data.normalisation import Normalisation
     from minires.nets.network import Network
 
 ROWS = 12  # arrays that `weights inspect` shows at the top, and at the end
@@ -60,7 +59,30 @@ ZerosOption = Annotated[
 ]
 NormaliseOption = Annotated[
     str | None,
-    typer.Option(help="imagenet, per-pixel-mean, per-channel-mean.", metavar="HOW"),
+    typer.Option(
+        help="imagenet, per-pixel-mean, per-channel-mean [default: the file's].",
+        metavar="HOW",
+        show_default=False,
+    ),
+]
+StyleOption = Annotated[
+    str,
+    typer.Option("--names", help="minires, torchvision, timm, huggingface.", metavar="NAMES"),
+]
+ToOption = Annotated[
+    str | None,
+    typer.Option(
+        help="safetensors, torch, onnx [default: as --out ends].",
+        metavar="KIND",
+        show_default=False,
+    ),
+]
+SizeOption = Annotated[
+    int | None, typer.Option(help="Rows and columns of a picture.", metavar="N", min=1)
+]
+LabelsOption = Annotated[Path | None, path_option("Table of class names: folder, space, name.")]
+FigureOption = Annotated[
+    Path | None, out_option("Draw the confusion matrix into FILE: .png, .svg or .pdf.")
 ]
 
 
@@ -101,27 +123,19 @@ def inspect_command(file: FileArgument, json_output: JsonOption = False) -> None
 def convert(
     file: FileArgument,
     net: Annotated[str, typer.Option(help="The network of FILE.", metavar="NET")],
-    out: Annotated[Path, path_option("The file to write.")],
-    style: Annotated[
-        str,
-        typer.Option("--names", help="minires, torchvision, timm, huggingface.", metavar="NAMES"),
-    ] = "minires",
-    to: Annotated[
-        str, typer.Option(help="safetensors, torch, onnx.", metavar="KIND")
-    ] = "safetensors",
+    out: Annotated[Path, out_option("The file to write.")],
+    style: StyleOption = "minires",
+    to: ToOption = None,
     zeros: ZerosOption = None,
     normalise: NormaliseOption = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Rows and columns of a picture.", metavar="N", min=1)
-    ] = None,
-    labels: Annotated[
-        Path | None, path_option("Table of class names: folder, space, name.")
-    ] = None,
+    image_size: SizeOption = None,
+    labels: LabelsOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write weights under other names, or in another format. The names in FILE are recognised.
 
-    --normalise, --image-size and --labels are stored in the new file.
+    --normalise, --image-size and --labels are stored in the new file. Without --normalise, it says
+    what FILE says, or the library of its names. ONNX expects images (N, H, W, 3), normalised.
 
     Example: minires weights convert a.th --net resnet20 --out a.safetensors
     """
@@ -131,37 +145,44 @@ def convert(
     output = Output(json_output)
     if out.resolve() == file.resolve():
         raise InputError(f"--out names FILE itself, {file}; choose another file")
+    to = weights.kind_of(out, to)
     facts = names.network(net)
     network, about = weights.load_network(facts.name, file, zeros=zeros)
-    about |= _pictures(normalise, image_size, labels, network.facts.classes)
+    about |= normalising.stored(about, normalise, file)
+    about |= _pictures(image_size, labels, network.facts.classes)
     content = weights.to_bytes(network, style, to, about)
     if to == "onnx":
-        from minires.exchange import onnx
-
-        difference = onnx.check_in_onnxruntime(network, content)
-        output.show(f"onnxruntime: logits within {difference:.1e} of the largest logit of ours")
+        _check_onnx(network, content, about["normalise"], output)
     write_whole(out, content)
     size = out.stat().st_size
     output.show(
         f"{out}: {network.title}, {to}, {size / 1e6:.2f} MB (names in FILE: {about['names']})"
     )
-    output.result({"out": out, "net": network.title, "names": style, "to": to, "bytes": size})
+    if about["normalise"] == normalising.UNKNOWN:
+        output.say(
+            f"note: FILE does not say how its pictures are normalised, so {out} does not either; "
+            "store it with --normalise"
+        )
+    described = {"out": out, "net": network.title, "names": style, "to": to, "bytes": size}
+    output.result(described | {"normalise": about["normalise"]})
 
 
-def _pictures(
-    normalise: str | None, image_size: int | None, labels: Path | None, classes: int
-) -> dict[str, Any]:
-    """Metadata from the options about the pictures of a network."""
-    from minires.data import normalisation
+def _check_onnx(network: Network, content: bytes, normalise: str | None, output: Output) -> None:
+    """Run a model in onnxruntime, and say what it expects."""
+    from minires.exchange import onnx
+
+    difference = onnx.check_in_onnxruntime(network, content)
+    shape = ", ".join(map(str, network.facts.input_shape))
+    how = normalising.in_words(normalise or normalising.OF_FILE)
+    output.show(f"input: images (N, {shape}), normalised by: {how}")
+    output.show(f"onnxruntime: logits within {difference:.1e} of the largest logit of ours")
+
+
+def _pictures(image_size: int | None, labels: Path | None, classes: int) -> dict[str, Any]:
+    """Metadata from the options about the size and the classes of pictures."""
     from minires.data.image_folder import read_table
 
     found: dict[str, Any] = {}
-    if normalise:
-        names.one_of("--normalise", normalisation.NORMALISE)(normalise)
-        found["normalise"] = normalise
-    if normalise == "imagenet":
-        found["mean"] = list(normalisation.IMAGENET_MEAN)
-        found["deviation"] = list(normalisation.IMAGENET_DEVIATION)
     if image_size:
         found["image_size"] = image_size
     if labels:
@@ -184,16 +205,14 @@ def evaluate(
     ten_crop: TenCropOption = False,
     scales: ScalesOption = None,
     batch_size: BatchOption = 128,
-    out: Annotated[
-        Path | None, path_option("Draw the confusion matrix into FILE: .png, .svg or .pdf.")
-    ] = None,
+    out: FigureOption = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Evaluate trained weights on test images: top-1 and top-5 error, by class, and confusion.
 
-    By default, pictures are normalised as the file says, else as the library of its names does,
-    else by the per-pixel mean.
+    Pictures are normalised as --normalise or the file says, else as the library of its names does;
+    weights of your own runs may say nothing. Other files need --normalise.
 
     Example: minires evaluate resnet20 --weights a.th --normalise imagenet
     """
@@ -207,8 +226,9 @@ def evaluate(
         plots.check_format(out)
     network, about = load_network(facts.name, weights, zeros=zeros)
     backend = choose(None, output.say)
+    how = normalising.chosen(about, normalise, weights)
     found = load(dataset, data, output.say)
-    found = _prepared(found, normalise, about, network.facts.input_shape[0])
+    found = _prepared(found, how, about, normalise is None, network.facts.input_shape[0])
     _check_classes(weights, network, found)
     compile_kernels(backend, quiet)
     network.astype("float32").use(backend)
@@ -217,6 +237,7 @@ def evaluate(
     with progress.bar(len(found.test), quiet) as bar:
         result = evaluation.evaluate(predict, found.test, found.classes, batch_size, bar.update)
     output.show(evaluation.table(result))
+    output.show(f"normalised by: {normalising.in_words(_how(found))}")
     if out:
         plots.save(evaluation.confusion_figure(result, network.title, found.name), out)
         output.show(f"confusion matrix: {out}")
@@ -233,33 +254,29 @@ def _check_classes(weights: Path, net: Network, found: Dataset) -> None:
         )
 
 
-def _prepared(found: Dataset, asked: str | None, about: dict[str, Any], side: int) -> Dataset:
-    """The data, prepared as the network needs its pictures; those on disk get its `side`."""
-    library = "imagenet" if about["names"] in IMAGENET_NAMES else None
-    normalise = asked or about["normalise"] or library or _usual(found)
-    on_disk = getattr(found.prepare, "on_disk", False)
-    sized = found.with_images(about["image_size"] or (side if on_disk else None), normalise)
-    given = _numbers_of(about) if asked is None else None
-    if given is None or not hasattr(sized.prepare, "with_normalisation"):
-        return sized
-    return replace(sized, prepare=sized.prepare.with_normalisation(given))
+def _prepared(found: Dataset, how: str, about: dict[str, Any], as_said: bool, side: int) -> Dataset:
+    """The data, prepared as the network needs its pictures; those on disk get its `side`.
 
-
-def _numbers_of(about: dict[str, Any]) -> Normalisation | None:
-    """Mean and deviation in a file of weights.
-
-    None if the file names a mean that the data have, too: per pixel, the data's is finer.
+    A mean per channel is that of the file, if it has one and is not overruled (`as_said`). A mean
+    per pixel is the data's, which is finer than the average in the file.
     """
     from minires.data.normalisation import Normalisation
 
-    if not about["mean"] or about["normalise"] not in (None, "per-channel-mean"):
-        return None
-    return Normalisation.of(tuple(about["mean"]), tuple(about["deviation"] or (1, 1, 1)))
+    on_disk = getattr(found.prepare, "on_disk", False)
+    given = as_said and about["mean"] and how in (normalising.OF_FILE, "per-channel-mean")
+    name = _usual(found) if how == normalising.OF_FILE else how
+    sized = found.with_images(about["image_size"] or (side if on_disk else None), name)
+    if not given or not hasattr(sized.prepare, "with_normalisation"):
+        return sized
+    numbers = Normalisation.of(tuple(about["mean"]), tuple(about["deviation"] or (1, 1, 1)))
+    return replace(sized, prepare=sized.prepare.with_normalisation(numbers))
 
 
 def _how(found: Dataset) -> str:
     """The normalisation as it is reported: its name, or "file" for numbers of the weights' file."""
-    return "file" if getattr(found.prepare, "given", None) is not None else _usual(found)
+    return (
+        normalising.OF_FILE if getattr(found.prepare, "given", None) is not None else _usual(found)
+    )
 
 
 def _usual(found: Dataset) -> str:

@@ -1,8 +1,10 @@
 """
 Pictures in a folder for each class, as ImageNet is laid out: FOLDER/train/CLASS/PICTURE.
 
-Files are checked once, and read when a batch is prepared (see `scale_and_crop`), so the folder may
-be larger than the memory.
+Pictures are the files whose names end as in `pictures.EXTENSIONS`, those in deeper folders of a
+class included. Other files are counted and passed over; hidden ones (.NAME) are ignored. Pictures
+are checked once, and read when a batch is prepared (see `scale_and_crop`), so the folder may be
+larger than the memory.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import hashlib
 import itertools
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from minires.text import shown
 TRAIN = ("train",)
 TEST = ("val", "valid", "validation", "test")  # the first one that is there
 LAYOUT = "FOLDER/train/CLASS/PICTURE and FOLDER/val/CLASS/PICTURE"
-NAMED = 5  # damaged files that a message names
+NAMED = 5  # files that a message names
 SCAN = 2000  # files checked between two updates of the progress bar
 
 
@@ -182,7 +184,7 @@ def read_labels(path: Path, wnids: Sequence[str]) -> tuple[str, ...]:
     if missing:
         raise InputError(
             f"--labels {shown(path)} names {len(table)} classes, and {len(missing)} of the "
-            f"{len(wnids)} folders are not among them: {shown(', '.join(missing[:NAMED]))}; "
+            f"{len(wnids)} folders are not among them: {_listed(missing)}; "
             "give the table of these pictures"
         )
     return tuple(table[wnid] for wnid in wnids)
@@ -228,18 +230,41 @@ def read_table(path: Path) -> dict[str, str]:
 
 
 def _split(folder: Path, wnids: Sequence[str], strict: bool) -> PictureSplit:
-    """The whole pictures of a split; damaged ones are named and counted."""
-    by_class = [_files(folder, wnid) for wnid in wnids]
+    """The whole pictures of a split; damaged ones and other files are counted."""
+    from minires.data.pictures import EXTENSIONS
+
+    by_class, others = [], []
+    for wnid in wnids:
+        names = _files(folder, wnid)
+        by_class.append([name for name in names if name.lower().endswith(EXTENSIONS)])
+        others += [name for name in names if not name.lower().endswith(EXTENSIONS)]
+    if others:
+        total = len(others) + sum(map(len, by_class))
+        warnings.warn(
+            f"{shown(folder)}: passed over {len(others)} of {total} files, whose names are not "
+            f"those of pictures: {_listed(others)}",
+            stacklevel=2,
+        )
     turns = itertools.zip_longest(*by_class)  # one of each class, then the next of each
     files = [(name, label) for turn in turns for label, name in enumerate(turn) if name is not None]
     if not files:
-        raise InputError(f"{shown(folder)}: expected pictures in the folders of its classes, none")
+        raise InputError(
+            f"{shown(folder)}: expected pictures in the folders of its classes, found none; add "
+            f"some, as files that end in {', '.join(EXTENSIONS[:5])} and so on"
+        )
     faults = _faults(folder, [name for name, _ in files])
     if faults:
         _report(folder, faults, len(files), strict)
         files = [(name, label) for name, label in files if name not in faults]
     labels = np.array([label for _, label in files], np.int64)
     return PictureSplit(folder, tuple(name for name, _ in files), labels)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
+    every = [shown(name, 80) for name in names]
+    more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
+    return ", ".join(every[:NAMED]) + more
 
 
 def _files(folder: Path, wnid: str) -> list[str]:
@@ -276,18 +301,15 @@ def _faults(folder: Path, files: Sequence[str]) -> dict[str, str]:
 
 
 def _report(folder: Path, faults: dict[str, str], total: int, strict: bool) -> None:
-    """Warn about damaged files, or refuse them."""
+    """Warn about damaged pictures, or refuse them."""
+    count = f"{len(faults)} of {total} pictures are damaged"
     if strict:
         first = next(iter(faults.values()))
         raise InputError(
-            f"{first} ({len(faults)} of {total} files are damaged; without --strict they are "
-            "left out)"
+            f"{first} ({count}: {_listed(faults)}; without --strict they are left out)"
         )
-    named = ", ".join(shown(name, 80) for name in list(faults)[:NAMED])
-    more = ", ..." if len(faults) > NAMED else ""
     warnings.warn(
-        f"{shown(folder)}: {len(faults)} of {total} files are not whole pictures and are left out: "
-        f"{named}{more}; refuse them with --strict",
+        f"{shown(folder)}: {count} and left out: {_listed(faults)}; refuse them with --strict",
         stacklevel=2,
     )
 

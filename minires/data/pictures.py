@@ -6,6 +6,7 @@ The letters: a picture has H rows and W columns of pixels with 3 channels, red, 
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ from minires.text import shown
 
 Array = np.ndarray
 
-LARGEST = 178_956_970  # pixels; Pillow refuses twice this number too, as a decompression bomb
+# names of files that hold pictures end so, in capitals, too
+EXTENSIONS: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib")
+EXTENSIONS += (".tif", ".tiff", ".webp", ".avif", ".jp2", ".j2k", ".tga", ".ico")
+EXTENSIONS += (".ppm", ".pgm", ".pbm", ".pnm")
+LARGEST = 178_956_970  # pixels; above it, Pillow refuses a file as a decompression bomb
+LARGE = LARGEST // 2  # pixels; above it, a note says how much memory the picture takes
 TAIL = 4096  # bytes at the end of a file in which its end mark is looked for
 END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's names of grey with 16 bits
@@ -44,6 +50,7 @@ def read(path: Path) -> Array:
     InputError
         If the file cannot be read, is not a picture, is damaged, or is too large.
     """
+    check_regular(path)
     try:
         with Image.open(path) as picture:
             _check_size(picture, path)
@@ -66,6 +73,7 @@ def check(path: Path) -> None:
     InputError
         As for `read`.
     """
+    check_regular(path)
     try:
         with Image.open(path) as picture:
             _check_size(picture, path)
@@ -80,6 +88,29 @@ def check(path: Path) -> None:
         raise _damaged(path, error) from error
 
 
+def check_regular(path: Path) -> None:
+    """
+    Refuse all but regular files: reading a pipe or a device may wait for ever.
+
+    Raises
+    ------
+    InputError
+        If there is nothing, a folder, or a pipe, a socket or a device.
+    """
+    path = Path(path)
+    if path.is_file():
+        return
+    name = shown(path)
+    if path.is_dir():
+        raise InputError(f"{name}: expected a picture, found a folder; name the pictures in it")
+    if path.exists():
+        raise InputError(
+            f"{name}: expected a picture, found a pipe, a socket or a device, which is not opened; "
+            "remove it"
+        )
+    raise InputError(f"{name}: expected a picture, found no such file; correct the path")
+
+
 def _tail(path: Path) -> bytes:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL))
@@ -91,6 +122,12 @@ def _check_size(picture: Image.Image, path: Path) -> None:
     if H * W > LARGEST:
         raise InputError(
             f"{shown(path)}: expected at most {LARGEST:,} pixels, got {H} x {W}; make it smaller"
+        )
+    if H * W > LARGE:
+        warnings.warn(
+            f"{shown(path)} has {H} x {W} pixels; it is used, and takes {3 * H * W / 1e6:.0f} MB "
+            "of memory whenever it is read; a smaller copy is faster",
+            stacklevel=2,
         )
 
 

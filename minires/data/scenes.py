@@ -26,6 +26,7 @@ QUALITY = 90  # of JPEG
 GREY = 0.05  # share of pictures without colours
 LONGEST = 1.5  # longer side, in units of the shorter one
 SIZES = (16, 2048)  # shorter sides in pixels that are drawn
+MOST = 10_000  # pictures of a class
 
 BLUE, PALE, DUSK = (0.35, 0.6, 0.9), (0.8, 0.9, 1.0), (0.95, 0.6, 0.4)
 GREEN, PINE, WATER = (0.35, 0.6, 0.25), (0.1, 0.3, 0.18), (0.15, 0.4, 0.6)
@@ -359,7 +360,7 @@ def _save(pixels: Array, path: Path) -> None:
 def _check(classes: int, per_class: int, size: int, seed: int) -> None:
     limits = {
         "classes": (classes, 2, len(CLASSES)),
-        "per_class": (per_class, VALIDATION, 10_000),
+        "per_class": (per_class, VALIDATION, MOST),
         "size": (size, *SIZES),
         "seed": (seed, 0, 2**32 - 1),
     }

@@ -36,7 +36,7 @@ def guess(state: Mapping[str, Array], told: str | None = None) -> list[str]:
     for facts in _candidates(_depth(state)):
         net = blank(facts)
         style = names.recognise(net, state)
-        if fits(net, style, state):
+        if facts.name not in found and fits(net, style, state):
             found.append(facts.name)
     return found
 

@@ -190,7 +190,13 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
                 f"{shown(path)} uses operators of {shown(used.domain, 60)}, which minires does "
                 "not know; give ONNX that minires wrote"
             )
-        _check_opset(used.version)
+        newest = onnx.defs.onnx_opset_version()
+        if not LOWEST_OPSET <= used.version <= newest:
+            raise InputError(
+                f"{shown(path)} has opset {used.version}, expected one from {LOWEST_OPSET} to "
+                f"{newest}, which the installed onnx {onnx.__version__} knows; install a newer "
+                "onnx, or write the file again"
+            )
     metadata = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA)
     if metadata is None:
         raise InputError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +48,7 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any], str]:
         if f.read(2) == b"PK":
             raise EOFError("the zip file is cut short: its table of contents is missing")
         f.seek(0)
-        return _read_legacy(f, path.stat().st_size), {}, "torch legacy"
+        return _read_legacy(f, path), {}, "torch legacy"
 
 
 # ----------------------------------------------------------------------------------------- zip
@@ -77,13 +78,14 @@ def _read_zip(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
 
         extra = f"{folder}{EXTRA}"
         metadata = json.loads(archive.read(extra)) if extra in members else {}
-        return _filled(tensors(loaded), content), metadata if isinstance(metadata, dict) else {}
+        state = _filled(tensors(loaded, path), content)
+        return state, metadata if isinstance(metadata, dict) else {}
 
 
 # -------------------------------------------------------------------------------------- legacy
 
 
-def _read_legacy(f: BinaryIO, size: int) -> dict[str, Array]:
+def _read_legacy(f: BinaryIO, path: Path) -> dict[str, Array]:
     magic, protocol, system = (pickles.load(f)[0] for _ in range(3))
     if magic != MAGIC or protocol != PROTOCOL or not isinstance(system, dict):
         raise RefusedError("no number that marks a file of PyTorch")
@@ -93,41 +95,67 @@ def _read_legacy(f: BinaryIO, size: int) -> dict[str, Array]:
     keys, _ = pickles.load(f)
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
         raise RefusedError("another list of storages than its tensors have")
-    needed = {tensor.storage.key for tensor in tensors(loaded).values()}
+    found = tensors(loaded, path)
+    needed = {tensor.storage.key for tensor in found.values()}
+    size = path.stat().st_size
+    end = f.tell() + sum(8 + _bytes(storages[key]) for key in keys)
+    if size < end:
+        raise EOFError(f"the file is cut short: it has {size:,} of {end:,} bytes")
     contents: dict[str, bytes] = {}
     for key in keys:
         count = int.from_bytes(f.read(8), "little")
         length = _bytes(storages[key])
-        if f.tell() + length > size:
-            raise EOFError(f"the file is cut short: {length} bytes of {shown(key, 40)} are missing")
         if count != storages[key].numel:
             raise RefusedError(f"{count} numbers in a storage of {storages[key].numel}")
         if key in needed:
             contents[key] = f.read(length)
         else:
             f.seek(length, io.SEEK_CUR)  # such as those of an optimizer
-    return _filled(tensors(loaded), lambda storage: contents[storage.key])
+    return _filled(found, lambda storage: contents[storage.key])
 
 
 # ------------------------------------------------------------------------------------- tensors
 
 
-def tensors(loaded: Any) -> dict[str, Tensor]:
+def tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
     """The dict of tensors in what a pickle built; it may be wrapped, as in {"state_dict": ...}.
+
+    If a checkpoint holds several, such as the weights and their moving average, the first key of
+    `WRAPPERS` is taken, and a warning names the others.
 
     Raises
     ------
     RefusedError
-        If there is none.
+        If there is none, or there are several under unknown keys.
     """
-    wrapped = [loaded[k] for k in WRAPPERS if k in loaded] if isinstance(loaded, dict) else []
-    for candidate in (*wrapped, loaded):
-        if isinstance(candidate, dict):
-            found = {str(k): v for k, v in candidate.items() if isinstance(v, Tensor)}
-            if found:
-                return found
-    inside = [shown(k, 40) for k in loaded][:5] if isinstance(loaded, dict) else type(loaded)
-    raise RefusedError(f"no dict of tensors, but {inside}")
+    inside = loaded if isinstance(loaded, dict) else {}
+    wrapped = {k: found for k, v in inside.items() if (found := _tensors_of(v))}
+    known = [key for key in WRAPPERS if key in wrapped]
+    if not known and (found := _tensors_of(loaded)):
+        return found
+    if not known and len(wrapped) > 1:
+        keys = ", ".join(shown(key, 40) for key in wrapped)
+        raise RefusedError(f"several dicts of tensors: {keys}; save one of them alone")
+    if not wrapped:
+        keys = ", ".join(shown(key, 40) for key in list(inside)[:5]) or type(loaded).__name__
+        raise RefusedError(f"no dict of tensors, but {keys}")
+    chosen = known[0] if known else next(iter(wrapped))
+    others = [shown(key, 40) for key in wrapped if key != chosen]
+    if others:
+        warnings.warn(
+            f"{shown(path)} holds several sets of weights: {chosen} is used, and "
+            f"{', '.join(others)} is not; to use another one, save it alone in PyTorch: "
+            "torch.save(checkpoint[KEY], FILE)",
+            stacklevel=2,
+        )
+    return wrapped[chosen]
+
+
+def _tensors_of(value: Any) -> dict[str, Tensor]:
+    """The tensors in a dict, by name; {} if there is none, or it is not a dict."""
+    if not isinstance(value, dict):
+        return {}
+    return {str(k): v for k, v in value.items() if isinstance(v, Tensor)}
 
 
 def _bytes(storage: Storage) -> int:
@@ -146,7 +174,7 @@ def _filled(found: Mapping[str, Tensor], content: Any) -> dict[str, Array]:
                 raise RefusedError(
                     f"{len(data)} bytes for {storage.numel} numbers of {shown(name)}"
                 )
-            arrays[storage] = _numbers(data, storage.dtype)
+            arrays[storage] = numbers(data, storage.dtype)
         flat = arrays[storage]
         strides = [step * flat.itemsize for step in tensor.strides]
         state[name] = np.lib.stride_tricks.as_strided(
@@ -155,7 +183,8 @@ def _filled(found: Mapping[str, Tensor], content: Any) -> dict[str, Array]:
     return state
 
 
-def _numbers(data: bytes, dtype: str) -> Array:
+def numbers(data: bytes, dtype: str) -> Array:
+    """Numbers of a type of `pickles.STORAGES`; bfloat16 becomes float32, which holds it exactly."""
     if dtype != "bfloat16":
         return np.frombuffer(data, dtype)
     upper = np.frombuffer(data, "<u2").astype(np.uint32) << 16

@@ -15,24 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from minires.errors import InputError
-from minires.exchange import names, torch_files
+from minires.exchange import names, safetensors_files, torch_files
 from minires.exchange.blank import blank
 from minires.exchange.guess import guess, head, same_shape
 from minires.exchange.option_a import zeros_to_the_end
+from minires.exchange.safetensors_files import METADATA
 from minires.layers.base import Rng
 from minires.nets import registry
 from minires.nets.network import Facts, Network
 from minires.text import shown
 
 Array = np.ndarray
+__all__ = ["KINDS", "METADATA", "WeightFile", "kind_of", "load_network", "read", "to_bytes"]
+
 KINDS = ("safetensors", "torch", "onnx")  # what can be written
+ENDINGS = {f".{kind}": kind for kind in ("safetensors", "onnx")}  # by the end of a name
+ENDINGS |= dict.fromkeys((".pth", ".pt", ".th", ".bin"), "torch")
 ZEROS = ("end", "both")  # where option A has its zeros
-METADATA = "minires"  # the key of our metadata in a safetensors file
-TYPES = ("F16", "F32", "F64", "I64")
 # what a file may say about the pictures that its network needs, and the type of each
 PICTURES: dict[str, type] = {
     "normalise": str,
@@ -92,7 +94,7 @@ def read(path: str | Path) -> WeightFile:
         with path.open("rb") as f:
             start = f.read(9)
         if start[8:9] == b"{":
-            state, metadata = _read_safetensors(path)
+            state, metadata = safetensors_files.read(path)
             kind = "safetensors"
         elif start[:2] == b"PK" or start[:1] == b"\x80":
             state, metadata, kind = torch_files.read(path)
@@ -117,19 +119,6 @@ def read(path: str | Path) -> WeightFile:
         reason = shown(e, 200) or type(e).__name__
         raise InputError(f"{name} cannot be read: {reason}; get the file again") from e
     return WeightFile(path, kind, names.without_prefix(state), _checked(path, metadata))
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    with safe_open(path, framework="numpy") as f:
-        keys = list(f.keys())
-        for key in keys:
-            dtype = f.get_slice(key).get_dtype()
-            if dtype not in TYPES:
-                raise SafetensorError(
-                    f"{shown(key, 60)} holds {dtype}, expected {', '.join(TYPES)}"
-                )
-        metadata = json.loads((f.metadata() or {}).get(METADATA, "{}"))
-        return {key: f.get_tensor(key) for key in keys}, metadata
 
 
 def _checked(path: Path, metadata: Any) -> dict[str, Any]:
@@ -192,8 +181,9 @@ def load_network(
     Raises
     ------
     InputError
-        If the file cannot be read, or belongs to another network: the message says to which, and
-        the first names that differ.
+        If the file cannot be read; if it belongs to another network: the message says to which, and
+        the first names that differ; or if an array has integers, NaN, infinity or a negative
+        variance.
     """
     file = read(path)
     facts = registry.facts(name)
@@ -261,7 +251,25 @@ def _state(net: Network, style: str, file: WeightFile) -> dict[str, Array]:
     }
     if missing or unknown or other:
         raise InputError(_mismatch(net, file, missing, unknown, other))
+    for name, entry in entries.items():
+        _check_numbers(file.path, entry.name, file.state[entry.name], name)
     return {name: entry.load(file.state[entry.name]) for name, entry in entries.items()}
+
+
+def _check_numbers(path: Path, there: str, a: Array, ours: str) -> None:
+    """Refuse numbers that no trained network has."""
+    if a.dtype.kind != "f":
+        fault = f"{a.dtype} numbers, expected floating-point ones"
+    elif not np.isfinite(a).all():
+        bad = a.size - int(np.isfinite(a).sum())
+        fault = f"{bad} of {a.size} numbers that are NaN or infinite"
+    elif ours.endswith("running_var") and a.min(initial=0) < 0:
+        fault = f"the variance {a.min():g}, which is negative"
+    else:
+        return
+    raise InputError(
+        f"{shown(path)}: {shown(there, 60)} holds {fault}; give weights of another checkpoint"
+    )
 
 
 def _mismatch(
@@ -297,6 +305,30 @@ def _new_head(facts: Facts, state: dict[str, Array], rng: Rng) -> tuple[Network,
 
 
 # --------------------------------------------------------------------------------------- writing
+
+
+def kind_of(path: Path, asked: str | None) -> str:
+    """The kind of file to write: the one asked for, else the one that its name ends with.
+
+    Raises
+    ------
+    InputError
+        If the kind is unknown, the name says nothing and none is asked for, or they differ.
+    """
+    ending = path.suffix.lower()
+    if asked is not None and asked not in KINDS:
+        raise InputError(f"--to must be one of {', '.join(KINDS)}, got {asked!r}")
+    if asked is None and ending not in ENDINGS:
+        raise InputError(
+            f"{shown(path)}: expected a name that ends in {', '.join(ENDINGS)}; rename it, or say "
+            f"what to write with --to {', '.join(KINDS[:-1])} or {KINDS[-1]}"
+        )
+    if asked is not None and ENDINGS.get(ending, asked) != asked:
+        raise InputError(
+            f"{shown(path)} is a name of {ENDINGS[ending]}, and --to asks for {asked}; drop --to, "
+            "or rename the file"
+        )
+    return asked or ENDINGS[ending]
 
 
 def to_bytes(

@@ -10,7 +10,7 @@ from minires.nets.network import Facts
 from minires.text import did_you_mean
 
 IMAGENET_SIDE = 224  # pixels; networks for larger images than CIFAR-10's are trained by "imagenet"
-EVALUATED = 10_000  # images on which "imagenet" measures errors, at most
+EVALUATED = {"cifar10": 2000, "imagenet": 10_000}  # images on which errors are measured, at most
 
 # The recipe of a run, where nothing else is typed. "imagenet" is section 3.4 of the paper: the rate
 # falls when the validation error has not improved for some epochs, which the paper does not number.
@@ -56,17 +56,20 @@ def filled_in(recipe: str, asked: dict[str, Any], data: Dataset) -> dict[str, An
     asked : dict
         Fields of `Config` that were typed.
     data : Dataset
-        "imagenet" evaluates once per epoch, on the test images, at most `EVALUATED`; "cifar10" four
-        times in a run, on 2,000 images.
+        "imagenet" evaluates once per epoch, "cifar10" four times in a run: on `EVALUATED` images,
+        or on as many as there are. Half of the training images are left for batch norm's
+        statistics, if these are recomputed.
     """
     chosen = RECIPES[recipe] | asked
     if asked.get("milestones"):
         chosen["plateau"] = asked.get("plateau")
     if chosen.get("plateau") and "milestones" not in asked:
         chosen["milestones"] = ()
-    if recipe == "cifar10":
-        every, images = chosen["iterations"] // 4, 2000
-    else:
+    every = chosen["iterations"] // 4
+    spare = len(data.train) // 2
+    if recipe == "imagenet":
         every = min(chosen["iterations"], len(data.train) // chosen["batch_size"])
-        images = min(EVALUATED, len(data.test), len(data.train) // 2)
+    elif asked.get("bn_images") == 0:
+        spare = len(data.train)
+    images = min(EVALUATED[recipe], len(data.test), spare)
     return {"eval_every": max(1, every), "eval_images": images} | chosen

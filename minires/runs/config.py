@@ -136,6 +136,7 @@ class Config:
         switch=0,
         words=lambda value: "recomputed statistics" if value else "moving averages",
         line=lambda *_: "",
+        rare=True,
     )
     init: str = declare(
         "he",
@@ -158,6 +159,7 @@ class Config:
         switch=True,
         words=lambda value: "colour shifts" if value else "no colour shifts",
         added=True,
+        rare=True,
     )
     plateau: int | None = declare(
         None,
@@ -197,7 +199,6 @@ class Config:
         typed=lambda value: ",".join(value) or "none",
         words=lambda value: f"{', '.join(value)} frozen" if value else "nothing frozen",
         added=True,
-        rare=True,
     )
     bn: str = declare(
         "train",

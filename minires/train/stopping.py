@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -22,12 +23,59 @@ class DivergenceError(InputError):
     """The loss is no longer finite; the message names the first layer concerned, and remedies."""
 
 
+class Remember:
+    """A handler of Ctrl-C: raise KeyboardInterrupt, as by default, and remember it in `pressed`."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        """Handle the signal."""
+        self.pressed = True
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interrupts_remembered() -> Iterator[None]:
+    """Remember each Ctrl-C in this block, so that `check_interrupt` finds one that was dropped.
+
+    Python drops an exception that is raised in a callback from C. While LLVM compiles a kernel, no
+    Python runs but such callbacks, so that is where Ctrl-C arrives.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    show = sys.unraisablehook
+
+    def show_others(dropped: Any) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            show(dropped)
+
+    signal.signal(signal.SIGINT, Remember())
+    sys.unraisablehook = show_others
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = show
+
+
+def check_interrupt() -> None:
+    """Raise KeyboardInterrupt if Ctrl-C was pressed and Python dropped it."""
+    handler = signal.getsignal(signal.SIGINT)
+    if isinstance(handler, Remember) and handler.pressed:
+        raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def stop_requests() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C (or SIGTERM) into a request to save and stop.
 
-    The second one interrupts at once.
+    The second one interrupts at once. One that was dropped before, see `interrupts_remembered`,
+    interrupts here.
     """
+    check_interrupt()
     stop = threading.Event()
     before: dict[int, Any] = {}
 
