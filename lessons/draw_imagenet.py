@@ -98,7 +98,9 @@ def ladders(paper, ours, title):
             f"{value:.2f}".rstrip("0"), (k, value), (0, 3), textcoords="offset points", ha="center"
         )
     left.set_xticks(range(len(paper)), [name for name, _ in paper], fontsize=10)
-    left.set(ylabel="top-5 error (%)", title="ImageNet, by the authors:\nResNet-152; last bar: six nets")
+    left.set(
+        ylabel="top-5 error (%)", title="ImageNet, by the authors:\nResNet-152; last bar: six nets"
+    )
     for k, (_, errors) in enumerate(ours):
         right.plot([k] * len(errors), errors, "o", color=RESIDUAL, ms=7, alpha=0.7)
         right.plot([k - 0.25, k + 0.25], [np.mean(errors)] * 2, color="0.2", lw=1.5)
