@@ -1,7 +1,7 @@
 """Figures of lesson 7a: recorded and live ablations, prepared pictures, statistics, a warm-up."""
 
 import numpy as np
-from ablations import NAMES, WHOLE, compare, compared, told_apart
+from ablations import NAMES, WHOLE, compare, compared, missing, told_apart
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from style import HUES, MUTED, PLAIN, RESIDUAL
@@ -37,8 +37,10 @@ def message(arms):
     if not found:
         return "ResNet-20 after 2,000 steps of the whole recipe"
     difference, _, _ = compare(arms, found[0])
+    so_far = f" of {len(found)} recorded so far" if missing(arms) else ""
     return (
-        f"ResNet-20 after 2,000 steps: {NAMES[found[0]]} costs the most, {difference:+.1f} points"
+        f"ResNet-20 after 2,000 steps: {NAMES[found[0]]} costs the most{so_far}, "
+        f"{difference:+.1f} points"
     )
 
 

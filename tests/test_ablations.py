@@ -114,3 +114,17 @@ def test_what_the_recorder_trains_is_what_was_recorded(ablations):
             asked = config(data, arm, run.config["seed"]).to_json()
             same = {name: run.config[name] for name in ("dataset", "backend")}
             assert asked | same == run.config
+
+
+def test_the_title_says_how_many_pieces_were_recorded_until_all_are(ablations, whole):
+    from draw_recipe import message
+
+    runs = [made(whole, 0, 0.25), made(whole, 0, 0.35, momentum=0.0)]
+    title = message(ablations.by_arm(runs))
+    assert title.endswith("no momentum costs the most of 1 recorded so far, +10.0 points")
+    runs = [
+        made(whole, seed, 0.35 if changes else 0.25, **changes)
+        for _, changes in ablations.ARMS.values()
+        for seed in ablations.SEEDS
+    ]
+    assert "so far" not in message(ablations.by_arm(runs))

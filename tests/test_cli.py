@@ -82,8 +82,8 @@ def test_the_second_call_trains_nothing(run_cli, tmp_path, monkeypatch):
     assert "  2  " in second  # seeds
 
 
-def test_train_stopped_and_resumed_ends_as_one_that_was_not(run_cli, tmp_path, monkeypatch):
-    run_cli("train", "resnet8", *QUICK, "--out", "whole")
+def press_ctrl_c(monkeypatch, times):
+    """Press Ctrl-C this number of times after each step."""
     real = progress.follower
 
     def press(*args):
@@ -91,11 +91,18 @@ def test_train_stopped_and_resumed_ends_as_one_that_was_not(run_cli, tmp_path, m
 
         def pressing(position):
             follow(position)
-            signal.raise_signal(signal.SIGINT)
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
 
         return pressing
 
     monkeypatch.setattr(progress, "follower", press)
+
+
+def test_train_stopped_and_resumed_ends_as_one_that_was_not(run_cli, tmp_path, monkeypatch):
+    run_cli("train", "resnet8", *QUICK, "--out", "whole")
+    real = progress.follower
+    press_ctrl_c(monkeypatch, times=1)
     code, _, err = run_cli("train", "resnet8", *QUICK, "--out", "stopped")
     assert code == 130
     assert "minires resume stopped" in err
@@ -898,19 +905,7 @@ def test_a_ctrl_c_that_python_drops_before_the_first_step_ends_the_run(run_cli, 
 
 
 def test_a_second_ctrl_c_that_left_no_time_to_save_names_the_last_checkpoint(run_cli, monkeypatch):
-    real = progress.follower
-
-    def press(*args):
-        follow = real(*args)
-
-        def pressing(position):
-            follow(position)
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-
-        return pressing
-
-    monkeypatch.setattr(progress, "follower", press)
+    press_ctrl_c(monkeypatch, times=2)
     monkeypatch.setattr(state, "CHECKPOINT_SECONDS", 0.0)
     code, _, err = run_cli("train", "resnet8", *QUICK, "--out", "run")
     assert code == 130

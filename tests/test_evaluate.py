@@ -15,6 +15,8 @@ from minires.nets import registry
 
 CLASSES = tuple("abcdefg")
 
+CONVERT = ("weights", "convert", "net", "--net", "resnet8", "--out")
+
 
 def split_of(labels):
     labels = np.array(labels)
@@ -131,7 +133,7 @@ def test_the_command_prints_what_the_library_counts(typed, shapes, tmp_path):
 
 
 def test_the_normalisation_is_that_of_the_file_unless_one_is_typed(typed, shapes):
-    convert = ("weights", "convert", "net", "--net", "resnet8", "--out", "file.pt")
+    convert = (*CONVERT, "file.pt")
     assert typed(*convert, "--normalise", "imagenet")[0] == 0
     words = ("evaluate", "resnet8", "--dataset", "shapes10", "--quiet", "--json", "--weights")
     told = json.loads(typed(*words, "file.pt")[1])
@@ -284,17 +286,7 @@ def test_a_file_can_be_looked_at(typed):
 
 
 def test_labels_are_stored_and_must_match(typed, tmp_path):
-    convert = (
-        "weights",
-        "convert",
-        "net",
-        "--net",
-        "resnet8",
-        "--out",
-        "file.pt",
-        "--labels",
-        "list",
-    )
+    convert = (*CONVERT, "file.pt", "--labels", "list")
     (tmp_path / "list").write_text("\n".join(f"n{k} class {k}" for k in range(10)))
     assert typed(*convert)[0] == 0
     assert weights.read("file.pt").metadata["labels"][9] == "class 9"
@@ -315,7 +307,7 @@ def test_labels_are_stored_and_must_match(typed, tmp_path):
     ],
 )
 def test_what_is_written_follows_the_end_of_the_name(typed, out, options, kind):
-    convert = ("weights", "convert", "net", "--net", "resnet8", "--out", out, *options)
+    convert = (*CONVERT, out, *options)
     assert typed(*convert)[0] == 0
     assert weights.read(out).kind == kind
 
@@ -328,53 +320,18 @@ WRONG = {
     ("evaluate", "resnet8", "--weights", "net", "--zeros", "left"): "zeros must be one of end",
     ("evaluate", "resnet8", "--weights", "net", "--out", "x.gif"): "must end in .png",
     ("weights", "inspect", "text"): "not a file of weights",
-    ("weights", "convert", "net", "--net", "resnet8", "--out", "net"): "choose another file",
-    ("weights", "convert", "net", "--net", "resnet8", "--out", "y"): "expected a name that ends in",
-    ("weights", "convert", "net", "--net", "resnet8", "--out", "y.bak"): "with --to safetensors",
+    (*CONVERT, "net"): "choose another file",
+    (*CONVERT, "y"): "expected a name that ends in",
+    (*CONVERT, "y.bak"): "with --to safetensors",
     (
-        "weights",
-        "convert",
-        "net",
-        "--net",
-        "resnet8",
-        "--out",
+        *CONVERT,
         "y.onnx",
         "--to",
         "safetensors",
     ): "y.onnx is a name of onnx, and --to asks for safetensors",
-    (
-        "weights",
-        "convert",
-        "net",
-        "--net",
-        "resnet8",
-        "--out",
-        "y",
-        "--to",
-        "keras",
-    ): "--to must be",
-    (
-        "weights",
-        "convert",
-        "net",
-        "--net",
-        "resnet8",
-        "--out",
-        "y.pth",
-        "--names",
-        "x",
-    ): "names must be",
-    (
-        "weights",
-        "convert",
-        "net",
-        "--net",
-        "resnet8",
-        "--out",
-        "y.pth",
-        "--labels",
-        "no",
-    ): "--labels no cannot be read",
+    (*CONVERT, "y", "--to", "keras"): "--to must be",
+    (*CONVERT, "y.pth", "--names", "x"): "names must be",
+    (*CONVERT, "y.pth", "--labels", "no"): "--labels no cannot be read",
 }
 
 

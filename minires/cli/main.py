@@ -33,6 +33,7 @@ from minires.errors import InputError
 from minires.text import did_you_mean
 from minires.train.stopping import Interrupted, interrupts_remembered
 
+INTERRUPTED = 130  # exit code after Ctrl-C
 STOPPED = "stopped; nothing that was saved is lost: give the same command again"
 UsageError: Any = typer.BadParameter.__base__  # typer does not export it
 
@@ -125,26 +126,28 @@ def _command() -> Callable[..., Any]:
     return typer.main.get_command(app)
 
 
+def _stopped() -> int:
+    """Say that Ctrl-C ended the command; returns the exit code."""
+    typer.echo(f"\n{STOPPED}", err=True)
+    return INTERRUPTED
+
+
 def _run() -> int:
     """Run the command; returns the exit code."""
     try:
         with interrupts_remembered(), teams.launched() as ranks:
             code = _command()(prog_name="minires", standalone_mode=False, obj=ranks) or 0
-            if code == 130:  # typer's answer to Ctrl-C
-                typer.echo(f"\n{STOPPED}", err=True)
-            return code
+            return _stopped() if code == INTERRUPTED else code  # typer's answer to Ctrl-C
         return 0  # of a rank that leaves the error to rank 0
     except typer.Abort as e:  # an end of input, and in some versions of typer Ctrl-C
         if not isinstance(e.__cause__, EOFError):
-            typer.echo(f"\n{STOPPED}", err=True)
-            return 130
+            return _stopped()
         typer.echo(f"error: {mistakes.one_line(e.__cause__)}", err=True)
     except KeyboardInterrupt:
-        typer.echo(f"\n{STOPPED}", err=True)
-        return 130
+        return _stopped()
     except Interrupted as e:
         typer.echo(f"\n{e}", err=True)
-        return 130
+        return INTERRUPTED
     except UsageError as e:
         if type(e).__name__ == "NoArgsIsHelpError":
             typer.echo(e.ctx.get_help(), err=True)

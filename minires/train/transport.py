@@ -26,10 +26,10 @@ import numpy as np
 from minires.errors import InputError
 from minires.train.patience import LOOK_SECONDS, Patience
 
-# set by the launchers of MPICH, Open MPI, and those that speak PMIx
 BUSY_LOOKS = 1000  # of a rank that waits for a message of MPI, before it sleeps between looks
-PAUSE_SECONDS = 2e-5
+PAUSE_SECONDS = 2e-5  # between two later looks
 SOME = -1  # number of a rank that is not known
+# set by the launchers of MPICH, Open MPI, and those that speak PMIx
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
 
 
