@@ -639,12 +639,67 @@ def test_the_command_trains_shows_where_it_stands_and_refuses_another_recipe(run
     words += ["--batch-size", 8, "--no-augment", "--eval-images", 16, "--backend", "numpy"]
     words += ["--out", tmp_path, "--lr", 0.01]
     few = [*words, "--iterations", 12]
-    code, out, _ = run_cli(*few, "--status")
-    assert code == 0
-    assert "0 of 4 runs are finished" in out
     assert run_cli(*few, "--quiet")[0] == 0
     code, out, _ = run_cli(*few, "--status", "--json")
     assert {row["state"] for row in json.loads(out)["runs"]} == {"finished"}
     code, _, err = run_cli(*words, "--iterations", 13)
     assert code == 2
     assert "holds a sweep with another recipe: iterations 12, not 13" in err
+
+
+SWEEP = ["sweep", "--nets", "speck", "--seeds", 2, "--dataset", "bars", "--iterations", 4]
+SWEEP += ["--batch-size", 8, "--no-augment", "--eval-images", 16, "--backend", "numpy"]
+
+
+@pytest.fixture
+def swept(run_cli, tmp_path):
+    """The folder of a sweep of two runs that are finished."""
+    assert run_cli(*SWEEP, "--out", tmp_path / "sweep", "--quiet")[0] == 0
+    return tmp_path / "sweep"
+
+
+def test_status_needs_the_folder_only_and_shows_the_sweep_in_it(run_cli, swept):
+    (swept / "pocket-tiny-seed0").mkdir()  # another worker has announced a run
+    code, out, err = run_cli("sweep", "--status", "--out", swept)
+    assert code == 0, err
+    assert "2 of 3 runs are finished" in out
+    assert [line.split()[:4] for line in out.splitlines()[1:4]] == [
+        ["pocket-tiny", "seed", "0", "waiting"],
+        ["speck", "seed", "0", "finished"],
+        ["speck", "seed", "1", "finished"],
+    ]
+    few = run_cli("sweep", "--status", "--out", swept, "--nets", "speck", "--seeds", 1)
+    assert "1 of 1 runs" in few[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--iterations", 5], "another recipe: iterations 4, not 5"),
+        (["--tier", "lesson", "--dataset", "bars"], "another recipe: iterations 4, not 2000"),
+        (["--dataset", "shapes10"], "other data"),
+        (["--nets", "resnet8"], "no runs of resnet8; its nets: speck"),
+    ],
+)
+def test_status_refuses_options_of_another_sweep(words, reason, run_cli, swept):
+    code, _, err = run_cli("sweep", "--status", "--out", swept, *words)
+    assert (code, reason in err) == (2, True), err
+
+
+def test_status_refuses_a_folder_without_a_sweep_and_makes_none(run_cli, swept, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    for out in (tmp_path / "none", tmp_path / "file", tmp_path / "empty", swept / "speck-seed0"):
+        code, _, err = run_cli("sweep", "--status", "--out", out)
+        assert (code, "holds no sweep" in err) == (2, True), err
+    assert not (tmp_path / "none").exists()
+    for text in ("{", '{"recipe": {}, "data": "", "versions": {}, "processor": ""}'):
+        (swept / "sweep.json").write_text(text)
+        code, _, err = run_cli("sweep", "--status", "--out", swept)
+        assert (code, "sweep.json is damaged" in err) == (2, True), err
+
+
+def test_a_sweep_into_the_folder_of_a_single_run_is_refused(run_cli, swept):
+    code, _, err = run_cli(*SWEEP, "--out", swept / "speck-seed0")
+    assert (code, "is the folder of a single run" in err) == (2, True), err
+    assert not (swept / "speck-seed0" / "sweep.json").exists()

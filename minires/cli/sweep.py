@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minires.cli import experiment, names
+from minires.cli import experiment, names, sweep_status
 from minires.cli.options import (
-    RUNS,
     DataOption,
     DatasetOption,
     JsonOption,
@@ -26,7 +25,6 @@ from minires.runs.config import Config, in_words
 
 if TYPE_CHECKING:
     from minires.data import Dataset
-    from minires.lab.status import Status
     from minires.train.sweep import Job
 
 LeaseOption = Annotated[
@@ -52,6 +50,7 @@ DaskOption = Annotated[
 @training_options(dict.fromkeys(experiment.TIER_OPTIONS, ""))
 def sweep_command(
     asked: dict[str, Any],
+    context: typer.Context,
     nets: Annotated[
         str | None, typer.Option(help="Names of the nets [default: as degradation].")
     ] = None,
@@ -63,7 +62,7 @@ def sweep_command(
     data: DataOption = None,
     out: Annotated[Path | None, path_option("[default: runs/sweep-DATA-ITERATIONS]", "DIR")] = None,
     status: Annotated[
-        bool, typer.Option("--status", help="Show where the runs stand, and train nothing.")
+        bool, typer.Option("--status", help="Show the runs of the sweep in --out; train nothing.")
     ] = False,
     dask: DaskOption = None,
     lease: LeaseOption = 90.0,
@@ -81,18 +80,18 @@ def sweep_command(
     from minires.lab import presets
     from minires.train import cluster
 
+    output = Output(json_output)
+    if status:
+        return sweep_status.show(context, asked, output)
     if dask is not None:
         cluster.workers_asked(dask)
     chosen = experiment.chosen_nets(nets, None, None, seeds)
     experiment.check_recipes([names.network(name) for name in chosen], tier, asked)
-    output = Output(json_output)
     backend = choose(asked.pop("backend", None), output.say)
     found = load(dataset, data, output.say)
     base = presets.base_config(found, tier, **asked, backend=backend)
-    folder = out or RUNS / f"sweep-{found.slug}-{base.iterations}"
+    folder = out or sweep_status.usual_folder(found, base)
     jobs = _jobs(chosen, seeds, base, folder, found)
-    if status:
-        return _show_status(jobs, output)
     _train(dask, jobs, base, folder, found, lease, quiet, output)
     output.result(experiment.show([job.folder for job in jobs], folder / "sweep.png", output))
     return None
@@ -109,10 +108,12 @@ def _train(
     output: Output,
 ) -> None:
     """Train all runs: in this process, beside those that others train, or on dask."""
-    from minires.runs import sweep_record
+    from minires.runs import files, sweep_record
 
     output.say(f"Recipe: {in_words(base)}")
     sweep_record.claim(folder, base, found.sha256)
+    for job in jobs:
+        files.make_folder(job.folder)  # so that --status shows runs that wait
     compile_kernels(base.backend, quiet)
     output.say("Stop it with Ctrl-C at any time; run it again to resume.")
     if dask is None:
@@ -176,19 +177,3 @@ def _work_on_dask(
                 progress.update(done - progress.n)
 
             cluster.sweep_on(client, task, stop, look)
-
-
-def _show_status(jobs: list[Job], output: Output) -> None:
-    from minires.lab import status
-
-    found = status.status(jobs)
-    output.show(status.text(found))
-    rows = [_row(s) for s in found]
-    output.result({"runs": rows, "seconds_left": status.seconds_left(found)})
-
-
-def _row(s: Status) -> dict[str, Any]:
-    config = s.job.config
-    names = {"folder": s.job.folder, "net": config.net, "seed": config.seed}
-    where = {"iteration": s.iteration, "iterations": config.iterations}
-    return {**names, "state": s.state, "worker": s.worker, **where}

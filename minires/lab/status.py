@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from minires.errors import InputError
+from minires.nets import registry
+from minires.nets.audit import macs
+from minires.nets.network import Facts
+from minires.runs.config import Config
 from minires.runs.lease import Seen, seen
+from minires.runs.record import read_record
 from minires.runs.run import read_run
 from minires.text import columns
 from minires.train.sweep import Job
 
 UNKNOWN = "unknown"
+RUN = re.compile(r"(.+)-seed([0-9]{1,9})")  # as `minires.train.sweep.run_folder` names them
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,41 @@ class Status:
     def left(self) -> int:
         """Iterations that are left."""
         return self.job.config.iterations - self.iteration
+
+
+def jobs(out: Path, base: Config) -> list[Job]:
+    """The runs of the sweep in a folder, from the folders of the runs; nothing is written.
+
+    Parameters
+    ----------
+    out : Path
+    base : Config
+        The recipe of the sweep, see `minires.runs.sweep_record.read`.
+    """
+    found = [
+        (folder, match[1], int(match[2]))
+        for folder in sorted(out.iterdir())
+        if folder.is_dir() and (match := RUN.fullmatch(folder.name))
+    ]
+    shape = next((facts for folder, *_ in found if (facts := _recorded(folder))), None)
+    return sorted(
+        (_job(folder, replace(base, net=net, seed=seed), shape) for folder, net, seed in found),
+        key=lambda job: (job.config.seed, job.cost, job.config.net),
+    )
+
+
+def _recorded(folder: Path) -> Facts | None:
+    with contextlib.suppress(InputError):
+        return read_record(folder).facts
+    return None
+
+
+def _job(folder: Path, config: Config, shape: Facts | None) -> Job:
+    """A run with the cost of a step on images of the `shape` that another run has recorded."""
+    facts = registry.facts(config.net)
+    if shape:
+        facts = registry.fit(facts, shape.input_shape, shape.classes)
+    return Job(config, folder, facts.family, config.iterations, macs(registry.make(facts)))
 
 
 def status(jobs: Sequence[Job]) -> list[Status]:
