@@ -16,6 +16,7 @@ from speck_runs import ended
 
 from minires import InputError
 from minires.lab import figure, status
+from minires.lab.sweep_bar import SweepBar, total
 from minires.nets import registry
 from minires.runs import checkpoint, files, sweep_record
 from minires.runs.config import Config
@@ -521,6 +522,74 @@ def test_a_leased_run_is_refused_to_train_and_readers_see_the_holders_metrics(ba
     assert sorted((s.state, s.iteration) for s in found) == [("running", 6), ("waiting", 0)]
     assert "1 are running" in status.text(found)
     assert 0 < status.seconds_left(found) < 600
+
+
+def test_a_worker_gives_back_a_run_that_cannot_go_on_before_it_ends(alone, bars, tmp_path):
+    jobs = planned(tmp_path, seeds=1)
+    jobs[0].folder.mkdir()
+    (jobs[0].folder / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config\.json is damaged"):
+        worker(jobs, bars).work()
+    assert all(seen(job.folder).free for job in jobs)
+    assert [s.state for s in status.status(jobs)] == ["damaged", "finished"]
+
+
+def test_a_damaged_lease_is_named_and_a_finished_run_stays_finished(bars, tmp_path):
+    jobs = planned(tmp_path, seeds=1)
+    worker(jobs[:1], bars).work()
+    for job in jobs:
+        job.folder.mkdir(exist_ok=True)
+        (job.folder / "lease-7.json").write_text("garbage")
+    found = status.status(jobs)
+    assert [(s.state, s.worker) for s in found] == [
+        ("finished", ""),
+        ("running", "unknown (damaged lease)"),
+    ]
+    assert sweep.is_finished(jobs[0].folder)
+
+
+def test_the_status_says_how_long_a_worker_is_silent_and_who_works(bars, tmp_path):
+    jobs = planned(tmp_path, seeds=1)
+    with pytest.raises(Killed):
+        worker(jobs, bars, follow=kill_at(6)).work()
+    (held,) = [job for job in jobs if not seen(job.folder).free]
+    assert "Time left: < 1 min" in status.text(status.status(jobs))
+    os.utime(held.folder / "lease-1.json", (time.time() - 300,) * 2)
+    found = status.text(status.status(jobs))
+    assert "silent for 5 min" in found
+    assert "0 are running. Time left: unknown." in found
+
+
+class Counter:
+    """Stands for a bar: `speed` is the work that counts as speed."""
+
+    disable, initial, last_print_n, format_dict = False, 0, 0, {"ncols": None}
+
+    def __init__(self):
+        self.n = 0
+
+    def update(self, more):
+        self.n += more
+
+    def set_postfix_str(self, *_, **__):
+        pass
+
+    @property
+    def speed(self):
+        return self.n - self.initial
+
+
+def test_the_bar_of_a_worker_counts_what_others_have_done_and_are_doing(bars, tmp_path):
+    jobs, counter = planned(tmp_path, seeds=2), Counter()
+    worker(jobs[:1], bars).work()  # before
+    bar = SweepBar(counter, jobs)
+    before = sum(job.cost * job.config.iterations for job in jobs[:1])
+    assert (counter.n, counter.speed) == (before, 0)
+    worker(jobs[1:2], bars).work()  # by another worker, meanwhile
+    worker(jobs, bars, follow=bar.follow).work()
+    bar.look()
+    assert counter.n == total(jobs)
+    assert counter.speed == total(jobs) - before
 
 
 # --------------------------------------------------------------------------------------- processes

@@ -136,13 +136,14 @@ def _jobs(chosen: list[str], seeds: int, base: Config, folder: Path, found: Data
 
 def _work(jobs: list[Job], found: Dataset, seconds: float, quiet: bool, output: Output) -> None:
     """Be one worker until all runs are finished, with a bar over the runs that it trains."""
-    from minires.train.progress import bar, follower
+    from minires.lab.sweep_bar import SweepBar, total
+    from minires.train.progress import bar
     from minires.train.stopping import stop_requests
     from minires.train.sweep import Reports, Worker
 
-    with bar(sum(job.cost * job.config.iterations for job in jobs), quiet) as progress:
-        follow = {job.folder: follower(progress, job.title, job.cost) for job in jobs}
-        reports = Reports(output.say, lambda job, p: follow[job.folder](p))
+    with bar(total(jobs), quiet) as progress:
+        shown = SweepBar(progress, jobs)
+        reports = Reports(output.say, shown.follow, shown.look)
         with stop_requests() as stop:
             Worker(jobs, found, stop, seconds, reports=reports).work()
 
@@ -159,6 +160,7 @@ def _work_on_dask(
     """Let workers of dask train the runs, with a bar over all of them."""
     from minires import plugins
     from minires.lab import status
+    from minires.lab.sweep_bar import SweepBar, total
     from minires.train import cluster
     from minires.train.parallel import place
     from minires.train.progress import bar
@@ -170,10 +172,5 @@ def _work_on_dask(
     with cluster.client(address) as client, stop_requests() as stop:
         hosts = cluster.check_workers(client)
         task = cluster.Task(left, base, folder.absolute(), place(found), files, seconds, hosts)
-        with bar(sum(job.cost * job.config.iterations for job in jobs), quiet) as progress:
-
-            def look() -> None:
-                done = sum(s.iteration * s.job.cost for s in status.status(jobs))
-                progress.update(done - progress.n)
-
-            cluster.sweep_on(client, task, stop, look)
+        with bar(total(jobs), quiet) as progress:
+            cluster.sweep_on(client, task, stop, SweepBar(progress, jobs).look)
