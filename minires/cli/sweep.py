@@ -40,7 +40,7 @@ LeaseOption = Annotated[
 DaskOption = Annotated[
     str | None,
     typer.Option(
-        help="Workers of dask: local:2, or tcp://HOST:8786.",
+        help="Use dask: local:2, or its scheduler's tcp://HOST:8786.",
         metavar="ADDRESS",
         show_default=False,
     ),

@@ -20,11 +20,10 @@ COMMANDS = ("train", "resume")  # those that ranks can share
 RanksOption = Annotated[
     int,
     typer.Option(
-        help="Processes that share the parts of --shards [default: 1].",
+        help="Processes for --shards; saved every 30 s.",
         metavar="N",
         min=1,
         show_default=False,
-        hidden=True,
     ),
 ]
 
@@ -75,6 +74,6 @@ def together(launched: Ranks | None, asked: int) -> Ranks:
     ranks = launched or ALONE
     if asked > 1 and ranks.size > 1:
         raise InputError(
-            f"mpiexec has started {ranks.size} ranks, and --ranks asks for {asked}; drop one"
+            f"mpiexec has started {ranks.size} ranks, and --ranks asks for {asked}; drop --ranks"
         )
     return ranks

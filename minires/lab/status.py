@@ -115,7 +115,7 @@ def _status(job: Job) -> Status:
 
 
 def _worker(folder: Path, lease: Seen) -> tuple[str, str]:
-    """Who holds a run, and the state that the run has by that."""
+    """The holder of a run, and the state that this gives the run."""
     if lease.free:
         return "", "waiting"
     seconds = silence(folder, lease, time.time())
