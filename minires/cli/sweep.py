@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +28,7 @@ from minires.runs.config import Config, in_words
 
 if TYPE_CHECKING:
     from minires.data import Dataset
+    from minires.train.cluster import Task
     from minires.train.sweep import Job
 
 LeaseOption = Annotated[
@@ -108,18 +112,28 @@ def _train(
     output: Output,
 ) -> None:
     """Train all runs: in this process, beside those that others train, or on dask."""
-    from minires.runs import files, sweep_record
+    from minires.train import cluster
 
     output.say(f"Recipe: {in_words(base)}")
+    with cluster.client(dask) if dask else contextlib.nullcontext() as client:
+        hosts = cluster.check_workers(client) if client else {}
+        _claim(folder, base, found, jobs)
+        compile_kernels(base.backend, quiet)
+        output.say("Stop it with Ctrl-C at any time; run it again to resume.")
+        if client is None:
+            _work(jobs, found, seconds, quiet, output)
+        else:
+            place = folder.absolute()
+            _work_on_dask(client, jobs, partial(_task, base, place, found, seconds, hosts), quiet)
+
+
+def _claim(folder: Path, base: Config, found: Dataset, jobs: list[Job]) -> None:
+    """Make the folder that of this sweep, or make sure that it is; make those of its runs."""
+    from minires.runs import files, sweep_record
+
     sweep_record.claim(folder, base, found.sha256)
     for job in jobs:
         files.make_folder(job.folder)  # so that --status shows runs that wait
-    compile_kernels(base.backend, quiet)
-    output.say("Stop it with Ctrl-C at any time; run it again to resume.")
-    if dask is None:
-        _work(jobs, found, seconds, quiet, output)
-    else:
-        _work_on_dask(dask, jobs, base, folder, found, seconds, quiet)
 
 
 def _jobs(chosen: list[str], seeds: int, base: Config, folder: Path, found: Dataset) -> list[Job]:
@@ -149,28 +163,33 @@ def _work(jobs: list[Job], found: Dataset, seconds: float, quiet: bool, output: 
 
 
 def _work_on_dask(
-    address: str,
-    jobs: list[Job],
+    client: Any, jobs: list[Job], task: Callable[[tuple[Job, ...]], Task], quiet: bool
+) -> None:
+    """Let workers of dask train the runs, with a bar over all of them."""
+    from minires.lab import status
+    from minires.lab.sweep_bar import SweepBar, total
+    from minires.train import cluster
+    from minires.train.progress import bar
+    from minires.train.stopping import stop_requests
+
+    jobs = [replace(job, folder=job.folder.absolute()) for job in jobs]
+    left = tuple(s.job for s in status.status(jobs) if s.state != "finished")
+    with stop_requests() as stop, bar(total(jobs), quiet) as progress:
+        cluster.sweep_on(client, task(left), stop, SweepBar(progress, jobs).look)
+
+
+def _task(
     base: Config,
     folder: Path,
     found: Dataset,
     seconds: float,
-    quiet: bool,
-) -> None:
-    """Let workers of dask train the runs, with a bar over all of them."""
+    hosts: dict[str, int],
+    left: tuple[Job, ...],
+) -> Task:
+    """The work of a worker of dask."""
     from minires import plugins
-    from minires.lab import status
-    from minires.lab.sweep_bar import SweepBar, total
     from minires.train import cluster
     from minires.train.parallel import place
-    from minires.train.progress import bar
-    from minires.train.stopping import stop_requests
 
     files = tuple(map(str, plugins.LOADED))
-    jobs = [replace(job, folder=job.folder.absolute()) for job in jobs]
-    left = tuple(s.job for s in status.status(jobs) if s.state != "finished")
-    with cluster.client(address) as client, stop_requests() as stop:
-        hosts = cluster.check_workers(client)
-        task = cluster.Task(left, base, folder.absolute(), place(found), files, seconds, hosts)
-        with bar(total(jobs), quiet) as progress:
-            cluster.sweep_on(client, task, stop, SweepBar(progress, jobs).look)
+    return cluster.Task(left, base, folder, place(found), files, seconds, hosts)
