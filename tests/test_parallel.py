@@ -18,6 +18,7 @@ from forks import Forks
 from speck_runs import SPECKS, ended, environment
 
 from minires import InputError, resnet
+from minires.cli.teams import together
 from minires.data import seeds
 from minires.optim import SGD
 from minires.runs import checkpoint
@@ -582,6 +583,24 @@ def test_a_rank_of_mpiexec_that_hangs_ends_all_of_them(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
     assert "one rank of 2 has been silent for" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"])
+def test_without_mpi4py_only_rank_0_speaks(name, run_cli, monkeypatch):
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "mpi4py.MPI", None)
+    said = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv(name, rank)
+        said.append(run_cli("train", "resnet8")[1:])
+    assert ["need mpi4py" in err for _, err in said] == [True, False]
+    assert said[1] == ("", "")
+
+
+def test_ranks_beside_mpiexec_are_refused_by_name():
+    mpi = Ranks(Pipes(0, 2, []))
+    with pytest.raises(InputError, match="drop --ranks"):
+        together(mpi, 2)
 
 
 def test_without_mpi4py_the_error_says_how_to_install_it(run_cli, monkeypatch):

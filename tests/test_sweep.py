@@ -772,3 +772,5 @@ def test_a_sweep_into_the_folder_of_a_single_run_is_refused(run_cli, swept):
     code, _, err = run_cli(*SWEEP, "--out", swept / "speck-seed0")
     assert (code, "is the folder of a single run" in err) == (2, True), err
     assert not (swept / "speck-seed0" / "sweep.json").exists()
+    code, _, err = run_cli(*SWEEP, "--out", swept / "sweep.json")
+    assert (code, "sweep.json is not a folder" in err) == (2, True), err

@@ -32,9 +32,14 @@ RanksOption = Annotated[
 def launched() -> Iterator[Ranks]:
     """Join the other processes of mpiexec, if there are some; ranks other than 0 print nothing."""
     from minires.train.ranks import Ranks
-    from minires.train.transport import launched
+    from minires.train.transport import launched, launched_rank
 
-    ranks = Ranks(launched())
+    try:
+        ranks = Ranks(launched())
+    except InputError:
+        if launched_rank():  # all ranks have the same mistake, and rank 0 shows it
+            raise SystemExit(0) from None
+        raise
     if ranks.leads:
         with ranks.joined():
             yield ranks

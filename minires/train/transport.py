@@ -26,11 +26,12 @@ import numpy as np
 from minires.errors import InputError
 from minires.train.patience import LOOK_SECONDS, Patience
 
-# set by the launchers of MPICH, Open MPI, and those that speak PMIx
 BUSY_LOOKS = 1000  # of a rank that waits for a message of MPI, before it sleeps between looks
 PAUSE_SECONDS = 2e-5
 SOME = -1  # number of a rank that is not known
+# set by the launchers of MPICH, Open MPI, and those that speak PMIx
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
+RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
 
 
 class LostRankError(InputError):
@@ -254,6 +255,12 @@ class Mpi:
         """End all ranks if this one cannot go on."""
         if not clean:
             self._world.Abort(1)
+
+
+def launched_rank() -> int:
+    """The number that the launcher has given this process; known without MPI, 0 if there is none."""
+    numbers = (os.environ.get(name, "") for name in RANKS)
+    return next((int(number) for number in numbers if number.isdecimal()), 0)
 
 
 def launched() -> Transport:
