@@ -258,7 +258,7 @@ class Mpi:
 
 
 def launched_rank() -> int:
-    """The number that the launcher has given this process; known without MPI, 0 if there is none."""
+    """The number that the launcher has given this process, read without MPI; 0 without one."""
     numbers = (os.environ.get(name, "") for name in RANKS)
     return next((int(number) for number in numbers if number.isdecimal()), 0)
 
