@@ -66,7 +66,8 @@ def sweep_command(
     data: DataOption = None,
     out: Annotated[Path | None, path_option("[default: runs/sweep-DATA-ITERATIONS]", "DIR")] = None,
     status: Annotated[
-        bool, typer.Option("--status", help="Show where the runs in --out stand; no more is needed.")
+        bool,
+        typer.Option("--status", help="Show where the runs in --out stand; no more is needed."),
     ] = False,
     dask: DaskOption = None,
     lease: LeaseOption = 90.0,
