@@ -27,6 +27,11 @@ def plural(noun: str) -> str:
     return noun + "s"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 step, 2 steps."""
+    return f"{number} {noun if number == 1 else plural(noun)}"
+
+
 def sentence_case(words: str) -> str:
     """The same words with the first letter in upper case."""
     return words[:1].upper() + words[1:]

@@ -490,13 +490,19 @@ def test_every_help_fits_80_columns_and_40_lines_and_cuts_no_word(run_cli, comma
 
 def test_options_that_the_readme_types_are_listed_by_help_of_their_command(run_cli):
     checked = set()
-    for line in re.findall(r"^minires (.*)$", readme(), re.M):
+    for line in re.findall(r"(?:^|`)minires ([^`\n]*)", readme(), re.M):
         words = tuple(line.split())
         command = next((leaf for leaf in LEAVES if words[: len(leaf)] == leaf), ())
         for option in re.findall(r"--[a-z-]+", line):
             assert option in run_cli(*command, "--help")[1], line
             checked.add(option)
-    assert {"--head", "--freeze", "--weights"} <= checked
+    assert {"--head", "--freeze", "--weights", "--shards", "--ranks"} <= checked
+
+
+def test_a_mistake_in_a_rare_option_names_the_help_that_lists_it(run_cli):
+    assert run_cli("train", "resnet8", "--image-size", "x")[2].endswith("--help-all\n")
+    assert run_cli("train", "resnet8", "--image-sizes", "8")[2].endswith("--help-all\n")
+    assert run_cli("train", "resnet8", "--batch-size", "x")[2].endswith("train --help\n")
 
 
 def test_the_names_that_help_lists_are_those_that_exist():

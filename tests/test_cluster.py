@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 from speck_runs import SPECKS, ended, environment
-from test_sweep import BASE, assert_ends_as, planned
+from test_sweep import BASE, SWEEP, assert_ends_as, planned
 
 from minires import InputError
 from minires.runs.lease import seen
@@ -140,7 +141,25 @@ def test_without_dask_the_error_says_how_to_install_it(monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("address", ["", "local", "local:0", "local:x", "HOST:8786"])
+@pytest.mark.parametrize(
+    "address",
+    ["", "local", "local:0", "local:x", "HOST:8786", "tcp://HOST", "tcp://:1", "tcp://h:x"],
+)
 def test_an_address_that_dask_does_not_have_is_refused(address):
-    with pytest.raises(InputError, match="local:2 or an address such as"):
+    with pytest.raises(InputError, match="local:2 or an address with a port such as"):
         cluster.workers_asked(address)
+
+
+def test_an_address_where_nobody_listens_is_refused_and_nothing_is_made(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        words = [*SWEEP, "--out", tmp_path / "sweep", "--dask", address]
+        command = [sys.executable, "-m", "minires", "--plugin", SPECKS, *words]
+        done = subprocess.run(
+            list(map(str, command)), env=environment(), capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "no scheduler of dask answers at tcp://127.0.0.1" in done.stderr
+    assert not (tmp_path / "sweep").exists()

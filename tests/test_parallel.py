@@ -18,6 +18,7 @@ from forks import Forks
 from speck_runs import SPECKS, ended, environment
 
 from minires import InputError, resnet
+from minires.cli.teams import together
 from minires.data import seeds
 from minires.optim import SGD
 from minires.runs import checkpoint
@@ -28,7 +29,7 @@ from minires.train.loop import DivergenceError, Interrupted, train
 from minires.train.patience import Patience
 from minires.train.ranks import OtherRankError, Ranks
 from minires.train.task import Classification
-from minires.train.transport import DismissedError, Pipes, SilentRankError
+from minires.train.transport import DismissedError, LostRankError, Mpi, Pipes, SilentRankError
 
 pytestmark = pytest.mark.usefixtures("speck")
 
@@ -513,6 +514,34 @@ def test_a_lost_rank_of_the_command_is_named_once_and_one_process_resumes(
         train(config, tmp_path, bars, stop)
 
 
+def test_a_rank_lost_before_any_checkpoint_is_not_promised_one(sharded, bars, tmp_path):
+    def lose(progress):
+        raise LostRankError(1, 2)
+
+    with pytest.raises(LostRankError, match="no checkpoint yet: the same command starts"):
+        train(RECIPE, tmp_path, bars, lose)
+    saved = LostRankError(1, 2)
+    saved.how += " (exit code -9)"
+    assert str(saved).startswith("rank 1 of 2 has ended without a word (exit code -9), so training")
+    assert "resume from the last checkpoint" in str(saved)
+
+
+def test_the_command_after_ctrl_c_starts_as_many_ranks_in_the_same_way():
+    words = "minires resume run"
+    assert Ranks().command(words) == words
+    assert Ranks(Pipes(0, 3, [])).command(words) == f"{words} --ranks 3"
+    mpi = Mpi.__new__(Mpi)
+    mpi.rank, mpi.size = 0, 2
+    assert Ranks(mpi).command(words) == f"mpiexec -n 2 {words}"
+
+
+def test_the_number_of_shards_that_is_advised_divides_the_batch():
+    with pytest.raises(InputError, match=r"3 ranks need --shards 3 .* give --shards 4, or start 2"):
+        shards.check_number(2, 3, 128)
+    with pytest.raises(InputError, match=r"of a batch of 8; start one rank"):
+        shards.check_number(1, 9, 8)
+
+
 # ------------------------------------------------------------------------------------------- MPI
 
 
@@ -542,7 +571,10 @@ def test_a_mistake_under_mpiexec_is_one_message_and_exit_code_2(tmp_path):
     done = mpiexec(2, tmp_path / "run", "--shards", 1)
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
-    assert "2 ranks need batches of at least as many parts, got --shards 1" in done.stderr
+    assert (
+        "2 ranks need --shards 2 or more, got --shards 1, of a batch of 8; give --shards 2"
+        in done.stderr
+    )
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="a system without SIGSTOP")
@@ -551,6 +583,24 @@ def test_a_rank_of_mpiexec_that_hangs_ends_all_of_them(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
     assert "one rank of 2 has been silent for" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"])
+def test_without_mpi4py_only_rank_0_speaks(name, run_cli, monkeypatch):
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "mpi4py.MPI", None)
+    said = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv(name, rank)
+        said.append(run_cli("train", "resnet8")[1:])
+    assert ["need mpi4py" in err for _, err in said] == [True, False]
+    assert said[1] == ("", "")
+
+
+def test_ranks_beside_mpiexec_are_refused_by_name():
+    mpi = Ranks(Pipes(0, 2, []))
+    with pytest.raises(InputError, match="drop --ranks"):
+        together(mpi, 2)
 
 
 def test_without_mpi4py_the_error_says_how_to_install_it(run_cli, monkeypatch):

@@ -16,6 +16,7 @@ from speck_runs import ended
 
 from minires import InputError
 from minires.lab import figure, status
+from minires.lab.sweep_bar import SweepBar, total
 from minires.nets import registry
 from minires.runs import checkpoint, files, sweep_record
 from minires.runs.config import Config
@@ -523,6 +524,74 @@ def test_a_leased_run_is_refused_to_train_and_readers_see_the_holders_metrics(ba
     assert 0 < status.seconds_left(found) < 600
 
 
+def test_a_worker_gives_back_a_run_that_cannot_go_on_before_it_ends(alone, bars, tmp_path):
+    jobs = planned(tmp_path, seeds=1)
+    jobs[0].folder.mkdir()
+    (jobs[0].folder / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config\.json is damaged"):
+        worker(jobs, bars).work()
+    assert all(seen(job.folder).free for job in jobs)
+    assert [s.state for s in status.status(jobs)] == ["damaged", "finished"]
+
+
+def test_a_damaged_lease_is_named_and_a_finished_run_stays_finished(bars, tmp_path):
+    jobs = planned(tmp_path, seeds=1)
+    worker(jobs[:1], bars).work()
+    for job in jobs:
+        job.folder.mkdir(exist_ok=True)
+        (job.folder / "lease-7.json").write_text("garbage")
+    found = status.status(jobs)
+    assert [(s.state, s.worker) for s in found] == [
+        ("finished", ""),
+        ("running", "unknown (damaged lease)"),
+    ]
+    assert sweep.is_finished(jobs[0].folder)
+
+
+def test_the_status_says_how_long_a_worker_is_silent_and_who_works(bars, tmp_path):
+    jobs = planned(tmp_path, seeds=1)
+    with pytest.raises(Killed):
+        worker(jobs, bars, follow=kill_at(6)).work()
+    (held,) = [job for job in jobs if not seen(job.folder).free]
+    assert "Time left: < 1 min" in status.text(status.status(jobs))
+    os.utime(held.folder / "lease-1.json", (time.time() - 300,) * 2)
+    found = status.text(status.status(jobs))
+    assert "silent for 5 min" in found
+    assert "0 are running. Time left: unknown." in found
+
+
+class Counter:
+    """Stands for a bar: `speed` is the work that counts as speed."""
+
+    disable, initial, last_print_n, format_dict = False, 0, 0, {"ncols": None}
+
+    def __init__(self):
+        self.n = 0
+
+    def update(self, more):
+        self.n += more
+
+    def set_postfix_str(self, *_, **__):
+        pass
+
+    @property
+    def speed(self):
+        return self.n - self.initial
+
+
+def test_the_bar_of_a_worker_counts_what_others_have_done_and_are_doing(bars, tmp_path):
+    jobs, counter = planned(tmp_path, seeds=2), Counter()
+    worker(jobs[:1], bars).work()  # before
+    bar = SweepBar(counter, jobs)
+    before = sum(job.cost * job.config.iterations for job in jobs[:1])
+    assert (counter.n, counter.speed) == (before, 0)
+    worker(jobs[1:2], bars).work()  # by another worker, meanwhile
+    worker(jobs, bars, follow=bar.follow).work()
+    bar.look()
+    assert counter.n == total(jobs)
+    assert counter.speed == total(jobs) - before
+
+
 # --------------------------------------------------------------------------------------- processes
 
 WORKERS = """
@@ -639,12 +708,69 @@ def test_the_command_trains_shows_where_it_stands_and_refuses_another_recipe(run
     words += ["--batch-size", 8, "--no-augment", "--eval-images", 16, "--backend", "numpy"]
     words += ["--out", tmp_path, "--lr", 0.01]
     few = [*words, "--iterations", 12]
-    code, out, _ = run_cli(*few, "--status")
-    assert code == 0
-    assert "0 of 4 runs are finished" in out
     assert run_cli(*few, "--quiet")[0] == 0
     code, out, _ = run_cli(*few, "--status", "--json")
     assert {row["state"] for row in json.loads(out)["runs"]} == {"finished"}
     code, _, err = run_cli(*words, "--iterations", 13)
     assert code == 2
     assert "holds a sweep with another recipe: iterations 12, not 13" in err
+
+
+SWEEP = ["sweep", "--nets", "speck", "--seeds", 2, "--dataset", "bars", "--iterations", 4]
+SWEEP += ["--batch-size", 8, "--no-augment", "--eval-images", 16, "--backend", "numpy"]
+
+
+@pytest.fixture
+def swept(run_cli, tmp_path):
+    """The folder of a sweep of two runs that are finished."""
+    assert run_cli(*SWEEP, "--out", tmp_path / "sweep", "--quiet")[0] == 0
+    return tmp_path / "sweep"
+
+
+def test_status_needs_the_folder_only_and_shows_the_sweep_in_it(run_cli, swept):
+    (swept / "pocket-tiny-seed0").mkdir()  # another worker has announced a run
+    code, out, err = run_cli("sweep", "--status", "--out", swept)
+    assert code == 0, err
+    assert "2 of 3 runs are finished" in out
+    assert [line.split()[:4] for line in out.splitlines()[1:4]] == [
+        ["pocket-tiny", "seed", "0", "waiting"],
+        ["speck", "seed", "0", "finished"],
+        ["speck", "seed", "1", "finished"],
+    ]
+    few = run_cli("sweep", "--status", "--out", swept, "--nets", "speck", "--seeds", 1)
+    assert "1 of 1 runs" in few[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--iterations", 5], "another recipe: iterations 4, not 5"),
+        (["--tier", "lesson", "--dataset", "bars"], "another recipe: iterations 4, not 2000"),
+        (["--dataset", "shapes10"], "other data"),
+        (["--nets", "resnet8"], "no runs of resnet8; its nets: speck"),
+    ],
+)
+def test_status_refuses_options_of_another_sweep(words, reason, run_cli, swept):
+    code, _, err = run_cli("sweep", "--status", "--out", swept, *words)
+    assert (code, reason in err) == (2, True), err
+
+
+def test_status_refuses_a_folder_without_a_sweep_and_makes_none(run_cli, swept, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    for out in (tmp_path / "none", tmp_path / "file", tmp_path / "empty", swept / "speck-seed0"):
+        code, _, err = run_cli("sweep", "--status", "--out", out)
+        assert (code, "holds no sweep" in err) == (2, True), err
+    assert not (tmp_path / "none").exists()
+    for text in ("{", '{"recipe": {}, "data": "", "versions": {}, "processor": ""}'):
+        (swept / "sweep.json").write_text(text)
+        code, _, err = run_cli("sweep", "--status", "--out", swept)
+        assert (code, "sweep.json is damaged" in err) == (2, True), err
+
+
+def test_a_sweep_into_the_folder_of_a_single_run_is_refused(run_cli, swept):
+    code, _, err = run_cli(*SWEEP, "--out", swept / "speck-seed0")
+    assert (code, "is the folder of a single run" in err) == (2, True), err
+    assert not (swept / "speck-seed0" / "sweep.json").exists()
+    code, _, err = run_cli(*SWEEP, "--out", swept / "sweep.json")
+    assert (code, "sweep.json is not a folder" in err) == (2, True), err

@@ -64,9 +64,15 @@ def counts(listed: str, batch_size: int) -> list[int]:
     if wrong or batch_size % numbers[-1]:
         raise InputError(
             f"--ranks: expected 1 and other numbers; the largest must divide the batch of "
-            f"{batch_size}; got {listed!r}; write 1,2,4"
+            f"{batch_size}; got {listed!r}; write {_possible(batch_size)}"
         )
     return numbers
+
+
+def _possible(batch_size: int) -> str:
+    """Numbers of ranks that can share a batch: its first divisors, as they are typed."""
+    divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+    return ",".join(map(str, divisors[:3]))
 
 
 def bench(
@@ -104,7 +110,12 @@ def bench(
         report(f"ranks: {number}")
         with started(number, job, _work) as team, team.joined():
             rows.append(_row(number, _work(team, job)))
-    return rows + predict(rows, _bytes(net))
+    return rows + predict(rows, _bytes(net), _within(PREDICTED, batch_size))
+
+
+def _within(numbers: Sequence[int], batch_size: int) -> list[int]:
+    """Numbers of machines that can share a batch: at most as many as it has images."""
+    return sorted({min(number, batch_size) for number in numbers})
 
 
 def _work(team: Ranks, job: Job) -> list[tuple[float, float]]:
@@ -167,10 +178,11 @@ def speeds(rows: Sequence[Row], batch_size: int) -> dict[int, float]:
     return {row.ranks: batch_size / row.seconds for row in rows}
 
 
-def curve(net: str, rows: Sequence[Row]) -> list[Row]:
+def curve(net: str, rows: Sequence[Row], batch_size: int) -> list[Row]:
     """Predictions of the model for 2, 4, 8, ... machines, from the rows that are measured."""
     measured = [row for row in rows if not row.prediction]
-    return predict(measured, _bytes(net), [2**k for k in range(1, max(PREDICTED).bit_length())])
+    numbers = [2**k for k in range(1, max(PREDICTED).bit_length())]
+    return predict(measured, _bytes(net), _within(numbers, batch_size))
 
 
 def table(net: str, rows: Sequence[Row], batch_size: int) -> str:

@@ -144,9 +144,7 @@ ThreadsOption = Annotated[
 ManyRanksOption = Annotated[
     str, typer.Option(help="Compare numbers of ranks, such as 1,2,4.", metavar="NUMBERS")
 ]
-FigureOption = Annotated[
-    Path | None, path_option("Draw --ranks to FILE: .png, .svg or .pdf.", "FILE")
-]
+FigureOption = Annotated[Path | None, out_option("Draw --ranks to FILE: .png, .svg or .pdf.")]
 ProfileOption = Annotated[
     bool, typer.Option("--profile", help="Find the share of a step outside kernels.")
 ]

@@ -13,7 +13,16 @@ def usage(error: Any) -> str:
     """One line for a usage error: a mistake in how a command was typed."""
     message = re.sub(r"( Did you mean [^?]*\?)\1", r"\1", error.format_message()).rstrip(".")
     context = error.ctx
-    return f"{message}; see {context.command_path} --help" if context else message
+    return f"{message}; see {context.command_path} {_help(error)}" if context else message
+
+
+def _help(error: Any) -> str:
+    """The option that lists what the error is about: rare options stand under --help-all."""
+    about = {*(getattr(error, "possibilities", None) or ()), getattr(error, "option_name", "")}
+    parameters = error.ctx.command.params
+    rare = [p for p in parameters if getattr(p, "hidden", False)]
+    named = any(p is getattr(error, "param", None) or about & {*p.opts} for p in rare)
+    return "--help-all" if named else "--help"
 
 
 def one_line(error: BaseException) -> str:

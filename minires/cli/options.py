@@ -133,7 +133,7 @@ def training_options(shown: Mapping[str, str], **defaults: Any) -> Callable[[Cal
     ----------
     shown : dict of str to str
         Text that --help shows as the default of an option, where the command works the default out;
-        "" where the text of the command says it.
+        "" where the text of the command says it. --help lists these, even if they are rare.
     **defaults
         Other defaults than those of `Config`, by the names of the fields.
     """
@@ -184,7 +184,7 @@ def _parameter(row: Entry, default: Any, shown: str | None) -> inspect.Parameter
     """One row of the table as a parameter that typer understands."""
     explained, _, _ = row.option.help.partition(" [default")
     option: dict[str, Any] = {"help": row.option.help if shown is None else explained}
-    option["hidden"] = row.option.rare
+    option["hidden"] = row.option.rare and shown is None
     kind: Any = str if row.option.parse else get_type_hints(Config)[row.name]
     if row.option.switch is not UNSET:
         kind, default = bool, False

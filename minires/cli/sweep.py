@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minires.cli import experiment, names
+from minires.cli import experiment, names, sweep_status
 from minires.cli.options import (
-    RUNS,
     DataOption,
     DatasetOption,
     JsonOption,
@@ -26,7 +28,7 @@ from minires.runs.config import Config, in_words
 
 if TYPE_CHECKING:
     from minires.data import Dataset
-    from minires.lab.status import Status
+    from minires.train.cluster import Task
     from minires.train.sweep import Job
 
 LeaseOption = Annotated[
@@ -42,7 +44,7 @@ LeaseOption = Annotated[
 DaskOption = Annotated[
     str | None,
     typer.Option(
-        help="Workers of dask: local:2, or tcp://HOST:8786.",
+        help="Use dask: local:2, or its scheduler's tcp://HOST:8786.",
         metavar="ADDRESS",
         show_default=False,
     ),
@@ -52,6 +54,7 @@ DaskOption = Annotated[
 @training_options(dict.fromkeys(experiment.TIER_OPTIONS, ""))
 def sweep_command(
     asked: dict[str, Any],
+    context: typer.Context,
     nets: Annotated[
         str | None, typer.Option(help="Names of the nets [default: as degradation].")
     ] = None,
@@ -63,7 +66,8 @@ def sweep_command(
     data: DataOption = None,
     out: Annotated[Path | None, path_option("[default: runs/sweep-DATA-ITERATIONS]", "DIR")] = None,
     status: Annotated[
-        bool, typer.Option("--status", help="Show where the runs stand, and train nothing.")
+        bool,
+        typer.Option("--status", help="Show where the runs in --out stand; no more is needed."),
     ] = False,
     dask: DaskOption = None,
     lease: LeaseOption = 90.0,
@@ -81,18 +85,18 @@ def sweep_command(
     from minires.lab import presets
     from minires.train import cluster
 
+    output = Output(json_output)
+    if status:
+        return sweep_status.show(context, asked, output)
     if dask is not None:
         cluster.workers_asked(dask)
     chosen = experiment.chosen_nets(nets, None, None, seeds)
     experiment.check_recipes([names.network(name) for name in chosen], tier, asked)
-    output = Output(json_output)
     backend = choose(asked.pop("backend", None), output.say)
     found = load(dataset, data, output.say)
     base = presets.base_config(found, tier, **asked, backend=backend)
-    folder = out or RUNS / f"sweep-{found.slug}-{base.iterations}"
+    folder = out or sweep_status.usual_folder(found, base)
     jobs = _jobs(chosen, seeds, base, folder, found)
-    if status:
-        return _show_status(jobs, output)
     _train(dask, jobs, base, folder, found, lease, quiet, output)
     output.result(experiment.show([job.folder for job in jobs], folder / "sweep.png", output))
     return None
@@ -109,16 +113,28 @@ def _train(
     output: Output,
 ) -> None:
     """Train all runs: in this process, beside those that others train, or on dask."""
-    from minires.runs import sweep_record
+    from minires.train import cluster
 
     output.say(f"Recipe: {in_words(base)}")
+    with cluster.client(dask) if dask else contextlib.nullcontext() as client:
+        hosts = cluster.check_workers(client) if client else {}
+        _claim(folder, base, found, jobs)
+        compile_kernels(base.backend, quiet)
+        output.say("Stop it with Ctrl-C at any time; run it again to resume.")
+        if client is None:
+            _work(jobs, found, seconds, quiet, output)
+        else:
+            place = folder.absolute()
+            _work_on_dask(client, jobs, partial(_task, base, place, found, seconds, hosts), quiet)
+
+
+def _claim(folder: Path, base: Config, found: Dataset, jobs: list[Job]) -> None:
+    """Make the folder that of this sweep, or make sure that it is; make those of its runs."""
+    from minires.runs import files, sweep_record
+
     sweep_record.claim(folder, base, found.sha256)
-    compile_kernels(base.backend, quiet)
-    output.say("Stop it with Ctrl-C at any time; run it again to resume.")
-    if dask is None:
-        _work(jobs, found, seconds, quiet, output)
-    else:
-        _work_on_dask(dask, jobs, base, folder, found, seconds, quiet)
+    for job in jobs:
+        files.make_folder(job.folder)  # so that --status shows runs that wait
 
 
 def _jobs(chosen: list[str], seeds: int, base: Config, folder: Path, found: Dataset) -> list[Job]:
@@ -135,60 +151,46 @@ def _jobs(chosen: list[str], seeds: int, base: Config, folder: Path, found: Data
 
 def _work(jobs: list[Job], found: Dataset, seconds: float, quiet: bool, output: Output) -> None:
     """Be one worker until all runs are finished, with a bar over the runs that it trains."""
-    from minires.train.progress import bar, follower
+    from minires.lab.sweep_bar import SweepBar, total
+    from minires.train.progress import bar
     from minires.train.stopping import stop_requests
     from minires.train.sweep import Reports, Worker
 
-    with bar(sum(job.cost * job.config.iterations for job in jobs), quiet) as progress:
-        follow = {job.folder: follower(progress, job.title, job.cost) for job in jobs}
-        reports = Reports(output.say, lambda job, p: follow[job.folder](p))
+    with bar(total(jobs), quiet) as progress:
+        shown = SweepBar(progress, jobs)
+        reports = Reports(output.say, shown.follow, shown.look)
         with stop_requests() as stop:
             Worker(jobs, found, stop, seconds, reports=reports).work()
 
 
 def _work_on_dask(
-    address: str,
-    jobs: list[Job],
+    client: Any, jobs: list[Job], task: Callable[[tuple[Job, ...]], Task], quiet: bool
+) -> None:
+    """Let workers of dask train the runs, with a bar over all of them."""
+    from minires.lab import status
+    from minires.lab.sweep_bar import SweepBar, total
+    from minires.train import cluster
+    from minires.train.progress import bar
+    from minires.train.stopping import stop_requests
+
+    jobs = [replace(job, folder=job.folder.absolute()) for job in jobs]
+    left = tuple(s.job for s in status.status(jobs) if s.state != "finished")
+    with stop_requests() as stop, bar(total(jobs), quiet) as progress:
+        cluster.sweep_on(client, task(left), stop, SweepBar(progress, jobs).look)
+
+
+def _task(
     base: Config,
     folder: Path,
     found: Dataset,
     seconds: float,
-    quiet: bool,
-) -> None:
-    """Let workers of dask train the runs, with a bar over all of them."""
+    hosts: dict[str, int],
+    left: tuple[Job, ...],
+) -> Task:
+    """The work of a worker of dask."""
     from minires import plugins
-    from minires.lab import status
     from minires.train import cluster
     from minires.train.parallel import place
-    from minires.train.progress import bar
-    from minires.train.stopping import stop_requests
 
     files = tuple(map(str, plugins.LOADED))
-    jobs = [replace(job, folder=job.folder.absolute()) for job in jobs]
-    left = tuple(s.job for s in status.status(jobs) if s.state != "finished")
-    with cluster.client(address) as client, stop_requests() as stop:
-        hosts = cluster.check_workers(client)
-        task = cluster.Task(left, base, folder.absolute(), place(found), files, seconds, hosts)
-        with bar(sum(job.cost * job.config.iterations for job in jobs), quiet) as progress:
-
-            def look() -> None:
-                done = sum(s.iteration * s.job.cost for s in status.status(jobs))
-                progress.update(done - progress.n)
-
-            cluster.sweep_on(client, task, stop, look)
-
-
-def _show_status(jobs: list[Job], output: Output) -> None:
-    from minires.lab import status
-
-    found = status.status(jobs)
-    output.show(status.text(found))
-    rows = [_row(s) for s in found]
-    output.result({"runs": rows, "seconds_left": status.seconds_left(found)})
-
-
-def _row(s: Status) -> dict[str, Any]:
-    config = s.job.config
-    names = {"folder": s.job.folder, "net": config.net, "seed": config.seed}
-    where = {"iteration": s.iteration, "iterations": config.iterations}
-    return {**names, "state": s.state, "worker": s.worker, **where}
+    return cluster.Task(left, base, folder, place(found), files, seconds, hosts)

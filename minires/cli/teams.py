@@ -20,11 +20,10 @@ COMMANDS = ("train", "resume")  # those that ranks can share
 RanksOption = Annotated[
     int,
     typer.Option(
-        help="Processes that share the parts of --shards [default: 1].",
+        help="Processes for --shards; saved every 30 s.",
         metavar="N",
         min=1,
         show_default=False,
-        hidden=True,
     ),
 ]
 
@@ -33,9 +32,14 @@ RanksOption = Annotated[
 def launched() -> Iterator[Ranks]:
     """Join the other processes of mpiexec, if there are some; ranks other than 0 print nothing."""
     from minires.train.ranks import Ranks
-    from minires.train.transport import launched
+    from minires.train.transport import launched, launched_rank
 
-    ranks = Ranks(launched())
+    try:
+        ranks = Ranks(launched())
+    except InputError:
+        if launched_rank():  # all ranks have the same mistake, and rank 0 shows it
+            raise SystemExit(0) from None
+        raise
     if ranks.leads:
         with ranks.joined():
             yield ranks
@@ -75,6 +79,6 @@ def together(launched: Ranks | None, asked: int) -> Ranks:
     ranks = launched or ALONE
     if asked > 1 and ranks.size > 1:
         raise InputError(
-            f"mpiexec has started {ranks.size} ranks, and --ranks asks for {asked}; drop one"
+            f"mpiexec has started {ranks.size} ranks, and --ranks asks for {asked}; drop --ranks"
         )
     return ranks

@@ -22,7 +22,7 @@ from minires.lab import rank_plot
 from minires.ops import BACKENDS, default_backend
 from minires.runs import files
 from minires.runs.provenance import provenance
-from minires.text import did_you_mean
+from minires.text import counted, did_you_mean
 
 
 @dataclass
@@ -53,7 +53,6 @@ class Timing:
             )
         if figure:
             rank_plot.check_format(figure)
-            files.make_folder(figure.parent)
 
     def nets(self, backend: str | None, peer: str, profile: bool = False) -> dict[str, Any]:
         """Time training and inference of networks, by backend, and by peers."""
@@ -92,11 +91,12 @@ class Timing:
         measured = [row for row in rows if not row.prediction]
         here = provenance()["machine"]
         caption = (
-            f"Measured: the median of {self.rounds or 15} steps, batch {size}, "
-            f"{here['processor']}, {here['cores']} cores. Predicted: seconds of a step = those of "
-            "one rank / R + bytes that pass rank 0 / bandwidth of the pipes"
+            f"Measured: the median of {counted(self.rounds or 15, 'step')}, batch {size}, "
+            f"{here['processor']}, {counted(here['cores'], 'core')}. Predicted: seconds of a step "
+            "= those of one rank / R + bytes that pass rank 0 / bandwidth. The prediction assumes "
+            "that machines are joined by pipes as fast as those on this machine"
         )
-        predicted = sharing.speeds(sharing.curve(net, rows), size)
+        predicted = sharing.speeds(sharing.curve(net, rows, size), size)
         return rank_plot.speeds(net, sharing.speeds(measured, size), predicted, caption)
 
     def shapes(self, name: str) -> dict[str, Any]:

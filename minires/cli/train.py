@@ -83,6 +83,7 @@ HeadOption = Annotated[
         "eval_images": "2000, or all",
         "milestones": "",
         "init": "",
+        "shards": "",
     }
 )
 def train_command(
@@ -245,7 +246,7 @@ def run_one(
 
     run_folder = RunFolder(folder)
     found = found.with_images(config.image_size, config.normalise)
-    check_number(config.shards, max(team.size, ranks))
+    check_number(config.shards, max(team.size, ranks), config.batch_size)
     if team.leads:
         with run_folder.locked():
             facts = loop.fitted_facts(config.net, found)

@@ -17,6 +17,7 @@ from minires.lab.figure import (
 )
 
 __all__ = ["Figure", "check_format", "message", "save", "speeds"]
+LEAST = 0.1  # times the speed of one rank, below which the title gives no number
 MEASURED: Any = {"color": "#2166ac", "marker": "o", "ms": 8, "lw": 2.2, "ls": "-", "zorder": 3}
 PREDICTED: Any = {"color": "#b2182b", "marker": "o", "ms": 8, "lw": 1.6, "ls": "--", "mfc": "white"}
 IDEAL: Any = {"color": "0.55", "lw": 1.2, "ls": ":"}
@@ -79,7 +80,7 @@ def message(net: str, measured: Mapping[int, float], predicted: Mapping[int, flo
 
 
 def _times(speed: float, one: float) -> str:
-    return f"{speed / one:.2g} times"
+    return f"{speed / one:.2g} times" if speed >= LEAST * one else f"less than {LEAST} times"
 
 
 def _points(speeds: Mapping[int, float]) -> tuple[list[int], list[float]]:

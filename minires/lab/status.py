@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from minires.errors import InputError
-from minires.runs.lease import Seen, seen
+from minires.nets import registry
+from minires.nets.audit import macs
+from minires.nets.network import Facts
+from minires.runs.config import Config
+from minires.runs.lease import Seen, seen, silence
+from minires.runs.record import NAME, read_record
 from minires.runs.run import read_run
 from minires.text import columns
-from minires.train.sweep import Job
+from minires.train.sweep import Job, is_finished
 
 UNKNOWN = "unknown"
+MINUTE = 60.0
+RUN = re.compile(r"(.+)-seed([0-9]{1,9})")  # as `minires.train.sweep.run_folder` names them
 
 
 @dataclass(frozen=True)
@@ -23,10 +34,11 @@ class Status:
     Attributes
     ----------
     job : Job
-    state : {"finished", "running", "stopped", "waiting"}
-        "running" if a worker holds it; "stopped" if it has begun and nobody does.
+    state : {"finished", "running", "silent", "stopped", "waiting", "damaged"}
+        "running" if a worker holds it, "silent" if that worker has not moved its lease for so long
+        that another one may take over; "stopped" if it has begun and nobody holds it.
     worker : str
-        Who holds it, "" for nobody.
+        Who holds it, "" for nobody. A silent one with the time since its last sign of life.
     iteration : int
         Iterations that are recorded.
     seconds : float
@@ -45,6 +57,41 @@ class Status:
         return self.job.config.iterations - self.iteration
 
 
+def jobs(out: Path, base: Config) -> list[Job]:
+    """The runs of the sweep in a folder, from the folders of the runs; nothing is written.
+
+    Parameters
+    ----------
+    out : Path
+    base : Config
+        The recipe of the sweep, see `minires.runs.sweep_record.read`.
+    """
+    found = [
+        (folder, match[1], int(match[2]))
+        for folder in sorted(out.iterdir())
+        if folder.is_dir() and (match := RUN.fullmatch(folder.name))
+    ]
+    shape = next((facts for folder, *_ in found if (facts := _recorded(folder))), None)
+    return sorted(
+        (_job(folder, replace(base, net=net, seed=seed), shape) for folder, net, seed in found),
+        key=lambda job: (job.config.seed, job.cost, job.config.net),
+    )
+
+
+def _recorded(folder: Path) -> Facts | None:
+    with contextlib.suppress(InputError):
+        return read_record(folder).facts
+    return None
+
+
+def _job(folder: Path, config: Config, shape: Facts | None) -> Job:
+    """A run with the cost of a step on images of the `shape` that another run has recorded."""
+    facts = registry.facts(config.net)
+    if shape:
+        facts = registry.fit(facts, shape.input_shape, shape.classes)
+    return Job(config, folder, facts.family, config.iterations, macs(registry.make(facts)))
+
+
 def status(jobs: Sequence[Job]) -> list[Status]:
     """Read where every run stands; nothing is written."""
     return [_status(job) for job in jobs]
@@ -52,25 +99,43 @@ def status(jobs: Sequence[Job]) -> list[Status]:
 
 def _status(job: Job) -> Status:
     lease = seen(job.folder)
+    worker, held = _worker(job.folder, lease)
     try:
         run = read_run(job.folder, note=False)
-    except InputError:  # not begun
-        return Status(job, "waiting" if lease.free else "running", _worker(lease), 0, 0.0)
+    except InputError:  # not begun, or damaged
+        free = "damaged" if (job.folder / NAME).exists() else "waiting"
+        return Status(job, free if lease.free else held, worker, 0, 0.0)
     last: dict[str, Any] = run.train[-1] if run.train else {"iteration": 0, "seconds": 0.0}
-    if lease.free:
+    state = held
+    if is_finished(job.folder):
+        state, worker = "finished", ""
+    elif lease.free:
         state = "stopped" if run.train else "waiting"
-        state = "finished" if run.done else state
-    else:
-        state = "running"
-    return Status(job, state, _worker(lease), last["iteration"], last["seconds"])
+    return Status(job, state, worker, last["iteration"], last["seconds"])
 
 
-def _worker(lease: Seen) -> str:
-    return "" if lease.free else lease.holder
+def _worker(folder: Path, lease: Seen) -> tuple[str, str]:
+    """The holder of a run, and the state that this gives the run."""
+    if lease.free:
+        return "", "waiting"
+    seconds = silence(folder, lease, time.time())
+    if seconds <= lease.seconds:
+        return lease.holder, "running"
+    return f"{lease.holder}, silent for {duration(seconds)}", "silent"
+
+
+def duration(seconds: float) -> str:
+    """A time in words: "5 min", "< 1 min"."""
+    if math.isnan(seconds):
+        return UNKNOWN
+    if 0 < seconds < MINUTE:
+        return "< 1 min"
+    minutes = round(seconds / MINUTE)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
 
 
 def seconds_left(found: Sequence[Status]) -> float:
-    """Time until all runs are finished by the workers of now; NaN if nothing was measured yet.
+    """Time until the workers of now have finished all runs; NaN if nobody works or has measured.
 
     A run takes as long as its multiply-adds do in the runs that have begun.
     """
@@ -80,7 +145,7 @@ def seconds_left(found: Sequence[Status]) -> float:
     if not left:
         return 0.0
     workers = sum(s.state == "running" for s in found)
-    return left * seconds / work / max(1, workers) if work else math.nan
+    return left * seconds / work / workers if work and workers else math.nan
 
 
 def text(found: Sequence[Status]) -> str:
@@ -92,9 +157,8 @@ def text(found: Sequence[Status]) -> str:
     ]
     finished = sum(s.state == "finished" for s in found)
     workers = sum(s.state == "running" for s in found)
-    seconds = seconds_left(found)
-    time = UNKNOWN if math.isnan(seconds) else f"{seconds / 60:.0f} min"
+    left = duration(seconds_left(found))
     return (
         f"{columns(lines, left=3)}\n\n{finished} of {len(found)} runs are finished, {workers} are "
-        f"running. Time left: {time}."
+        f"running. Time left: {left}."
     )

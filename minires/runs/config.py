@@ -126,7 +126,7 @@ class Config:
     eval_every: int = declare(1000, help="Iterations between evaluations.", line=lambda *_: "")
     eval_images: int = declare(
         5000,
-        help="Training and test images on which errors are measured.",
+        help="Images to measure errors on.",
         line=lambda *_: "",
     )
     bn_images: int = declare(

@@ -198,6 +198,8 @@ def make_folder(folder: Path) -> None:
     InputError
         If that is not possible.
     """
+    if folder.is_file():
+        raise InputError(f"{shown(folder)} is not a folder; choose another one")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
 

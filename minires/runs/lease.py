@@ -57,8 +57,15 @@ class Seen:
         return self.generation == 0 or self.content.get("released") is True
 
     @property
+    def damaged(self) -> bool:
+        """Whether there is a lease that no worker has written so."""
+        return self.generation > 0 and not isinstance(self.content.get("token"), str)
+
+    @property
     def holder(self) -> str:
         """The process that holds the run: "host (process 12)"."""
+        if self.damaged:
+            return "unknown (damaged lease)"
         host, pid = (shown(self.content.get(key, "?"), 60) for key in ("host", "pid"))
         return f"{host} (process {pid})"
 
@@ -77,6 +84,16 @@ def seen(folder: Path) -> Seen:
     """The lease that counts in a run folder: the one of the highest generation."""
     generation = max(_numbers(folder, LEASE), default=0)
     return Seen(generation, _read(_path(folder, generation)) if generation else {})
+
+
+def silence(folder: Path, lease: Seen, now: float) -> float:
+    """Seconds since a lease was written, by the time `now` and the clock of the file; 0 if unknown.
+
+    It is shown to users. Whether a lease is stale is decided without clocks, see `Leases`.
+    """
+    with contextlib.suppress(OSError):
+        return max(0.0, now - _path(folder, lease.generation).stat().st_mtime)
+    return 0.0
 
 
 def states(folder: Path) -> list[Path]:

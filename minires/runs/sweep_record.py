@@ -12,6 +12,7 @@ from minires.errors import InputError
 from minires.runs import files
 from minires.runs.config import Config
 from minires.runs.provenance import differing_versions, processor, versions
+from minires.runs.record import NAME as RUN_NAME
 from minires.text import shown
 
 NAME = "sweep.json"
@@ -34,11 +35,14 @@ def claim(out: Path, base: Config, data: str) -> None:
     ------
     InputError
         If it is the folder of a sweep with another recipe, other data or other versions; both
-        values are named.
+        values are named. Or if it is the folder of a single run.
     """
-    recipe = {k: v for k, v in base.to_json().items() if k not in ("net", "seed")}
+    if (out / RUN_NAME).exists():
+        raise InputError(
+            f"{shown(out)} is the folder of a single run; choose another --out for a sweep"
+        )
     mine = {
-        "recipe": recipe,
+        "recipe": _recipe(base),
         "data": data,
         "versions": versions(),
         "processor": processor(),
@@ -46,6 +50,73 @@ def claim(out: Path, base: Config, data: str) -> None:
     files.make_folder(out)
     if not files.create(out / NAME, (json.dumps(mine, indent=2) + "\n").encode()):
         _compare(out, _read(out / NAME), mine)
+
+
+def read(out: Path) -> tuple[Config, str]:
+    """Read the recipe of the sweep in a folder, and the SHA-256 of its data; nothing is written.
+
+    Returns
+    -------
+    base : Config
+        Its `net` is "any", its `seed` 0.
+    data : str
+
+    Raises
+    ------
+    InputError
+        If the folder holds no sweep, or its record is damaged.
+    """
+    path = out / NAME
+    if not path.is_file():
+        why = "it has no sweep.json" if out.is_dir() else "there is no such folder"
+        why = "it is the folder of a single run" if (out / RUN_NAME).is_file() else why
+        why = "it is a file" if out.is_file() else why
+        raise InputError(f"{shown(out)} holds no sweep: {why}; give the --out of a sweep")
+    found = _read(path)
+    try:
+        return Config.from_json({**found["recipe"], "net": "any", "seed": 0}), found["data"]
+    except (InputError, TypeError, ValueError) as e:
+        raise InputError(f"{shown(path)} is damaged ({shown(e)}); restore it") from e
+
+
+def check_recipe(out: Path, base: Config, typed: Mapping[str, Any]) -> None:
+    """Refuse settings that differ from the recipe of the sweep in a folder.
+
+    Parameters
+    ----------
+    out : Path
+    base : Config
+        The recorded recipe.
+    typed : dict
+        Some fields of `Config`. The net and the seed are not compared.
+
+    Raises
+    ------
+    InputError
+        If they differ; both values are named.
+    """
+    recipe = _recipe(base)
+    lists = {k: list(v) if isinstance(v, tuple) else v for k, v in typed.items() if k in recipe}
+    _compare_recipes(out, recipe, lists)
+
+
+def check_data(out: Path, there: str, here: str) -> None:
+    """Refuse other data than those of the sweep in a folder, by their SHA-256.
+
+    Raises
+    ------
+    InputError
+        If they differ.
+    """
+    if there != here:
+        raise InputError(
+            f"{shown(out)} holds a sweep with other data, SHA-256 {there[:12]}, not {here[:12]}; "
+            "give the same data, or choose another --out"
+        )
+
+
+def _recipe(base: Config) -> dict[str, Any]:
+    return {k: v for k, v in base.to_json().items() if k not in ("net", "seed")}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -62,28 +133,30 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _compare(out: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    begins = f"{shown(out)} holds a sweep with"
-    differing = [
-        f"{name} {there['recipe'].get(name)}, not {value}"
-        for name, value in here["recipe"].items()
-        if there["recipe"].get(name) != value
-    ]
-    if differing:
-        raise InputError(f"{begins} another recipe: {'; '.join(differing)}; choose another --out")
-    if there["data"] != here["data"]:
-        raise InputError(
-            f"{begins} other data, SHA-256 {there['data'][:12]}, not {here['data'][:12]}; give the "
-            "same data, or choose another --out"
-        )
+    _compare_recipes(out, there["recipe"], here["recipe"])
+    check_data(out, there["data"], here["data"])
     others = differing_versions(there["versions"], here["versions"])
     if others:
         raise InputError(
-            f"{begins} other versions (its own, and those here): {'; '.join(others)}; install the "
-            "same, or choose another --out"
+            f"{shown(out)} holds a sweep with other versions (its own, and those here): "
+            f"{'; '.join(others)}; install the same, or choose another --out"
         )
     if there["processor"] != here["processor"]:
         warnings.warn(
             f"this sweep began on {there['processor']}, and here is {here['processor']}: runs that "
             "go on here may differ in the last bits",
             stacklevel=3,
+        )
+
+
+def _compare_recipes(out: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    differing = [
+        f"{name} {there.get(name)}, not {value}"
+        for name, value in here.items()
+        if there.get(name) != value
+    ]
+    if differing:
+        raise InputError(
+            f"{shown(out)} holds a sweep with another recipe: {'; '.join(differing)}; choose "
+            "another --out"
         )

@@ -13,6 +13,7 @@ import importlib
 import logging
 import os
 import secrets
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from minires import data as images
 from minires import plugins
@@ -34,6 +36,8 @@ from minires.train.sweep import Job, Worker, is_finished
 
 ALLOWED_FAILURES = 20  # workers that may be lost under one run
 LOOK_SECONDS = 2.0  # between two looks at the runs
+CONNECT_SECONDS = 10
+KINDS = ("tcp", "tls", "ucx", "ws", "wss")  # of addresses
 STOP = "minires-stop"
 
 
@@ -92,11 +96,42 @@ def workers_asked(address: str) -> int | None:
     kind, _, number = address.partition(":")
     if kind == "local" and number.isdecimal() and int(number) > 0:
         return int(number)
-    if kind not in ("tcp", "tls", "ucx", "ws", "wss"):
+    if kind not in KINDS or not _host_and_port(address):
         raise InputError(
-            f"--dask expects local:2 or an address such as tcp://HOST:8786, got {address!r}"
+            "--dask expects local:2 or an address with a port such as tcp://HOST:8786, got "
+            f"{address!r}"
         )
     return None
+
+
+def _host_and_port(address: str) -> tuple[str, int] | None:
+    """Where a scheduler listens; None if the address does not say it."""
+    with contextlib.suppress(ValueError):  # the port is no number, or too large
+        parts = urlsplit(address)
+        if parts.hostname and parts.port:
+            return parts.hostname, parts.port
+    return None
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address where nobody listens, before dask tries it many times.
+
+    Raises
+    ------
+    InputError
+        If nobody does.
+    """
+    place = _host_and_port(address)
+    if place is None or address.startswith("ucx"):
+        return
+    try:
+        socket.create_connection(place, timeout=CONNECT_SECONDS).close()
+    except OSError as e:
+        raise InputError(_no_answer(address, e)) from e
+
+
+def _no_answer(address: str, error: Exception) -> str:
+    return f"no scheduler of dask answers at {address} ({error}); start one with: dask scheduler"
 
 
 @contextlib.contextmanager
@@ -115,6 +150,8 @@ def client(address: str) -> Iterator[Any]:
         stack.enter_context(_silence())
         stack.enter_context(importlib.import_module("dask").config.set(settings))
         target: Any = address
+        if number is None:
+            _check_answers(address)
         if number is not None:
             target = stack.enter_context(
                 distributed.LocalCluster(
@@ -126,12 +163,10 @@ def client(address: str) -> Iterator[Any]:
             )
         try:
             found = stack.enter_context(
-                distributed.Client(target, timeout=10, set_as_default=False)
+                distributed.Client(target, timeout=CONNECT_SECONDS, set_as_default=False)
             )
         except (OSError, ValueError) as e:
-            raise InputError(
-                f"no scheduler of dask answers at {address} ({e}); start one with: dask scheduler"
-            ) from e
+            raise InputError(_no_answer(address, e)) from e
         found.run_on_scheduler(_allow_failures)
         yield found
 

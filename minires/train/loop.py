@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from minires.train.shards import check_number
 from minires.train.state import TrainingRun
 from minires.train.stopping import DivergenceError, Interrupted, stop_requests
 from minires.train.task import get_task
+from minires.train.transport import LostRankError
 
 __all__ = ["DivergenceError", "Interrupted", "fitted_facts", "initial_net", "train"]
 
@@ -115,9 +116,9 @@ def train(
     data = data.with_images(config.image_size, config.normalise)
     facts = fitted_facts(config.net, data)
     config = replace(config, net=facts.name)  # "resnet-20" names resnet20
-    check_number(config.shards, ranks.size)
+    check_number(config.shards, ranks.size, config.batch_size)
     run_folder = _run_folder(folder, ranks)
-    with run_folder.locked():
+    with run_folder.locked(), _checkpoint_named(run_folder):
         config = acquire(run_folder, config, facts, data)
         config = _agreed(config, data, ranks)
         run = TrainingRun(config, run_folder, data, initial_net(config, facts), ranks)
@@ -138,6 +139,16 @@ def train(
                     run.save()
                     raise Interrupted(_after_a_stop(run, run_folder, data))
     return run_folder.path
+
+
+@contextlib.contextmanager
+def _checkpoint_named(folder: RunFolder) -> Iterator[None]:
+    """Let the error of a lost rank say whether the run has a checkpoint."""
+    try:
+        yield
+    except LostRankError as e:
+        e.saved = RunFolder(folder.path).has_checkpoint()
+        raise
 
 
 def _run_folder(folder: Path | RunFolder, ranks: Ranks) -> RunFolder:
@@ -172,9 +183,10 @@ def _after_a_stop(run: TrainingRun, folder: RunFolder, data: Dataset) -> str:
     iterations = run.config.iterations
     if run.ended:
         return f"{run.config.net} is finished: all {run.iteration} iterations are saved in {folder}"
+    command = f"{plugins.command()} resume {quoted(folder.path)}{option(data)}"
     return (
         f"stopped and saved at iteration {run.iteration} of {iterations} in {folder}; run it again "
-        f"to resume, or: {plugins.command()} resume {quoted(folder.path)}{option(data)}"
+        f"to resume, or: {run.ranks.command(command)}"
     )
 
 

@@ -83,7 +83,7 @@ def train_in_processes(
     """
     if ranks < 1:
         raise InputError(f"the number of ranks must be at least 1, got {ranks}")
-    check_number(config.shards, ranks)
+    check_number(config.shards, ranks, config.batch_size)
     job = Job(config, str(folder), place(data), tuple(map(str, plugins.LOADED)))
     with started(ranks, job, _train) as team, team.joined():
         train(config, folder, data, ranks=team, **options)
@@ -131,7 +131,8 @@ def started(size: int, job: Job, work: Callable[[Ranks, Job], object]) -> Iterat
             lost.kill()  # a process that is stopped does not end by itself
             raise
         lost.join(PATIENCE_SECONDS)
-        raise InputError(f"{e} (exit code {lost.exitcode})") from e
+        e.how += f" (exit code {lost.exitcode})"
+        raise
     finally:
         for connection in connections:
             connection.close()

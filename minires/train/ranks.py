@@ -24,7 +24,7 @@ from minires.layers.base import Array
 from minires.ops import threads_to_share, use_threads
 from minires.runs.provenance import differing_versions, processor, processors_allowed, versions
 from minires.train.stopping import Interrupted
-from minires.train.transport import Alone, DismissedError, LostRankError, Transport
+from minires.train.transport import Alone, DismissedError, LostRankError, Mpi, Transport
 
 VALUES = "values"  # name of the array that holds the JSON part of a message
 
@@ -74,6 +74,14 @@ class Ranks:
     def leads(self) -> bool:
         """Whether this is rank 0, which writes the run folder and speaks to the user."""
         return self.rank == 0
+
+    def command(self, words: str) -> str:
+        """A command that starts as many ranks as there are now, in the same way."""
+        if self.size == 1:
+            return words
+        if isinstance(self._transport, Mpi):
+            return f"mpiexec -n {self.size} {words}"
+        return f"{words} --ranks {self.size}"
 
     def share(self, values: Any, arrays: Mapping[str, Array] | None = None) -> list[Message]:
         """Exchange values and arrays; return those of all ranks, in the order of the ranks.

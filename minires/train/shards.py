@@ -127,7 +127,7 @@ def sharded_step(
     x, targets = batch
     if shards < 1 or len(x) % shards:
         raise InputError(f"the number of parts must divide the batch of {len(x)}, got {shards}")
-    check_number(shards, ranks.size)
+    check_number(shards, ranks.size, len(x))
     if shards == 1:
         return task.step(net.reseed(seeds), optimizer, batch, lr)
     statistics = {name: value.copy() for name, value in _statistics(net).items()}
@@ -154,19 +154,23 @@ def sharded_step(
     return mean.measured
 
 
-def check_number(shards: int, ranks: int) -> None:
+def check_number(shards: int, ranks: int, batch_size: int) -> None:
     """Refuse more ranks than parts: the others would have nothing to compute.
 
     Raises
     ------
     InputError
-        If there are.
+        If there are; the message names a number of parts that divides the batch.
     """
-    if ranks > shards:
-        raise InputError(
-            f"{ranks} ranks need batches of at least as many parts, got --shards {shards}; give "
-            f"--shards {ranks} or a multiple of it, or start fewer ranks"
-        )
+    if ranks <= shards:
+        return
+    enough = [n for n in range(ranks, batch_size + 1) if batch_size % n == 0]
+    give = f"give --shards {enough[0]}, or " if enough else ""
+    fewer = "one rank" if shards == 1 else f"{shards} ranks or fewer"
+    raise InputError(
+        f"{ranks} ranks need --shards {ranks} or more, got --shards {shards}, of a batch of "
+        f"{batch_size}; {give}start {fewer}"
+    )
 
 
 def _compute(

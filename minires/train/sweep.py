@@ -20,7 +20,7 @@ from minires.nets import registry
 from minires.nets.audit import macs
 from minires.nets.network import Facts
 from minires.runs.config import Config
-from minires.runs.lease import BEATS, SECONDS, Lease, Leases, LostLeaseError, seen
+from minires.runs.lease import BEATS, SECONDS, Lease, Leases, LostLeaseError, seen, states
 from minires.runs.leased_folder import LeasedFolder
 from minires.runs.run import read_run
 from minires.train.loop import train
@@ -116,10 +116,14 @@ class Clock:
 
 @dataclass(frozen=True)
 class Reports:
-    """Where a worker reports to: `say(sentence)`, and `follow(job, progress)` after each step."""
+    """Where a worker reports to.
+
+    `say(sentence)`, `follow(job, progress)` after each step, `look()` while it waits for others.
+    """
 
     say: Callable[[str], None] = lambda _: None
     follow: Callable[[Job, Progress], None] = lambda job, progress: None
+    look: Callable[[], None] = lambda: None
 
 
 class Worker:
@@ -170,8 +174,13 @@ class Worker:
         InputError, DivergenceError
             What ended the first run that cannot go on.
         """
-        while self.work_once():
-            pass
+        try:
+            while self.work_once():
+                pass
+        except (Exception, Interrupted, KeyboardInterrupt):
+            self._give_back()
+            raise
+        self._give_back()
         for error in self.failed.values():
             raise error
 
@@ -198,7 +207,15 @@ class Worker:
                 pause = RETRY_SECONDS
             if not pause:
                 return bool(self._left)
+            self.reports.look()
             self.clock.wait(self.stop, pause)
+
+    def _give_back(self) -> None:
+        """Release what is still held: runs that cannot go on, or that a full disk has stopped."""
+        for lease in self._held.values():
+            with contextlib.suppress(InputError):  # taken over, or there is still no disk
+                lease.release()
+        self._held.clear()
 
     def _is_over(self, job: Job) -> bool:
         return job.folder in self.failed or is_finished(job.folder)
@@ -227,7 +244,7 @@ class Worker:
     def _train(self, job: Job, lease: Lease) -> None:
         """Train under a lease; give it back if the run is finished, or was stopped by the user.
 
-        A run that cannot go on keeps its lease, so that other workers try it last.
+        A run that cannot go on keeps its lease until this worker ends, so that others try it last.
         """
         stop = _Either(self.stop)
         folder = LeasedFolder(lease)
@@ -283,8 +300,12 @@ class _Either(threading.Event):
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run is finished, and no process holds it."""
-    if not seen(folder).free:
+    """Whether a run is finished, and no process holds it.
+
+    A damaged lease counts only while there are files that were written under a lease.
+    """
+    lease = seen(folder)
+    if not lease.free and not (lease.damaged and not states(folder)):
         return False
     try:
         return read_run(folder, note=False).done

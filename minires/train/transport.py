@@ -31,18 +31,36 @@ PAUSE_SECONDS = 2e-5  # between two later looks
 SOME = -1  # number of a rank that is not known
 # set by the launchers of MPICH, Open MPI, and those that speak PMIx
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
+RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
 
 
 class LostRankError(InputError):
-    """A rank has ended or hangs, so no message of it will arrive; `rank` is its number."""
+    """A rank has ended or hangs, so no message of it will arrive.
+
+    Attributes
+    ----------
+    rank : int
+        Its number.
+    how : str
+        How it was lost.
+    saved : bool
+        Whether the run has a checkpoint.
+    """
 
     def __init__(self, rank: int, size: int, how: str = "has ended without a word") -> None:
-        name = "one rank" if rank == SOME else f"rank {rank}"
-        super().__init__(
-            f"{name} of {size} {how}, so training stops; give the command again, with any "
-            "number of ranks, to resume from the last checkpoint"
-        )
+        super().__init__(rank, size, how)
         self.rank = rank
+        self.size = size
+        self.how = how
+        self.saved = True
+
+    def __str__(self) -> str:
+        name = "one rank" if self.rank == SOME else f"rank {self.rank}"
+        advice = "there is no checkpoint yet: the same command starts the run again"
+        if self.saved:
+            advice = "give the command again, with any number of ranks, to resume from the last "
+            advice += "checkpoint"
+        return f"{name} of {self.size} {self.how}, so training stops; {advice}"
 
 
 class SilentRankError(LostRankError):
@@ -237,6 +255,12 @@ class Mpi:
         """End all ranks if this one cannot go on."""
         if not clean:
             self._world.Abort(1)
+
+
+def launched_rank() -> int:
+    """The number that the launcher has given this process, read without MPI; 0 without one."""
+    numbers = (os.environ.get(name, "") for name in RANKS)
+    return next((int(number) for number in numbers if number.isdecimal()), 0)
 
 
 def launched() -> Transport:
