@@ -22,11 +22,11 @@ import minires
 from minires import InputError, data, get_ops, plain, resnet
 from minires.data import shapes10, training_batch
 from minires.lab import claims, degradation, live, plots, presets, report, tables
-from minires.lab.relative_steps import STILL, relative_steps, shares
 from minires.lab.layer_plot import turning, turning_message
 from minires.lab.notebook import Stopped
 from minires.lab.presets import PRESETS
 from minires.lab.recorded import by_net, find_runs, noise
+from minires.lab.relative_steps import STILL, relative_steps, shares
 from minires.lab.studies.deepen import deepen
 from minires.lab.studies.identity import fit_identity
 from minires.lab.studies.sensitivity import growth, sensitivity
@@ -992,13 +992,27 @@ def test_plain110_stands_still_in_70_layers_at_step_100_and_explodes_at_step_1()
     figure = turning([run])
     assert [axes.get_title() for axes in figure.axes] == ["step 1", "step 100", "step 2,000"]
     assert turning_message([run]) == (
-        "Layers of plain110 below 1 % of the last one's relative step: "
+        "Layers of plain110 below 1 % of the last one's step: "
         "0 of 109 at step 1, 70 at step 100, 69 at step 2,000"
     )
     np.testing.assert_array_equal(figure.axes[1].lines[0].get_ydata(), found[100])
 
 
-def test_relative_steps_leave_out_shortcuts_and_the_figure_needs_a_record_by_layer(tiny, shapes, tmp_path):
+def test_the_figure_and_its_message_have_every_seed_of_the_deepest_plain_net():
+    records = Path(__file__).parents[1] / "lessons" / "runs" / "lesson-cifar10"
+    runs = [run for run in find_runs([records]) if run.net == "plain56"]
+    assert turning_message(runs) == (
+        "Layers of plain56 below 1 % of the last one's step, by seed: "
+        "0/0/0 of 55 at step 1, 7/1/0 at step 100, 0/0/0 at step 2,000"
+    )
+    lines = turning(runs).axes[1].lines[: len(runs)]
+    for line, run in zip(lines, runs, strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), shares(run)[100])
+
+
+def test_relative_steps_leave_out_shortcuts_and_the_figure_needs_a_record_by_layer(
+    tiny, shapes, tmp_path
+):
     config = replace(tiny, net="resnet8B", iterations=1, eval_every=1)
     (run,) = find_runs([train(config, tmp_path, shapes)])
     recorded = run.layers[0]["gradient_norm"]

@@ -13,9 +13,9 @@ from minires import data
 from minires.data import Rows
 from minires.errors import InputError, quoted
 from minires.lab import wording
-from minires.lab.relative_steps import STILL, shares
 from minires.lab.presets import PRESETS
 from minires.lab.recorded import final, noise
+from minires.lab.relative_steps import STILL, shares
 from minires.lab.studies.deepen import deepen
 from minires.lab.studies.sensitivity import growth, sensitivity
 from minires.lab.verdicts import (

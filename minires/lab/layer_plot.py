@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from minires.errors import InputError
-from minires.lab.relative_steps import STILL, shares
 from minires.lab.families import family_styles
 from minires.lab.figure import Axes, Figure, MaxNLocator, drawing, finish, plain, shades
 from minires.lab.recorded import by_net
+from minires.lab.relative_steps import STILL, shares
 from minires.lab.tables import caption, layers_message
 from minires.runs.run import Run
 
@@ -73,7 +73,8 @@ def turning(runs: Sequence[Run]) -> Figure:
     """Relative step of each layer as a share of the last layer's, by recorded step.
 
     The last layer is the last convolution; those of shortcuts are left out. The first seed of each
-    network has a bold line, the others have thin ones. The dotted line marks `minires.lab.relative_steps.STILL`.
+    network has a bold line, the others have thin ones. The dotted line marks
+    `minires.lab.relative_steps.STILL`.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def turning_message(runs: Sequence[Run]) -> str:
     (first, begins), *later = counts.items()
     words = ", ".join(f"{count} at step {step:,}" for step, count in later)
     start = f"{begins} of {len(seeds[0][first])} at step {first:,}"
-    share = f"{100 * STILL:g} % of the last one's relative step"
+    share = f"{100 * STILL:g} % of the last one's step"
     by_seed = ", by seed" if len(seeds) > 1 else ""
     return f"Layers of {run.net} below {share}{by_seed}: {', '.join(filter(None, [start, words]))}"
 

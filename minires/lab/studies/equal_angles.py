@@ -29,10 +29,10 @@ class EqualAngles(SGD):
 
         v <- m v + (1 - m) g / ||g||,   w <- ||w|| u / ||u||  with  u = w - lr ||w|| v.
 
-    So ||w|| stays what it was at the start. The angle is about lr ||v||: v is a running mean of unit
-    vectors, so ||v|| is near 1 where gradients agree from step to step, and smaller where they do
-    not; unrelated ones would make it sqrt((1 - m) / (1 + m)). A gradient of 0 gives v <- m v. All
-    other parameters take the steps of `SGD`.
+    So ||w|| stays what it was at the start. The angle is about lr ||v||: v is a running mean of
+    unit vectors, so ||v|| is near 1 where gradients agree from step to step, and smaller where they
+    do not; unrelated ones would make it sqrt((1 - m) / (1 + m)). A gradient of 0 gives v <- m v.
+    All other parameters take the steps of `SGD`.
 
     Parameters
     ----------
@@ -99,9 +99,7 @@ def turned(net: str, rule: str, *, steps: int = 20, lr: float = 0.01, seed: int 
         In radians, the layers in network order.
     """
     made = by_name(net, rng=seed).use(default_backend())
-    filters = [
-        layer.params["w"] for _, layer in made.named_layers() if isinstance(layer, Conv2d)
-    ]
+    filters = [layer.params["w"] for _, layer in made.named_layers() if isinstance(layer, Conv2d)]
     before, found = [_direction(w) for w in filters], []
     for _ in _train(made, rule, steps, lr, seed):
         after = [_direction(w) for w in filters]
