@@ -124,9 +124,9 @@ say(f"""
 # %% [markdown]
 # ## The equation
 #
-# $$y_{n,i,j,k} \;=\; \sum_{p=0}^{KH-1}\;\sum_{q=0}^{KW-1}\;\sum_{c=0}^{C-1} \hat x_{n,\;i s+p,\;j s+q,\;c}\; w_{p,q,c,k}$$
+# $$y_{n,i,j,k} \;=\; \sum_{p=0}^{KH-1}\;\sum_{q=0}^{KW-1}\;\sum_{c=0}^{C-1} x^{\mathrm{pad}}_{n,\;i s+p,\;j s+q,\;c}\; w_{p,q,c,k}$$
 #
-# - $x$ is a batch of $N$ images with $H$ rows, $W$ columns and $C$ channels, an array of shape $(N, H, W, C)$; $\hat x$ is the same with `pad` rows and columns of zeros on every side;
+# - $x$ is a batch of $N$ images with $H$ rows, $W$ columns and $C$ channels, an array of shape $(N, H, W, C)$; $x^{\mathrm{pad}}$ is the same with `pad` rows and columns of zeros on every side;
 # - $w$ of shape $(KH, KW, C, K)$ holds $K$ filters, each as large as one window: $KH$ rows, $KW$ columns, all channels;
 # - $s$ is the *stride*, how far the window moves at each step;
 # - $y$ has shape $(N, OH, OW, K)$ with $OH = \lfloor (H + 2\,\mathrm{pad} - KH)/s \rfloor + 1$, and $OW$ alike.
@@ -146,7 +146,7 @@ source(ops.im2col, ops.conv2d_forward)
 # %% [markdown]
 # Three things are worth a second look.
 #
-# - `sliding_window_view` makes all windows *without copying a number*: it returns a view of the image in which the steps in memory repeat. Only `ascontiguousarray` copies.
+# - `sliding_window_view` makes all windows *without copying a number*: it returns a view of the image, in which one number in memory stands in several windows. Only `.copy()` at the end copies.
 # - Images are stored as (N, H, W, C), channels last. So the product, of shape (windows, filters), **is** the next image as it lies in memory. With channels first it would have to be turned around.
 # - `forward_in_parts` calls the function for a few images at a time: the matrix is never made for the whole batch. Why not? See the experiment.
 
@@ -166,13 +166,15 @@ assert np.allclose(ops.conv2d_forward(x, w, stride=2, pad=1)[0], seven_loops(xpa
 # %% [markdown]
 # ## The experiment: what does it cost?
 #
-# We convolve one square image of 16 channels with 16 filters of 3x3, at growing sizes. The loops are stopped when they need more than about a second.
+# We convolve one square image of 16 channels with 16 filters of 3x3, at growing sizes. The loops run on the three smallest only.
 
 # %%
 sides = [4, 8, 16, 32, 64, 128]
 w = rng.standard_normal((3, 3, 16, 16)).astype(np.float32)
 images = {side: rng.standard_normal((1, side, side, 16)).astype(np.float32) for side in sides}
-product_time = [seconds(lambda x=x: ops.conv2d_forward(x, w, pad=1)) for x in images.values()]
+product_time = [
+    seconds(lambda x=x: ops.conv2d_forward(x, w, pad=1), repeats=20) for x in images.values()
+]
 loop_time = []
 for side in sides[:3]:
     start = time.perf_counter()
@@ -201,7 +203,7 @@ say(f"""
 # %% [markdown]
 # ## The experiment: what does a filter answer?
 #
-# A filter answers strongly where the picture looks like the filter. The four filters below are *made by hand*, not trained. Each gets the mean of the three colours.
+# A filter answers strongly where the picture looks like the filter, and where it is bright. The four filters below are *made by hand*, not trained. Each gets the mean of the three colours.
 
 # %%
 by_hand = {
@@ -254,7 +256,7 @@ claims(
 # %% [markdown]
 # ## Exercises
 #
-# **Now.** What is the output size for a 32x32 image, a 3x3 filter, stride 2 and padding 1? Write your answer down, then change `stride` and `pad` in the call above and compare with the equation.
+# **Now.** What is the output size for a 32x32 image, a 3x3 filter, stride 2 and padding 1? Write your answer down, then look: `ops.conv2d_forward(np.zeros((1, 32, 32, 1)), np.zeros((3, 3, 1, 1)), stride=2, pad=1)[0].shape`. Does it agree with the equation?
 #
 # **To think about.** A 1x1 convolution has KH = KW = 1. Which of the copies of `im2col` are needed then? What would you do instead of copying?
 #
@@ -266,5 +268,5 @@ claims(
 # - Chellapilla, Puri, Simard: *High Performance Convolutional Neural Networks for Document Processing*, section 3, 2006. The idea of unrolling.
 # - Chetlur et al.: *cuDNN: Efficient Primitives for Deep Learning*, [arXiv 1410.0759](https://arxiv.org/abs/1410.0759), section 3, 2014. The same product without storing the matrix.
 # - Dumoulin, Visin: *A guide to convolution arithmetic for deep learning*, [arXiv 1603.07285](https://arxiv.org/abs/1603.07285), chapter 2, 2016. All cases of size, stride and padding.
-# - He, Zhang, Ren, Sun: *Deep Residual Learning*, [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), section 4.2, 2015. Where the 3x3 filters of this course stand.
+# - He, Zhang, Ren, Sun: *Deep Residual Learning*, [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), section 4.2, 2015. The networks of 3x3 filters that this course builds.
 # - [Lesson 2](02_backprop_and_checks.ipynb): gradients, and how to know that they are right.

@@ -5,9 +5,10 @@ from matplotlib.figure import Figure
 from style import HUES, MUTED, PLAIN, RESIDUAL
 
 LIGHT = "#ef8a62"  # a second plain network
+WINDOW = 20  # steps of a moving average
 
 
-def moving_average(errors, window=20):
+def moving_average(errors, window=WINDOW):
     """Mean over the last steps, as many as there are up to `window`."""
     known = np.minimum(np.arange(1, len(errors) + 1), window)
     return np.convolve(errors, np.ones(window))[: len(errors)] / known
@@ -33,12 +34,17 @@ def begun_at_the_solution(built_at, curves):
     figure = Figure(figsize=(7.8, 5.0))
     axes = figure.subplots()
     for name, first, errors, colour, style in curves:
-        shown = moving_average(errors)
-        steps = first + np.arange(1, len(shown) + 1)
+        shown = moving_average(errors)[WINDOW - 1 :]  # means of a full window only
+        steps = first + np.arange(WINDOW, len(errors) + 1)
         axes.plot(steps, shown, style, color=colour, lw=1.8, label=f"{name}: {shown[-1]:.0f} %")
     axes.axvline(built_at, color=MUTED, ls=":")
     axes.text(built_at + 3, 96, "plain-20 is built here", color="0.35", va="top", fontsize=10)
-    axes.set(xlabel="step", ylabel="error on new pictures (%)", xlim=(0, None), ylim=(0, 100))
+    axes.set(
+        xlabel="step",
+        ylabel=f"error on new pictures (%), mean of {WINDOW} steps",
+        xlim=(0, None),
+        ylim=(0, 100),
+    )
     axes.legend(fontsize=10, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     axes.set_title(f"A good plain-20 exists at step {built_at}; the usual start finds one later")
     return figure
@@ -57,15 +63,16 @@ def identities(fits):
         axes.plot(depths, values, style, color=colour, label=name)
         for layers, value in zip(depths, values, strict=True):
             axes.annotate(
-                f"{value:.2f}", (layers, value), xytext=(6, 4), textcoords="offset points"
+                f"{value:.2f}", (layers, value), xytext=(8, -12), textcoords="offset points"
             )
     axes.axhline(1, color=MUTED, lw=1)
     axes.text(2, 1.03, "the best constant", color="0.35")
     axes.set(
         xlabel="layers in the stack", ylabel="squared error / variance of x", ylim=(-0.05, 1.2)
     )
+    axes.set_xticks(depths)
     axes.legend(loc="center left")
-    axes.set_title("The deeper a plain stack, the worse it learns to pass on its input")
+    axes.set_title("The deeper a plain stack, the worse it passes on its input after 150 steps")
     return figure
 
 

@@ -18,8 +18,8 @@ def headline(runs: Sequence[Run]) -> str:
     """Whether deeper networks end worse, better or alike on the training images, by family.
 
     Each family's deepest network is compared with its shallowest; a difference within the noise
-    counts as alike. If every step drew new images, the sentence says so. Runs that cannot be compared, and families with one depth only, get the
-    sentence of `minires.lab.tables.message`.
+    counts as alike. If every step drew new images, the sentence says so. Runs that cannot be
+    compared, and families with one depth only, get the sentence of `minires.lab.tables.message`.
     """
     done = bool(runs) and all(run.done for run in runs)
     found = _by_family(runs) if done and one_recipe(runs) else {}
