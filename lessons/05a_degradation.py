@@ -27,8 +27,26 @@ import copy
 import json
 
 import numpy as np
-from draw_depth import HUES, LIGHT, begun_at_the_solution, gaps, identities, moving_average
-from style import FOUR, PLAIN, RECORDS, claims, counting, recorded, say, show, source, table
+from draw_depth import (
+    HUES,
+    LIGHT,
+    begun_at_the_solution,
+    gaps,
+    identities,
+    moving_average,
+)
+from style import (
+    FOUR,
+    PLAIN,
+    RECORDS,
+    claims,
+    counting,
+    recorded,
+    say,
+    show,
+    source,
+    table,
+)
 
 from minires import get_ops, plain
 from minires.data import ArraySplit, load, normalise, per_pixel_mean, shapes10
@@ -89,7 +107,12 @@ assert train_error["resnet56"] < train_error["plain56"] - margin
 RERUN = False
 if RERUN:
     data = load()  # CIFAR-10 if it is here, otherwise shapes10
-    live(FOUR, base_config(data, "lesson", backend=default_backend()), "../runs/lesson-5a", data)
+    live(
+        FOUR,
+        base_config(data, "lesson", backend=default_backend()),
+        "../runs/lesson-5a",
+        data,
+    )
 
 # %% [markdown]
 # ## By hand
@@ -264,7 +287,13 @@ curves = [
     ("plain-20, usual start", 0, scratch, PLAIN, "-"),
     ("plain-20, built", FRESH, on["plain-20 built from it", RATE], HUES[2], "-"),
     ("plain-8, rate 0.1", FRESH, on["plain-8 goes on", 0.1], LIGHT, "--"),
-    ("plain-20, built, rate 0.1", FRESH, on["plain-20 built from it", 0.1], HUES[2], "--"),
+    (
+        "plain-20, built, rate 0.1",
+        FRESH,
+        on["plain-20 built from it", 0.1],
+        HUES[2],
+        "--",
+    ),
 ]
 show(
     begun_at_the_solution(FRESH, curves),
@@ -277,9 +306,19 @@ WINDOW = 20  # steps of a mean
 first = {name: errors[:WINDOW].mean() for name, errors in on.items()}
 last = {name: errors[-WINDOW:].mean() for name, errors in on.items()}
 table(
-    ["net, learning rate", "steps", f"error in its first {WINDOW} steps, %", f"last {WINDOW}, %"],
     [
-        [f"{name}, {lr:g}", len(on[name, lr]), f"{first[name, lr]:.0f}", f"{last[name, lr]:.0f}"]
+        "net, learning rate",
+        "steps",
+        f"error in its first {WINDOW} steps, %",
+        f"last {WINDOW}, %",
+    ],
+    [
+        [
+            f"{name}, {lr:g}",
+            len(on[name, lr]),
+            f"{first[name, lr]:.0f}",
+            f"{last[name, lr]:.0f}",
+        ]
         for name, lr in on
     ],
 )

@@ -89,14 +89,12 @@ assert still("plain110", 100)[0] > layers["plain110"] / 2
 # **Twice the length, a quarter of the angle.** A long filter turns slowly, and every step makes it longer.
 
 # %%
-table(
-    ["w", "length", "dw", "length", "angle of a step", "length after it"],
-    [
-        [w, f"{np.hypot(*w):g}", g, f"{np.hypot(*g):g}", f"{np.arctan(0.1 * np.hypot(*g) / np.hypot(*w)):.3f}",
-         f"{np.hypot(np.hypot(*w), 0.1 * np.hypot(*g)):.2f}"]
-        for w, g in (((3, 4), (-8, 6)), ((6, 8), (-4, 3)))
-    ],
-)  # fmt: skip
+rows = []
+for w, g in (((3, 4), (-8, 6)), ((6, 8), (-4, 3))):
+    length, step = np.hypot(*w), 0.1 * np.hypot(*g)
+    angle, after = np.arctan(step / length), np.hypot(length, step)
+    rows.append([w, f"{length:g}", g, f"{10 * step:g}", f"{angle:.3f}", f"{after:.2f}"])
+table(["w", "length", "dw", "length", "angle of a step", "length after it"], rows)
 
 # %% [markdown]
 # ## The equation
@@ -181,6 +179,7 @@ def first_turns(run):
     return [np.degrees(np.arctan(rate * steps[k])) for k in (0, -1)]
 
 
+# %%
 first_seed = {net: nets[net][0] for net in order}
 length = {net: first_layer(run) for net, run in first_seed.items()}
 turns = {net: first_turns(run) for net, run in first_seed.items()}
@@ -192,12 +191,22 @@ table(
         "largest relative step, last layer = 1",
     ],
     [
-        [net, f"{turns[net][0]:.2f}°", f"{turns[net][1]:.2f}°", f"{largest[net][0]:,.0f}"]
+        [
+            net,
+            f"{turns[net][0]:.2f}°",
+            f"{turns[net][1]:.2f}°",
+            f"{largest[net][0]:,.0f}",
+        ]
         for net in order
     ],
 )
 table(
-    ["length of the first layer's weights, seed 0", "before step 1", "after it", "at the end"],
+    [
+        "length of the first layer's weights, seed 0",
+        "before step 1",
+        "after it",
+        "at the end",
+    ],
     [[net, *(f"{v:,.1f}" for v in length[net])] for net in order],
 )
 
@@ -247,7 +256,12 @@ ratio = {key: found.max() / found.min() for key, found in angles.items()}
 table(
     ["net, rule", "smallest angle of a layer", "largest", "ratio"],
     [
-        [", ".join(key), f"{found.min():.3f}°", f"{found.max():.3f}°", f"{ratio[key]:.1f}"]
+        [
+            ", ".join(key),
+            f"{found.min():.3f}°",
+            f"{found.max():.3f}°",
+            f"{ratio[key]:.1f}",
+        ]
         for key, found in angles.items()
     ],
 )

@@ -120,7 +120,13 @@ show(
 # %%
 theory = np.sqrt(np.pi / (np.pi - 1))
 table(
-    [f"growth per layer, mean of {SEEDS} seeds", "stage 1", "stage 2", "stage 3", "over all"],
+    [
+        f"growth per layer, mean of {SEEDS} seeds",
+        "stage 1",
+        "stage 2",
+        "stage 3",
+        "over all",
+    ],
     [
         [name, *(f"{v:.3f}" for v in by_stage[name]), f"{over_all[name]:.3f}"]
         for name in ("plain-56", "ResNet-56")
@@ -265,7 +271,12 @@ d_body = parts[at].body.backward(dz)
 back = {"dx": rms(dz + d_body), "body": rms(d_body), "dz": rms(dz), "dy": rms(dy)}
 show(
     one_block(
-        {"x": x.std(), "F": F.std(), "F + x": (F + x).std(), "y": np.maximum(F + x, 0).std()},
+        {
+            "x": x.std(),
+            "F": F.std(),
+            "F + x": (F + x).std(),
+            "y": np.maximum(F + x, 0).std(),
+        },
         {name: size / rms(dy) for name, size in back.items()},
     ),
     "Diagram of a residual block: x splits into the shortcut and the body F, both meet at a plus sign, then a ReLU. "
