@@ -52,7 +52,7 @@ def step_sizes(steps, curves, complex_curve):
     axes.loglog(steps, np.maximum(complex_curve, 1e-17), "^-", ms=4, color=HUES[2])
     axes.text(3e-13, 3e-2, "float32: rounding", color=HUES[1])
     axes.text(1e-13, 1e-8, "float64: rounding", color=HUES[0])
-    axes.text(8e-3, 1e-10, "float64: truncation", color=HUES[0])
+    axes.text(8e-3, 1e-10, "truncation", color=HUES[0])
     axes.text(1e-12, 7e-16, "complex step", color=HUES[2])
     axes.set(xlabel="step h", ylabel="relative error of the derivative", ylim=(1e-17, 1e3))
     axes.set_title(
