@@ -56,7 +56,7 @@ def network(net):
     H, W, C = net.facts.input_shape
     figure.suptitle(
         f"{len(layers)} layers from {H}x{W}x{C} numbers to {net.facts.classes}: "
-        "nearly equal work in all stages, unequal parameters"
+        "nearly equal work by stage, unequal parameters"
     )
     return figure
 
