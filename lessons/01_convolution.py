@@ -24,8 +24,10 @@
 
 # %% jupyter={"source_hidden": true}
 import itertools
+import os
 import time
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # loops and products each have one core
 import numpy as np
 from draw_convolution import answers, as_product, costs
 from style import claims, say, seconds, show, source
@@ -59,9 +61,9 @@ picture = (
     shapes10.images(12, np.random.default_rng(5))[0][:1].astype(np.float64) / 255
 )  # (1, 32, 32, 3)
 w = rng.standard_normal((3, 3, 3, 16))
-start = time.perf_counter()
+start = time.thread_time()
 by_loops = seven_loops(picture, w)
-loop_seconds = time.perf_counter() - start
+loop_seconds = time.thread_time() - start
 
 # %% [markdown]
 # The same 3x3 windows can be copied into the rows of a matrix, and the filters into the columns of another. Then Python's `@` does the rest. `im2col` ("image to columns", the traditional name) is the function that copies.
@@ -69,7 +71,10 @@ loop_seconds = time.perf_counter() - start
 # %%
 rows = ops.im2col(picture, 3, 3).reshape(-1, 27)  # a row per window: 3 * 3 * 3 values
 by_product = (rows @ w.reshape(27, 16)).reshape(by_loops.shape)
-product_seconds = seconds(lambda: ops.im2col(picture, 3, 3).reshape(-1, 27) @ w.reshape(27, 16))
+product_seconds = seconds(
+    lambda: ops.im2col(picture, 3, 3).reshape(-1, 27) @ w.reshape(27, 16),
+    clock=time.thread_time,
+)
 
 assert np.allclose(by_loops, by_product, rtol=1e-13, atol=1e-13)
 
@@ -82,7 +87,7 @@ say(f"""
 
     At the pace of these loops ({rate / 1e6:.1f} million multiplications a second) the {network_macs / 1e6:.1f} million multiplications
     of a ResNet-20 would take {network_macs / rate:.0f} s for one picture, and **{128 * network_macs / rate / 60:.0f} minutes** for one batch of 128, forward only.
-    All times in this lesson are of the machine that last executed it.
+    All times in this lesson are what one core of the machine that last executed it computed; the work of other programs does not count.
 """)
 
 # %% [markdown]
@@ -173,13 +178,14 @@ sides = [4, 8, 16, 32, 64, 128]
 w = rng.standard_normal((3, 3, 16, 16)).astype(np.float32)
 images = {side: rng.standard_normal((1, side, side, 16)).astype(np.float32) for side in sides}
 product_time = [
-    seconds(lambda x=x: ops.conv2d_forward(x, w, pad=1), repeats=20) for x in images.values()
+    seconds(lambda x=x: ops.conv2d_forward(x, w, pad=1), repeats=20, clock=time.thread_time)
+    for x in images.values()
 ]
 loop_time = []
 for side in sides[:3]:
-    start = time.perf_counter()
+    start = time.thread_time()
     seven_loops(np.pad(images[side], ((0, 0), (1, 1), (1, 1), (0, 0))), w)
-    loop_time.append(time.perf_counter() - start)
+    loop_time.append(time.thread_time() - start)
 megabytes = {side: (x.nbytes / 1e6, 9 * x.nbytes / 1e6) for side, x in images.items()}
 
 # %%
