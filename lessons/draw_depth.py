@@ -68,7 +68,7 @@ def identities(fits):
     axes.axhline(1, color=MUTED, lw=1)
     axes.text(2, 1.03, "the best constant", color="0.35")
     axes.set(
-        xlabel="layers in the stack", ylabel="squared error / variance of x", ylim=(-0.05, 1.2)
+        xlabel="layers in the stack", ylabel="squared error / variance of x", ylim=(-0.12, 1.2)
     )
     axes.set_xticks(depths)
     axes.legend(loc="center left")
