@@ -24,8 +24,10 @@
 
 # %% jupyter={"source_hidden": true}
 import itertools
+import os
 import time
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # loops and products each have one core
 import numpy as np
 from draw_convolution import answers, as_product, costs
 from style import claims, say, seconds, show, source
@@ -59,9 +61,9 @@ picture = (
     shapes10.images(12, np.random.default_rng(5))[0][:1].astype(np.float64) / 255
 )  # (1, 32, 32, 3)
 w = rng.standard_normal((3, 3, 3, 16))
-start = time.perf_counter()
+start = time.thread_time()
 by_loops = seven_loops(picture, w)
-loop_seconds = time.perf_counter() - start
+loop_seconds = time.thread_time() - start
 
 # %% [markdown]
 # The same 3x3 windows can be copied into the rows of a matrix, and the filters into the columns of another. Then Python's `@` does the rest. `im2col` ("image to columns", the traditional name) is the function that copies.
@@ -69,7 +71,10 @@ loop_seconds = time.perf_counter() - start
 # %%
 rows = ops.im2col(picture, 3, 3).reshape(-1, 27)  # a row per window: 3 * 3 * 3 values
 by_product = (rows @ w.reshape(27, 16)).reshape(by_loops.shape)
-product_seconds = seconds(lambda: ops.im2col(picture, 3, 3).reshape(-1, 27) @ w.reshape(27, 16))
+product_seconds = seconds(
+    lambda: ops.im2col(picture, 3, 3).reshape(-1, 27) @ w.reshape(27, 16),
+    clock=time.thread_time,
+)
 
 assert np.allclose(by_loops, by_product, rtol=1e-13, atol=1e-13)
 
@@ -82,7 +87,7 @@ say(f"""
 
     At the pace of these loops ({rate / 1e6:.1f} million multiplications a second) the {network_macs / 1e6:.1f} million multiplications
     of a ResNet-20 would take {network_macs / rate:.0f} s for one picture, and **{128 * network_macs / rate / 60:.0f} minutes** for one batch of 128, forward only.
-    All times in this lesson are of the machine that last executed it.
+    All times in this lesson are what one core of the machine that last executed it computed; the work of other programs does not count.
 """)
 
 # %% [markdown]
@@ -124,9 +129,9 @@ say(f"""
 # %% [markdown]
 # ## The equation
 #
-# $$y_{n,i,j,k} \;=\; \sum_{p=0}^{KH-1}\;\sum_{q=0}^{KW-1}\;\sum_{c=0}^{C-1} \hat x_{n,\;i s+p,\;j s+q,\;c}\; w_{p,q,c,k}$$
+# $$y_{n,i,j,k} \;=\; \sum_{p=0}^{KH-1}\;\sum_{q=0}^{KW-1}\;\sum_{c=0}^{C-1} x^{\mathrm{pad}}_{n,\;i s+p,\;j s+q,\;c}\; w_{p,q,c,k}$$
 #
-# - $x$ is a batch of $N$ images with $H$ rows, $W$ columns and $C$ channels, an array of shape $(N, H, W, C)$; $\hat x$ is the same with `pad` rows and columns of zeros on every side;
+# - $x$ is a batch of $N$ images with $H$ rows, $W$ columns and $C$ channels, an array of shape $(N, H, W, C)$; $x^{\mathrm{pad}}$ is the same with `pad` rows and columns of zeros on every side;
 # - $w$ of shape $(KH, KW, C, K)$ holds $K$ filters, each as large as one window: $KH$ rows, $KW$ columns, all channels;
 # - $s$ is the *stride*, how far the window moves at each step;
 # - $y$ has shape $(N, OH, OW, K)$ with $OH = \lfloor (H + 2\,\mathrm{pad} - KH)/s \rfloor + 1$, and $OW$ alike.
@@ -146,7 +151,7 @@ source(ops.im2col, ops.conv2d_forward)
 # %% [markdown]
 # Three things are worth a second look.
 #
-# - `sliding_window_view` makes all windows *without copying a number*: it returns a view of the image in which the steps in memory repeat. Only `ascontiguousarray` copies.
+# - `sliding_window_view` makes all windows *without copying a number*: it returns a view of the image, in which one number in memory stands in several windows. Only `.copy()` at the end copies.
 # - Images are stored as (N, H, W, C), channels last. So the product, of shape (windows, filters), **is** the next image as it lies in memory. With channels first it would have to be turned around.
 # - `forward_in_parts` calls the function for a few images at a time: the matrix is never made for the whole batch. Why not? See the experiment.
 
@@ -166,18 +171,21 @@ assert np.allclose(ops.conv2d_forward(x, w, stride=2, pad=1)[0], seven_loops(xpa
 # %% [markdown]
 # ## The experiment: what does it cost?
 #
-# We convolve one square image of 16 channels with 16 filters of 3x3, at growing sizes. The loops are stopped when they need more than about a second.
+# We convolve one square image of 16 channels with 16 filters of 3x3, at growing sizes. The loops run on the three smallest only.
 
 # %%
 sides = [4, 8, 16, 32, 64, 128]
 w = rng.standard_normal((3, 3, 16, 16)).astype(np.float32)
 images = {side: rng.standard_normal((1, side, side, 16)).astype(np.float32) for side in sides}
-product_time = [seconds(lambda x=x: ops.conv2d_forward(x, w, pad=1)) for x in images.values()]
+product_time = [
+    seconds(lambda x=x: ops.conv2d_forward(x, w, pad=1), repeats=20, clock=time.thread_time)
+    for x in images.values()
+]
 loop_time = []
 for side in sides[:3]:
-    start = time.perf_counter()
+    start = time.thread_time()
     seven_loops(np.pad(images[side], ((0, 0), (1, 1), (1, 1), (0, 0))), w)
-    loop_time.append(time.perf_counter() - start)
+    loop_time.append(time.thread_time() - start)
 megabytes = {side: (x.nbytes / 1e6, 9 * x.nbytes / 1e6) for side, x in images.items()}
 
 # %%
@@ -201,7 +209,7 @@ say(f"""
 # %% [markdown]
 # ## The experiment: what does a filter answer?
 #
-# A filter answers strongly where the picture looks like the filter. The four filters below are *made by hand*, not trained. Each gets the mean of the three colours.
+# A filter answers strongly where the picture looks like the filter, and where it is bright. The four filters below are *made by hand*, not trained. Each gets the mean of the three colours.
 
 # %%
 by_hand = {
@@ -254,7 +262,7 @@ claims(
 # %% [markdown]
 # ## Exercises
 #
-# **Now.** What is the output size for a 32x32 image, a 3x3 filter, stride 2 and padding 1? Write your answer down, then change `stride` and `pad` in the call above and compare with the equation.
+# **Now.** What is the output size for a 32x32 image, a 3x3 filter, stride 2 and padding 1? Write your answer down, then look: `ops.conv2d_forward(np.zeros((1, 32, 32, 1)), np.zeros((3, 3, 1, 1)), stride=2, pad=1)[0].shape`. Does it agree with the equation?
 #
 # **To think about.** A 1x1 convolution has KH = KW = 1. Which of the copies of `im2col` are needed then? What would you do instead of copying?
 #
@@ -266,5 +274,5 @@ claims(
 # - Chellapilla, Puri, Simard: *High Performance Convolutional Neural Networks for Document Processing*, section 3, 2006. The idea of unrolling.
 # - Chetlur et al.: *cuDNN: Efficient Primitives for Deep Learning*, [arXiv 1410.0759](https://arxiv.org/abs/1410.0759), section 3, 2014. The same product without storing the matrix.
 # - Dumoulin, Visin: *A guide to convolution arithmetic for deep learning*, [arXiv 1603.07285](https://arxiv.org/abs/1603.07285), chapter 2, 2016. All cases of size, stride and padding.
-# - He, Zhang, Ren, Sun: *Deep Residual Learning*, [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), section 4.2, 2015. Where the 3x3 filters of this course stand.
+# - He, Zhang, Ren, Sun: *Deep Residual Learning*, [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), section 4.2, 2015. The networks of 3x3 filters that this course builds.
 # - [Lesson 2](02_backprop_and_checks.ipynb): gradients, and how to know that they are right.

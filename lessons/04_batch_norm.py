@@ -67,13 +67,13 @@ assert max(sums) < 1e-13
 # %% [markdown]
 # ## By hand
 #
-# Four pictures with the values $x = (1, 1, 4, 4)$, and $\gamma = 1$, $\beta = 0$. Mean $2.5$; distances from it $\mp 1.5$; variance $1.5^2$. So $\hat x = (-1, -1, 1, 1)$.
+# Four pictures with the values $x = (1, 1, 4, 4)$, and $\gamma = 1$, $\beta = 0$. Mean $2.5$; distances from it $\mp 1.5$; variance $1.5^2$; standard deviation $1.5$ (we call it the *deviation*). So $\hat x = (-1, -1, 1, 1)$.
 #
-# Let $dy = (1, 0, 0, 0)$. Three things happen if $x_1$ grows a little.
+# Let $dy = (1, 0, 0, 0)$: the loss sees $\hat x_1 = (x_1 - \text{mean})/\text{deviation}$ only. Let one of the four, $x_m$, grow by a small $d$. It changes $\hat x_1$ in three ways, here in units of $d/1.5$.
 #
-# 1. Its own $\hat x$ grows, by $1/1.5$ of the change.
-# 2. The mean grows by a quarter of the change, so *all* four $\hat x$ shrink.
-# 3. $x_1$ lies below the mean, so it moves closer to the others: the variance shrinks, and all four $\hat x$ move away from 0.
+# 1. **Direct**, for $m = 1$ only: $x_1$ itself grows. That is 1.
+# 2. **Through the mean**: it grows by $d/4$, whichever $x_m$ grew, and is subtracted. That is $-\tfrac14$.
+# 3. **Through the variance**: if $x_m$ lies above the mean, the values move apart, and the deviation grows; below the mean it shrinks. It changes by $\hat x_m\,d/4$, and divides $\hat x_1 = -1$. That is $-\hat x_1 \hat x_m/4 = \hat x_m/4$.
 
 # %%
 x = np.array([1.0, 1, 4, 4])
@@ -99,7 +99,7 @@ table(
 )
 
 # %% [markdown]
-# On the blackboard: direct $(1, 0, 0, 0)$; mean $-\tfrac14$ everywhere; variance $-\hat x \cdot(-\tfrac14)$. Together $(\tfrac12, -\tfrac12, 0, 0)/1.5$. The neighbour $x_2$, which is as low as $x_1$, is pushed against it. The two others feel mean and variance cancel.
+# On the blackboard: direct $(1, 0, 0, 0)$; mean $-\tfrac14$ everywhere; variance $\tfrac14(-1, -1, 1, 1)$. Together $(\tfrac12, -\tfrac12, 0, 0)/1.5$. The neighbour $x_2$, which is as low as $x_1$, gets the opposite gradient. For the two others mean and variance cancel.
 
 # %% [markdown]
 # ## The equation
@@ -116,7 +116,7 @@ table(
 #
 # $$dx_m = \frac{\gamma}{\sqrt{\sigma^2+\varepsilon}}\Big(\underbrace{dy_m}_{\text{direct}} \;\underbrace{-\;\overline{dy}}_{\text{mean}} \;\underbrace{-\;\hat x_m\,\overline{dy\,\hat x}}_{\text{variance}}\Big), \qquad d\gamma = \sum_m dy_m \hat x_m, \qquad d\beta = \sum_m dy_m,$$
 #
-# where the bar is the mean over the channel. **How to get there:** nine small steps forward, and the same nine backward, each a rule that fits on a line. The nine steps are those of Kratzert's derivation (2016), the most read one. Read the cell below from top to bottom on the left, and from the bottom up for the gradients.
+# where the bar is the mean over the channel. **How to get there:** nine small steps forward, and the same nine backward, each a rule that fits on a line. The nine steps are those of Kratzert's derivation (2016), the most read one. The first half of the cell below is the forward pass, steps 1 to 9; the second half undoes them, from 9 to 1. Where one number was used in all rows, its gradient is a sum over the rows: the branch rule of lesson 2.
 
 
 # %%
@@ -133,9 +133,9 @@ def nine_steps(x, gamma, beta, eps, dy):
     scaled = gamma * xhat  # 8
     y = scaled + beta  # 9
 
-    dscaled, dbeta = dy, dy.sum(axis=0)  # 9
-    dxhat, dgamma = dscaled * gamma, (dscaled * xhat).sum(axis=0)  # 8
-    dcentred, dinverse = dxhat * inverse, (dxhat * centred).sum(axis=0)  # 7
+    dscaled, dbeta = dy, dy.sum(axis=0)  # 9: beta was used in all rows
+    dxhat, dgamma = dscaled * gamma, (dscaled * xhat).sum(axis=0)  # 8: so was gamma
+    dcentred, dinverse = dxhat * inverse, (dxhat * centred).sum(axis=0)  # 7: and 1/std
     dstd = -dinverse / std**2  # 6
     dvar = dstd / (2 * std)  # 5
     dsquare = np.broadcast_to(dvar / M, x.shape)  # 4
@@ -154,7 +154,14 @@ for step_by_step, formula in zip(nine_steps(x, gamma, beta, 1e-5, dy), closed, s
     assert np.allclose(step_by_step, formula, rtol=1e-11, atol=1e-12)
 
 # %% [markdown]
-# The nine steps and the closed form agree on random input. The closed form is what remains when $d\sigma$ and $d\mu$ are put in and the sums are collected: two means instead of nine arrays. The library writes it as three terms, one for each path from $x$ to the loss.
+# The nine steps and the closed form agree on random input. To get from one to the other, write $g = \gamma\,dy$ (`dxhat`) and $s = \sqrt{\sigma^2 + \varepsilon}$ (`std`), and put each line into the next:
+#
+# - steps 7 to 5: $d\sigma^2 = -\dfrac{1}{2s^3}\sum_m g_m (x_m - \mu) = -\dfrac{M}{2s^2}\;\overline{g\,\hat x}$, since $x_m - \mu = s\,\hat x_m$;
+# - steps 4 and 3: $x_m - \mu$ gets $\dfrac{g_m}{s} + \dfrac{2(x_m - \mu)}{M}\,d\sigma^2 = \dfrac1s\left(g_m - \hat x_m\,\overline{g\,\hat x}\right)$;
+# - step 2: $d\mu$ is minus the sum of these, $-\dfrac{M}{s}\;\overline g$. The variance's part adds nothing, because the sum of $\hat x$ is 0;
+# - step 1: $dx_m = \dfrac1s\left(g_m - \hat x_m\,\overline{g\,\hat x}\right) + \dfrac{d\mu}{M} = \dfrac1s\left(g_m - \overline g - \hat x_m\,\overline{g\,\hat x}\right)$, the closed form.
+#
+# Two means instead of nine arrays. The library writes it as three terms, one for each path from $x$ to the loss.
 
 # %% [markdown]
 # ## The code
@@ -185,12 +192,12 @@ assert np.allclose(sum(paths.values()), dx)
 # %%
 show(
     three_paths({name: part[:, 0] for name, part in paths.items()}, dx[:, 0], xhat[:, 0]),
-    "For eight values in rising order, bars for the direct path (irregular), the path through the mean (equal for all) and "
-    "the path through the variance (a straight line in x-hat), and their sum as diamonds.",
+    "Parts of dx by the value of x-hat, for eight values: the direct path (irregular), the path through the mean (a level line) and "
+    "the path through the variance (a straight line that tilts with x-hat), and their sum as diamonds.",
 )
 
 # %% [markdown]
-# The two corrections have one meaning. Seen as a vector of $M$ numbers, up to the factor in front and for $\varepsilon = 0$, $dx$ is what remains of $dy$ after its part along $(1, 1, \dots, 1)$ and its part along $\hat x$ are taken away: a projection. It has to be so. Adding a constant to the channel, or stretching it, changes nothing that batch norm gives out; so there can be no gradient in these two directions.
+# The two corrections have one meaning. Seen as a vector of $M$ numbers, up to the factor in front and for $\varepsilon = 0$, $dx$ is what remains of $dy$ after its part along $(1, 1, \dots, 1)$ and its part along $\hat x$ are taken away: a projection. It has to be so. Adding a constant to the channel, or stretching it, does not change the output of batch norm; so there can be no gradient in these two directions.
 
 # %% jupyter={"source_hidden": true}
 x, dy = rng.standard_normal((2, 16, 5, 5, 4))
@@ -212,7 +219,7 @@ assert nothing < 1e-12
 # %% [markdown]
 # ## The experiment: signals by depth
 #
-# Fifty convolutions with ReLUs in a row, on pictures of shapes10. The weights are He's initialisation (random numbers of variance $2/n$, with $n$ the kernel size times the number of filters; He and others 2015) times a factor: slightly too small, right, slightly too large; each with eight seeds. How strong is the signal after each layer?
+# Fifty convolutions with ReLUs in a row, on pictures of shapes10. The weights are He's initialisation (random numbers of variance $2/n$, with $n$ = 3·3 times the number of filters; He and others (2015) allow the number of input channels as well, and from the second layer on both are 16) times a factor: slightly too small, right, slightly too large; each with eight seeds. How strong is the signal after each layer?
 
 # %%
 pictures, _ = shapes10.images(32, np.random.default_rng(0))
@@ -222,7 +229,7 @@ signal = ((pictures[:, ::2, ::2] - pictures.mean()) / pictures.std()).astype(
 
 
 def deviations(factor, normalise, seed, depth=50):
-    """Standard deviation of what each convolution gives out."""
+    """Standard deviation of the output of each convolution."""
     x, found, weights = signal, [], np.random.default_rng(seed)
     for _ in range(depth):
         conv = Conv2d(x.shape[-1], 16, pad=1, rng=weights)
@@ -255,7 +262,7 @@ show(
 ratio = {n: (found[1.25, n][0, -1] / found[0.8, n][0, -1]) for n in (False, True)}
 border = (1 - 2 / (3 * 16)) ** 50  # a 3x3 window at an edge of 16 pixels lacks a third
 say(f"""
-    He's initialisation (× 1) is made so that a signal keeps its strength *on average over all nets*. After 50 layers of 16 channels, the eight nets keep {", ".join(f"{v:.2g}" for v in kept)} of it. Two things are behind it: with few channels each layer multiplies the signal by a random factor, and the factors pile up; and the border of zeros takes some strength from every layer (alone it would leave {border:.2g}).
+    He's initialisation (× 1) is made so that a signal keeps its strength *on average over all nets*. A few nets make up for most others, which keep less. After 50 layers of 16 channels, these eight keep {", ".join(f"{v:.2g}" for v in kept)} of it. Two things are behind it: with few channels each layer multiplies the signal by a random factor, and the factors pile up; and the border of zeros takes some strength from every layer (alone it would leave {border:.2g}).
     A wrong factor adds to that. Without batch norm and biases, a factor at every layer multiplies the last signal by its 50th power, so between × 0.8 and × 1.25 lies (1.25/0.8)⁵⁰ = **{(1.25 / 0.8) ** 50:.0e}** (measured: {ratio[False]:.0e}). With batch norm it is {ratio[True]:.2f}, the factor of the last layer alone ({1.25 / 0.8:.2f}).
     In the words of the paper on residual networks, batch norm "ensures forward propagated signals to have non-zero variances" (section 4.1).
 """)
@@ -266,7 +273,7 @@ assert ratio[True] < 2
 # %% [markdown]
 # ## The experiment: a picture and its neighbour
 #
-# A ResNet-8 with random weights looks at a picture *together with one other*. In training mode the statistics are those of the two; in evaluation mode they are the running statistics, gathered beforehand. Here are the ten scores of one and the same picture, with forty different neighbours.
+# A ResNet-8 (a small network, see lesson 4b) with random weights looks at a picture *together with one other*. In training mode the statistics are those of the two; in evaluation mode they are the running statistics, gathered beforehand. Here are the ten scores of one and the same picture, with forty different neighbours.
 
 # %%
 pictures, _ = shapes10.images(256, np.random.default_rng(1))
@@ -290,7 +297,7 @@ top = len(set(trained.argmax(axis=1)))
 spread = trained.std(axis=0).mean()
 say(f"""
     With forty neighbours the score moves by {spread:.2f} on average (standard deviation), and {top} different classes come out on top for the same picture.
-    In evaluation mode all forty agree to rounding, and with the picture alone.
+    In evaluation mode all forty agree to rounding, and with the picture alone. Their line may lie at the rim of a cloud: in training mode the picture is half of its own batch, so it moves the statistics towards itself.
 """)
 
 # %% [markdown]
@@ -306,16 +313,16 @@ y, _ = ops.conv2d_forward(x, w)
 normalised = ops.batchnorm_inference(y, gamma, beta, mean, var, 1e-5)
 scale = gamma / np.sqrt(var + 1e-5)
 folded, _ = ops.conv2d_forward(x, w * scale)
-assert np.allclose(normalised, folded + (beta - mean * scale), rtol=1e-12, atol=1e-12)
-off = abs(normalised - y).max()
+as_convolution = folded + (beta - mean * scale)
+assert np.allclose(normalised, as_convolution, rtol=1e-12, atol=1e-12)
 
 # %% [markdown]
 # ## The experiment: how slowly running statistics follow
 #
-# The running mean is moved a little towards each batch's: $r \leftarrow (1 - m)\,r + m\,\mu$. (This $m$ is the momentum of PyTorch's layers; that of Keras is $1 - m$.) While a network trains, its statistics move under its feet. We feed a `BatchNorm` layer a channel whose mean jumps from 0 to 1, and one whose mean drifts.
+# The running mean is moved a little towards each batch's: $r \leftarrow (1 - \rho)\,r + \rho\,\mu$. (PyTorch calls $\rho$ the momentum of the layer, Keras $1 - \rho$. The momentum of an optimiser, in lesson 4b, is another thing.) While a network trains, its statistics move under its feet. We feed a `BatchNorm` layer a channel whose mean jumps from 0 to 1, and one whose mean drifts.
 
 # %%
-momenta = (0.01, 0.1, 0.5)
+shares = (0.01, 0.1, 0.5)
 batches = 120
 targets = {
     "a jump": np.where(np.arange(batches) < 20, 0.0, 1.0),
@@ -323,20 +330,20 @@ targets = {
 }
 followed = {}
 for name, target in targets.items():
-    for m in momenta:
-        norm, seen, noise = BatchNorm(1, momentum=m), [], np.random.default_rng(0)
+    for rho in shares:
+        norm, seen, noise = BatchNorm(1, momentum=rho), [], np.random.default_rng(0)
         for value in target:
             norm.forward((value + noise.standard_normal((64, 1))).astype(np.float32), train=True)
             seen.append(float(norm.buffers["running_mean"][0]))
-        followed[name, m] = np.array(seen)
+        followed[name, rho] = np.array(seen)
 
 # %%
-half = {m: np.log(0.5) / np.log(1 - m) for m in momenta}
-lag = {m: (1 - m) / m for m in momenta}
-title = f"At momentum 0.1 the running mean is half way after {half[0.1]:.0f} batches, and {lag[0.1]:.0f} batches behind a drift"
+half = {rho: np.log(0.5) / np.log(1 - rho) for rho in shares}
+lag = {rho: (1 - rho) / rho for rho in shares}
+title = f"At ρ = 0.1 the running mean is half way after {half[0.1]:.0f} batches, and {lag[0.1]:.0f} batches behind a drift"
 show(
     running_means(targets, followed, title),
-    "Running mean by batch for momentum 0.01, 0.1 and 0.5. Left, after a jump the curves approach 1 slowly, quickly, at once but noisily. "
+    "Running mean by batch for ρ = 0.01, 0.1 and 0.5. Left, after a jump the curves approach 1 slowly, quickly, at once but noisily. "
     "Right, behind a drift those of 0.1 and 0.5 run parallel to the true mean at a distance; that of 0.01 falls ever further behind.",
 )
 
@@ -347,14 +354,14 @@ late = (
     - (targets["a drift"][-1] - targets["a drift"][-40:].mean())
 )
 say(f"""
-    Half way after ln 0.5 / ln(1 - m) batches: {", ".join(f"{half[m]:.0f} at m = {m:g}" for m in momenta)}.
-    Behind a drift the lag is (1 - m)/m = {lag[0.1]:.0f} batches at m = 0.1; measured {late * 50:.1f}.
-    A large m follows quickly and hears the noise of single batches, a small one is calm and late. There is no value that is both.
+    Half way after ln 0.5 / ln(1 - ρ) batches: {", ".join(f"{half[rho]:.0f} at ρ = {rho:g}" for rho in shares)}.
+    Behind a drift the lag is (1 - ρ)/ρ = {lag[0.1]:.0f} batches at ρ = 0.1; measured {late * 50:.1f}.
+    A large ρ follows quickly and hears the noise of single batches, a small one is calm and late. No value is both.
 """)
 assert abs(late * 50 - lag[0.1]) < 2.5
 
 # %% [markdown]
-# This is one reason why evaluation during training at a high learning rate is noisy: the weights move faster than the statistics. [Lesson 7a](07a_recipe.ipynb) evaluates one and the same network in both ways. The paper's authors did not use running averages at all: after training they computed mean and variance afresh over training images. The library can do that too (`recompute_statistics`), and does so before it reports an error.
+# This is one reason why evaluation during training at a high learning rate is noisy: the weights move faster than the statistics. [Lesson 7a](07a_recipe.ipynb) evaluates one and the same network in both ways. For their published ImageNet models the paper's authors did not use running averages at all ([their notes](https://github.com/KaimingHe/deep-residual-networks)): after training they computed mean and variance over training images. The library can do that too (`recompute_statistics`), and does so before it reports an error.
 
 # %% [markdown]
 # ## Claims put to the test
@@ -364,7 +371,7 @@ claims(
     [
         [
             "Evaluation mode means no batch norm",
-            f"it changes values by up to {off:.1f} and equals a convolution with other weights",
+            f"it equals a convolution with other weights and a bias, to {abs(normalised - as_convolution).max():.0e}",
             "no: the same formula with fixed numbers",
         ],
         [
@@ -390,7 +397,7 @@ claims(
 # %% [markdown]
 # ## Exercises
 #
-# **Now.** In the first cell of the lesson, give two pictures a `dy`, 1 and -1. What happens to the others? Predict before you run.
+# **Now.** In the first cell of *The surprise*, give two pictures a `dy`, 1 and -1. What happens to the others? Predict before you run.
 #
 # **To think about.** A convolution before a batch norm is often given a bias, a number added to each of its channels. What is the gradient of that bias, and why do the paper's networks have none?
 #

@@ -44,7 +44,9 @@ x = normalise(images, mean)  # (256, 32, 32, 3)
 # %% [markdown]
 # ## The surprise
 #
-# Ten classes, and a network whose weights are random numbers. It knows nothing, so one expects it to guess: each class with probability 1/10. The loss of a guess is $-\log \frac1{10} = \log 10 \approx 2.3$. Here is what fresh networks begin with. (The *logits* are the ten numbers that the last layer computes for a picture, one for each class.)
+# Ten classes, and a network whose weights are random numbers. It knows nothing, so one expects it to guess: each class with probability 1/10. The loss of a guess is $-\log \frac1{10} = \log 10 \approx 2.3$. Here is what fresh networks begin with. (The *logits* are the ten numbers that the last layer computes for a picture, one for each class. A *residual* network, ResNet for short, adds the input of every two layers to their output; its *plain* twin does not. Both are described below.)
+#
+# The library computes with one of two *backends*: NumPy, which you have read, or compiled loops (lesson 8), which give the same numbers to rounding and are faster. `default_backend()` names the compiled one where it is installed, and `use` puts it into a network.
 
 # %%
 begin = {}
@@ -62,8 +64,8 @@ assert begin["plain56"][0] < 1.5 * np.log(10)
 
 # %% jupyter={"source_hidden": true}
 say(f"""
-    The plain networks begin near log 10 = {np.log(10):.2f}. ResNet-56 begins at **{begin["resnet56"][0]:.1f}**: it is worse than a guess.
-    It does not know more than the others, and it is *sure of itself*. Every block adds to the signal, so after 27 blocks the logits are large, and a large wrong logit costs more than a cautious one.
+    The plain networks begin near log 10 = {np.log(10):.2f}. ResNet-56 begins at **{begin["resnet56"][0]:.2f}**: it is worse than a guess.
+    It does not know more than the others, and it is *sure of itself*. Every two layers add to the signal, so after 27 additions the logits are large, and a large wrong logit costs more than a cautious one. (How large also depends on the weights of the last layer, here random numbers of variance 1/64.)
 """)
 
 # %% [markdown]
@@ -112,11 +114,11 @@ table(
 # $$v \leftarrow m\,v + dw + \lambda w, \qquad w \leftarrow w - \eta\, v .$$
 #
 # - $\eta$ is the *learning rate*;
-# - $v$, the *velocity*, starts at 0; $m$, the *momentum*, is the share of the previous velocity that stays (0.9 in the paper);
+# - $v$, the *velocity*, starts at 0; $m$, the *momentum*, is the share of the previous velocity that stays (0.9 in the paper; it is not lesson 4's $\rho$, which PyTorch calls momentum too);
 # - $\lambda$, the *weight decay* ($10^{-4}$), pulls every weight towards 0;
 # - *stochastic*: the gradient is that of a batch, not of all pictures.
 #
-# For one small step from $v = 0$ without decay, the loss of the batch falls by about $\eta \lVert dw \rVert^2$.
+# For one small step from $v = 0$ without decay, $L(w - \eta\,dw) \approx L(w) - \eta\,\langle dw, dw\rangle$: the loss of the batch falls by about $\eta \lVert dw \rVert^2$.
 
 # %% [markdown]
 # ## The code
@@ -140,7 +142,7 @@ assert np.allclose(dlogits.sum(axis=1), 0)
 # %% [markdown]
 # ## The experiment: counting to twenty
 #
-# A *weighted layer* is a convolution or the linear layer at the end; batch norm and ReLU are not counted. Two convolutions make a *block*. A residual block adds its input to what its two convolutions compute: that connection is the *shortcut*. Blocks of one picture size make a *stage*; the first block of the next stage takes every second pixel and doubles the channels. At the end the mean of each channel (*global average pooling*) goes into the linear layer, which computes the logits.
+# A *weighted layer* is a convolution or the linear layer at the end; batch norm and ReLU are not counted. Two convolutions make a *block*. A residual block adds its input to what its two convolutions compute: that connection is the *shortcut*. Blocks of one picture size make a *stage*; the first block of the next stage takes every second pixel and doubles the channels. (Its shortcut takes every second pixel of the input, and fills the new channels with zeros: lesson 6.) At the end the mean of each channel (*global average pooling*) goes into the linear layer, which computes the logits.
 #
 # The name counts: one convolution, three stages of $n$ blocks with two convolutions each, one linear layer, $6n + 2$ in all. ResNet-20 has $n = 3$. A *plain* network, such as plain-20, is the same without the shortcuts.
 
@@ -149,7 +151,7 @@ net = resnet(20)
 show(
     network(net),
     "ResNet-20 as twenty bars in a row, as tall as the picture is wide: one first convolution, three stages of six convolutions with 16, 32 and 64 channels "
-    "and 32, 16 and 8 pixels a side, a linear layer; nine arcs are the shortcuts. Below, bars: stage 3 has three quarters of the weights and a third of the multiply-adds.",
+    "and 32, 16 and 8 pixels a side, a linear layer; nine arcs are the shortcuts. Below, bars: stage 3 has three quarters of the parameters and a third of the multiply-adds.",
 )
 
 # %% jupyter={"source_hidden": true}
@@ -158,7 +160,7 @@ weights, work = np.sum(list(found.values()), axis=0)
 assert len(weighted(net)) == 20 == 6 * 3 + 2
 assert weights == sum(p.size for p in net.parameters().values())
 say(f"""
-    Where the picture has half the side, it has a quarter of the pixels, and twice the channels make four times the weights in a convolution: the work per layer stays the same, and the weights grow. So stage 3 has **{found["stage3"][0] / weights:.0%}** of the {weights:,} weights and {found["stage3"][1] / work:.0%} of the work.
+    Where the picture has half the side, it has a quarter of the pixels, and twice the channels make four times the weights in a convolution: the work per layer stays the same (half in the first convolution of stages 2 and 3, whose input has half the channels), and the weights grow. So stage 3 has **{found["stage3"][0] / weights:.0%}** of the {weights:,} parameters and {found["stage3"][1] / work:.0%} of the work.
     The linear layer has {found["fc"][0]} parameters, {found["fc"][0] / weights:.1%} of all. (A *multiply-add* is one multiplication and one addition, for one picture, forward.)
     `minires info resnet20` prints every layer.
 """)
@@ -204,11 +206,11 @@ assert losses.min() < before < losses[-1]
 # %% [markdown]
 # ## The experiment: three checks before you train
 #
-# The notes of Stanford's course CS231n recommend three checks of a new network. They take seconds.
+# Three checks of a new network take seconds. The first two are in the notes of Stanford's course CS231n; the third is from Zhang and others (2017).
 #
 # 1. **The loss at the start.** Set the linear layer's weights to 0: all logits are equal, and the loss must be $\log 10$.
 # 2. **Twenty pictures.** A network with tens of thousands of weights must be able to memorise twenty pictures. If the loss does not go to 0, something is broken.
-# 3. **Shuffled labels.** It must memorise those too. On new pictures it is then no better than a guess.
+# 3. **Shuffled labels.** It must memorise those too. So a training loss of 0 does not say that a network has learned something general.
 
 # %%
 net = resnet(8, rng=0)
@@ -284,7 +286,7 @@ table(
     ],
 )
 say(f"""
-    On new pictures the network that learned the shuffled labels has {errors["shuffled labels"]:.0f} % error, and the one with the true labels {errors["true labels"]:.0f} %: twenty pictures are too few to learn anything general from. A training loss of 0 shows that the gradients lead *downhill*, and says nothing about learning.
+    On new pictures the network that learned the shuffled labels has {errors["shuffled labels"]:.0f} % error, and the one with the true labels {errors["true labels"]:.0f} %: twenty pictures are too few to learn anything general from, so here the two do not differ. A training loss of 0 shows that the gradients lead *downhill*, and says nothing about learning.
     The check finds the wrong sign. It does not find the two other mistakes: a batch of twenty can be learned with a gradient that is twenty times too long, or with one that points only roughly downhill. **The three checks come before a gradient check, not in its place** (lesson 2).
 """)
 assert learned["true labels"]
@@ -305,7 +307,7 @@ claims(
         ],
         [
             "Most of the work is where most of the weights are",
-            f"stage 3: {found['stage3'][0] / weights:.0%} of the weights, {found['stage3'][1] / work:.0%} of the multiply-adds",
+            f"stage 3: {found['stage3'][0] / weights:.0%} of the parameters, {found['stage3'][1] / work:.0%} of the multiply-adds",
             "**no**",
         ],
         [
@@ -322,7 +324,7 @@ claims(
 )
 
 # %% [markdown]
-# The first check is in the notes of CS231n (*Neural Networks Part 3*, section *Before learning: sanity checks*), which say "make sure you're getting the loss you expect when you initialize with small parameters". The condition at the end of that sentence is often forgotten.
+# The notes of CS231n (*Neural Networks Part 3*, section *Before learning: sanity checks*) say of the first check: "make sure you're getting the loss you expect when you initialize with small parameters". The condition at the end of that sentence is often forgotten.
 
 # %% [markdown]
 # ## What this does not show
@@ -334,7 +336,7 @@ claims(
 # %% [markdown]
 # ## Exercises
 #
-# **Now.** Without running anything: how many weighted layers, weights in stage 1, and shortcuts has ResNet-32? Then look: `network(resnet(32))`.
+# **Now.** Without running anything: how many weighted layers, parameters in stage 1, and shortcuts has ResNet-32? Then look: `network(resnet(32))`.
 #
 # **To think about.** A network is sure and wrong: $p_t = 10^{-6}$ for one picture of a batch of 128. How large can the gradient of one logit be at most? Compare with the squared distance $\lVert z - y\rVert^2$ as a loss.
 #

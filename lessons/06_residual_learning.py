@@ -16,9 +16,9 @@
 # %% [markdown]
 # # 6. What does adding x change?
 #
-# A residual block computes $\mathrm{relu}(F(x) + x)$ where its plain twin computes $\mathrm{relu}(F(x))$. Not one parameter more, and hardly one operation. Yet with it, in the paper, 56 layers are better than 20 instead of worse, and 110 layers train, where its plain net of that depth stayed above 60 % error. What can an addition do?
+# A residual block computes $\mathrm{relu}(F(x) + x)$ where its plain twin computes $\mathrm{relu}(F(x))$. Not one parameter more, and hardly one operation. Yet with it, in the paper, 56 layers are better than 20 instead of worse, and 110 layers train, while the plain net of 110 layers stayed above 60 % error. What can an addition do?
 #
-# - **Time:** 60 minutes.
+# - **Time:** 60 minutes; *options A, B, C* is optional.
 # - **You need:** [lesson 2](02_backprop_and_checks.ipynb), [lesson 4](04_batch_norm.ipynb), [lesson 5a](05a_degradation.ipynb) for the question.
 # - **Afterwards you can** derive the backward pass of a residual block, measure how gradients and disturbances travel through deep networks, and tell what the shortcut does from what is said about it.
 
@@ -120,7 +120,13 @@ show(
 # %%
 theory = np.sqrt(np.pi / (np.pi - 1))
 table(
-    [f"growth per layer, mean of {SEEDS} seeds", "stage 1", "stage 2", "stage 3", "over all"],
+    [
+        f"growth per layer, mean of {SEEDS} seeds",
+        "stage 1",
+        "stage 2",
+        "stage 3",
+        "over all",
+    ],
     [
         [name, *(f"{v:.3f}" for v in by_stage[name]), f"{over_all[name]:.3f}"]
         for name in ("plain-56", "ResNet-56")
@@ -128,13 +134,13 @@ table(
 )
 
 # %% jupyter={"source_hidden": true}
-too_small = bare[list(bare)[1]]
+right_size, too_small = bare.values()
 totals = {name: sorted(g[:, 0] / g[:, -1]) for name, g in of_seeds.items()}
 say(f"""
     With batch norm nothing vanishes. In the plain network the gradient *explodes*, in every stage: by a factor of {over_all["plain-56"]:.2f} per layer over all of it, which makes {totals["plain-56"][0]:,.0f} to {totals["plain-56"][-1]:,.0f} over all blocks, with {SEEDS} seeds.
     With shortcuts it grows in the first stage and hardly at all after it ({by_stage["ResNet-56"][1]:.2f} and {by_stage["ResNet-56"][2]:.2f} per layer), which makes {totals["ResNet-56"][0]:.0f} to {totals["ResNet-56"][-1]:.0f} over all blocks.
     For ReLU and batch norm in wide *fully connected* layers theory says √(π/(π-1)) = {theory:.2f} per layer (Yang and others 2019); these convolutions on small pictures come near to it in the first stage only.
-    Without batch norm the gradient *can* vanish: with filters 0.8 times as large as He's, the first block gets {too_small[0] / too_small[-1]:.0e} of what the last one gets. The popular claim is about such nets, the paper about nets with batch norm.
+    Without batch norm the gradient *can* vanish: with filters 0.8 times as large as He's, the first block gets {too_small[0] / too_small[-1]:.0e} of what the last one gets (with He's own, {right_size[0] / right_size[-1]:.0e}). The popular claim is about such nets, the paper about nets with batch norm.
 """)
 assert min(by_stage["plain-56"]) > 1.05
 assert grown["plain-56"] > 5 * grown["ResNet-56"]
@@ -152,7 +158,7 @@ assert too_small[0] < 1e-3 * too_small[-1]
 # Multiplied out, the residual slope is a sum over $2^3 = 8$ *paths*: at each block go through $F$ or around it. One path goes around all three, three paths go through one block, three through two, one through all.
 
 # %%
-chain = [(a, a**3, (1 + a) ** 3, a**27) for a in (1.47, 0.1, -0.1)]
+chain = [(a, a**3, (1 + a) ** 3, a**27) for a in (1.47, 1, 0.1, -0.1)]
 table(
     ["a", "plain, a³", "residual, (1 + a)³", "27 plain blocks, a²⁷"],
     [[f"{a:g}", f"{p:.3g}", f"{r:.3g}", f"{q:.2g}"] for a, p, r, q in chain],
@@ -162,7 +168,7 @@ assert np.isclose((1 + a) ** 3, 1 + 3 * a + 3 * a**2 + a**3)
 assert np.isclose(theory**2, 1.47, atol=0.005)  # a block has two layers
 
 # %% [markdown]
-# In a plain chain the body has to carry the whole signal. With $a = 1.47$, which is theory's factor for a block of two layers, three blocks make 3.2, and 27 blocks more than thirty thousand. In a residual chain the body can be small, $a = \pm 0.1$, and then the slope stays near 1. But the first row is a warning: a shortcut does not *bound* anything, with the same $a = 1.47$ the residual slope is larger than the plain one. What keeps $F$ small beside $x$ in a real network has to be measured.
+# In a plain chain the body has to carry the whole signal. With $a = 1.47$, which is theory's factor for a block of two layers, three blocks make 3.2, and 27 blocks more than thirty thousand. In a residual chain the body can be small, $a = \pm 0.1$, and then the slope stays near 1. But the first row is a warning: a shortcut does not *bound* anything, with $a = 1.47$ or $a = 1$ the residual slope is larger than the plain one. What keeps $F$ small beside $x$ in a real network has to be measured.
 
 # %% [markdown]
 # ## The equation
@@ -237,8 +243,8 @@ assert all(s[-1, 0] < s[0, 0] for s in stages)
 # %% jupyter={"source_hidden": true}
 say(f"""
     In the last block of each stage the body brings {", ".join(f"{s[-1, 0]:.0%}" for s in stages)} of the size of dx, in the first {", ".join(f"{s[0, 0]:.0%}" for s in stages)}.
-    The two parts stand almost at right angles (mean cosine {abs(split[:, 2].mean()):.2f}), so their squares add up.
-    The reason is in the forward pass: each block *adds* to x a body whose batch norm gives it deviation 1, so x grows and the body's share in it falls (De and Smith 2020).
+    The two parts stand almost at right angles (cosines from {split[:, 2].min():.2f} to {split[:, 2].max():.2f}), so their squares add up: a body with the factor 1.47 would make √(1 + 1.47²) = {np.hypot(1, 1.47):.2f} of the gradient, not the 2.47 of the numbers by hand.
+    The reason is in the forward pass: each block *adds* to x a body whose batch norm gives it deviation 1, so x grows and the body's share in it falls (De and Smith 2020). The batch norm in the body divides by the size of what it gets, which grows with x; so the gradient through it is divided too.
 """)
 
 # %% [markdown]
@@ -265,13 +271,24 @@ d_body = parts[at].body.backward(dz)
 back = {"dx": rms(dz + d_body), "body": rms(d_body), "dz": rms(dz), "dy": rms(dy)}
 show(
     one_block(
-        {"x": x.std(), "F": F.std(), "F + x": (F + x).std(), "y": np.maximum(F + x, 0).std()},
+        {
+            "x": x.std(),
+            "F": F.std(),
+            "F + x": (F + x).std(),
+            "y": np.maximum(F + x, 0).std(),
+        },
         {name: size / rms(dy) for name, size in back.items()},
     ),
     "Diagram of a residual block: x splits into the shortcut and the body F, both meet at a plus sign, then a ReLU. "
     "Each arrow carries the measured deviation of its signal in blue and the relative size of its gradient in red.",
 )
 assert x.std() > F.std()
+assert np.isclose(rms(dz + d_body) ** 2, rms(dz) ** 2 + rms(d_body) ** 2, rtol=0.1)
+
+# %% jupyter={"source_hidden": true}
+say(f"""
+    Read the red numbers from right to left: the ReLU passes {rms(dz) / rms(dy):.2f} of the gradient, around the body and into it. The body returns {rms(d_body) / rms(dy):.2f}, and the two make {rms(dz + d_body) / rms(dy):.2f}: √({rms(dz) / rms(dy):.2f}² + {rms(d_body) / rms(dy):.2f}²) = {np.hypot(rms(dz), rms(d_body)) / rms(dy):.2f}, right angles again.
+""")
 
 # %% [markdown]
 # ## The experiment: sensitivity to rounding
@@ -324,12 +341,12 @@ assert part["resnet", 32][79] > 100 * part["resnet", 32][11]
 
 # %% jupyter={"source_hidden": true}
 say(f"""
-    At rate 0.01 plain-32 is *chaotic* at its start: within a dozen steps a rounding error decides which network you get. It depends on the rate: at 0.0001 plain-20 is calm ({distances["plain", 20, 1e-4][11]:.0e}), and plain-32 is not ({distances["plain", 32, 1e-4][11]:.0e}); it drifts further than ResNet-32 at a rate a hundred times as large ({part["resnet", 32][11]:.0e}).
+    At rate 0.01 plain-32 is *chaotic* at its start: within a dozen steps a rounding error decides which network you get. It depends on the rate: at 0.0001 plain-20 is calm ({distances["plain", 20, 1e-4][11]:.0e}), and plain-32 is not: at 0.0001 its twins drift further apart ({distances["plain", 32, 1e-4][11]:.0e}) than those of ResNet-32 at 0.01 ({part["resnet", 32][11]:.0e}).
     Shortcuts *delay* the parting, they do not prevent it: the twins of ResNet-32 are {part["resnet", 32][39]:.0e} apart after 40 steps and {part["resnet", 32][79]:.0e} after 80.
 """)
 
 # %% [markdown]
-# The levels differ from machine to machine, since the order of additions does; the orders of magnitude between the curves stay. The measurement is about *weights under training*. It is another thing than the "shattered gradients" of Balduzzi and others (2017), who look at gradients with respect to neighbouring inputs while the weights stay. Chaos in *signals* that run through a deep random network was described by Poole and others (2016), and Yang and Schoenholz (2017) derive that shortcuts turn exponential growth into slower growth.
+# The levels differ from machine to machine by orders of magnitude, since the order of additions does; the order of the curves stays. (One weight was changed, with one seed.) The measurement is about *weights under training*. It differs from the "shattered gradients" of Balduzzi and others (2017), who look at gradients with respect to neighbouring inputs while the weights stay. Chaos in *signals* that run through a deep random network was described by Poole and others (2016), and Yang and Schoenholz (2017) derive that shortcuts turn exponential growth into slower growth.
 
 # %% [markdown]
 # ## The experiment: options A, B, C
@@ -360,7 +377,7 @@ table(
 # %% [markdown]
 # ## Claims put to the test
 #
-# The first three are found in popular reviews of the paper.
+# The first three are often heard.
 
 # %% jupyter={"source_hidden": true}
 claims(
@@ -382,7 +399,7 @@ claims(
         ],
         [
             "A residual gradient cannot explode, thanks to the +1",
-            f"{grown['ResNet-56']:.0f} times in ResNet-56; (1 + a)³ = {chain[0][2]:.1f} by hand with a = {chain[0][0]:g}",
+            f"{grown['ResNet-56']:.0f} times in ResNet-56; by hand, a = {chain[1][0]:g} makes (1 + a)³ = {chain[1][2]:g}",
             "it can; measured, it grows little",
         ],
     ]

@@ -48,14 +48,16 @@ def step_sizes(steps, curves, complex_curve):
         expected = np.finfo(dtype).eps ** (1 / 3)
         axes.axvline(expected, color=colour, ls=":", lw=1)
         name = f" eps^(1/3) of {dtype.__name__} "
-        axes.text(expected, 3e-17, name, color=colour, fontsize=10, ha=side)
+        axes.text(expected, 1e2, name, color=colour, fontsize=10, ha=side)
     axes.loglog(steps, np.maximum(complex_curve, 1e-17), "^-", ms=4, color=HUES[2])
     axes.text(3e-13, 3e-2, "float32: rounding", color=HUES[1])
     axes.text(1e-13, 1e-8, "float64: rounding", color=HUES[0])
-    axes.text(1.5e-3, 1e-11, "curvature", color=HUES[0])
+    axes.text(8e-3, 1e-10, "truncation", color=HUES[0])
     axes.text(1e-12, 7e-16, "complex step", color=HUES[2])
     axes.set(xlabel="step h", ylabel="relative error of the derivative", ylim=(1e-17, 1e3))
-    axes.set_title("Large steps see curvature, small ones rounding; a complex step may be tiny")
+    axes.set_title(
+        "Large steps err by truncation, small ones by rounding; a complex step may be tiny"
+    )
     return figure
 
 

@@ -1,5 +1,7 @@
 """Figures of lessons 1 and 3: convolutions on paper, forward and backward, and their costs."""
 
+from fractions import Fraction
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -82,7 +84,12 @@ def costs(sides, loop_time, product_time, megabytes, part):
     image, matrix = megabytes[sides[3]]
     note(right, "the image", (sides[3], image), (6, -14))
     note(right, "im2col's matrix", (sides[3], matrix), (-8, 8), ha="right")
-    note(right, "unrolled at a time,\nbut at least one image", (sides[0], part), (0, 5))
+    note(
+        right,
+        f"{1e6 * part / 2**20:.0f} MiB: what the\nlibrary unrolls at a time",
+        (sides[0], part),
+        (0, 5),
+    )
     right.set(ylabel="megabytes", title="and pays with nine times the memory")
     for axes in (left, right):
         axes.set_xlabel("side of the image (pixels)")
@@ -110,7 +117,7 @@ def answers(picture, filters, y):
         above.set_title(name, fontsize=11, loc="center")
         for (i, j), value in np.ndenumerate(values):
             colour = "white" if value > 0.6 else "black"
-            text = f"{value:.2g}"
+            text = str(Fraction(value).limit_denominator(9))
             above.text(j, i, text, ha="center", va="center", fontsize=10, color=colour)
         inside = y[1:-1, 1:-1, k]  # padding makes an edge of its own
         limit = abs(inside).max()
@@ -120,7 +127,7 @@ def answers(picture, filters, y):
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
     figure.suptitle(
-        "A filter answers where the picture looks like it (red: like it, blue: like its opposite)",
+        "A filter answers where the picture looks like it (red: like it, blue: its opposite; blur: grey)",
         x=0.02,
         ha="left",
     )
@@ -196,7 +203,7 @@ def without_flip(asymmetry, cosines, lengths):
     axes.text(0.13, 0.1, "size of the error, relative to dx", color=PLAIN)
     axes.set(
         xlabel="asymmetry t of the filters (0: symmetric, 1: as drawn at random)",
-        ylabel="no unit",
+        ylabel="cosine; relative error",
         ylim=(0, 1.5),
     )
     axes.set_title(

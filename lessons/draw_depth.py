@@ -5,9 +5,10 @@ from matplotlib.figure import Figure
 from style import HUES, MUTED, PLAIN, RESIDUAL
 
 LIGHT = "#ef8a62"  # a second plain network
+WINDOW = 20  # steps of a moving average
 
 
-def moving_average(errors, window=20):
+def moving_average(errors, window=WINDOW):
     """Mean over the last steps, as many as there are up to `window`."""
     known = np.minimum(np.arange(1, len(errors) + 1), window)
     return np.convolve(errors, np.ones(window))[: len(errors)] / known
@@ -33,12 +34,17 @@ def begun_at_the_solution(built_at, curves):
     figure = Figure(figsize=(7.8, 5.0))
     axes = figure.subplots()
     for name, first, errors, colour, style in curves:
-        shown = moving_average(errors)
-        steps = first + np.arange(1, len(shown) + 1)
+        shown = moving_average(errors)[WINDOW - 1 :]  # means of a full window only
+        steps = first + np.arange(WINDOW, len(errors) + 1)
         axes.plot(steps, shown, style, color=colour, lw=1.8, label=f"{name}: {shown[-1]:.0f} %")
     axes.axvline(built_at, color=MUTED, ls=":")
     axes.text(built_at + 3, 96, "plain-20 is built here", color="0.35", va="top", fontsize=10)
-    axes.set(xlabel="step", ylabel="error on new pictures (%)", xlim=(0, None), ylim=(0, 100))
+    axes.set(
+        xlabel="step",
+        ylabel=f"error on new pictures (%), mean of {WINDOW} steps",
+        xlim=(0, None),
+        ylim=(0, 100),
+    )
     axes.legend(fontsize=10, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     axes.set_title(f"A good plain-20 exists at step {built_at}; the usual start finds one later")
     return figure
@@ -57,41 +63,53 @@ def identities(fits):
         axes.plot(depths, values, style, color=colour, label=name)
         for layers, value in zip(depths, values, strict=True):
             axes.annotate(
-                f"{value:.2f}", (layers, value), xytext=(6, 4), textcoords="offset points"
+                f"{value:.2f}", (layers, value), xytext=(8, -12), textcoords="offset points"
             )
     axes.axhline(1, color=MUTED, lw=1)
     axes.text(2, 1.03, "the best constant", color="0.35")
     axes.set(
-        xlabel="layers in the stack", ylabel="squared error / variance of x", ylim=(-0.05, 1.2)
+        xlabel="layers in the stack", ylabel="squared error / variance of x", ylim=(-0.12, 1.2)
     )
+    axes.set_xticks(depths)
     axes.legend(loc="center left")
-    axes.set_title("The deeper a plain stack, the worse it learns to pass on its input")
+    axes.set_title("The deeper a plain stack, the worse it passes on its input after 150 steps")
     return figure
 
 
-def standing(counts):
-    """Draw the share of layers that stand still, by network and step: {net: {step: (still, layers)}}."""
-    figure = Figure(figsize=(7.8, 3.9))
+def standing(by_layer, still):
+    """Draw the share of layers whose relative step is below `still`, by network and step.
+
+    Parameters
+    ----------
+    by_layer : dict
+        Network -> list, for each seed a dict of recorded step -> (layers,) shares of the last layer.
+    still : float
+    """
+    figure = Figure(figsize=(7.8, 4.2))
     axes = figure.subplots()
-    steps = list(next(iter(counts.values())))
+    steps = list(next(iter(by_layer.values()))[0])
     names = (f"step {steps[0]:,}", f"step {steps[1]:,}", "at the end")
+    counts = {
+        net: [[int((found[step] < still).sum()) for found in seeds] for step in steps]
+        for net, seeds in by_layer.items()
+    }
+    sizes = {net: len(seeds[0][steps[0]]) for net, seeds in by_layer.items()}
     for k, (name, alpha) in enumerate(zip(names, (1, 0.7, 0.4), strict=True)):
-        pairs = [list(found.values())[k] for found in counts.values()]
-        places = np.arange(len(counts)) + 0.27 * (k - 1)
-        colours = [PLAIN if net.startswith("plain") else RESIDUAL for net in counts]
-        bars = axes.bar(places, [100 * s / n for s, n in pairs], 0.25, color=colours, alpha=alpha)
-        axes.bar_label(bars, [str(s) for s, _ in pairs], fontsize=10)
+        for place, net in enumerate(counts):
+            found, x = np.array(counts[net][k]), place + 0.27 * (k - 1)
+            colour = PLAIN if net.startswith("plain") else RESIDUAL
+            heights = 100 * found / sizes[net]
+            axes.bar(x, heights.mean(), 0.25, color=colour, alpha=alpha)
+            words = ", ".join(map(str, found))
+            axes.text(x, heights.mean() + 2, words, rotation=90, ha="center", va="bottom")
         axes.bar(0, 0, color=PLAIN, alpha=alpha, label=name)
-    sizes = [next(iter(found.values()))[1] for found in counts.values()]
-    axes.set_xticks(
-        np.arange(len(counts)),
-        [f"{net}\n{n} layers" for net, n in zip(counts, sizes, strict=True)],
-    )
+    axes.set_xticks(np.arange(len(counts)), [f"{net}\n{n} layers" for net, n in sizes.items()])
     axes.set(ylabel="layers standing still (%)", ylim=(0, 100))
-    axes.legend(title="number of layers above each bar", loc="upper left")
-    net, most = max(counts.items(), key=lambda pair: pair[1][steps[1]][0])
-    still, layers = most[steps[1]]
-    axes.set_title(f"At step 1 no layer stands still; later {still} of {layers} do in {net}")
+    axes.legend(title="above each bar: number of layers, by seed", loc="upper left")
+    net = max(counts, key=lambda net: np.mean(counts[net][1]) / sizes[net])
+    axes.set_title(
+        f"At step 1 no layer stands still; later {counts[net][1][0]} of {sizes[net]} do in {net}"
+    )
     return figure
 
 
@@ -105,11 +123,14 @@ def equal_angles(errors):
             found = errors[net, rule]
             colour = PLAIN if net.startswith("plain") else RESIDUAL
             bars = axes.bar(place + shift, np.mean(found), 0.38, color=colour, alpha=alpha)
-            axes.plot([place + shift] * len(found), found, "_", color="black", ms=18)
+            if len(found) > 1:
+                axes.plot([place + shift] * len(found), found, "_", color="black", ms=18)
             axes.bar_label(bars, [f"{rule}\n{np.mean(found):.0f} %"], fontsize=10, padding=9)
     axes.set_xticks(np.arange(len(nets)), nets)
     axes.set(ylabel="error on new pictures (%)", ylim=(0, 115))
-    axes.set_title("With equal angles in all layers, plain-56 is still far behind")
+    if max(map(len, errors.values())) == 1:
+        axes.set_xlabel("one seed")
+    axes.set_title("With nearly equal angles in all layers, plain-56 is still far behind")
     return figure
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
-from style import HUES, MUTED, PLAIN, RESIDUAL
+from style import HUES, MUTED, RESIDUAL
 
 from minires.nets.audit import audit
 
@@ -11,7 +11,7 @@ PARTS = ("conv", "stage1", "stage2", "stage3", "fc")
 
 
 def costs(net):
-    """Weights and multiply-adds of each part of a CIFAR network: {part: (weights, multiply-adds)}."""
+    """Parameters and multiply-adds of each part of a CIFAR network: {part: (parameters, multiply-adds)}."""
     found = dict.fromkeys(PARTS, (0, 0))
     for row in audit(net):
         part = row.name.split(".")[0].replace("bn", "conv")
@@ -56,16 +56,18 @@ def network(net):
     H, W, C = net.facts.input_shape
     figure.suptitle(
         f"{len(layers)} layers from {H}x{W}x{C} numbers to {net.facts.classes}: "
-        "the work is equal in all stages, the weights are not"
+        "nearly equal work by stage, unequal parameters"
     )
     return figure
 
 
 def _bars(axes, found):
-    """Shares of weights and of multiply-adds, a bar for each part."""
+    """Shares of parameters and of multiply-adds, a bar for each part."""
     totals = np.sum(list(found.values()), axis=0)
     places = np.arange(len(found))
-    for k, (name, shift, hatch) in enumerate((("weights", -0.2, ""), ("multiply-adds", 0.2, "//"))):
+    for k, (name, shift, hatch) in enumerate(
+        (("parameters", -0.2, ""), ("multiply-adds", 0.2, "//"))
+    ):
         shares = [100 * cost[k] / totals[k] for cost in found.values()]
         axes.bar(
             places + shift, shares, 0.38, label=f"{name}, {totals[k]:,} in all", hatch=hatch,
@@ -86,7 +88,7 @@ def one_step(rates, losses, predicted, before):
     axes.semilogx(rates, predicted, "--", color=HUES[1], label="loss - rate · ||gradient||²")
     axes.axhline(before, color=MUTED, lw=1)
     axes.text(rates[0], 1.06 * before, "before the step", color="0.35")
-    axes.set(xlabel="learning rate", ylabel="loss of the same batch", ylim=(0, 2 * before))
+    axes.set(xlabel="learning rate", ylabel="loss of the same batch", ylim=(0, 1.08 * max(losses)))
     axes.legend(loc="lower left")
     axes.set_title("A small step does what the gradient predicts; a large one overshoots")
     return figure
@@ -101,8 +103,8 @@ def overfitting(curves, guess):
         axes.semilogy(
             np.arange(1, len(losses) + 1), losses, ls=style, color=colour, lw=2, label=name
         )
-    axes.axhline(guess, color=PLAIN, lw=1)
-    axes.text(45, guess * 1.6, "a guess: log 10", color=PLAIN)
+    axes.axhline(guess, color=MUTED, lw=1)
+    axes.text(45, guess * 1.6, "a guess: log 10", color="0.35")
     axes.set(xlabel="step", ylabel="loss on the twenty pictures")
     axes.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     axes.set_title("A network memorises twenty pictures, with true labels or shuffled ones")

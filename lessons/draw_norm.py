@@ -6,16 +6,16 @@ from style import HUES, PLAIN, RESIDUAL
 
 
 def three_paths(parts, dx, xhat):
-    """Draw what each path adds to dx; all arrays are (M,), in one order."""
+    """Draw what each path adds to dx against x-hat; all arrays are (M,), in one order."""
     figure = Figure(figsize=(7.8, 4.0))
     axes = figure.subplots()
-    order, places = np.argsort(xhat), np.arange(len(xhat))
-    for k, (name, values) in enumerate(parts.items()):
-        axes.bar(places + 0.25 * (k - 1), values[order], 0.23, color=HUES[k], label=name)
-    axes.plot(places, dx[order], "D", color="black", ms=7, label="sum: dx")
+    order = np.argsort(xhat)
+    looks = (("o", "none"), ("s", "-"), ("^", "-"))
+    for k, ((name, values), (marker, line)) in enumerate(zip(parts.items(), looks, strict=True)):
+        axes.plot(xhat[order], values[order], marker, ls=line, color=HUES[k], label=name)
+    axes.plot(xhat[order], dx[order], "D", color="black", ms=8, fillstyle="none", label="sum: dx")
     axes.axhline(0, color="0.3", lw=0.8)
-    axes.set(xlabel="value of x̂, in rising order", ylabel="part of dx")
-    axes.set_xticks(places, [f"{v:.2f}" for v in xhat[order]])
+    axes.set(xlabel="x̂", ylabel="part of dx")
     axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, -0.36))
     axes.set_title(
         "The mean's path shifts all gradients alike, the variance's path tilts them along x̂"
@@ -72,9 +72,9 @@ def running_means(targets, followed, title):
     figure = Figure(figsize=(8.2, 4.0))
     for axes, (name, target) in zip(figure.subplots(1, 2), targets.items(), strict=True):
         axes.plot(target, color="black", lw=1.5, label="true mean")
-        momenta = [m for of, m in followed if of == name]
-        for m, colour in zip(momenta, HUES, strict=False):
-            axes.plot(followed[name, m], color=colour, label=f"momentum {m:g}")
+        shares = [rho for of, rho in followed if of == name]
+        for rho, colour in zip(shares, HUES, strict=False):
+            axes.plot(followed[name, rho], color=colour, label=f"ρ = {rho:g}")
         axes.set(xlabel="batch", ylabel="running mean", title=name)
     figure.axes[0].legend(fontsize=10, loc="lower right", bbox_to_anchor=(1, 0.12))
     figure.suptitle(title)

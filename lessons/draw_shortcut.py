@@ -66,7 +66,7 @@ def one_block(forward, backward):
         axes.text(*place, f"{value:.2f}", ha="center", color=RESIDUAL)
     dx, body, dz, dy = (backward[name] for name in ("dx", "body", "dz", "dy"))
     for place, value in (
-        ((0.3, -0.42), dx), ((3.5, -0.42), dz), ((2.1, 1.3), body), ((7.1, -0.72), dz), ((9.4, -0.42), dy),
+        ((0.3, -0.42), dx), ((3.5, -0.42), dz), ((2.1, 1.3), body), ((5.6, 1.3), dz), ((7.1, -0.72), dz), ((9.4, -0.42), dy),
     ):  # fmt: skip
         axes.text(*place, f"{value:.2f}", ha="center", color=PLAIN)
     axes.text(-0.5, -1.2, "blue: deviation of the signal, forward", color=RESIDUAL, fontsize=10)

@@ -12,7 +12,7 @@ RECORDS = Path(__file__).parents[1] / "lessons" / "runs"
 TITLES = {
     "quarter-cifar10": "Deeper plain nets (+20.6 points) are worse on the training images; "
     "residual nets (-2.2 points) are better",
-    "quick-shapes10-fresh": "Deeper plain nets (+52.3 points) are worse on the training images; "
+    "quick-shapes10-fresh": "Deeper plain nets (+52.3 points) are worse on new images; "
     "residual nets of all depths end alike",
     "lesson-110": "Training error: resnet110 39.0 points below plain110",
 }

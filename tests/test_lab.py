@@ -22,11 +22,11 @@ import minires
 from minires import InputError, data, get_ops, plain, resnet
 from minires.data import shapes10, training_batch
 from minires.lab import claims, degradation, live, plots, presets, report, tables
-from minires.lab.angles import STILL, angles, shares
 from minires.lab.layer_plot import turning, turning_message
 from minires.lab.notebook import Stopped
 from minires.lab.presets import PRESETS
 from minires.lab.recorded import by_net, find_runs, noise
+from minires.lab.relative_steps import STILL, relative_steps, shares
 from minires.lab.studies.deepen import deepen
 from minires.lab.studies.identity import fit_identity
 from minires.lab.studies.sensitivity import growth, sensitivity
@@ -503,12 +503,12 @@ def test_on_fresh_images_the_difference_must_exceed_two_standard_errors(record, 
 
 
 @pytest.mark.parametrize("smallest", [(0.4, 0.0092), (0.0092, 0.4)])
-def test_the_smallest_angle_of_any_deepest_net_decides_on_vanishing_gradients(record, smallest):
+def test_the_smallest_step_of_any_deepest_net_decides_on_vanishing_gradients(record, smallest):
     for seed, share in enumerate(smallest):  # one seed is enough to refute
         folder = record(smallest=share, seed=seed)
     found = verdicts(folder)["iv"]
     assert found.held is False
-    assert found.numbers.startswith("plain56, smallest angle")
+    assert found.numbers.startswith("plain56, smallest relative step")
     assert " at step 1, 0.01 demanded; later" in found.numbers
     counts = ("1/0", "0/1")[smallest[0] > smallest[1]]
     assert f"0.0092 at step 100 ({counts} of 3 layers below 0.01)" in found.numbers
@@ -733,7 +733,7 @@ def test_with_fresh_images_the_deep_net_must_err_more_on_new_images(record):
 
 
 @pytest.mark.parametrize("tier", PRESETS)
-def test_a_layer_stands_still_below_a_hundredth_of_the_last_ones_angle_however_long_the_run(
+def test_a_layer_stands_still_below_a_hundredth_of_the_last_ones_step_however_long_the_run(
     record, tier
 ):
     assert verdicts(record(tier=tier, smallest=0.0108, folder="a"))["iv"].held
@@ -954,7 +954,7 @@ def test_a_net_is_recorded_by_its_title(tiny, shapes, tmp_path):
     assert run.net == "resnet8"
 
 
-def test_the_angle_of_the_first_step_belongs_to_the_weights_before_it(tiny, shapes, tmp_path):
+def test_the_first_relative_step_belongs_to_the_weights_before_it(tiny, shapes, tmp_path):
     config = replace(tiny, lr=10.0, iterations=1, eval_every=1)
     (run,) = find_runs([train(config, tmp_path, shapes)])
     net = initial_net(config)
@@ -962,7 +962,7 @@ def test_the_angle_of_the_first_step_belongs_to_the_weights_before_it(tiny, shap
     train_step(net, SGD(net.parameters()), *batch, lr=0.0)
     still = by_layer(net)
     expected = {name: g / still["weight_norm"][name] for name, g in still["gradient_norm"].items()}
-    assert angles(run)[1] == pytest.approx(expected, rel=1e-5)
+    assert relative_steps(run)[1] == pytest.approx(expected, rel=1e-5)
     assert run.layers[0]["weight_norm"]["conv"] > 2 * still["weight_norm"]["conv"]
 
 
@@ -992,20 +992,34 @@ def test_plain110_stands_still_in_70_layers_at_step_100_and_explodes_at_step_1()
     figure = turning([run])
     assert [axes.get_title() for axes in figure.axes] == ["step 1", "step 100", "step 2,000"]
     assert turning_message([run]) == (
-        "Layers of plain110 below 1 % of the last one's angle: "
+        "Layers of plain110 below 1 % of the last one's step: "
         "0 of 109 at step 1, 70 at step 100, 69 at step 2,000"
     )
     np.testing.assert_array_equal(figure.axes[1].lines[0].get_ydata(), found[100])
 
 
-def test_angles_leave_out_shortcuts_and_the_figure_needs_a_record_by_layer(tiny, shapes, tmp_path):
+def test_the_figure_and_its_message_have_every_seed_of_the_deepest_plain_net():
+    records = Path(__file__).parents[1] / "lessons" / "runs" / "lesson-cifar10"
+    runs = [run for run in find_runs([records]) if run.net == "plain56"]
+    assert turning_message(runs) == (
+        "Layers of plain56 below 1 % of the last one's step, by seed: "
+        "0/0/0 of 55 at step 1, 7/1/0 at step 100, 0/0/0 at step 2,000"
+    )
+    lines = turning(runs).axes[1].lines[: len(runs)]
+    for line, run in zip(lines, runs, strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), shares(run)[100])
+
+
+def test_relative_steps_leave_out_shortcuts_and_the_figure_needs_a_record_by_layer(
+    tiny, shapes, tmp_path
+):
     config = replace(tiny, net="resnet8B", iterations=1, eval_every=1)
     (run,) = find_runs([train(config, tmp_path, shapes)])
     recorded = run.layers[0]["gradient_norm"]
-    assert [name for name in recorded if name not in angles(run)[1]] == [
+    assert [name for name in recorded if name not in relative_steps(run)[1]] == [
         name for name in recorded if ".shortcut" in name
     ]
-    assert len(recorded) > len(angles(run)[1])
+    assert len(recorded) > len(relative_steps(run)[1])
     with pytest.raises(InputError, match="without gradients"):
         turning([replace(run, layers=[])])
 

@@ -33,7 +33,7 @@ def arriving(net, x, labels, name="stage1"):
 # ------------------------------------------------------------------------------- equal angles
 
 
-def test_every_convolution_turns_by_the_same_angle_and_keeps_its_length(rng):
+def test_the_first_step_turns_every_convolution_by_the_same_angle_and_keeps_its_length(rng):
     net = plain(14, rng=0).astype("float64")
     found = gradients(net, *batch(rng))
     before = {name: w.copy() for name, w in net.parameters().items()}
@@ -60,6 +60,17 @@ def test_all_other_parameters_take_the_steps_of_sgd(rng):
     for name, w in steps["SGD"].items():
         same = np.array_equal(w, steps["equal angles"][name])
         assert same == (w.ndim != 4), name
+
+
+def test_the_angles_of_the_rule_are_nearly_equal_and_those_of_sgd_are_not():
+    equal, usual = (
+        equal_angles.turned("plain14", rule, steps=8) for rule in ("equal angles", "SGD")
+    )
+    assert equal.shape == usual.shape == (8, 13)
+    assert np.allclose(equal[0], np.arctan(0.1 * 0.01), rtol=1e-2)
+    ratios = [angles[-1].max() / angles[-1].min() for angles in (equal, usual)]
+    assert ratios[0] < 1.5 < 4 < ratios[1]
+    assert equal.max() < 0.01
 
 
 def test_a_layer_without_gradient_stays_where_it_is():

@@ -13,9 +13,9 @@ from minires import data
 from minires.data import Rows
 from minires.errors import InputError, quoted
 from minires.lab import wording
-from minires.lab.angles import STILL, shares
 from minires.lab.presets import PRESETS
 from minires.lab.recorded import final, noise
+from minires.lab.relative_steps import STILL, shares
 from minires.lab.studies.deepen import deepen
 from minires.lab.studies.sensitivity import growth, sensitivity
 from minires.lab.verdicts import (
@@ -117,7 +117,7 @@ def _no_overfitting(group: Group) -> Verdict:
 
 
 def _no_vanishing(group: Group) -> Verdict:
-    """Claim that the first step turns every layer by at least the share `STILL` of the last one.
+    """Claim that every layer's first relative step is at least the share `STILL` of the last one's.
 
     The first step decides: until then nets of different depth differ in nothing but depth, and
     what comes later depends on what training did to the weights. Later steps are listed.
@@ -132,7 +132,7 @@ def _no_vanishing(group: Group) -> Verdict:
         return Verdict(None, reason="needs a record by layer of the first step")
     first = min(float(by_step[1].min()) for by_step in found)
     later = sorted({step for by_step in found for step in by_step} - {1})
-    head = f"{deepest[0].net}, smallest angle of a layer as a share of the last layer's"
+    head = f"{deepest[0].net}, smallest relative step of a layer as a share of the last layer's"
     numbers = f"{head}: {first:.2g} at step 1, {STILL:g} demanded"
     if later:
         numbers += "; later " + ", ".join(_still(step, found) for step in later)

@@ -18,8 +18,8 @@ def headline(runs: Sequence[Run]) -> str:
     """Whether deeper networks end worse, better or alike on the training images, by family.
 
     Each family's deepest network is compared with its shallowest; a difference within the noise
-    counts as alike. Runs that cannot be compared, and families with one depth only, get the
-    sentence of `minires.lab.tables.message`.
+    counts as alike. If every step drew new images, the sentence says so. Runs that cannot be
+    compared, and families with one depth only, get the sentence of `minires.lab.tables.message`.
     """
     done = bool(runs) and all(run.done for run in runs)
     found = _by_family(runs) if done and one_recipe(runs) else {}
@@ -30,7 +30,9 @@ def headline(runs: Sequence[Run]) -> str:
         verdicts.setdefault(verdict, []).append(family)
     first, *others = (_part(verdict, verdicts) for verdict in ORDER if verdict in verdicts)
     deeper = first if "alike" in first else f"deeper {first}"
-    return "; ".join([f"{sentence_case(deeper)} on the training images", *others])
+    fresh = all(run.data["name"].endswith("-fresh") for run in runs)
+    images = "new images" if fresh else "the training images"
+    return "; ".join([f"{sentence_case(deeper)} on {images}", *others])
 
 
 def _part(verdict: str, verdicts: dict[str, list[str]]) -> str:

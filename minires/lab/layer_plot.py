@@ -1,4 +1,4 @@
-"""Gradients, angles and responses layer by layer; responses as in the paper's figure 7."""
+"""Gradients, relative steps and responses layer by layer; responses as in the paper's figure 7."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from minires.errors import InputError
-from minires.lab.angles import STILL, shares
 from minires.lab.families import family_styles
 from minires.lab.figure import Axes, Figure, MaxNLocator, drawing, finish, plain, shades
 from minires.lab.recorded import by_net
+from minires.lab.relative_steps import STILL, shares
 from minires.lab.tables import caption, layers_message
 from minires.runs.run import Run
 
@@ -64,11 +64,17 @@ def _first_seeds(runs: Sequence[Run]) -> dict[str, Run]:
     return {title: group[0] for title, group in recorded.items()}
 
 
-def turning(runs: Sequence[Run]) -> Figure:
-    """Angle by which a step turns each layer, as a share of the last layer's, by recorded step.
+def _seeds(runs: Sequence[Run], title: str) -> list[Run]:
+    """Runs of a network with a record by layer."""
+    return by_net([run for run in runs if run.layers])[title]
 
-    The figure shows the first seed of each network, without the convolutions of shortcuts. The
-    dotted line marks `minires.lab.angles.STILL`.
+
+def turning(runs: Sequence[Run]) -> Figure:
+    """Relative step of each layer as a share of the last layer's, by recorded step.
+
+    The last layer is the last convolution; those of shortcuts are left out. The first seed of each
+    network has a bold line, the others have thin ones. The dotted line marks
+    `minires.lab.relative_steps.STILL`.
 
     Raises
     ------
@@ -83,16 +89,20 @@ def turning(runs: Sequence[Run]) -> Figure:
         row = figure.subplots(1, len(steps), sharey=True, squeeze=False)[0]
         for title, run in named.items():
             style = _line_style(title, run, shown)
-            for step, by_layer in shares(run).items():
-                place = np.linspace(0, 1, len(by_layer))
-                row[steps.index(step)].plot(place, by_layer, **style)
+            thin = {"color": style["color"], "lw": 0.8, "alpha": 0.6}
+            for seed in _seeds(runs, title):
+                for step, by_layer in shares(seed).items():
+                    place = np.linspace(0, 1, len(by_layer))
+                    look = style if seed is run else thin
+                    row[steps.index(step)].plot(place, by_layer, **look)
         for axes, step in zip(row, steps, strict=True):
             axes.axhline(STILL, color="0.35", lw=1.2, ls=":")
             axes.set(title=f"step {step:,}", xlabel="place: input 0, loss 1", yscale="log")
             axes.grid(axis="y", alpha=0.25)
-        row[0].set_ylabel("angle of a step, last layer = 1")
+        row[0].set_ylabel("relative step, last layer = 1")
         row[-1].legend(framealpha=0.8)
-        note = f"one seed; dotted: {100 * STILL:g} % of the last layer's angle"
+        seeds = "thin: other seeds" if len(runs) > len(shown) else "one seed"
+        note = f"{seeds}; dotted: {100 * STILL:g} % of the last layer's"
         finish(figure, turning_message(runs), f"{caption(shown)}; {note}")
     return figure
 
@@ -101,13 +111,17 @@ def turning_message(runs: Sequence[Run]) -> str:
     """The message of the figure `turning`, about the deepest plain network among the runs."""
     shown = list(_first_seeds(runs).values())
     run = max(shown, key=lambda run: (run.family == "plain", run.depth))
-    first, *later = (
-        (step, int((share < STILL).sum()), len(share)) for step, share in shares(run).items()
-    )
-    begins = f"{first[1]} of {first[2]} at step {first[0]:,}"
-    counts = ", ".join([begins, *(f"{count} at step {step:,}" for step, count, _ in later)])
-    share = f"{100 * STILL:g} % of the last one's angle"
-    return f"Layers of {run.net} below {share}: {counts}"
+    seeds = [shares(seed) for seed in _seeds(runs, run.net)]
+    counts = {
+        step: "/".join(str(int((found[step] < STILL).sum())) for found in seeds)
+        for step in seeds[0]
+    }
+    (first, begins), *later = counts.items()
+    words = ", ".join(f"{count} at step {step:,}" for step, count in later)
+    start = f"{begins} of {len(seeds[0][first])} at step {first:,}"
+    share = f"{100 * STILL:g} % of the last one's step"
+    by_seed = ", by seed" if len(seeds) > 1 else ""
+    return f"Layers of {run.net} below {share}{by_seed}: {', '.join(filter(None, [start, words]))}"
 
 
 def _panels(figure: Figure, steps: int, with_responses: bool) -> tuple[list[Axes], list[Axes]]:

@@ -1,13 +1,13 @@
-"""Training in which every step turns every convolution by the same angle.
+"""Training in which every step turns every convolution by nearly the same angle.
 
 In front of a batch norm only the direction of weights counts. In a deep plain net some layers turn
-much less than others (`minires.lab.angles`). Here no layer can: the experiment asks whether plain
-nets still get worse with depth.
+much less than others (`minires.lab.relative_steps`). Here they turn by similar angles: the
+experiment asks whether plain nets still get worse with depth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -22,15 +22,17 @@ from minires.train.step import train_step
 
 
 class EqualAngles(SGD):
-    """SGD in which a step turns the weights of each convolution by about `lr`, in radians.
+    """SGD in which a step turns the weights of each convolution by at most about `lr`, in radians.
 
     For the weights w of a convolution with gradient g, momentum m and velocity v, which starts
     at 0:
 
         v <- m v + (1 - m) g / ||g||,   w <- ||w|| u / ||u||  with  u = w - lr ||w|| v.
 
-    So ||w|| stays what it was at the start, and equal steps turn w by the angle lr. A gradient of 0
-    gives v <- m v. All other parameters take the steps of `SGD`.
+    So ||w|| stays what it was at the start. The angle is about lr ||v||: v is a running mean of
+    unit vectors, so ||v|| is near 1 where gradients agree from step to step, and smaller where they
+    do not; unrelated ones would make it sqrt((1 - m) / (1 + m)). A gradient of 0 gives v <- m v.
+    All other parameters take the steps of `SGD`.
 
     Parameters
     ----------
@@ -84,13 +86,45 @@ def errors(net: str, rule: str, *, steps: int = 300, lr: float = 0.01, seed: int
     errors : ndarray of shape (steps,)
         In percent.
     """
+    made = by_name(net, rng=seed).use(default_backend())
+    return np.array(list(_train(made, rule, steps, lr, seed)))
+
+
+def turned(net: str, rule: str, *, steps: int = 20, lr: float = 0.01, seed: int = 0) -> Array:
+    """Angle by which every step turns each convolution, in the training of `errors`.
+
+    Returns
+    -------
+    angles : ndarray of shape (steps, convolutions)
+        In radians, the layers in network order.
+    """
+    made = by_name(net, rng=seed).use(default_backend())
+    filters = [layer.params["w"] for _, layer in made.named_layers() if isinstance(layer, Conv2d)]
+    before, found = [_direction(w) for w in filters], []
+    for _ in _train(made, rule, steps, lr, seed):
+        after = [_direction(w) for w in filters]
+        found.append([_angle(u, v) for u, v in zip(before, after, strict=True)])
+        before = after
+    return np.array(found)
+
+
+def _train(net: Network, rule: str, steps: int, lr: float, seed: int) -> Iterator[float]:
+    """The error of each batch, in percent, after its step."""
     batch = 32
     images, labels = shapes10.images(batch * steps, stream(seed, "equal angles", 0))
     x = normalise(images[:, ::2, ::2], per_pixel_mean(images[:1000, ::2, ::2]))
-    made = by_name(net, rng=seed).use(default_backend())
-    optimizer = RULES[rule](made)
-    found = []
+    optimizer = RULES[rule](net)
     for i in range(0, len(x), batch):
         rows = slice(i, i + batch)
-        found.append(100 * train_step(made, optimizer, x[rows], labels[rows], lr)[1])
-    return np.array(found)
+        yield 100 * train_step(net, optimizer, x[rows], labels[rows], lr)[1]
+
+
+def _direction(w: Array) -> Array:
+    """A copy of w in float64, of length 1."""
+    w = w.astype(np.float64)
+    return w / np.linalg.norm(w)
+
+
+def _angle(u: Array, v: Array) -> float:
+    """Angle between two vectors of length 1; exact for small ones too, where arccos is not."""
+    return 2 * float(np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v)))
