@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib as mpl
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image as Picture
 
@@ -91,12 +92,14 @@ def small_texts(figure: Figure) -> Iterator[str]:
 
 
 def _png(figure: Figure, dpi: int) -> str:
-    """The figure with 64 colours, in base64."""
-    drawn, small = io.BytesIO(), io.BytesIO()
+    """The figure in base64: pictures in full colour, lines and text with 64 colours."""
+    drawn, stored = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
-    reduced = Picture.open(drawn).convert("RGB").quantize(64, dither=Picture.Dither.NONE)
-    reduced.save(small, "png", optimize=True)
-    return base64.b64encode(small.getvalue()).decode()
+    picture = Picture.open(drawn).convert("RGB")
+    if not figure.findobj(AxesImage):  # a palette would change the colours of a picture
+        picture = picture.quantize(64, dither=Picture.Dither.NONE)
+    picture.save(stored, "png", optimize=True)
+    return base64.b64encode(stored.getvalue()).decode()
 
 
 def say(text: str) -> None:

@@ -150,6 +150,27 @@ def test_a_figure_with_small_text_is_refused(capsys):
         show(figure, "A figure.")
 
 
+@pytest.mark.lessons
+def test_a_picture_keeps_its_colours_in_a_lesson_and_a_line_plot_is_stored_with_few(monkeypatch):
+    import style
+    from matplotlib.figure import Figure
+
+    stored = []
+    monkeypatch.setattr(style, "display", lambda data, **_: stored.append(data["image/png"]))
+    pictures, lines = Figure(figsize=(4, 2)), Figure(figsize=(4, 2))
+    grey, colour = pictures.subplots(1, 2)
+    grey.imshow(np.linspace(0, 1, 256).reshape(16, 16), cmap="gray")
+    colour.imshow(np.random.default_rng(0).random((16, 16, 3)))
+    lines.subplots().plot([0, 1])
+    for figure in (pictures, lines):
+        style.show(figure, "A figure.")
+    pixels = np.asarray(drawn(stored[0]).convert("RGB")).astype(int)
+    left = pixels[:, : pixels.shape[1] // 3]
+    assert np.ptp(left, axis=2).max() == 0  # grey stays grey
+    assert len(np.unique(left)) > 200  # of 256 levels
+    assert len(drawn(stored[1]).getcolors()) <= 64
+
+
 @each_lesson
 def test_a_figure_is_one_call(path):
     code = "\n".join(cell["source"] for cell in cells(path, "code"))
