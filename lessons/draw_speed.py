@@ -54,8 +54,8 @@ def roofline(points, peak, bandwidth):
     for marker, colour, label in looks.values():
         axes.plot([], [], marker, color=colour, ms=8, label=label)
     axes.legend(loc="lower right")
-    axes.set(
-        xlabel="operations per byte that must be moved", ylabel="GFLOP/s", ylim=(0.5, peak * 4)
-    )
+    rates = [rate for _, _, _, rate in points]
+    axes.set(xlabel="operations per byte that must be moved", ylabel="GFLOP/s")
+    axes.set_ylim(0.4 * min(rates), 2.5 * max(peak, *rates))
     axes.set_title("Convolutions are bound by arithmetic, batch norm and ReLU by memory")
     return figure
