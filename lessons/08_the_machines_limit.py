@@ -16,13 +16,14 @@
 # %% [markdown]
 # # 8. How fast can Python be?
 #
-# This course trains networks of 56 layers, in Python, on a laptop. Lesson 1 timed a convolution written as plain loops: at that pace a ResNet-20 would need most of a minute, or more, for a single picture. Where does the time go, and how much of it can be had back without leaving Python?
+# This course trains networks of 56 layers, in Python, on a laptop. Lesson 1 timed a convolution written as plain loops: at that pace a ResNet-20 would need half a minute or more for a single picture. Where does the time go, and how much of it can be won back without leaving Python?
 #
 # - **Time:** 60 minutes, and up to half a minute of compiling when it is run for the first time.
-# - **You need:** [lesson 1](01_convolution.ipynb); Numba installed.
-# - **Afterwards you can** say what bounds a computation, read a roofline, and explain why a kernel keeps a tile of its result in registers.
+# - **You need:** [lesson 1](01_convolution.ipynb) for the convolution, [lesson 4](04_batch_norm.ipynb) for batch norm; Numba installed.
+# - **Afterwards you can** say what bounds a computation, read a roofline, and explain why a fast routine keeps a tile of its result in registers.
 
 # %% jupyter={"source_hidden": true}
+import itertools
 import json
 import os
 import time
@@ -37,17 +38,18 @@ from style import claims, say, seconds, show, source, table
 from minires import get_ops, resnet
 from minires.bench.nets import matrix_product_gflops
 from minires.ops import prepare
-from minires.ops.compiled import conv, register_tile, simd, tuning
+from minires.ops.compiled import conv, simd, tuning
+from minires.runs.provenance import provenance
 
 ops, compiled = get_ops("numpy"), get_ops("numba")
-prepare("numba")  # compiles the kernels, or finds them on the disk
+prepare("numba")  # compiles the routines, or finds them on the disk
 rng = np.random.default_rng(8)
 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 # %% [markdown]
 # ## The surprise
 #
-# One layer of the first stage of a ResNet: 64 images of 32x32 with 16 channels, 16 filters of 3x3. Five ways to compute it, all from Python. The first two you know. The third and fourth are the seven loops again, compiled by Numba, with nothing changed but the order of the loops.
+# One layer of the first stage of a ResNet: 64 images of 32x32 with 16 channels, 16 filters of 3x3. Five ways to compute it, all from Python. The seven loops and the unrolled product (im2col) you know from lesson 1. Two others are the loops compiled by Numba: once as they stand, and once with the filters in the innermost loop. The last one is the library's compiled routine.
 
 # %%
 x = rng.standard_normal((64, 32, 32, 16)).astype(np.float32)
@@ -62,7 +64,7 @@ def seven_loops(x, w, y):
             y[n, i, j, k] += x[n, i + p, j + q, c] * w[p, q, c, k]
 
 
-compiled_loops = numba.njit(seven_loops)  # not one letter changed
+compiled_loops = numba.njit(seven_loops)  # as they stand
 
 
 @numba.njit
@@ -74,11 +76,27 @@ def filters_innermost(x, w, y):
                 y[n, i, j, k] += x[n, i + p, j + q, c] * w[p, q, c, k]
 
 
+# %% [markdown]
+# All speeds of convolutions in this lesson have one definition: the multiplications and additions of the definition, one of each for every weight and place, divided by the shortest of many times. The layers are measured once, here, in five rounds; both figures show these numbers.
+
 # %%
-flops = (
-    2 * 9 * 16 * 16 * 32 * 32
-)  # a multiplication and an addition for each weight and place, per image
+flops = 2 * w.size * 32 * 32  # per image
 expected, _ = ops.conv2d_forward(x, w, pad=1)
+layers = {"conv 16": (x, w)}
+for C, side in ((32, 16), (64, 8)):
+    layers[f"conv {C}"] = (
+        rng.standard_normal((64, side, side, C)).astype(np.float32),
+        rng.standard_normal((3, 3, C, C)).astype(np.float32),
+    )
+speed = {}  # (layer, whether compiled) -> GFLOP/s
+for _, (name, (image, filters)), backend in itertools.product(
+    range(5), layers.items(), (ops, compiled)
+):
+    spent = seconds(lambda f=backend.conv2d_forward, a=image, b=filters: f(a, b, pad=1), 20)
+    rate = 2 * filters.size * image[..., 0].size / spent / 1e9
+    speed[name, backend is compiled] = max(rate, speed.get((name, backend is compiled), 0))
+
+# %%
 gflops = {}
 y = np.zeros((1, 4, 4, 16), np.float32)
 start = time.thread_time()
@@ -97,28 +115,26 @@ for name, function in (
     took = seconds(lambda f=function, y=y: f(xpad[:2], w, y), 15, time.thread_time)
     gflops[name] = 2 * flops / took / 1e9
 assert np.allclose(compiled.conv2d_forward(x, w, pad=1)[0], expected, rtol=1e-4, atol=1e-4)
-gflops["im2col and @, NumPy"] = (
-    64 * flops / seconds(lambda: ops.conv2d_forward(x, w, pad=1), 15) / 1e9
-)
-gflops["the library's kernel, Numba"] = (
-    64 * flops / seconds(lambda: compiled.conv2d_forward(x, w, pad=1), 15) / 1e9
-)
+gflops["im2col and @, NumPy"] = speed["conv 16", False]
+gflops["the library, Numba"] = speed["conv 16", True]
 
 # %%
 show(
     ladder(gflops),
     "Bars of speed on a logarithmic axis for five ways to compute one convolution, from seven loops in Python, the slowest, "
-    "over compiled loops and NumPy's matrix product to the library's compiled kernel, the fastest.",
+    "over compiled loops and NumPy's matrix product to the library's compiled routine, the fastest.",
 )
 
 # %% jupyter={"source_hidden": true}
 fastest, slowest = max(gflops.values()), min(gflops.values())
+here = provenance()
+machine, versions = here["machine"], here["versions"]
 say(f"""
-    All five give the same numbers. From the slowest to the fastest it is a factor of **{fastest / slowest:,.0f}**.
+    All five give the same numbers, up to rounding. From the slowest to the fastest it is a factor of **{fastest / slowest:,.0f}**.
     Compiling the loops as they stand gives {gflops["seven loops, Numba"] / gflops["seven loops, Python"]:,.0f}; putting the filters innermost another {gflops["filters innermost, Numba"] / gflops["seven loops, Numba"]:.1f};
-    the library's kernel another {gflops["the library's kernel, Numba"] / gflops["filters innermost, Numba"]:.1f} on top, with {cores} cores where the loops use one, and with about a quarter of the multiplications (its speed counts those of the definition; see below).
-    The three loops are timed by the processor time of their thread, the last two by the clock on the wall.
-    Measured, like all times below, on the machine that last executed this notebook: {cores} cores, vectors of {tuning.VECTOR_BYTES} bytes.
+    the library's routine another {gflops["the library, Numba"] / gflops["filters innermost, Numba"]:.1f} on top, with {cores} cores where the loops use one, and with about a quarter of the multiplications (its speed counts those of the definition; see below).
+    The three loops are timed by the processor time of their thread, the other two by the clock on the wall.
+    Measured, like all times below, on the machine that last executed this notebook: {machine["processor"]}, {cores} cores, vectors of {tuning.VECTOR_BYTES} bytes; Numba {versions["numba"]}, NumPy {versions["numpy"]}. Where other programs run at the same time, the two that use all cores are slower than they could be.
 """)
 
 # %% [markdown]
@@ -141,7 +157,7 @@ rows, i, j = (
 tile = np.zeros((rows, 16), np.float32)
 for p in range(3):
     line = xpad[0, i + p].reshape(-1)  # a row of the padded image: its channels follow each other
-    for r in range(3 * 16):  # the values under one row of the kernel are neighbours in memory
+    for r in range(3 * 16):  # the values under one row of the filter are neighbours in memory
         values = line[(j + np.arange(rows)) * 16 + r]  # one for each window
         tile += np.outer(values, w[p].reshape(48, 16)[r])
 assert np.allclose(tile, expected[0, i, j : j + rows], rtol=1e-4, atol=1e-4)
@@ -164,10 +180,10 @@ table(
 #
 # How fast can a computation be at all? It does $F$ operations, and moves $D$ bytes between memory and processor. Call $I = F/D$ its *intensity*. If the processor does at most $P$ operations a second, and the memory delivers at most $B$ bytes a second, then
 #
-# $$\text{speed} \;\le\; \min(P,\; I\cdot B).$$
+# $$\text{time} \ge \frac FP, \qquad \text{time} \ge \frac DB, \qquad\text{so}\qquad \text{speed} = \frac{F}{\text{time}} \;\le\; \min(P,\; I\cdot B).$$
 #
 # - $P$, *peak*: we take NumPy's best large matrix product, which comes near to it;
-# - $B$, *bandwidth*: we take the best large copy;
+# - $B$, *bandwidth*: we take the better of two, NumPy's copy of a large array and the compiled ReLU, which reads and writes as a copy does;
 # - $I$, in operations per byte: a ReLU reads 4 bytes, writes 4 and does one comparison; a convolution does hundreds of multiplications with every value it reads.
 #
 # Drawn against $I$ with logarithmic axes, the bound is a slope that ends in a flat roof: a *roofline* (Williams, Waterman, Patterson 2009).
@@ -181,12 +197,22 @@ table(
 source(conv._filter_pixels)
 
 # %% [markdown]
-# Layers with a stride, and kernels of other sizes, are computed in this way. For 3x3 at stride 1, which is most of a ResNet and the layers measured one by one in this lesson, the library first adds up neighbouring pixels, and neighbouring weights, in a way that leaves 36 multiplications of 144 (Winograd's algorithm); what is left are matrix products again, computed from the same tiles.
-#
-# `tile_outer` is where the vectors are. It is not Python that runs, but Python that *writes instructions* for LLVM, the compiler below Numba: load a row of filters, spread one pixel over a vector, multiply and add.
+# Layers with a stride, and filters of other sizes, are computed in this way. For 3x3 at stride 1, which is most of a ResNet and the layers measured one by one in this lesson, the library first adds up neighbouring pixels, and neighbouring weights, in a way that leaves 36 multiplications of 144 (Winograd's algorithm); what is left are matrix products again, computed from the same tiles. The detour costs precision:
 
-# %%
-source(register_tile.tile_outer)
+# %% jupyter={"source_hidden": true}
+exact, _ = ops.conv2d_forward(x[:4].astype(float), w.astype(float), pad=1)
+lost = {
+    backend: abs(get_ops(backend).conv2d_forward(x[:4], w, pad=1)[0] - exact).max()
+    / abs(exact).max()
+    for backend in ("numpy", "numba")
+}
+say(
+    f"Largest error in float32, as a share of the largest value: {lost['numpy']:.0e} for im2col and @, {lost['numba']:.0e} for Winograd's algorithm."
+)
+assert lost["numba"] < 1e-5
+
+# %% [markdown]
+# `tile_outer` is where the vectors are. It is not Python that runs, but Python that *writes instructions* for LLVM, the compiler below Numba: load a row of filters, spread one pixel over a vector, multiply and add. It stands in `minires/ops/compiled/register_tile.py`, and is of interest to those who know LLVM.
 
 # %% [markdown]
 # Why not leave that to the compiler? The ladder shows what it made of the plain loops on one core. Written in this way, the code says what the registers hold, and nothing is left to the compiler's analysis.
@@ -203,29 +229,34 @@ def copy_bandwidth(bytes_=1 << 26):
         return 2 * a.nbytes / seconds(lambda: list(pool.map(np.copyto, b, a)), repeats=20)
 
 
-peak, bandwidth = matrix_product_gflops(), copy_bandwidth() / 1e9
+peak = max(matrix_product_gflops() for _ in range(3))
+large = rng.standard_normal((1024, 32, 32, 16)).astype(np.float32)
+relu = {  # seconds
+    backend is compiled: seconds(lambda f=backend.relu_forward: f(large), 20)
+    for backend in (ops, compiled)
+}
+bandwidth = max(copy_bandwidth(), 2 * large.nbytes / relu[True]) / 1e9
 points = []  # name, whether compiled, operations per byte, GFLOP/s
-for C, side in ((16, 32), (32, 16), (64, 8)):
-    image, filters = (
-        rng.standard_normal((64, side, side, C)).astype(np.float32),
-        rng.standard_normal((3, 3, C, C)).astype(np.float32),
-    )
-    work, moved = 2 * image.size * 9 * C, 2 * image.nbytes + filters.nbytes
-    for backend in (ops, compiled):
-        t = seconds(lambda f=backend.conv2d_forward, a=image, b=filters: f(a, b, pad=1), repeats=20)
-        points.append((f"conv {C}", backend is compiled, work / moved, work / t / 1e9))
-large, ones = rng.standard_normal((1024, 32, 32, 16)).astype(np.float32), np.ones(16, np.float32)
+for name, (image, filters) in layers.items():
+    intensity = 2 * filters.size * image[..., 0].size / (2 * image.nbytes + filters.nbytes)
+    points += [(name, fast, intensity, speed[name, fast]) for fast in (False, True)]
+ones = np.ones(16, np.float32)
 for backend in (ops, compiled):
-    t = seconds(lambda f=backend.relu_forward: f(large))
-    points.append(("ReLU", backend is compiled, 1 / 8, large.size / t / 1e9))
-    t = seconds(lambda f=backend.batchnorm_forward: f(large, ones, ones, 1e-5))
+    points.append(
+        ("ReLU", backend is compiled, 1 / 8, large.size / relu[backend is compiled] / 1e9)
+    )
+    t = seconds(lambda f=backend.batchnorm_forward: f(large, ones, ones, 1e-5), 10)
     points.append(("batch norm", backend is compiled, 7 / 8, 7 * large.size / t / 1e9))
 
 # %%
 show(
     roofline(points, peak, bandwidth),
     "A roofline: a slope of memory bandwidth that ends in a flat roof of peak arithmetic. ReLU and batch norm lie under the slope, "
-    "three convolutions near the flat part, on either side of it; circles are the compiled backend, squares NumPy.",
+    "three convolutions at the flat part; circles are the compiled backend, squares NumPy. "
+    + "; ".join(
+        f"{name}, {'compiled' if fast else 'NumPy'} {rate:.3g}" for name, fast, _, rate in points
+    )
+    + " GFLOP/s.",
 )
 
 # %%
@@ -240,15 +271,21 @@ table(
     ],
 )
 
+# %% jupyter={"source_hidden": true}
+above = [f"{name} ({value:.0%})" for (name, fast), value in share.items() if fast and value > 1]
+say(f"""
+    {"Above the bound: " + ", ".join(above) + "." if above else "No point lies above its bound."} The bounds are measured, and so no laws of nature. Bytes are counted as if each array were read and written once; most processors also read the memory that they are about to overwrite, in a copy as in a ReLU. A convolution is counted by its definition; since the library's 3x3 routine multiplies less often than that, it may lie above the flat roof.
+""")
+
 # %% [markdown]
 # Read the figure twice. Left: a faster multiplier would not help ReLU or batch norm, they wait for memory; what helps is to touch memory fewer times, and the compiled batch norm does it in few passes where NumPy writes an array for every operation of the formula. Right: convolutions have all the data they need, and there the instructions decide.
 #
-# The operations of batch norm are counted as seven per value, and bytes as if each array were read and written once. The slope is a measured copy, not a law of nature: a kernel that moves memory better than `copyto` may lie a little above it. A convolution is counted by its definition; since the library's 3x3 kernel multiplies less than that, it may lie *above* the roof.
+# The operations of batch norm are counted as seven per value.
 
 # %% [markdown]
 # ## The experiment: threads and bits
 #
-# Sums in floating point depend on their order. If each thread adds up its own share, then two threads give other bits than one, and a run ends otherwise with another number of threads. The compiled kernels split the work into chunks by the *arguments* alone, and add the chunks in a fixed order.
+# Sums in floating point depend on their order. If each thread adds up its own share, then two threads give other bits than one, and a run ends differently with another number of threads. The compiled routines split the work into chunks by the *arguments* alone, and add the chunks in a fixed order.
 
 # %%
 y, cache = compiled.conv2d_forward(x, w, pad=1)
@@ -278,7 +315,7 @@ say(
 # %% [markdown]
 # ## The experiment: a second worker
 #
-# The paper trained on two GPUs. Cut a batch into $S$ parts; worker $k \bmod R$ gets part $k$, and all $R$ workers exchange their gradients. A step then takes the time of computing, divided by $R$, plus the time of the exchange. More workers compute faster, but the exchange takes longer: through one worker in the middle, $(R - 1)(R + 1)$ gradients pass in each step. `minires bench --ranks 1,2` measures both times and predicts those of 8 and 64 workers.
+# The paper trained on two GPUs. Cut a batch into $S$ parts; worker $k \bmod R$ gets part $k$, and all $R$ workers exchange their gradients. A step then takes the time of computing, divided by $R$, plus the time of the exchange. More workers compute faster, but the exchange takes longer. To add the parts in one fixed order, one worker in the middle receives the gradients of the $R - 1$ others and sends all $R$ to each of them: $(R - 1)(R + 1)$ gradients pass in each step. (Adding in the middle and sending back the sum would need $2(R - 1)$.) `minires bench --ranks 1,2` measures both times and predicts those of 8 and 64 workers.
 #
 # In which order are the gradients added? Here are the gradients of four quarters of a batch, added in the order of the quarters, and in the order in which workers might have finished.
 
@@ -295,7 +332,7 @@ assert differ > 0
 np.testing.assert_allclose(in_order, as_they_finish, rtol=0, atol=1e-6 * np.abs(in_order).max())
 
 # %% [markdown]
-# In a plain network such a difference grows with every step ([lesson 6](06_residual_learning.ipynb)). So minires gathers the parts and adds them in their order, and any number of workers ends with the same bits. The number of parts does matter: batch norm takes its statistics over one part, as on the paper's two GPUs.
+# In a plain network such a difference grows with every step ([lesson 6](06_residual_learning.ipynb)). So minires gathers the parts and adds them in their order, and any number of workers ends with the same bits. The number of parts does matter: batch norm takes its statistics over one part, as is usual with several GPUs.
 
 # %% [markdown]
 # ## The experiment: a whole training step
@@ -324,13 +361,17 @@ table(
 record = Path("bench.json")
 command = "minires bench --peer torch,torch.compile --out lessons/bench.json"
 if record.exists():
-    timings = json.loads(record.read_text(encoding="utf-8"))["timings"]
+    bench = json.loads(record.read_text(encoding="utf-8"))
+    timings, then = bench["timings"], bench["provenance"]
     rates = [(t["net"], t["contender"], t["batch_size"] / np.array(t["train"])) for t in timings]
     rows_ = [
         [net, who, f"{np.median(r):.0f}", f"{r.min():.0f}-{r.max():.0f}"] for net, who, r in rates
     ]
     table(["network", "contender", "training, images/s (median)", "range"], rows_)
-    say(f"Recorded by `{command}` on the machine that the file names.")
+    with_ = ", ".join(f"{k} {v}" for k, v in then["versions"].items())
+    say(
+        f"Recorded by `{command}` on another day than the cells above: {then['machine']['processor']}, {then['machine']['cores']} cores, as many threads for each contender; {with_}. {'' if 'torch' in then['versions'] else 'The version of PyTorch was not recorded. '}The order of the contenders is that of this machine: on 16 cores PyTorch was faster (README, *Speed*)."
+    )
 else:
     say(
         f"There is no record beside this notebook. Make one, in some minutes on a machine that does nothing else: `{command}`. The README's table *Speed* is such a record."
@@ -367,7 +408,7 @@ claims(
 # ## What this does not show
 #
 # - The speed on *your* machine, until you run it. Vectors of 64 bytes, more cores or another memory move every point of the roofline.
-# - That Numba is needed for such kernels, or Python. C with intrinsics does the same; here everything stays in one language.
+# - That Numba is needed for such routines, or Python. C with intrinsics does the same; here everything stays in one language.
 # - How Winograd's algorithm comes to its 36 multiplications (`minires/ops/compiled/winograd.py` has the equations), and graphics processors.
 
 # %% [markdown]
@@ -377,7 +418,7 @@ claims(
 #
 # **To think about.** Batch norm needs the mean before it can subtract it. How many times must it read its input? Can the variance be had in the same pass as the mean, and what does that cost in precision?
 #
-# **For the weekend.** Write `conv2d_forward` in Numba with a tile of 4 pixels by 16 filters held in a small local array, without the intrinsics of `simd.py`. How near do you come to the library's kernel, which multiplies once where you do it four times, and does the compiler keep your tile in registers?
+# **For the weekend.** Write `conv2d_forward` in Numba with a tile of 4 pixels by 16 filters held in a small local array, without the intrinsics of `simd.py`. How near do you come to the library's routine, which needs a quarter of the multiplications, and does the compiler keep your tile in registers?
 
 # %% [markdown]
 # ## Where to read on
@@ -386,4 +427,4 @@ claims(
 # - Goto, van de Geijn: *Anatomy of High-Performance Matrix Multiplication*, ACM Transactions on Mathematical Software 34(3), sections 3 to 5, 2008. Tiles for registers and caches.
 # - Georganas et al.: *Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures*, [arXiv 1808.05567](https://arxiv.org/abs/1808.05567), section II, 2018.
 # - Lavin, Gray: *Fast Algorithms for Convolutional Neural Networks*, [arXiv 1509.09308](https://arxiv.org/abs/1509.09308), section 4, 2015. Winograd's algorithm.
-# - [Lesson 1](01_convolution.ipynb), with other eyes.
+# - [Lesson 1](01_convolution.ipynb), read again.

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 9. Which of AlexNet's six tricks did ResNet keep?
 #
-# Three years before ResNet, AlexNet (Krizhevsky, Sutskever and Hinton 2012) won the same contest. Its paper names six tricks: ReLU, two GPUs, local response normalisation, overlapping pooling, two kinds of data augmentation, and dropout. Reviews of ResNet like to list them as if they belonged to it. We build each trick in its smallest form, measure what it does, and look up whether ResNet kept it.
+# Three years before ResNet, AlexNet (Krizhevsky, Sutskever and Hinton 2012) won the same contest. Its paper names six tricks: ReLU, two GPUs, local response normalisation, overlapping pooling, two kinds of data augmentation, and dropout. Some reviews of ResNet list them as if they belonged to it. We build each trick in its smallest form, measure what it does, and look up whether ResNet kept it.
 #
 # - **Time:** 60 minutes; the notebook runs for about one.
 # - **You need:** [lesson 1](01_convolution.ipynb) for convolutions, [lesson 4](04_batch_norm.ipynb) for batch norm.
@@ -41,6 +41,7 @@ from tricks import (
     draw_live,
     draw_pooling,
     draw_race,
+    race_in_words,
     reach,
     recorded_race,
     windows_of_a_pixel,
@@ -80,19 +81,19 @@ assert abs(at_one.mean() - 2**-0.75) < 1e-3
 assert at_hundred.std() > 100 * at_one.std()
 
 # %% [markdown]
-# So the same four numbers describe two different operations. AlexNet's first activations are large: its inputs are pixels in 0 to 255 minus a mean. A network whose inputs are divided by 255, or which has batch norm, gets a multiplication by 0.595 instead. The PCA colour trick below has the same trap.
+# So the same four numbers describe two different operations. AlexNet's inputs are pixels in 0 to 255 minus a mean, so its activations may be that large once it is trained. A network whose inputs are divided by 255, or which has batch norm, gets a multiplication by 0.595 instead. A trick with colours, further below, has the same trap.
 
 # %% [markdown]
 # ## By hand: three channels
 #
-# Take one pixel with three channels and windows of $n = 3$. With activations $(1, 2, 1)$, the sums of squares in the windows are $5, 6, 5$. Multiplied by $10^{-4}$ and added to 2 they are 2.0005, 2.0006, 2.0005. Nothing has happened. With $(100, 200, 100)$, the sums are 50,000, 60,000, 50,000, and $s$ is $7, 8, 7$: now the factor is $7^{-0.75} = 0.23$ at the sides and $8^{-0.75} = 0.21$ in the middle.
+# Take one pixel with three channels and windows of $n = 3$. With activations $(1, 2, 1)$, the sums of squares in the windows are $5, 6, 5$. Multiplied by $10^{-4}$ and added to 2 they are $s = 2.0005, 2.0006, 2.0005$. Nothing has happened. With $(100, 200, 100)$, the sums are 50,000, 60,000, 50,000, and $s$ is $7, 8, 7$: now the factor is $7^{-0.75} = 0.23$ at the sides and $8^{-0.75} = 0.21$ in the middle.
 
 # %%
 rows = []
 for x in (np.array([1.0, 2.0, 1.0]), np.array([100.0, 200.0, 100.0])):
     y, (_, s, *_) = ops.local_response_norm_forward(x.reshape(1, 1, 1, 3), n=3)
-    rows.append([x, s.ravel(), (y.ravel() / x).round(3)])
-table(["x", "s", "factor"], rows)
+    rows.append([x, s.ravel(), y.ravel() / x])
+table(["x", "s", "factor"], [[", ".join(f"{v:.5g}" for v in a) for a in row] for row in rows])
 assert np.allclose(rows[1][1], [7, 8, 7])
 
 # %% [markdown]
@@ -137,14 +138,7 @@ source(ops.local_response_norm_forward, ops.local_response_norm_backward, Dropou
 #
 # Figure 1 of the paper: a network of four layers reaches a training error of 25 % on CIFAR-10 *six times faster* with ReLU than with tanh. The learning rate was chosen for each activation, and nothing was regularised. The paper does not publish that network, so ours (`alexnet-cifar`, three convolutions and a linear layer) cannot repeat its number. It can repeat the question, and add one: does the advantage survive batch norm?
 #
-# Each arm tries five rates, and the best one runs with three seeds. The error is measured every 50 iterations on 5,000 fixed training images; after 5,000 iterations a run has missed the target.
-
-# %%
-lanes, ablations = recorded_race()
-draw_race(lanes)
-
-# %% [markdown]
-# One pair runs here: both with batch norm, on half-size pictures of shapes10, at one rate and with one seed. It shows how a run of the race ends: at the first measurement at or below the target. To be quick, the target is 50 %.
+# One pair runs here: both with batch norm, on half-size pictures of shapes10, at one rate and with one seed. It shows how a run of such a race ends: at the first measurement at or below the target. To be quick, the target is 50 %.
 
 # %%
 half = Dataset(
@@ -171,8 +165,13 @@ for arm in plan.racing:
 list(progress)  # those that were not needed
 draw_live(live)
 
+# %% jupyter={"source_hidden": true}
+lanes, ablations = recorded_race()
+say(race_in_words(lanes, ablations))
+draw_race(lanes)
+
 # %% [markdown]
-# What differs? Only the slope that a gradient is multiplied with on its way back. The slope of tanh is below 1 everywhere but at 0.
+# What differs between the two? On the way forward tanh is bounded, and its outputs have both signs. On the way back it is the slope that a gradient is multiplied with. The slope of tanh is below 1 everywhere but at 0.
 
 # %%
 at = np.array([0.0, 0.5, 1.0, 2.0, 3.0])
@@ -180,15 +179,8 @@ slope = ops.tanh_backward(np.ones(5), ops.tanh_forward(at)[1])
 table(["x", *at], [["slope of tanh", *slope.round(3)], ["slope of ReLU", 0, *np.ones(4)]])
 assert np.allclose(slope, 1 - np.tanh(at) ** 2)
 
-# %% [markdown]
-# ## The experiment: the tricks one by one
-#
-# The same network without local response normalisation, with pooling that does not overlap, with dropout, and with PCA colour: errors after 2,000 iterations, against a baseline with the same seed.
-
-# %%
+# %% jupyter={"source_hidden": true}
 draw_ablations(ablations)
-if not ablations:
-    say("The same command records the ablations.")
 
 # %% [markdown]
 # ## The experiment: channels, not positions
@@ -217,7 +209,7 @@ spread = {size: windows_of_a_pixel(size, pad) for size, pad in ((2, 0), (3, 1))}
 
 # %% jupyter={"source_hidden": true}
 say(f"""
-    With windows of 2x2, a pixel belongs to one window: a bright pixel is the maximum of {spread[2]} window. With 3x3 it is the maximum of up to {spread[3]}, so that some of them see it still after a small move. The sizes of the outputs are equal: {ops.max_pool_forward(sample, 2, 2)[0].shape[1:3]} and {ops.max_pool_forward(sample, 3, 2, 1)[0].shape[1:3]}.
+    With windows of 2x2, a pixel belongs to one window: a bright pixel is the maximum of {spread[2]} window. With 3x3 it is the maximum of up to {spread[3]}, so that some of them still see it after a small move. The sizes of the outputs are equal: {ops.max_pool_forward(sample, 2, 2)[0].shape[1:3]} and {ops.max_pool_forward(sample, 3, 2, 1)[0].shape[1:3]}.
 """)
 assert spread == {2: 1, 3: 4}
 
@@ -290,7 +282,7 @@ assert abs(training.std() / predicted - 1) < 5 / np.sqrt(2 * len(training))
 # The colour trick multiplies by *eigenvalues*. An eigenvalue of a covariance has the unit of a variance: grey levels squared. So the result depends on whether pixels are counted from 0 to 255 or from 0 to 1. A third reading takes the square roots, which have the unit of a pixel.
 
 # %%
-draw_colours(data.test.images[:8], data.train.images)
+draw_colours(data.test.images[:6], data.train.images)
 table(
     ["reading", "deviation of the shift, grey levels"],
     [
@@ -300,7 +292,7 @@ table(
 )
 
 # %% [markdown]
-# Taken literally, on pixels in 0 to 255, the formula leaves little of the pictures: some turn black, others lose all contrast. On CIFAR-10, whose colours vary more, it is worse. Programs for ImageNet use eigenvalues of pixels in 0 to 1, and `minires train --pca-colour` does the same. ResNet kept this trick on ImageNet ("the standard color augmentation in [21] is used", section 3.4), and did without it on CIFAR-10.
+# Taken literally, on pixels in 0 to 255, the formula leaves little of the pictures: some turn black, others lose all contrast. In the other two readings the shift is hardly visible. On CIFAR-10, whose colours vary more, it is worse. Programs for ImageNet use eigenvalues of pixels in 0 to 1, and `minires train --pca-colour` does the same. ResNet kept this trick on ImageNet ("the standard color augmentation in [21] is used", section 3.4), and did without it on CIFAR-10.
 
 # %% [markdown]
 # ## Claims put to the test
@@ -345,13 +337,17 @@ assert count(LocalResponseNorm) == count(Dropout) == 0
 assert pools[0].size > pools[0].stride
 
 # %% [markdown]
-# And seven statements from popular reviews. "Argument" marks what was not measured here.
+# And statements that stand in reviews of ResNet on the web. "Argument" marks what was not measured here.
 
 # %% jupyter={"source_hidden": true}
 tanh_ratio = ratio(lanes, "tanh")
-speed = f"recorded race: {tanh_ratio}" if tanh_ratio else "no race is recorded yet"
+speed = (
+    f"recorded race: tanh needs {tanh_ratio}"
+    if tanh_ratio
+    else "argument: section 3.1 of AlexNet, and the slopes above"
+)
 shape = ops.max_pool_forward(sample, 3, 2, 1)[0].shape
-positions = (256 - 224) ** 2
+positions = (256 - 224 + 1) ** 2  # the first row of a crop is row 0, 1, ... or 32
 claims(
     [
         [
@@ -381,8 +377,8 @@ claims(
         ],
         [
             "Reflections are the random crops",
-            f"{positions:,} positions x 2 reflections = {2 * positions:,}",
-            "wrong: two parts, 2048 views",
+            f"33 x 33 positions x 2 reflections = {2 * positions:,} views; the paper counts 32 x 32 x 2 = 2048",
+            "wrong: there are two parts",
         ],
         [
             "AlexNet takes ReLU to prevent vanishing gradients",
@@ -391,20 +387,20 @@ claims(
         ],
     ]
 )
-assert 2 * positions == 2048
+assert positions == 33 * 33
 
 # %% [markdown]
 # ## What this does not show
 #
 # - Whether ReLU is six times faster *in AlexNet*. The paper measured a network of four layers that it does not describe, and says that the size of the effect varies with the architecture.
 # - What each trick is worth on ImageNet. The paper's 1.4 and 1.2 points for local response normalisation, or 0.4 and 0.3 for overlapping pooling, come from one run each, with pictures and a network that no lesson can train.
-# - That the live pair is fair. It has one rate for both activations, and a fair race chooses one for each. That is the point of the recorded one.
+# - That the live pair is fair. It has one rate for both activations and one seed. `minires race` chooses a rate for each, from five, and runs three seeds.
 # - That batch norm made dropout useless. ResNet left it out; wide residual networks put it back between convolutions (Zagoruyko and Komodakis 2016).
 
 # %% [markdown]
 # ## Exercises
 #
-# **Now.** Change `draw_pooling` to windows of 5x5 with stride 2 (padding 2). Does the change at one pixel fall further? What is lost?
+# **Now.** Draw windows of 5x5 with stride 2 too: `draw_pooling(sample, (0, 1, 2, 3, 4), wide=True)`. Does the change at one pixel fall further? What is lost?
 #
 # **To think about.** Write local response normalisation for activations that are divided by 255. Which constants give the same function?
 #

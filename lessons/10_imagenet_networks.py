@@ -96,9 +96,10 @@ large = {
     for name, cost in by_map.items()
 }
 say(f"""
-    ResNet-152 has {depths["ResNet-152"] / depths["VGG-19"]:.0f} times the layers of VGG-19 and {total["ResNet-152"] / total["VGG-19"]:.0%} of its multiply-adds.
-    VGG-19 spends {large["VGG-19"]:.0%} on maps with 56 rows or more, ResNet-152 {large["ResNet-152"]:.0%}. VGG's *second layer alone* costs {second.macs / 1e9:.2f}·10⁹, and all of ResNet-18 costs {total["ResNet-18"] / 1e9:.2f}·10⁹.
+    ResNet-152 has {depths["ResNet-152"] / depths["VGG-19"]:.0f} times the layers of VGG-19 and {total["ResNet-152"] / total["VGG-19"]:.1%} of its multiply-adds.
+    VGG-19 spends {large["VGG-19"]:.1%} on maps with 56 rows or more, ResNet-152 {large["ResNet-152"]:.1%}. VGG's *second layer alone* costs {second.macs / 1e9:.2f}·10⁹, and all of ResNet-18 costs {total["ResNet-18"] / 1e9:.2f}·10⁹.
     A ResNet comes down to 56 rows with one convolution and one pooling. {by_map["ResNet-152"][14] / total["ResNet-152"]:.0%} of ResNet-152 is on maps with 14 rows.
+    (The paper prints 15.3·10⁹ for VGG-16 and 3.8·10⁹ for ResNet-50. The audit counts the linear layers too; without them VGG-16 has {(total["VGG-16"] - by_map["VGG-16"][1]) / 1e9:.2f}·10⁹. ResNet-50 has {total["ResNet-50"] / 1e9:.2f}·10⁹.)
 """)
 assert total["ResNet-152"] < total["VGG-19"]
 assert second.macs > total["ResNet-18"]
@@ -152,7 +153,7 @@ assert weights(bottleneck) < weights(basic)
 #
 # $$\text{weights} = K_H K_W\, C K, \qquad \text{multiply-adds} = O_H O_W \cdot K_H K_W\, C K .$$
 #
-# - Halve the map and double the channels: $O_H O_W$ falls by 4, $CK$ grows by 4. That is the paper's second design rule, and every stage costs the same per layer.
+# - Halve the map and double the channels: $O_H O_W$ falls by 4, $CK$ grows by 4. That is a design rule of the paper, and every stage costs the same per layer.
 #
 # A stack of layers with kernel sizes $k_i$ and strides $s_i$ sees, along each axis,
 #
@@ -184,7 +185,7 @@ source(bottleneck_body, make_shortcut, see_through)
 # %% [markdown]
 # ## The experiment: equal multiplications, unequal time
 #
-# Both blocks have nearly equally many multiply-adds. We run each layer of both, on one thread and on eight pictures, and count the bytes that it has to read and write at least: input, output, weights. The *roof* is what this core can do at most: its fastest matrix product, or its memory, whichever is less (lesson 8).
+# Both blocks have nearly equally many multiply-adds. We run each layer of both, on one thread and on eight pictures, and count the bytes that it has to read and write at least: input, output, weights. The *roof* has two measured parts (lesson 8): on the right the speed of a large matrix product, on the left what memory allows, at the speed of a large copy.
 
 
 # %%
@@ -196,7 +197,6 @@ with time_blocks.one_thread(backend):
         "bottleneck": time_blocks.steps(bottleneck, maps[256], backend),
     }
     peak, bandwidth = time_blocks.limits()
-peak = max(peak, *(step.gflops for rows in blocks.values() for step in rows))
 
 # %%
 ratio = {
@@ -213,7 +213,8 @@ show(
         f"{of_convs['bottleneck'] / of_convs['basic']:.2f} times the multiplications, {ratio['moved']:.1f} times the bytes, {ratio['seconds']:.1f} times the time",
     ),
     "Left, stacked bars of time for the two blocks, split into 3x3 convolutions, 1x1 convolutions and the rest. Right, speed against operations per byte on logarithmic axes under a roof: "
-    "3x3 convolutions far to the right, 1x1 convolutions in the middle, and sums, norms and ReLUs at the left under the slope.",
+    "3x3 convolutions far to the right, 1x1 convolutions in the middle, and sums, norms and ReLUs at the left. "
+    + f"The roof is flat at {peak:.0f} billion operations a second, a matrix product.",
 )
 
 # %% jupyter={"source_hidden": true}
@@ -221,23 +222,30 @@ rate = {
     kind: np.mean([m.gflops for rows in blocks.values() for m in rows if m.kind == kind])
     for kind in ("3x3", "1x1", "rest")
 }
+knee = peak / bandwidth  # operations per byte from which the roof is flat
+least = min(m.intensity for rows in blocks.values() for m in rows if m.kind != "rest")
+as_products = {  # seconds if a 3x3 ran as fast as a matrix product
+    name: sum(2e-9 * m.macs / peak if m.kind == "3x3" else m.seconds for m in rows)
+    for name, rows in blocks.items()
+}
 say(f"""
     The bottleneck has {of_convs["bottleneck"] / of_convs["basic"]:.2f} times the multiply-adds of the basic block and takes {ratio["seconds"]:.1f} times as long here ({backend} backend).
-    Its maps have four times the channels, so {ratio["moved"]:.1f} times the bytes must move, and norm, ReLU and sum do little else. A 1x1 convolution does less with each byte: it runs at {rate["1x1"]:.0f}·10⁹ operations a second, a 3x3 at {rate["3x3"]:.0f}.{" Part of that is the algorithm: the compiled 3x3 of stride 1 multiplies less often than the formula says (Winograd, lesson 8), which no 1x1 can." if backend == "numba" else ""}
+    Its maps have four times the channels, so {ratio["moved"]:.1f} times the bytes must move, and norm, ReLU and sum do little else: memory bounds them.
+    The convolutions do at least {least:.0f} operations per byte, and the roof is flat from {knee:.0f} on: {"arithmetic bounds them all, the 1x1 too" if least > knee else "the 1x1 lies near the corner, the 3x3 under the flat part"}. A 1x1 runs at {rate["1x1"]:.0f}·10⁹ operations a second, the matrix product at {peak:.0f}, a 3x3 at {rate["3x3"]:.0f}.{f" The 3x3 owes that to its algorithm: the compiled one of stride 1 multiplies less often than the formula counts (Winograd, lesson 8), which no 1x1 can. At the speed of a matrix product the bottleneck would take {as_products['bottleneck'] / as_products['basic']:.1f} times as long as the basic block." if backend == "numba" else ""}
     So multiply-adds compare networks of one kind. Between kinds they mislead, and only a clock decides.
 """)
 assert of_convs["bottleneck"] < of_convs["basic"]
 assert 3 < ratio["moved"] < 3.5
 
 # %% [markdown]
-# Two remarks on the figure. The speeds count the multiply-adds of the formula above, so Winograd's algorithm shows as a higher speed; the flat roof is drawn through the fastest thing that was measured. And the slope is that of memory: a point above it is a layer whose map was still in the cache.
+# Two remarks on the figure. The speeds count the multiply-adds of the formula above, so Winograd's algorithm shows as a higher speed and may lie above the flat roof. And the slope is that of memory: a point above it is a layer whose map was still in the cache.
 #
 # What does the bottleneck buy, then? *Depth and width* for the same multiplications: a third layer, and 256 channels to keep features in from block to block.
 
 # %% [markdown]
 # ## The experiment: how much does a unit see?
 #
-# Deeper nets see more: after stage 3 the formula says windows far larger than the picture. But that a pixel *can* reach a unit does not say by how much. So we ask the gradient: send random numbers back from the unit in the middle of stage 3 to two pictures of noise, and look at the size of what arrives. The networks have their initial weights.
+# Deeper nets see more: after stage 3 the formula says windows far larger than the picture. But that a pixel *can* reach a unit does not say by how much. So we ask the gradient: send random numbers back from the unit in the middle of stage 3 (conv4_x in the paper's table 1) to two pictures of noise, and look at the size of what arrives. The networks have their initial weights.
 
 # %%
 noise = rng.standard_normal((2, 224, 224, 3), dtype=np.float32)
@@ -255,7 +263,7 @@ for name in ("imagenet-plain34", "imagenet-resnet34", "imagenet-resnet50"):
 # %%
 show(
     draw_imagenet.fields(
-        seen, "A unit uses the middle of its window; shortcuts make that part smaller"
+        seen, "Before training a unit uses the middle of its window; with shortcuts a smaller part"
     ),
     "Three maps of 224x224 pixels with the influence of each pixel on one unit, on a logarithmic scale: a bright blob in the middle that fades outwards. A white square holds 95 % of it: "
     + "; ".join(
@@ -274,7 +282,7 @@ assert seen["resnet34"][1] < seen["plain34"][1]
 # %% [markdown]
 # ## The experiment: which 3.57 is it?
 #
-# "ResNet-152 has an error of 3.57 %" is in many texts. The paper and its authors' page have at least four numbers that could be meant. And what do more views and more networks do? We measure that on what we can afford: four ResNet-8 with different seeds, trained for 150 steps on half-size shapes, with shifts by up to a pixel and mirror images. *Several scales* means that the picture is resized to several sizes and the answers are averaged. *Ten crops* are the four corners and the centre, each with its mirror image; the probabilities of all views are averaged.
+# "ResNet-152 has an error of 3.57 %" is in many texts. The paper and its authors' page have at least four numbers that could be meant. All four are *top-5* errors: a picture counts as wrong if its class is not among the five that the network finds most likely (*top-1*: if it is not the most likely one). And what do more views and more networks do? We measure that on what we can afford: four ResNet-8 with different seeds, trained for 150 steps on half-size shapes, with shifts by up to a pixel and mirror images. *Several scales* means that the picture is resized to several sizes and the answers are averaged. *Ten crops* are the four corners and the centre, each with its mirror image; the probabilities of all views are averaged.
 
 # %%
 images, labels = shapes10.images(4096, np.random.default_rng(11))
@@ -320,9 +328,9 @@ ours = [
 mean = {name.replace("\n", " "): np.mean(errors) for name, errors in ours}
 by_views = np.array([wrong(ten) - wrong(one) for ten, one in zip(ten_views, one_view, strict=True)])
 heading = (
-    "The same weights, another test: views and networks are averaged"
+    "Another test, another error: views and networks are averaged"
     if by_views.max() < 0
-    else "The same weights, another test: averaging networks helps here, views hardly"
+    else "Another test, another error: averaging networks helps here, views hardly"
 )
 show(
     draw_imagenet.ladders(paper, ours, heading),
@@ -336,7 +344,7 @@ show(
 # %% jupyter={"source_hidden": true}
 say(f"""
     3.57 % is the last bar: *six* networks (two of them with 152 layers), several scales, on the *test* set. A single ResNet-152 that looks once at the centre of a picture of the *validation* set has 6.7 %.
-    Here, four networks change {mean["one view"]:.1f} % to {mean["four nets, one view"]:.1f} %. Ten views change the error of a network by {by_views.min():+.1f} to {by_views.max():+.1f} points, on average to {mean["ten views"]:.1f} %; both together give {mean["four nets, ten views"]:.1f} %. {"So views help each of these networks." if by_views.max() < 0 else "So for these small pictures and networks, views make no difference that we could tell from chance."} No weight changed.
+    Here, four networks change {mean["one view"]:.1f} % to {mean["four nets, one view"]:.1f} %. Ten views change the error of a network by {by_views.min():+.1f} to {by_views.max():+.1f} points, on average to {mean["ten views"]:.1f} %; both together give {mean["four nets, ten views"]:.1f} % (top-1, with ten classes). {"So views help each of these networks." if by_views.max() < 0 else "So for these small pictures and networks, views make no difference that we could tell from chance."} No weight changed.
     And the price is paid at every test: ten views cost ten times, six networks six times as much.
 """)
 assert mean["four nets, one view"] < mean["one view"]

@@ -31,7 +31,7 @@ import numpy as np
 import record_transfer
 from style import claims, counting, say, show, source, table
 
-from minires.data import normalise, per_pixel_mean, shapes10
+from minires.data import normalise, per_pixel_mean, scenes, shapes10
 from minires.exchange.weights import load_network
 from minires.lab.studies.features import errors_by_labels, fit, stage_features
 from minires.lab.studies.transfer import (
@@ -54,7 +54,7 @@ shapes_net.use(backend)
 trained = {name: a.copy() for name, a in shapes_net.state().items()}
 
 # %% [markdown]
-# Photographs and the weights of others are not part of this repository. What needs them was recorded; [transfer](transfer/README.md) says how, and where the weights of others are. Set `RERUN` to the folder that holds these weights, such as `Path("weights")`, to measure it again, in about ten minutes. Everything else runs here: shapes, and drawn *landscapes* as a second task.
+# Photographs and the weights of others are not part of this repository. What needs them was recorded. The page [lessons/transfer/README.md](transfer/README.md) of the repository says how, and where the weights of others are. Set `RERUN` to the folder that holds these weights, such as `Path("weights")`, to measure it again, in about ten minutes. Everything else runs here: shapes, and drawn *landscapes* as a second task.
 
 # %%
 RERUN = None
@@ -67,7 +67,7 @@ record = (
 # %% [markdown]
 # ## The surprise
 #
-# We take the network without its last layer, average the map of each of its three stages over the pixels, and fit a linear classifier to these features on photographs (CIFAR-10, JPEG copy). The network itself is not trained further. The same is done with a ResNet-20 whose weights are random.
+# We take the network without its last layer, average the map of each of its three stages over the pixels, and fit a linear classifier to these features on photographs (our copy of CIFAR-10, which went through JPEG compression). The network itself is not trained further. The same is done with a ResNet-20 whose weights are random.
 
 # %%
 photographs = record["features"]["photographs"]
@@ -83,7 +83,7 @@ show(
         counts,
         photographs["shapes"],
         photographs["nothing"],
-        f"Shapes teach something about photographs, and {winner.replace('stage', 'stage ')} knows most",
+        f"Shapes teach about photographs; with {counts[-1]:,} labels {winner.replace('stage', 'stage ')} knows most",
         "photographs",
     ),
     "Error on photographs by the number of labels, for the three stages of a net trained on shapes (solid) and of one with random weights (dashed). All fall with more labels; the solid lines lie lower. "
@@ -108,7 +108,7 @@ assert of_shapes["stage2"] < of_shapes["stage3"] < min(of_nothing.values())
 # - Its first layer hands on both numbers: $(a, b)$.
 # - Its second layer keeps what the task needs: $(\max(a, 0), \max(-a, 0))$.
 #
-# The new task asks for the sign of $b$. We fit a linear classifier, $w = (Z^\mathsf{T}Z + \lambda N I)^{-1}Z^\mathsf{T}T$, with $\lambda = 0.1$ and $N = 4$ pictures. For the first layer, $Z^\mathsf{T}Z = 4\cdot I$, and $Z^\mathsf{T}T = (0, 2)$ for the class $b = 1$ with $T = b/2$: so $w = (0,\; 2/4.4)$. For the second one, both columns of $Z$ depend on $a$ alone, and each value of $a$ meets $T = 1/2$ and $T = -1/2$ once, so $Z^\mathsf{T}T = (0, 0)$: there is nothing to learn from. (The features of the second layer have mean 1/2, not 0. Subtracting it changes nothing here, because $T$ adds up to 0.)
+# The new task asks for the sign of $b$. We fit a linear classifier by least squares, with a penalty for large weights: minimise $\lVert Zw - T\rVert^2 + \lambda N \lVert w\rVert^2$. Where its derivative is 0, $Z^\mathsf{T}(Zw - T) + \lambda N w = 0$, so $w = (Z^\mathsf{T}Z + \lambda N I)^{-1}Z^\mathsf{T}T$. Let $\lambda = 0.1$ and $N = 4$ pictures. For the first layer, $Z^\mathsf{T}Z = 4\cdot I$, and $Z^\mathsf{T}T = (0, 2)$ for the class $b = 1$ with $T = b/2$: so $w = (0,\; 2/4.4)$. For the second one, both columns of $Z$ depend on $a$ alone, and each value of $a$ meets $T = 1/2$ and $T = -1/2$ once, so $Z^\mathsf{T}T = (0, 0)$: there is nothing to learn from. (The features of the second layer have mean 1/2, not 0. Subtracting it changes nothing here, because $T$ adds up to 0.)
 
 # %%
 first = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
@@ -129,7 +129,7 @@ assert np.allclose(probes["first layer"][1].w[:, 1], [0, 2 / 4.4])
 assert np.allclose(probes["second layer"][1].w, 0)
 
 # %% [markdown]
-# A layer that is good at one task has thrown away what the task does not need. How much it throws away in a real network has to be measured.
+# A layer that is good at one task may have thrown away what the task does not need. How much a real network throws away has to be measured.
 
 # %% [markdown]
 # ## The equation
@@ -139,7 +139,7 @@ assert np.allclose(probes["second layer"][1].w, 0)
 # $$w = (Z^\mathsf{T}Z + \lambda N I)^{-1} Z^\mathsf{T} T, \qquad e_i^{\,\text{left out}} = \frac{e_i}{1 - H_{ii}}, \qquad H = \tfrac1N + Z\,(Z^\mathsf{T}Z + \lambda N I)^{-1}Z^\mathsf{T} .$$
 #
 # - $\lambda$: the penalty for large weights; with few labels it must be large;
-# - $e_i$: what the fit misses at image $i$. Divided by $1 - H_{ii}$ it is what a fit *without* image $i$ would miss there. So each $\lambda$ can be judged on images it has not seen, from one fit, and the best one is taken.
+# - $e_i$: what the fit misses at image $i$. Divided by $1 - H_{ii}$ it is what a fit *without* image $i$ would miss there. So each $\lambda$ can be judged on images it has not seen, from one fit, and the best one is taken. (A known identity; the cell below checks it. The $\tfrac1N$, at each place of the matrix, is there because the mean is fitted too.)
 #
 # **Frozen batch norm** uses running statistics in training too:
 #
@@ -173,6 +173,9 @@ assert np.isclose((change * dy).sum(), (frozen.backward(dy) * step).sum(), rtol=
 source(stage_features, fit, FrozenBatchNorm.forward, FrozenBatchNorm.backward)
 
 # %% [markdown]
+# `fit` works with the eigenvectors of $Z^\mathsf{T}Z$: in their directions the matrix is diagonal, so its inverse is a division, and one decomposition serves every penalty.
+
+# %% [markdown]
 # ## The experiment: features for landscapes
 #
 # Is stage 2 always best for something new? A second task that needs no download: drawn landscapes of ten kinds (beach, city, desert ...), 32x32 pixels. They differ in colour and texture, which are of no use for shapes.
@@ -180,6 +183,12 @@ source(stage_features, fit, FrozenBatchNorm.forward, FrozenBatchNorm.backward)
 # %%
 kinds, kind = landscapes(500, np.random.default_rng(1))
 test_kinds, test_kind = landscapes(500, np.random.default_rng(2))
+show(
+    draw_transfer.contact_sheet(kinds, kind, scenes.CLASSES),
+    f"A drawn landscape of each kind: {', '.join(scenes.CLASSES)}.",
+)
+
+# %%
 mean = per_pixel_mean(kinds)
 x, test_x = normalise(kinds, mean), normalise(test_kinds, mean)
 nothing = with_statistics_of(by_name("resnet20", rng=0).use(backend), x)
@@ -275,7 +284,7 @@ assert min(learned) < min(scratch)
 # %% [markdown]
 # ## The experiment: batches of two
 #
-# For detection the paper freezes batch norm: it computes the statistics once on the pictures of the first task, ImageNet, and keeps them while it fine-tunes, mainly to save memory (appendix A). Since then small batches have become the usual reason, as a detector often sees only one or two pictures at a time. We fine-tune with batches of *two* landscapes, 120 steps, in three ways: batch norm as usual; frozen with the statistics of shapes, as in the paper; frozen with statistics recomputed on landscapes beforehand. "As usual" gets one thing that the other two do not: running averages over batches of two are noisy, so its statistics are recomputed on all 500 landscapes at the end.
+# For detection the paper freezes batch norm: it computes the statistics once on the pictures of the first task, ImageNet, and keeps them while it fine-tunes, mainly to save memory (appendix A). Since then small batches have become the usual reason, as a detector often sees only one or two pictures at a time. We fine-tune with batches of *two* landscapes, 120 steps, in three ways: batch norm as usual; frozen with the statistics of shapes, as in the paper; frozen with statistics recomputed on landscapes beforehand. "As usual" gets two things that the other two do not. Its gamma and beta are trained. And since running averages over batches of two are noisy, its statistics are recomputed on all 500 landscapes at the end.
 
 # %%
 ways = {
@@ -343,7 +352,7 @@ tuned = {
 show(
     draw_transfer.copies(
         copies,
-        f"JPEG costs {min(lost.values()):.0f} points or more, and 200 steps win back some of them",
+        f"Our JPEG copy costs {min(lost.values()):.0f} points or more; 200 steps win back some of them",
     ),
     "Test errors of ResNet-20 and ResNet-32: "
     + "; ".join(
@@ -355,14 +364,14 @@ show(
 
 # %% jupyter={"source_hidden": true}
 say(f"""
-    The copy costs ResNet-20 {lost["resnet20"]:.1f} points and ResNet-32 {lost["resnet32"]:.1f}.
-    Statistics recomputed on {record["statistics"]:,} images of the copy change the error by {-won["resnet20"]["statistics recomputed"]:+.1f} points (ResNet-32: {-won["resnet32"]["statistics recomputed"]:+.1f}). {"The error grows, so statistics of other pictures do not explain what was lost." if won["resnet20"]["statistics recomputed"] < 0 else ""}
-    {record["tuning"]["steps"]} steps win back: {"; ".join(f"{way} {won['resnet20'][way]:.1f}" for way in tuned["resnet20"])} points for ResNet-20, {"; ".join(f"{way} {won['resnet32'][way]:.1f}" for way in tuned["resnet32"])} for ResNet-32.
+    The copy costs ResNet-20 {lost["resnet20"]:.2f} points and ResNet-32 {lost["resnet32"]:.2f}.
+    Statistics recomputed on {record["statistics"]:,} images of the copy change the error by {-won["resnet20"]["statistics recomputed"]:+.2f} points (ResNet-32: {-won["resnet32"]["statistics recomputed"]:+.2f}). {"The error grows, so statistics of other pictures do not explain what was lost." if won["resnet20"]["statistics recomputed"] < 0 else ""}
+    {record["tuning"]["steps"]} steps win back: {"; ".join(f"{way} {won['resnet20'][way]:.2f}" for way in tuned["resnet20"])} points for ResNet-20, {"; ".join(f"{way} {won['resnet32'][way]:.2f}" for way in tuned["resnet32"])} for ResNet-32.
 """)
 assert all(value > 8 for value in lost.values())
 
 # %% [markdown]
-# Nobody says "another task" here: the classes are the same, and the pictures show the same things. A network is trained for a *distribution of pixels*, and compression is a part of it. So no test error of ours stands beside table 6 without this remark.
+# Nobody says "another task" here: the classes are the same, and the pictures show the same things. A network is trained for a *distribution of pixels*, and how pictures were stored is a part of it. So no test error of ours stands beside table 6 without this remark.
 
 # %% [markdown]
 # ## Claims put to the test
@@ -395,7 +404,7 @@ claims(
             else f"**here yes**: {lowest}",
         ],
         [
-            "JPEG is invisible, so it does no harm",
+            "The copy looks the same, so it does no harm",
             f"{lost['resnet20']:.1f} points of test error",
             "**no**",
         ],
@@ -409,12 +418,12 @@ claims(
 # - **That the classifier sees all that the features know.** Averaging over pixels throws places away, and a linear classifier sees what is linear.
 # - **What other rates and more steps do.** 40 steps; three rates; one seed each. The order of forgetting is clear, the numbers are not.
 # - **What recomputed statistics change by themselves.** They were made from images of the copy only; the same on lossless images would show how much of the change is due to recomputing.
-# - **Where the lost points go.** Compression removes fine detail and adds blocks. Which of the two hurts was not measured.
+# - **Where the lost points go.** Compression removes fine detail and adds blocks; which of the two hurts was not measured, nor whether the copy differs from the original in anything else. To know, one would compress the lossless images oneself.
 
 # %% [markdown]
 # ## Exercises
 #
-# **Now.** Fine-tune at rate 0.01 with `frozen=("conv", "bn", "stage1")`. What happens to the new task, and what to the old one? Predict first.
+# **Now.** `fine_tune(net, x, kind, steps=40, lr=0.01, frozen=("conv", "bn", "stage1"))`, with `net = start()`: the first stage stays as it is. What happens to the new task, and what to the old one? Predict first.
 #
 # **To think about.** Put back the old last layer after fine-tuning with every stage frozen. How large is the error on the old task, without a measurement?
 #

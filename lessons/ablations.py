@@ -65,15 +65,22 @@ def recorded_arms():
     return by_arm(find_runs([FOLDER]))
 
 
-def missing(arms):
-    """Sentences on arms that lack seeds; "" if none does."""
-    lacking = []
-    for arm, group in arms.items():
-        seeds = [k for k in SEEDS if k not in {run.config["seed"] for run in group}]
-        if seeds:
-            of = f" (seed {', '.join(map(str, seeds))})" if group else ""
-            lacking.append(f"*{NAMES[arm]}*{of}")
-    return f"Not recorded: {'; '.join(lacking)}." if lacking else ""
+def complete(arms):
+    """Whether every arm has a run of every seed."""
+    return all({run.config["seed"] for run in group} >= set(SEEDS) for group in arms.values())
+
+
+def so_far(arms):
+    """Sentences on what was recorded until now; "" if everything was."""
+    if complete(arms):
+        return ""
+    sizes = {len(group) for group in arms.values() if group}
+    done, total = sum(map(len, arms.values())), len(ARMS) * len(SEEDS)
+    said = f"So far {done} of {total} runs are recorded"
+    if 1 in sizes:
+        said += ", one run each: no verdict yet" if sizes == {1} else "; one run allows no verdict"
+    empty = [NAMES[arm] for arm, group in arms.items() if not group]
+    return f"{said}." + (f" Without a run yet: {'; '.join(empty)}." if empty else "")
 
 
 def compare(arms, arm, which="test"):
@@ -96,13 +103,39 @@ def compare(arms, arm, which="test"):
 
 def told_apart(arms, arm, which="test"):
     """Whether all runs lie on one side, in groups so large that this is an accident of 1 in 10."""
-    _, clear, chance = compare(arms, arm, which)
-    return clear and chance <= 0.1
+    _, clear, _ = compare(arms, arm, which)
+    return clear and not too_few(arms, arm)
+
+
+def too_few(arms, arm):
+    """Whether groups of this size would be told apart by accident more often than 1 in 10."""
+    return compare(arms, arm)[2] > 0.1
+
+
+def sorted_by_evidence(arms):
+    """Recorded arms, the costliest first, by what their runs can say; no empty groups."""
+    groups = {
+        "Worse than the whole recipe with every run (red in the figure)": [],
+        "Better than the whole recipe with every run": [],
+        "Runs overlap with those of the whole recipe": [],
+        "Too few runs to tell": [],
+    }
+    worse, better, overlap, few = groups.values()
+    for arm in compared(arms):
+        if too_few(arms, arm):
+            few.append(arm)
+        elif told_apart(arms, arm):
+            (worse if compare(arms, arm)[0] > 0 else better).append(arm)
+        else:
+            overlap.append(arm)
+    return {words: names for words, names in groups.items() if names}
 
 
 def verdict(arms, arm, worse, alike, better):
     """The words that fit the test errors of an arm, compared with those of the whole recipe."""
-    if not arms[arm] or compare(arms, arm)[2] > 0.1:
+    if min(len(arms[arm]), len(arms[WHOLE])) == 1:
+        return "**open**: one run so far"
+    if too_few(arms, arm):
         return "**open**: too few runs"
     if not told_apart(arms, arm):
         return alike
@@ -116,12 +149,18 @@ def compared(arms):
 
 
 def in_words(arms, arm):
-    """The measured difference of an arm, and whether the seeds agree on it."""
-    if not arms[arm]:
-        return "not recorded"
-    difference, clear, chance = compare(arms, arm)
-    count = f"{len(arms[arm])} against {len(arms[WHOLE])} runs"
-    if chance > 0.5:
-        return f"{difference:+.1f} points of test error, {count}: too few to tell"
+    """The measured difference of a recorded arm, and whether the seeds agree on it."""
+    difference, clear, _ = compare(arms, arm)
+    counts = [len(arms[arm]), len(arms[WHOLE])]
+    points = f"{difference:+.1f} points of test error"
+    if counts == [1, 1]:
+        return f"{points}, one run each"
+    if too_few(arms, arm):
+        return f"{points}, {counts[0]} against {counts[1]} runs: too few to tell"
     said = "all on one side" if clear else "they overlap"
-    return f"{difference:+.1f} points of test error; {count}, {said}"
+    return f"{points}; {counts[0]} against {counts[1]} runs, {said}"
+
+
+def sentence(arms, arm):
+    """A sentence on the record of an arm; "" if it was not recorded."""
+    return f"Recorded: *{NAMES[arm]}*, {in_words(arms, arm)}." if arms[arm] else ""

@@ -22,13 +22,13 @@ def best_moment(steps, errors, reported):
     curve.set(xlabel="training step", ylabel="error of 1,000 test pictures (%)")
     curve.set_title("circle: the best moment", fontsize=11)
     bars = right.bar(range(3), reported.values(), 0.6, color=(RESIDUAL, PLAIN, MUTED))
-    right.bar_label(bars, [f"{value:.1f}" for value in reported.values()])
+    right.bar_label(bars, [f"{value:.2f}" for value in reported.values()])
     right.set_xticks(range(3), list(reported), fontsize=10)
     right.set(ylabel="error (%)", ylim=(0, 1.2 * max(reported.values())))
     last, chosen, honest = reported.values()
-    won, left = (round(last - error, 1) + 0.0 for error in (chosen, honest))  # no "-0.0"
+    won, left = (round(last - error, 2) + 0.0 for error in (chosen, honest))  # no "-0.0"
     figure.suptitle(
-        f"The best moment wins {won:.1f} points on the pictures that chose it, {left:.1f} on others",
+        f"The best moment wins {won:.2f} points on the pictures that chose it, {left:.2f} on others",
         x=0.01,
         ha="left",
     )
@@ -93,7 +93,9 @@ def rows_of_table_6(depths, published, deviation):
     mean = {"fmt": "o", "mfc": "white", "color": RESIDUAL, "capsize": 3}
     axes.errorbar(3.9, 6.61, 0.16, label="the paper, mean of five (110 layers)", **mean)
     axes.set_xticks(range(len(depths)), depths)
-    axes.set(xlabel="depth (weighted layers)", ylabel="test error (%)", ylim=(5.8, 9.0))
+    axes.set(
+        xlabel="depth (weighted layers; not to scale)", ylabel="test error (%)", ylim=(5.8, 9.0)
+    )
     axes.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=1)
     axes.set_title(f"Reproductions of one row differ by up to {spread(published):.2f} points")
     return figure

@@ -22,7 +22,7 @@ def ladder(gflops):
         xlabel="billion multiplications and additions a second (GFLOP/s), logarithmic",
     )
     axes.set_yticks(range(len(steps)), [name for name, _ in steps])
-    axes.set_title(f"The same numbers, {float(f'{fastest / slowest:.2g}'):,.0f} times faster")
+    axes.set_title(f"The same layer, {float(f'{fastest / slowest:.2g}'):,.0f} times faster")
     return figure
 
 
@@ -45,16 +45,17 @@ def roofline(points, peak, bandwidth):
     for _, is_compiled, at, rate in points:
         marker, colour, _ = looks[is_compiled]
         axes.plot(at, rate, marker, color=colour, ms=8)
-    beside = {"conv 32": "right", "conv 64": "left"}  # these two lie close together
+    beside = {"conv 16": "right", "conv 64": "left"}
     for name in dict.fromkeys(point[0] for point in points):
-        lowest = min(point[2:] for point in points if point[0] == name)
-        side = beside.get(name, "center")
-        axes.annotate(name, lowest, (0, -17), textcoords="offset points", ha=side)
+        above = name == "conv 32"  # its neighbours have their names below
+        place = (max if above else min)(point[2:] for point in points if point[0] == name)
+        shift, side = (0, 9 if above else -17), beside.get(name, "center")
+        axes.annotate(name, place, shift, textcoords="offset points", ha=side)
     for marker, colour, label in looks.values():
         axes.plot([], [], marker, color=colour, ms=8, label=label)
     axes.legend(loc="lower right")
-    axes.set(
-        xlabel="operations per byte that must be moved", ylabel="GFLOP/s", ylim=(0.5, peak * 4)
-    )
+    rates = [rate for _, _, _, rate in points]
+    axes.set(xlabel="operations per byte that must be moved", ylabel="GFLOP/s")
+    axes.set_ylim(0.4 * min(rates), 2.5 * max(peak, *rates))
     axes.set_title("Convolutions are bound by arithmetic, batch norm and ReLU by memory")
     return figure

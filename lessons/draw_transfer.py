@@ -4,6 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from style import HUES, MUTED, PLAIN, RESIDUAL
 
+from minires.lab import plots
+
 STAGES = ("stage1", "stage2", "stage3")
 
 
@@ -33,6 +35,14 @@ def by_labels(counts, trained, random, title, unit):
     )
     axes.legend(fontsize=10, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     axes.set_title(title)
+    return figure
+
+
+def contact_sheet(images, labels, classes):
+    """Draw the first picture of every class."""
+    firsts = [images[labels == k][0] for k in range(len(classes))]
+    figure = plots.sheet(np.concatenate(firsts, axis=1), classes)
+    figure.suptitle("The second task: ten kinds of drawn landscapes", x=0.01, ha="left")
     return figure
 
 
@@ -82,7 +92,8 @@ def copies(rows, title):
     for k, (name, errors) in enumerate(rows.items()):
         places = np.array([ways.index(way) for way in errors]) + 0.38 * (k - 0.5)
         colours = [MUTED, *[HUES[k]] * (len(errors) - 1)]
-        axes.bar(places, list(errors.values()), 0.35, color=colours, label=name)
+        tuned = "" if len(errors) == len(ways) else " (tuned: last layer only)"
+        axes.bar(places, list(errors.values()), 0.35, color=colours, label=f"{name}{tuned}")
         for place, value in zip(places, errors.values(), strict=True):
             axes.annotate(
                 f"{value:.1f}",

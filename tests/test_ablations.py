@@ -54,19 +54,50 @@ def test_an_unfinished_run_does_not_count_and_an_unknown_change_is_named(ablatio
         ablations.by_arm([made(whole, 0, 0.3, momentum=0.0)])
 
 
-def test_an_arm_with_missing_seeds_is_named(ablations, whole):
-    runs = [
-        made(whole, seed, 0.25, **changes)
+def every_run(ablations, whole, error=0.3):
+    """Runs of every arm and seed; the whole recipe has an error of 25 %."""
+    return [
+        made(whole, seed, error if changes else 0.25, **changes)
         for _, changes in ablations.ARMS.values()
-        for seed in range(3)
+        for seed in ablations.SEEDS
     ]
-    assert ablations.missing(ablations.by_arm(runs)) == ""
-    said = ablations.missing(
-        ablations.by_arm([run for run in runs if run.config != runs[4].config])
+
+
+def test_what_is_not_recorded_yet_is_said_in_one_line(ablations, whole):
+    runs = every_run(ablations, whole)
+    assert ablations.so_far(ablations.by_arm(runs)) == ""
+    two = [run for run in runs if run.config != runs[4].config]
+    assert ablations.so_far(ablations.by_arm(two)) == "So far 26 of 27 runs are recorded."
+    no_arm = ablations.so_far(ablations.by_arm([r for r in runs if r.config["augment"]]))
+    assert no_arm == ("So far 24 of 27 runs are recorded. Without a run yet: no crops and flips.")
+    first = [run for run in runs if run.config["seed"] == 0]
+    assert ablations.so_far(ablations.by_arm(first)) == (
+        "So far 9 of 27 runs are recorded, one run each: no verdict yet."
     )
-    assert said == "Not recorded: *no momentum* (seed 1)."
-    said = ablations.missing(ablations.by_arm([r for r in runs if r.config["augment"]]))
-    assert said == "Not recorded: *no crops and flips*."
+
+
+def test_one_run_of_an_arm_gets_no_verdict_and_an_arm_without_runs_no_words(ablations, whole):
+    arms = ablations.by_arm([made(whole, 0, 0.25), made(whole, 0, 0.35, momentum=0.0)])
+    words = ("worse", "alike", "better")
+    assert ablations.verdict(arms, "no-momentum", *words) == "**open**: one run so far"
+    assert ablations.in_words(arms, "no-momentum") == "+10.0 points of test error, one run each"
+    assert ablations.sorted_by_evidence(arms) == {"Too few runs to tell": ["no-momentum"]}
+    assert ablations.sentence(arms, "no-drops") == ""
+
+
+def test_arms_are_sorted_by_what_their_runs_can_say(ablations, whole):
+    runs = [run for run in every_run(ablations, whole) if run.config["momentum"]]
+    errors = {0.0: (0.2, 0.21, 0.2), 0.5: (0.24, 0.26, 0.25)}
+    runs += [made(whole, k, e, momentum=0.0) for k, e in enumerate(errors[0.0])]
+    runs = [run for run in runs if run.config["augment"]]
+    runs += [made(whole, k, e, augment=False) for k, e in enumerate(errors[0.5])]
+    found = ablations.sorted_by_evidence(ablations.by_arm(runs))
+    assert found.pop("Better than the whole recipe with every run") == ["no-momentum"]
+    assert found.pop("Runs overlap with those of the whole recipe") == ["no-augment"]
+    (worse,) = found.values()
+    assert sorted(worse) == sorted(
+        {*ablations.ARMS} - {ablations.WHOLE, "no-momentum", "no-momentum-lr1", "no-augment"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,10 +152,9 @@ def test_the_title_says_how_many_pieces_were_recorded_until_all_are(ablations, w
 
     runs = [made(whole, 0, 0.25), made(whole, 0, 0.35, momentum=0.0)]
     title = message(ablations.by_arm(runs))
-    assert title.endswith("no momentum costs the most of 1 recorded so far, +10.0 points")
-    runs = [
-        made(whole, seed, 0.35 if changes else 0.25, **changes)
-        for _, changes in ablations.ARMS.values()
-        for seed in ablations.SEEDS
-    ]
-    assert "so far" not in message(ablations.by_arm(runs))
+    assert title.endswith(
+        "no momentum costs the most of the 1 recorded so far, +10.0 points (one run each)"
+    )
+    title = message(ablations.by_arm(every_run(ablations, whole)))
+    assert title.endswith("costs the most, +5.0 points")
+    assert "no missing piece costs" in message(ablations.by_arm(every_run(ablations, whole, 0.2)))

@@ -288,6 +288,26 @@ def test_figures_state_their_message_and_are_legible(kind):
     assert min(t.get_fontsize() for t in texts(figure)) >= SMALL
 
 
+@pytest.mark.lessons
+def test_lesson_9_tells_how_to_race_without_a_record_and_shows_one_that_is_there(monkeypatch):
+    import tricks
+
+    shown = []
+    monkeypatch.setattr(tricks, "say", shown.append)
+    monkeypatch.setattr(tricks, "show", lambda figure, alt: shown.append(alt))
+    tricks.draw_race([])
+    tricks.draw_ablations({})
+    assert shown == []  # no empty promise
+    assert tricks.RACE_COMMAND in tricks.race_in_words([], {})
+    assert "ecorded by" not in tricks.race_in_words([], {})
+    lanes = [lane("relu", 100, 200), lane("tanh", 2000, None)]
+    assert tricks.race_in_words(lanes, ablated()).endswith(f"Recorded by `{tricks.RACE_COMMAND}`:")
+    tricks.draw_race(lanes)
+    tricks.draw_ablations(ablated())
+    assert "more than 22.5 times" in shown[0]
+    assert "no response normalisation +3.5" in shown[-1]
+
+
 # ---------------------------------------------------------------------------------------- commands
 
 
