@@ -38,6 +38,7 @@ def test_all_places_of_the_answer_are_about_equally_frequent():
     places = [question.choices.index(question.answer) for question in asked]
     assert all(0.15 <= places.count(place) / len(places) <= 0.4 for place in range(4))
 
+
 def test_the_length_of_a_choice_does_not_tell_whether_it_is_right():
     asked = [question for name in quiz.lessons(HOME) for question in quiz.questions(HOME, name)]
     texts = [q for q in asked if max(map(len, q.choices)) >= 20]  # the others are numbers
@@ -47,7 +48,8 @@ def test_the_length_of_a_choice_does_not_tell_whether_it_is_right():
         assert len(q.answer) <= 1.4 * max(wrong), q.question
         ranks.append(sum(length > len(q.answer) for length in wrong))
     shares = [ranks.count(rank) / len(texts) for rank in range(4)]
-    assert shares[0] <= 1 / 3 and shares[3] <= 1 / 3  # the longest, the shortest
+    assert shares[0] <= 1 / 3  # the longest
+    assert shares[3] <= 1 / 3  # the shortest
     assert max(shares) <= 0.4
 
 
