@@ -1,5 +1,6 @@
 """The site: links that leave it become words and a path, no picture and no link is lost."""
 
+import re
 import urllib.parse
 
 import pytest
@@ -105,3 +106,24 @@ def test_modules_of_the_reference_exist():
 
     for name in pages.MODULES:
         assert importlib.import_module(f"minires.{name}").__doc__
+
+
+def test_lines_of_the_terminals_picture_are_wrapped_below_their_own_text():
+    import terminal
+
+    claim = "  (i)   held          " + "deeper is worse " * 8
+    first, *others = terminal.wrapped(["", claim.rstrip()])[1:]
+    assert first.startswith("  (i)   held          deeper")
+    assert others
+    assert all(line[:22].isspace() and len(line) <= terminal.COLUMNS for line in others)
+
+
+def test_the_terminals_picture_names_files_that_exist():
+    import pages
+    import terminal
+
+    text = "\n".join(terminal.printed())
+    named = re.findall(r"lessons/\w+\.ipynb", text)
+    assert named
+    assert all((pages.ROOT / name).is_file() for name in named)
+    assert "held" in text
