@@ -320,7 +320,7 @@ claims(
 # %% [markdown]
 # ## What this does not show
 #
-# - **Causes.** Three of the four experiments look at untrained networks or at one trained pair. They show a difference between networks that train and networks that do not. To show a cause, change one thing and nothing else, as lesson 5b did with angles.
+# - **Causes.** Three of the four experiments look at untrained networks or at one trained pair. They show a difference between networks that train and networks that do not. To show a cause, change one thing and nothing else.
 # - **Large networks.** With 9 blocks a block is a ninth of the network; with 54 it is not.
 # - **That errors can be predicted from the start.** The published ones are errors after 164 epochs, median of five runs, of networks with 110 layers on 32x32 pixels. Ours have 56 layers, 16x16 pixels and one seed, and two of eleven variants do not fit.
 # - **Landscapes.** A slice is one direction out of 270,000.

@@ -15,6 +15,7 @@ import badges
 import jupytext
 import nbformat
 import slides
+import terminal
 from nbclient import NotebookClient
 from style import recorded
 
@@ -57,11 +58,12 @@ def execute(text: Path) -> nbformat.NotebookNode:
 
 
 def figures() -> None:
-    """Draw the README's figures: the recorded experiment, and a sheet of shapes10 images."""
+    """Draw the README's figures: the recorded experiment, its terminal, a sheet of shapes10."""
     plots.save(plots.errors(recorded("cifar10")), HERE / "figures" / "degradation.png")
     plots.save(
         plots.sheet(shapes10.sheet(rows=5), shapes10.CLASSES), HERE / "figures" / "shapes10.png"
     )
+    plots.save(terminal.picture(terminal.printed()), HERE / "figures" / "terminal.png")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@ Make the site: the lessons, quizzes, the pages around them, and the library's re
 
 `pip install -e ".[docs]" && python lessons/build.py --site` writes build/site/html; open its
 index.html. The notebooks are shown as they are, nothing is executed. Links are checked: a link to a
-file that is not part of the site becomes plain words, and any other link that leads nowhere is an error.
+file that is not part of the site becomes words with the file's path in the repository; a picture
+that is not part of it, and any other link that leads nowhere, is an error.
 """
 
 import html
@@ -24,7 +25,10 @@ ROOT = HERE.parent
 SITE = HERE / "site"
 BUILD = ROOT / "build" / "site"  # git ignores it
 SOURCE, PAGES = BUILD / "source", BUILD / "html"
-WORDS = ("README.md", "LOG.md", "lessons/README.md", "lessons/runs/README.md")  # pages of prose
+# pages of prose; those for teachers are left out, because the answers stand beside them
+WORDS = (
+    "README.md", "lessons/README.md", "lessons/runs/README.md", "lessons/transfer/README.md",
+)  # fmt: skip
 FIGURES = ("lessons/figures",)
 # pages of the reference, in order; see `reference`
 MODULES = (
@@ -35,7 +39,7 @@ MODULES = (
     "lab.studies.slices", "lab.studies.variants",
 )  # fmt: skip
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(((?!https?://|mailto:|#)[^)\s]+)\)")
-PICTURE = re.compile(r'<p><img src="(?!https?://|data:)[^>]*></p>')
+PICTURE = re.compile(r'<p><img src="(?!https?://|data:)([^"]*)"[^>]*alt="([^"]*)"></p>')
 
 
 def main() -> None:
@@ -55,12 +59,11 @@ def collect() -> None:
     shutil.copytree(SITE, SOURCE, ignore=shutil.ignore_patterns("__pycache__"))
     for folder in FIGURES:
         shutil.copytree(ROOT / folder, SOURCE / folder)
-    notebooks = sorted(HERE.glob("[0-9][0-9]*_*.ipynb"))
-    names = {*WORDS, *(f"lessons/{path.name}" for path in notebooks)}
+    notebooks, names = lessons(), pages()
     for name in WORDS:
         (SOURCE / name).parent.mkdir(parents=True, exist_ok=True)
         text = (ROOT / name).read_text(encoding="utf-8")
-        (SOURCE / name).write_text(standing(PICTURE.sub("", text), name, names), encoding="utf-8")
+        (SOURCE / name).write_text(standing(text, name, names), encoding="utf-8")
     for path in notebooks:
         name = f"lessons/{path.name}"
         nbformat.write(folded(nbformat.read(path, as_version=4), name, names), SOURCE / name)
@@ -68,16 +71,37 @@ def collect() -> None:
     (SOURCE / "reference.md").write_text(reference(), encoding="utf-8")
 
 
+def lessons() -> list[Path]:
+    """The notebooks, in order."""
+    return sorted(HERE.glob("[0-9][0-9]*_*.ipynb"))
+
+
+def pages() -> set[str]:
+    """Files of the repository that are pages of the site."""
+    return {*WORDS, *(f"lessons/{path.name}" for path in lessons())}
+
+
 def standing(text: str, name: str, names: set[str]) -> str:
-    """A page's text in which links that leave the site are words."""
+    """
+    A page's text in which a link that leaves the site is words with the path of the file.
+
+    Raises
+    ------
+    ValueError
+        If a picture is not part of the site.
+    """
 
     def local(match: re.Match) -> str:
         picture, words, target = match.groups()
-        base = urllib.parse.urljoin(name, target.partition("#")[0])
-        inside = base in names or base.startswith(FIGURES)
-        return match[0] if inside else ("" if picture else words)
+        path = urllib.parse.urljoin(name, target.partition("#")[0])
+        if path in names or path.startswith(FIGURES):
+            return match[0]
+        if picture:
+            raise ValueError(f"{name}: expected a picture in {', '.join(FIGURES)}, got {target}")
+        named = path.endswith(words.strip("`"))
+        return f"`{path}`" if named else f"{words} (`{path}`)"
 
-    return LINK.sub(local, text)
+    return LINK.sub(local, PICTURE.sub(r"![\2](\1)", text))
 
 
 def folded(notebook, name: str, names: set[str]):

@@ -37,8 +37,20 @@ def test_all_places_of_the_answer_are_about_equally_frequent():
     asked = [question for name in quiz.lessons(HOME) for question in quiz.questions(HOME, name)]
     places = [question.choices.index(question.answer) for question in asked]
     assert all(0.15 <= places.count(place) / len(places) <= 0.4 for place in range(4))
-    longest = [max(q.choices, key=len) == q.answer for q in asked]
-    assert sum(longest) / len(longest) <= 0.6  # nor is it always the longest text
+
+
+def test_the_length_of_a_choice_does_not_tell_whether_it_is_right():
+    asked = [question for name in quiz.lessons(HOME) for question in quiz.questions(HOME, name)]
+    texts = [q for q in asked if max(map(len, q.choices)) >= 20]  # the others are numbers
+    ranks = []
+    for q in texts:
+        wrong = [len(choice) for choice in q.choices if choice != q.answer]
+        assert len(q.answer) <= 1.4 * max(wrong), q.question
+        ranks.append(sum(length > len(q.answer) for length in wrong))
+    shares = [ranks.count(rank) / len(texts) for rank in range(4)]
+    assert shares[0] <= 1 / 3  # the longest
+    assert shares[3] <= 1 / 3  # the shortest
+    assert max(shares) <= 0.4
 
 
 def typed(monkeypatch, text):

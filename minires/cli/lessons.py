@@ -20,6 +20,7 @@ LEFT_OUT = shutil.ignore_patterns(
     "build.py",
     "slides.py",
     "pages.py",
+    "terminal.py",
     "answers",
     "quiz",
     "teachers",
