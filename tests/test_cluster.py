@@ -16,7 +16,7 @@ from test_sweep import BASE, SWEEP, assert_ends_as, planned
 
 from minires import InputError
 from minires.runs.lease import seen
-from minires.train import cluster
+from minires.train import cluster, cluster_start
 from minires.train.cluster import Task
 from minires.train.loop import train
 from minires.train.stopping import Interrupted
@@ -51,7 +51,7 @@ def alone(speck, bars, tmp_path_factory):
 def client():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
-        with cluster.client("local:2") as found:
+        with cluster_start.client("local:2") as found:
             yield found
 
 
@@ -113,7 +113,7 @@ def test_workers_with_other_versions_are_refused_and_both_are_named(client, monk
 
 def test_the_scheduler_allows_more_failures_than_dask_does(client):
     allowed = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures)
-    assert allowed == cluster.ALLOWED_FAILURES
+    assert allowed == cluster_start.ALLOWED_FAILURES
 
 
 def test_a_scheduler_that_was_killed_is_named_and_the_runs_are_whole(alone, tmp_path):
@@ -124,7 +124,7 @@ def test_a_scheduler_that_was_killed_is_named_and_the_runs_are_whole(alone, tmp_
         while not (tmp_path / "address").exists():
             threading.Event().wait(0.05)
         address = json.loads((tmp_path / "address").read_text())["address"]
-        with cluster.client(address) as found:
+        with cluster_start.client(address) as found:
             with pytest.raises(InputError, match="no workers"):
                 cluster.check_workers(found)
             work, stop = task(tmp_path / "sweep"), threading.Event()
@@ -136,7 +136,7 @@ def test_without_dask_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with (
         pytest.raises(InputError, match=r'pip install "minires\[cluster\]"'),
-        cluster.client("local:2"),
+        cluster_start.client("local:2"),
     ):
         pass
 
@@ -147,7 +147,7 @@ def test_without_dask_the_error_says_how_to_install_it(monkeypatch):
 )
 def test_an_address_that_dask_does_not_have_is_refused(address):
     with pytest.raises(InputError, match="local:2 or an address with a port such as"):
-        cluster.workers_asked(address)
+        cluster_start.workers_asked(address)
 
 
 def test_an_address_where_nobody_listens_is_refused_and_nothing_is_made(tmp_path):

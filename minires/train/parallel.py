@@ -14,7 +14,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -29,7 +28,7 @@ from minires.runs.config import Config
 from minires.train.loop import train
 from minires.train.ranks import OtherRankError, Ranks
 from minires.train.shards import check_number
-from minires.train.stopping import Interrupted, stop_requests
+from minires.train.stopping import Interrupted, interrupts_held_back, stop_requests
 from minires.train.transport import DismissedError, LostRankError, Pipes, SilentRankError
 
 PATIENCE_SECONDS = 10.0  # for a rank to end after its work
@@ -118,7 +117,7 @@ def started(size: int, job: Job, work: Callable[[Ranks, Job], object]) -> Iterat
     connections: list[Connection] = []
     processes: list[BaseProcess] = []
     try:
-        with _interrupts_held_back():
+        with interrupts_held_back():
             for rank in range(1, size):
                 mine, theirs = context.Pipe()
                 arguments = (rank, size, theirs, job, work)
@@ -137,31 +136,13 @@ def started(size: int, job: Job, work: Callable[[Ranks, Job], object]) -> Iterat
         e.how = how_ended(lost.exitcode)
         raise
     except KeyboardInterrupt:  # nothing is left to save: ranks that still import need not end first
-        for process in processes:
-            process.kill()
+        for other in processes:
+            other.kill()
         raise
     finally:
         for connection in connections:
             connection.close()
         _wait_for(processes)
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Start processes that never see a Ctrl-C; this one sees it after the block.
-
-    A terminal sends Ctrl-C to all processes. A blocked signal stays blocked in a process that is
-    started meanwhile, even while it imports modules. Rank 0 tells the others when to stop.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # its start, at the latest with the process, unblocks signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def how_ended(code: int | None) -> str:

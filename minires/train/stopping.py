@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any
 
 from minires.errors import InputError
@@ -69,6 +70,24 @@ def check_interrupt() -> None:
     handler = signal.getsignal(signal.SIGINT)
     if isinstance(handler, Remember) and handler.pressed:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Start threads and processes that never see a Ctrl-C; this one sees it after the block.
+
+    A terminal sends Ctrl-C to all processes. A blocked signal stays blocked in a process that is
+    started meanwhile, even while it imports modules, and in its threads and processes.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # its start, at the latest with the process, unblocks signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
