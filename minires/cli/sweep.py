@@ -59,7 +59,7 @@ def sweep_command(
     ] = None,
     tier: experiment.TierOption = "quick",
     seeds: Annotated[
-        int, typer.Option(help="Train each net with seeds 0 .. N-1.", metavar="N")
+        int, typer.Option(help="Train each net with seeds 0 .. N-1.", metavar="N", min=1)
     ] = 1,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
@@ -89,7 +89,7 @@ def sweep_command(
         return sweep_status.show(context, asked, output)
     if dask is not None:
         cluster_start.workers_asked(dask)
-    chosen = experiment.chosen_nets(nets, None, None, seeds)
+    chosen = experiment.chosen_nets(nets, None, None)
     experiment.check_recipes([names.network(name) for name in chosen], tier, asked)
     backend = choose(asked.pop("backend", None), output.say)
     found = load(dataset, data, output.say)

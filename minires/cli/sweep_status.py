@@ -100,7 +100,14 @@ def _chosen(context: typer.Context, jobs: list[Job]) -> list[Job]:
                 raise InputError(f"the sweep has no runs of {name}; its nets: {', '.join(known)}")
         jobs = [job for job in jobs if job.config.net in listed]
     if _is_typed(context, "seeds"):
-        jobs = [job for job in jobs if job.config.seed < context.params["seeds"]]
+        there = sorted({job.config.seed for job in jobs})
+        seeds = range(context.params["seeds"])
+        if missing := [str(seed) for seed in seeds if seed not in there]:
+            raise InputError(
+                f"the sweep has no runs of seeds {', '.join(missing)}; its seeds: "
+                f"{', '.join(map(str, there))}"
+            )
+        jobs = [job for job in jobs if job.config.seed in seeds]
     return jobs
 
 
@@ -108,4 +115,4 @@ def _row(s: Status) -> dict[str, Any]:
     config = s.job.config
     names = {"folder": s.job.folder, "net": config.net, "seed": config.seed}
     where = {"iteration": s.iteration, "iterations": config.iterations}
-    return {**names, "state": s.state, "worker": s.worker, **where}
+    return {**names, "state": s.state, "worker": s.worker, "why": s.why, **where}

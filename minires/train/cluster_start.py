@@ -9,10 +9,12 @@ import contextlib
 import importlib
 import logging
 import multiprocessing
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -159,14 +161,14 @@ def _allow_failures(dask_scheduler: Any) -> None:
 def _cluster() -> Iterator[Any]:
     """A scheduler on this machine that has no workers yet; it ends with the block.
 
-    Its threads do not receive Ctrl-C, and neither do the workers, which these threads start. After
-    a Ctrl-C the workers are killed at once.
+    Its threads do not receive Ctrl-C or SIGTERM, and neither do the workers, which these threads
+    start. After a KeyboardInterrupt the workers are killed at once.
     """
-    before = {*multiprocessing.active_children()}
+    before: set[BaseProcess] = {*multiprocessing.active_children()}
     found = None
     patience = CLOSE_SECONDS
     try:
-        with interrupts_held_back():
+        with interrupts_held_back([signal.SIGINT, signal.SIGTERM]):
             found = distributed().LocalCluster(
                 n_workers=0,
                 threads_per_worker=1,
@@ -186,8 +188,18 @@ def _cluster() -> Iterator[Any]:
                 found.shutdown_on_close = False  # dask would wait once more when Python ends
                 within(patience, found.close)
         finally:
-            for process in {*multiprocessing.active_children()} - before:
-                process.kill()
+            _kill_children(before)
+
+
+def _kill_children(spared: set[BaseProcess]) -> None:
+    """Kill the processes that this one has started, and those that dask puts in their places."""
+    for _ in range(int(CLOSE_SECONDS / POLL_SECONDS)):
+        children = {*multiprocessing.active_children()} - spared
+        if not children:
+            return
+        for process in children:
+            process.kill()
+            process.join(POLL_SECONDS)
 
 
 def within(seconds: float, work: Callable[[], object]) -> None:

@@ -73,17 +73,22 @@ def check_interrupt() -> None:
 
 
 @contextlib.contextmanager
-def interrupts_held_back() -> Iterator[None]:
+def interrupts_held_back(signals: Sequence[int] = (signal.SIGINT,)) -> Iterator[None]:
     """Start threads and processes that never see a Ctrl-C; this one sees it after the block.
 
     A terminal sends Ctrl-C to all processes. A blocked signal stays blocked in a process that is
     started meanwhile, even while it imports modules, and in its threads and processes.
+
+    Parameters
+    ----------
+    signals : list of int
+        Those to block.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     resource_tracker.ensure_running()  # its start, at the latest with the process, unblocks signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
