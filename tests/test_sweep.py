@@ -483,7 +483,7 @@ def test_a_lease_without_a_disk_for_its_beats_is_kept_if_it_lasts_only_a_while(t
 def test_two_sweeps_with_different_recipes_in_one_folder_are_refused(bars, tmp_path):
     sweep_record.claim(tmp_path, BASE, "a" * 64)
     sweep_record.claim(tmp_path, replace(BASE, net="pocket-tiny", seed=3), "a" * 64)
-    with pytest.raises(InputError, match=r"another recipe: lr 0\.1, not 0\.2"):
+    with pytest.raises(InputError, match=r"another recipe: --lr 0\.1, not --lr 0\.2"):
         sweep_record.claim(tmp_path, replace(BASE, lr=0.2), "a" * 64)
     with pytest.raises(InputError, match="other data, SHA-256 aaaaaaaaaaaa, not bbbbbbbbbbbb"):
         sweep_record.claim(tmp_path, BASE, "b" * 64)
@@ -738,9 +738,12 @@ def test_the_command_trains_shows_where_it_stands_and_refuses_another_recipe(run
     assert run_cli(*few, "--quiet")[0] == 0
     code, out, _ = run_cli(*few, "--status", "--json")
     assert {row["state"] for row in json.loads(out)["runs"]} == {"finished"}
+    again = run_cli(*few, "--quiet")
+    assert "All runs of this sweep are finished already." in again[1]
+    assert "Ctrl-C" not in again[1]
     code, _, err = run_cli(*words, "--iterations", 13)
     assert code == 2
-    assert "holds a sweep with another recipe: iterations 12, not 13" in err
+    assert "holds a sweep with another recipe: --iterations 12, not --iterations 13" in err
 
 
 SWEEP = ["sweep", "--nets", "speck", "--seeds", 2, "--dataset", "bars", "--iterations", 4]
@@ -771,9 +774,12 @@ def test_status_needs_the_folder_only_and_shows_the_sweep_in_it(run_cli, swept):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--iterations", 5], "another recipe: iterations 4, not 5"),
-        (["--tier", "lesson", "--dataset", "bars"], "another recipe: iterations 4, not 2000"),
-        (["--dataset", "shapes10"], "other data"),
+        (["--iterations", 5], "another recipe: --iterations 4, not --iterations 5; leave"),
+        (
+            ["--tier", "lesson", "--dataset", "bars"],
+            "another recipe: --iterations 4, not --iterations 2000",
+        ),
+        (["--dataset", "shapes10"], "holds a sweep on bars, not on shapes10; leave out --dataset"),
         (["--nets", "resnet8"], "no runs of resnet8; its nets: speck"),
         (["--seeds", 5], "no runs of seeds 2, 3, 4; its seeds: 0, 1"),
     ],

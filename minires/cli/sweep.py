@@ -50,7 +50,7 @@ DaskOption = Annotated[
 ]
 
 
-@training_options(dict.fromkeys(experiment.TIER_OPTIONS, ""))
+@training_options(dict.fromkeys((*experiment.TIER_OPTIONS, "shards"), ""))
 def sweep_command(
     asked: dict[str, Any],
     context: typer.Context,
@@ -66,7 +66,7 @@ def sweep_command(
     out: Annotated[Path | None, path_option("[default: runs/sweep-DATA-ITERATIONS]", "DIR")] = None,
     status: Annotated[
         bool,
-        typer.Option("--status", help="Show where the runs in --out stand; no more is needed."),
+        typer.Option("--status", help="Train nothing; show where the runs in --out stand."),
     ] = False,
     dask: DaskOption = None,
     lease: LeaseOption = 90.0,
@@ -113,7 +113,11 @@ def _train(
 ) -> None:
     """Train all runs: in this process, beside those that others train, or on dask."""
     from minires.train import cluster, cluster_start
+    from minires.train.sweep import is_finished
 
+    if all(is_finished(job.folder) for job in jobs):
+        _claim(folder, base, found, jobs)
+        return output.say("All runs of this sweep are finished already.")
     output.say(f"Recipe: {in_words(base)}")
     stoppable = "Stop it with Ctrl-C at any time; run it again to resume."
     if dask is None:

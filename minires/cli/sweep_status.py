@@ -48,6 +48,8 @@ def show(context: typer.Context, asked: dict[str, Any], output: Output) -> None:
         wanted = load(context.params["dataset"], context.params["data"], output.say)
     out = out or _usual_folder(context, asked, wanted)
     base, data = sweep_record.read(out)
+    if wanted:
+        _check_name(out, base, wanted)
     _check(context, out, asked, base, wanted)
     if wanted:
         sweep_record.check_data(out, data, wanted.sha256)
@@ -76,6 +78,17 @@ def _tier(context: typer.Context, asked: dict[str, Any], wanted: Any) -> Config:
     from minires.lab import presets
 
     return presets.base_config(wanted, context.params["tier"], **asked)
+
+
+def _check_name(out: Path, base: Config, wanted: Dataset) -> None:
+    """Refuse data of another name: that says more than their SHA-256."""
+    from minires import data as images
+
+    if images.key(wanted.name) != images.key(base.dataset):
+        raise InputError(
+            f"{out} holds a sweep on {base.dataset}, not on {wanted.name}; leave out --dataset and "
+            "--data, or give another --out"
+        )
 
 
 def _check(
