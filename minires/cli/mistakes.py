@@ -25,13 +25,14 @@ REFUSED = re.compile(
 
 
 def _number_expected(error: Any) -> str:
-    """What a numeric option expected and got; "" for other errors."""
+    """Say what a numeric option expected and got; "" for other errors."""
     option = "/".join(getattr(getattr(error, "param", None), "opts", ()))
     found: dict[str, Any] = {"given": None, "kind": None, "least": None}
     if hasattr(error.__cause__, "errors"):  # pydantic's, in new versions of typer
         first = error.__cause__.errors()[0]
         least = first.get("ctx", {}).get("ge")
-        kind = re.search("int|float", f"{first['type']} {error.__cause__.title}")
+        heading, _, _ = str(error.__cause__).partition("\n")
+        kind = re.search("int|float", f"{first['type']} {heading}")
         if least is not None or first["type"].endswith("_parsing"):
             found = {"given": first["input"], "kind": kind and kind[0], "least": least}
     elif match := REFUSED.match(getattr(error, "message", None) or ""):
@@ -44,7 +45,7 @@ def _number_expected(error: Any) -> str:
 
 
 def _share_a_sweep(error: Any) -> str:
-    """What to do instead of `minires sweep --ranks`; "" for other errors."""
+    """Say what to do instead of `minires sweep --ranks`; "" for other errors."""
     command = error.ctx.command.name if error.ctx else ""
     if command != "sweep" or getattr(error, "option_name", "") != "--ranks":
         return ""

@@ -123,7 +123,7 @@ def _status(job: Job) -> Status:
 
 
 def _damage(folder: Path) -> str:
-    """What is wrong with the checkpoint of a finished run, "" for nothing; its header is read."""
+    """Say how the checkpoint of a finished run is damaged, "" if not; its header is read."""
     try:
         checkpoint.position(folder)
     except InputError:

@@ -178,7 +178,8 @@ class Watch:
             self._stopping = True
             self._say("Stopping: runs are saved first. Another Ctrl-C ends the command at once.")
         now = {*self._found.scheduler_info(n_workers=-1)["workers"]}
-        gone, new = len(self._known - now), len(now - self._known)
+        gone = len(self._known - now)
+        new = len(now - self._known)
         if gone and not self._stopping:
             self._say(
                 f"{counted(gone, 'worker')} of dask lost, {new} new; a lost worker's run goes on "

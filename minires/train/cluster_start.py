@@ -236,11 +236,14 @@ def wait_for_workers(
         If none has started then.
     """
     cluster.scale(number)
-    before, since, pause = -1, clock(), threading.Event()
+    pause = threading.Event()
+    since = clock()
+    before = -1
     while (ready := len(cluster.scheduler.workers)) < number:
         if ready != before:
             say(f"Waiting for {counted(number, 'worker')} of dask ({ready} started so far).")
-            before, since = ready, clock()
+            before = ready
+            since = clock()
         if clock() - since >= START_SECONDS:
             break
         pause.wait(POLL_SECONDS)

@@ -71,13 +71,13 @@ class _Timed:
     The time of the first step is also that of starting processes and of compiling.
     """
 
-    begun = False
+    started = False
 
     def update(self: Any, n: float = 1) -> bool | None:
         """Move the bar."""
-        if self.disable or self.begun or self.n + n >= self.total:
+        if self.disable or self.started or self.n + n >= self.total:
             return super().update(n)  # type: ignore[misc]
-        self.begun = True
+        self.started = True
         skip(self, n)
         self.last_print_t = self._time()
         if not isinstance(self, _Lines):
