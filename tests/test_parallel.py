@@ -546,9 +546,11 @@ def test_ctrl_c_at_all_ranks_is_one_message(pressed, words, tmp_path):
 
 
 HANGING = """
-import os, sys, threading
+import os, signal, sys, threading
 if "--multiprocessing-fork" in sys.orig_argv:  # a rank
-    open(os.environ["HANGS"], "w").close()
+    with open(os.environ["HANGS"] + ".part", "w") as file:
+        print(signal.pthread_sigmask(signal.SIG_BLOCK, []), file=file)
+    os.replace(file.name, os.environ["HANGS"])
     threading.Event().wait()
 """
 
@@ -563,6 +565,7 @@ def test_a_signal_while_ranks_start_ends_all_of_them_with_one_message(number, tm
         while not hangs.exists():
             assert process.poll() is None, process.stderr.read()
             threading.Event().wait(0.02)
+        assert "SIGINT" in hangs.read_text()  # it never sees one, even while it imports
         if number == "SIGINT":
             os.killpg(process.pid, signal.SIGINT)
         else:
