@@ -184,8 +184,15 @@ MISTAKES = {
     "an unknown kind of figure": (("plot", ".", "--kind", "pie"), "errors, depth, layers"),
     "weights of nothing": (("export", "."), "no run in"),
     "an odd depth in a list": (("degradation", "--nets", "plain20,plain33"), "6n + 2"),
-    "no seeds": (("degradation", "--seeds", "0"), "at least one net and one seed"),
-    "no nets": (("degradation", "--nets", ","), "at least one net and one seed"),
+    "no seeds": (
+        ("degradation", "--seeds", "0"),
+        "--seeds must be an integer of at least 1, got 0",
+    ),
+    "no seeds of a sweep": (("sweep", "--seeds", "0"), "--seeds must be an integer of at least 1"),
+    "ranks of no number": (("train", "resnet8", "--ranks", "x"), "--ranks must be an integer"),
+    "negative ranks": (("resume", ".", "--ranks", "-1"), "of at least 1, got -1; see"),
+    "ranks of a sweep": (("sweep", "--ranks", "2"), "start the same command in more terminals"),
+    "no nets": (("degradation", "--nets", ","), "at least one net"),
     "no iterations": (
         ("degradation", "--iterations", "0"),
         "iterations must be an integer of at least 1",
@@ -201,7 +208,10 @@ MISTAKES = {
     "a figure of unknown kind": (("plot", ".", "--out", "a.gif"), ".png, .svg, .pdf"),
     "a file that is not there": (("data", "cifar10", "--from", "nothing.tar.gz"), "nothing.tar.gz"),
     "an unknown option": (("train", "resnet8", "--colour", "blue"), "--colour"),
-    "text for a number": (("degradation", "--iterations", "many"), "'--iterations'"),
+    "text for a number": (
+        ("degradation", "--iterations", "many"),
+        "--iterations must be an integer, got many",
+    ),
     "an unknown network to audit": (("info", "resnet5"), "6n + 2"),
 }
 
@@ -604,9 +614,9 @@ SENSELESS = {
     ("train", "resnet8", "--seed", "-1"): "--seed",
     ("train", "imagenet-resnet18"): "is here to be read",
     ("train", "resnet8", "--out", ""): "got an empty text",
-    ("degradation", "--depths", ""): "at least one net and one seed",
+    ("degradation", "--depths", ""): "at least one net",
     ("degradation", "--shortcut", ""): "must be A, B or C",
-    ("degradation", "--nets", ""): "at least one net and one seed",
+    ("degradation", "--nets", ""): "at least one net",
     ("degradation", "--depths", "20,21"): "6n + 2",
     ("degradation", "--warmup-lr", "0"): "warmup_lr",
     ("info", "resnet21", "--warmup"): "6n + 2",

@@ -1,5 +1,6 @@
 """A sweep on dask.distributed: lost workers and schedulers cost time, and no bits."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -15,8 +16,9 @@ from speck_runs import SPECKS, ended, environment
 from test_sweep import BASE, SWEEP, assert_ends_as, planned
 
 from minires import InputError
+from minires.cli.main import STOPPED
 from minires.runs.lease import seen
-from minires.train import cluster
+from minires.train import cluster, cluster_start
 from minires.train.cluster import Task
 from minires.train.loop import train
 from minires.train.stopping import Interrupted
@@ -51,7 +53,7 @@ def alone(speck, bars, tmp_path_factory):
 def client():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
-        with cluster.client("local:2") as found:
+        with cluster_start.client("local:2") as found:
             yield found
 
 
@@ -113,7 +115,7 @@ def test_workers_with_other_versions_are_refused_and_both_are_named(client, monk
 
 def test_the_scheduler_allows_more_failures_than_dask_does(client):
     allowed = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures)
-    assert allowed == cluster.ALLOWED_FAILURES
+    assert allowed == cluster_start.ALLOWED_FAILURES
 
 
 def test_a_scheduler_that_was_killed_is_named_and_the_runs_are_whole(alone, tmp_path):
@@ -124,7 +126,7 @@ def test_a_scheduler_that_was_killed_is_named_and_the_runs_are_whole(alone, tmp_
         while not (tmp_path / "address").exists():
             threading.Event().wait(0.05)
         address = json.loads((tmp_path / "address").read_text())["address"]
-        with cluster.client(address) as found:
+        with cluster_start.client(address) as found:
             with pytest.raises(InputError, match="no workers"):
                 cluster.check_workers(found)
             work, stop = task(tmp_path / "sweep"), threading.Event()
@@ -136,7 +138,7 @@ def test_without_dask_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with (
         pytest.raises(InputError, match=r'pip install "minires\[cluster\]"'),
-        cluster.client("local:2"),
+        cluster_start.client("local:2"),
     ):
         pass
 
@@ -147,7 +149,7 @@ def test_without_dask_the_error_says_how_to_install_it(monkeypatch):
 )
 def test_an_address_that_dask_does_not_have_is_refused(address):
     with pytest.raises(InputError, match="local:2 or an address with a port such as"):
-        cluster.workers_asked(address)
+        cluster_start.workers_asked(address)
 
 
 def test_an_address_where_nobody_listens_is_refused_and_nothing_is_made(tmp_path):
@@ -163,3 +165,116 @@ def test_an_address_where_nobody_listens_is_refused_and_nothing_is_made(tmp_path
     assert len(done.stderr.splitlines()) == 1
     assert "no scheduler of dask answers at tcp://127.0.0.1" in done.stderr
     assert not (tmp_path / "sweep").exists()
+
+
+class Starting:
+    """A cluster whose workers start one at each look of a clock, up to some."""
+
+    def __init__(self, most):
+        self.workers = {}
+        self.scheduler = self
+        self.most = most
+        self.now = 0.0
+
+    def scale(self, number):
+        self.asked = number
+
+    def clock(self):
+        self.now += 10.0
+        if len(self.workers) < self.most and self.now > 30:
+            self.workers[len(self.workers)] = ""
+        return self.now
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_workers_that_start_are_waited_for_in_words_and_not_forever(most, monkeypatch):
+    monkeypatch.setattr(cluster_start, "POLL_SECONDS", 0.0)
+    cluster, said = Starting(most), []
+    refused = pytest.raises(InputError, match="no worker of dask has started within 5 min")
+    with refused if not most else contextlib.nullcontext():
+        cluster_start.wait_for_workers(cluster, 2, said.append, cluster.clock)
+    assert cluster.asked == 2
+    assert said[0] == "Waiting for 2 workers of dask (0 started so far)."
+    assert ("Going on with 1 worker; others may join later." in said) == (most == 1)
+
+
+def test_a_part_of_dask_that_never_ends_is_left_after_a_while():
+    hangs = threading.Event()
+    cluster_start.within(0.01, hangs.wait)
+    assert not hangs.is_set()
+    hangs.set()
+
+
+def test_lost_workers_of_dask_are_reported_and_a_stop_is_announced_once():
+    class Client:
+        workers = ("a", "b")
+
+        def scheduler_info(self, n_workers):
+            return {"workers": dict.fromkeys(self.workers)}
+
+    found, stop, said = Client(), threading.Event(), []
+    watch = cluster.Watch(found, stop, said.append)
+    watch.look()
+    assert said == []
+    found.workers = ("b", "c")
+    watch.look()
+    assert said.pop().startswith("1 worker of dask lost, 1 new")
+    stop.set()
+    found.workers = ("b",)
+    watch.look()
+    watch.look()
+    assert len(said) == 1
+    assert said[0].startswith("Stopping")
+
+
+class Hanging:
+    """A client whose workers neither answer nor begin."""
+
+    status = "running"
+
+    def __init__(self, stop):
+        self.run = lambda *_, **__: stop.wait() and None
+
+    def submit(self, *_, **__):
+        return None
+
+
+def test_a_stop_before_a_worker_has_a_run_ends_at_once_and_promises_nothing(tmp_path):
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted, match="stopped before a step was saved"):
+        cluster.sweep_on(Hanging(stop), task(tmp_path), stop)
+
+
+CTRL_C = """
+import multiprocessing
+import os
+import signal
+from minires import cli
+from minires.train import cluster_start
+
+def press(cluster, number, say):
+    cluster.scale(number)
+    while len(multiprocessing.active_children()) < number:
+        cluster_start.threading.Event().wait(0.05)
+    os.killpg(0, getattr(signal, os.environ["PRESSED"]))
+    cluster_start.threading.Event().wait()
+
+cluster_start.wait_for_workers = press
+if __name__ == "__main__":
+    cli.main()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="a system without groups of processes")
+def test_ctrl_c_while_workers_of_dask_start_is_one_message_and_leaves_none(tmp_path):
+    words = [*SWEEP, "--out", tmp_path / "sweep", "--dask", "local:2"]
+    command = [sys.executable, "-c", CTRL_C, "--plugin", SPECKS, *words]
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    variables = environment(PRESSED="SIGINT")
+    with subprocess.Popen(
+        list(map(str, command)), env=variables, start_new_session=True, **options
+    ) as process:
+        _, err = process.communicate(timeout=120)  # until the last worker has closed it
+    assert process.returncode == 130
+    assert err.split() == STOPPED.split()

@@ -26,6 +26,7 @@ from minires.runs.config import Config
 from minires.runs.record import read_record
 from minires.train import patience, ranks, shards, state, task
 from minires.train.loop import DivergenceError, Interrupted, train
+from minires.train.parallel import how_ended
 from minires.train.patience import Patience
 from minires.train.ranks import OtherRankError, Ranks
 from minires.train.task import Classification
@@ -469,7 +470,13 @@ def step(run):
     run.ranks._transport._patience._least = 1.0
     if run.iteration == 5 and f"rank {run.ranks.rank}" == os.environ.get("STOPPED"):
         os.kill(os.getpid(), signal.SIGSTOP)
-    return real(run)
+    pressed = int(os.environ.get("PRESSED", "0")) if run.iteration >= 5 else 0
+    if pressed:
+        os.killpg(0, signal.SIGINT)  # a terminal sends it to every process
+    progress = real(run)  # the other ranks have it, too
+    if pressed > 1:
+        os.killpg(0, signal.SIGINT)
+    return progress
 
 state.TrainingRun.step = step
 cli.main()
@@ -486,7 +493,11 @@ def children(process):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.parametrize(
     ("lost", "how", "words"),
-    [(0, "SIGKILL", "has ended"), (2, "SIGKILL", "has ended"), (2, "SIGSTOP", "has been silent")],
+    [
+        (0, "SIGKILL", "has ended without a word, so"),
+        (2, "SIGKILL", "was killed (signal 9), so"),
+        (2, "SIGSTOP", "has been silent"),
+    ],
 )
 def test_a_lost_rank_of_the_command_is_named_once_and_one_process_resumes(
     lost, how, words, bars, tmp_path
@@ -514,6 +525,57 @@ def test_a_lost_rank_of_the_command_is_named_once_and_one_process_resumes(
         train(config, tmp_path, bars, stop)
 
 
+def started_ranks(folder, *words, program=("-m", "minires"), **variables):
+    """The command with two ranks, in a group of processes of its own."""
+    command = [sys.executable, *program, "--plugin", str(SPECKS), *TRAIN.split()]
+    command += ["--iterations", "2000", "--out", str(folder), "--ranks", "2", "--quiet", *words]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    variables = environment(**variables)
+    return subprocess.Popen(command, env=variables, start_new_session=True, **pipes)
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="a system without groups of processes")
+@pytest.mark.parametrize(("pressed", "words"), [(1, "stopped and saved"), (2, "is saved at")])
+def test_ctrl_c_at_all_ranks_is_one_message(pressed, words, tmp_path):
+    program = ("-c", RANKS)
+    with started_ranks(tmp_path / "run", program=program, PRESSED=str(pressed)) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert len(err.strip().splitlines()) == 1, err
+    assert words in err
+
+
+HANGING = """
+import os, signal, sys, threading
+if "--multiprocessing-fork" in sys.orig_argv:  # a rank
+    with open(os.environ["HANGS"] + ".part", "w") as file:
+        print(signal.pthread_sigmask(signal.SIG_BLOCK, []), file=file)
+    os.replace(file.name, os.environ["HANGS"])
+    threading.Event().wait()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="a system without groups of processes")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_signal_while_ranks_start_ends_all_of_them_with_one_message(number, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(HANGING)  # every Python imports it first
+    paths = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    hangs = tmp_path / "hangs"
+    with started_ranks(tmp_path / "run", PYTHONPATH=paths, HANGS=str(hangs)) as process:
+        while not hangs.exists():
+            assert process.poll() is None, process.stderr.read()
+            threading.Event().wait(0.02)
+        if number == "SIGINT":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)  # until the last process has closed it
+    assert process.returncode == 130
+    assert len(err.strip().splitlines()) == 1, err
+    assert "stopped before a step was saved" in err
+    assert "SIGINT" in hangs.read_text()  # blocked in a rank, even while it imports
+
+
 def test_a_rank_lost_before_any_checkpoint_is_not_promised_one(sharded, bars, tmp_path):
     def lose(progress):
         raise LostRankError(1, 2)
@@ -521,8 +583,8 @@ def test_a_rank_lost_before_any_checkpoint_is_not_promised_one(sharded, bars, tm
     with pytest.raises(LostRankError, match="no checkpoint yet: the same command starts"):
         train(RECIPE, tmp_path, bars, lose)
     saved = LostRankError(1, 2)
-    saved.how += " (exit code -9)"
-    assert str(saved).startswith("rank 1 of 2 has ended without a word (exit code -9), so training")
+    saved.how = how_ended(3)
+    assert str(saved).startswith("rank 1 of 2 has ended without a word (exit code 3), so training")
     assert "resume from the last checkpoint" in str(saved)
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -482,7 +483,7 @@ def test_a_lease_without_a_disk_for_its_beats_is_kept_if_it_lasts_only_a_while(t
 def test_two_sweeps_with_different_recipes_in_one_folder_are_refused(bars, tmp_path):
     sweep_record.claim(tmp_path, BASE, "a" * 64)
     sweep_record.claim(tmp_path, replace(BASE, net="pocket-tiny", seed=3), "a" * 64)
-    with pytest.raises(InputError, match=r"another recipe: lr 0\.1, not 0\.2"):
+    with pytest.raises(InputError, match=r"another recipe: --lr 0\.1, not --lr 0\.2"):
         sweep_record.claim(tmp_path, replace(BASE, lr=0.2), "a" * 64)
     with pytest.raises(InputError, match="other data, SHA-256 aaaaaaaaaaaa, not bbbbbbbbbbbb"):
         sweep_record.claim(tmp_path, BASE, "b" * 64)
@@ -520,7 +521,7 @@ def test_a_leased_run_is_refused_to_train_and_readers_see_the_holders_metrics(ba
     assert read_run(held.folder).train[-1]["iteration"] == 6
     found = status.status(jobs)
     assert sorted((s.state, s.iteration) for s in found) == [("running", 6), ("waiting", 0)]
-    assert "1 are running" in status.text(found)
+    assert "1 is running" in status.text(found)
     assert 0 < status.seconds_left(found) < 600
 
 
@@ -531,7 +532,21 @@ def test_a_worker_gives_back_a_run_that_cannot_go_on_before_it_ends(alone, bars,
     with pytest.raises(InputError, match=r"config\.json is damaged"):
         worker(jobs, bars).work()
     assert all(seen(job.folder).free for job in jobs)
-    assert [s.state for s in status.status(jobs)] == ["damaged", "finished"]
+    found = status.status(jobs)
+    assert [s.state for s in found] == ["damaged", "finished"]
+    shown = status.text(found)
+    assert f"delete {jobs[0].folder} to train this run again" in shown
+    assert "Error" not in shown
+
+
+def test_a_finished_run_with_a_damaged_checkpoint_is_shown_as_damaged_and_says_why(bars, tmp_path):
+    jobs = planned(tmp_path, seeds=1)
+    worker(jobs, bars).work()
+    for path in jobs[0].folder.glob("checkpoint*.safetensors"):
+        path.write_bytes(b"")
+    found = status.status(jobs)
+    assert [s.state for s in found] == ["damaged", "finished"]
+    assert f"checkpoint.safetensors is damaged; delete {jobs[0].folder}" in status.text(found)
 
 
 def test_a_damaged_lease_is_named_and_a_finished_run_stays_finished(bars, tmp_path):
@@ -554,10 +569,22 @@ def test_the_status_says_how_long_a_worker_is_silent_and_who_works(bars, tmp_pat
         worker(jobs, bars, follow=kill_at(6)).work()
     (held,) = [job for job in jobs if not seen(job.folder).free]
     assert "Time left: < 1 min" in status.text(status.status(jobs))
+    assert "silent" not in status.text(status.status(jobs))
+    os.utime(held.folder / "lease-1.json", (time.time() - 60,) * 2)
+    (late,) = [s for s in status.status(jobs) if s.job is held]
+    assert late.state == "running"
+    assert re.search("silent for 6[0-9] s", late.worker)
     os.utime(held.folder / "lease-1.json", (time.time() - 300,) * 2)
     found = status.text(status.status(jobs))
     assert "silent for 5 min" in found
     assert "0 are running. Time left: unknown." in found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(45.9, "45 s"), (119, "119 s"), (179, "2 min"), (3 * 3600, "3 h")]
+)
+def test_an_age_is_rounded_down(seconds, words):
+    assert status.age(seconds) == words
 
 
 class Counter:
@@ -711,9 +738,12 @@ def test_the_command_trains_shows_where_it_stands_and_refuses_another_recipe(run
     assert run_cli(*few, "--quiet")[0] == 0
     code, out, _ = run_cli(*few, "--status", "--json")
     assert {row["state"] for row in json.loads(out)["runs"]} == {"finished"}
+    again = run_cli(*few, "--quiet")
+    assert "All runs of this sweep are finished already." in again[1]
+    assert "Ctrl-C" not in again[1]
     code, _, err = run_cli(*words, "--iterations", 13)
     assert code == 2
-    assert "holds a sweep with another recipe: iterations 12, not 13" in err
+    assert "holds a sweep with another recipe: --iterations 12, not --iterations 13" in err
 
 
 SWEEP = ["sweep", "--nets", "speck", "--seeds", 2, "--dataset", "bars", "--iterations", 4]
@@ -744,10 +774,14 @@ def test_status_needs_the_folder_only_and_shows_the_sweep_in_it(run_cli, swept):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--iterations", 5], "another recipe: iterations 4, not 5"),
-        (["--tier", "lesson", "--dataset", "bars"], "another recipe: iterations 4, not 2000"),
-        (["--dataset", "shapes10"], "other data"),
+        (["--iterations", 5], "another recipe: --iterations 4, not --iterations 5; leave"),
+        (
+            ["--tier", "lesson", "--dataset", "bars"],
+            "another recipe: --iterations 4, not --iterations 2000",
+        ),
+        (["--dataset", "shapes10"], "holds a sweep on bars, not on shapes10; leave out --dataset"),
         (["--nets", "resnet8"], "no runs of resnet8; its nets: speck"),
+        (["--seeds", 5], "no runs of seeds 2, 3, 4; its seeds: 0, 1"),
     ],
 )
 def test_status_refuses_options_of_another_sweep(words, reason, run_cli, swept):

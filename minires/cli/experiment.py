@@ -93,7 +93,7 @@ def degradation_command(
         str | None, typer.Option(help="Or the nets: plain20,resnet32B.", metavar="NAMES")
     ] = None,
     seeds: Annotated[
-        int, typer.Option(help="Train each net with seeds 0 .. N-1.", metavar="N")
+        int, typer.Option(help="Train each net with seeds 0 .. N-1.", metavar="N", min=1)
     ] = 1,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
@@ -112,7 +112,7 @@ def degradation_command(
     """
     from minires.lab import degradation, presets
 
-    chosen = chosen_nets(nets, depths, shortcut, seeds)
+    chosen = chosen_nets(nets, depths, shortcut)
     check_recipes([names.network(name) for name in chosen], tier, asked)
     output = Output(json_output)
     backend = choose(asked.pop("backend", None), output.say)
@@ -148,10 +148,8 @@ def check_recipes(
         presets.with_warmup(config, facts)
 
 
-def chosen_nets(
-    nets: str | None, depths: str | None, shortcut: str | None, seeds: int
-) -> list[str]:
-    """Names of the nets that were asked for: at least one, to be trained with at least one seed."""
+def chosen_nets(nets: str | None, depths: str | None, shortcut: str | None) -> list[str]:
+    """Names of the nets that were asked for: at least one."""
     from minires.lab import degradation
 
     if nets is not None and (depths is not None or shortcut is not None):
@@ -163,12 +161,10 @@ def chosen_nets(
         chosen = degradation.nets(asked, "A" if shortcut is None else shortcut)
     else:
         chosen = [name.strip() for name in nets.split(",") if name.strip()]
-    if seeds < 1 or not chosen:
+    if not chosen:
         typed = f"--depths {depths!r}" if nets is None else f"--nets {nets!r}"
-        raise InputError(
-            f"expected at least one net and one seed, got {typed} --seeds {seeds}; "
-            "name nets such as plain20, or depths such as 20,56"
-        )
+        such = "depths such as 20,56" if nets is None else "nets such as plain20"
+        raise InputError(f"expected at least one net, got {typed}; name {such}")
     return chosen
 
 

@@ -12,8 +12,44 @@ from typing import Any
 def usage(error: Any) -> str:
     """One line for a usage error: a mistake in how a command was typed."""
     message = re.sub(r"( Did you mean [^?]*\?)\1", r"\1", error.format_message()).rstrip(".")
+    message = _number_expected(error) or _share_a_sweep(error) or message
     context = error.ctx
     return f"{message}; see {context.command_path} {_help(error)}" if context else message
+
+
+# how click, and typer since it has no click, say that a value is no number or too small
+REFUSED = re.compile(
+    r"'?(?P<given>.*?)'? is not "
+    r"(?:a valid (?P<kind>integer|float)|in the range x>=(?P<least>\S+?)\.?$)"
+)
+
+
+def _number_expected(error: Any) -> str:
+    """Say what a numeric option expected and got; "" for other errors."""
+    option = "/".join(getattr(getattr(error, "param", None), "opts", ()))
+    found: dict[str, Any] = {"given": None, "kind": None, "least": None}
+    if hasattr(error.__cause__, "errors"):  # pydantic's, in new versions of typer
+        first = error.__cause__.errors()[0]
+        least = first.get("ctx", {}).get("ge")
+        heading, _, _ = str(error.__cause__).partition("\n")
+        kind = re.search("int|float", f"{first['type']} {heading}")
+        if least is not None or first["type"].endswith("_parsing"):
+            found = {"given": first["input"], "kind": kind and kind[0], "least": least}
+    elif match := REFUSED.match(getattr(error, "message", None) or ""):
+        found = match.groupdict()
+    if not option or found["given"] is None:
+        return ""
+    whole = found["kind"] in ("int", "integer") or str(found["least"]).isdecimal()
+    bound = "" if found["least"] is None else f" of at least {found['least']}"
+    return f"{option} must be {'an integer' if whole else 'a number'}{bound}, got {found['given']}"
+
+
+def _share_a_sweep(error: Any) -> str:
+    """Say what to do instead of `minires sweep --ranks`; "" for other errors."""
+    command = error.ctx.command.name if error.ctx else ""
+    if command != "sweep" or getattr(error, "option_name", "") != "--ranks":
+        return ""
+    return "a sweep has no --ranks: start the same command in more terminals, or use --dask local:2"
 
 
 def _help(error: Any) -> str:

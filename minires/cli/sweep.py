@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -51,7 +50,7 @@ DaskOption = Annotated[
 ]
 
 
-@training_options(dict.fromkeys(experiment.TIER_OPTIONS, ""))
+@training_options(dict.fromkeys((*experiment.TIER_OPTIONS, "shards"), ""))
 def sweep_command(
     asked: dict[str, Any],
     context: typer.Context,
@@ -60,14 +59,14 @@ def sweep_command(
     ] = None,
     tier: experiment.TierOption = "quick",
     seeds: Annotated[
-        int, typer.Option(help="Train each net with seeds 0 .. N-1.", metavar="N")
+        int, typer.Option(help="Train each net with seeds 0 .. N-1.", metavar="N", min=1)
     ] = 1,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
     out: Annotated[Path | None, path_option("[default: runs/sweep-DATA-ITERATIONS]", "DIR")] = None,
     status: Annotated[
         bool,
-        typer.Option("--status", help="Show where the runs in --out stand; no more is needed."),
+        typer.Option("--status", help="Train nothing; show where the runs in --out stand."),
     ] = False,
     dask: DaskOption = None,
     lease: LeaseOption = 90.0,
@@ -83,14 +82,14 @@ def sweep_command(
     Example: minires sweep --nets plain20,resnet20 --seeds 5 --tier lesson --out FOLDER
     """
     from minires.lab import presets
-    from minires.train import cluster
+    from minires.train import cluster_start
 
     output = Output(json_output)
     if status:
         return sweep_status.show(context, asked, output)
     if dask is not None:
-        cluster.workers_asked(dask)
-    chosen = experiment.chosen_nets(nets, None, None, seeds)
+        cluster_start.workers_asked(dask)
+    chosen = experiment.chosen_nets(nets, None, None)
     experiment.check_recipes([names.network(name) for name in chosen], tier, asked)
     backend = choose(asked.pop("backend", None), output.say)
     found = load(dataset, data, output.say)
@@ -113,19 +112,28 @@ def _train(
     output: Output,
 ) -> None:
     """Train all runs: in this process, beside those that others train, or on dask."""
-    from minires.train import cluster
+    from minires.train import cluster, cluster_start
+    from minires.train.sweep import is_finished
 
+    if all(is_finished(job.folder) for job in jobs):
+        _claim(folder, base, found, jobs)
+        return output.say("All runs of this sweep are finished already.")
     output.say(f"Recipe: {in_words(base)}")
-    with cluster.client(dask) if dask else contextlib.nullcontext() as client:
-        hosts = cluster.check_workers(client) if client else {}
+    stoppable = "Stop it with Ctrl-C at any time; run it again to resume."
+    if dask is None:
         _claim(folder, base, found, jobs)
         compile_kernels(base.backend, quiet)
-        output.say("Stop it with Ctrl-C at any time; run it again to resume.")
-        if client is None:
-            _work(jobs, found, seconds, quiet, output)
-        else:
-            place = folder.absolute()
-            _work_on_dask(client, jobs, partial(_task, base, place, found, seconds, hosts), quiet)
+        output.say(stoppable)
+        return _work(jobs, found, seconds, quiet, output)
+    cluster_start.check_answers(dask)
+    compile_kernels(base.backend, quiet)  # before the workers load them
+    output.say(stoppable)
+    with cluster_start.client(dask, output.say) as client:
+        hosts = cluster.check_workers(client)
+        _claim(folder, base, found, jobs)
+        task = partial(_task, base, folder.absolute(), found, seconds, hosts)
+        _work_on_dask(client, jobs, task, quiet, output)
+    return None
 
 
 def _claim(folder: Path, base: Config, found: Dataset, jobs: list[Job]) -> None:
@@ -164,7 +172,11 @@ def _work(jobs: list[Job], found: Dataset, seconds: float, quiet: bool, output: 
 
 
 def _work_on_dask(
-    client: Any, jobs: list[Job], task: Callable[[tuple[Job, ...]], Task], quiet: bool
+    client: Any,
+    jobs: list[Job],
+    task: Callable[[tuple[Job, ...]], Task],
+    quiet: bool,
+    output: Output,
 ) -> None:
     """Let workers of dask train the runs, with a bar over all of them."""
     from minires.lab import status
@@ -175,8 +187,16 @@ def _work_on_dask(
 
     jobs = [replace(job, folder=job.folder.absolute()) for job in jobs]
     left = tuple(s.job for s in status.status(jobs) if s.state != "finished")
-    with stop_requests() as stop, bar(total(jobs), quiet) as progress:
-        cluster.sweep_on(client, task(left), stop, SweepBar(progress, jobs).look)
+    output.say("The workers load data and kernels first.")
+    with stop_requests() as stop, bar(total(jobs), quiet, at_once=True) as progress:
+        shown = SweepBar(progress, jobs)
+        watch = cluster.Watch(client, stop, output.say)
+
+        def look() -> None:
+            watch.look()
+            shown.look()
+
+        cluster.sweep_on(client, task(left), stop, look)
 
 
 def _task(

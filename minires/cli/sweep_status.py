@@ -48,6 +48,8 @@ def show(context: typer.Context, asked: dict[str, Any], output: Output) -> None:
         wanted = load(context.params["dataset"], context.params["data"], output.say)
     out = out or _usual_folder(context, asked, wanted)
     base, data = sweep_record.read(out)
+    if wanted:
+        _check_name(out, base, wanted)
     _check(context, out, asked, base, wanted)
     if wanted:
         sweep_record.check_data(out, data, wanted.sha256)
@@ -78,6 +80,17 @@ def _tier(context: typer.Context, asked: dict[str, Any], wanted: Any) -> Config:
     return presets.base_config(wanted, context.params["tier"], **asked)
 
 
+def _check_name(out: Path, base: Config, wanted: Dataset) -> None:
+    """Refuse data of another name: that says more than their SHA-256."""
+    from minires import data as images
+
+    if images.key(wanted.name) != images.key(base.dataset):
+        raise InputError(
+            f"{out} holds a sweep on {base.dataset}, not on {wanted.name}; leave out --dataset and "
+            "--data, or give another --out"
+        )
+
+
 def _check(
     context: typer.Context, out: Path, asked: dict[str, Any], base: Config, wanted: Any
 ) -> None:
@@ -100,7 +113,14 @@ def _chosen(context: typer.Context, jobs: list[Job]) -> list[Job]:
                 raise InputError(f"the sweep has no runs of {name}; its nets: {', '.join(known)}")
         jobs = [job for job in jobs if job.config.net in listed]
     if _is_typed(context, "seeds"):
-        jobs = [job for job in jobs if job.config.seed < context.params["seeds"]]
+        there = sorted({job.config.seed for job in jobs})
+        seeds = range(context.params["seeds"])
+        if missing := [str(seed) for seed in seeds if seed not in there]:
+            raise InputError(
+                f"the sweep has no runs of seeds {', '.join(missing)}; its seeds: "
+                f"{', '.join(map(str, there))}"
+            )
+        jobs = [job for job in jobs if job.config.seed in seeds]
     return jobs
 
 
@@ -108,4 +128,4 @@ def _row(s: Status) -> dict[str, Any]:
     config = s.job.config
     names = {"folder": s.job.folder, "net": config.net, "seed": config.seed}
     where = {"iteration": s.iteration, "iterations": config.iterations}
-    return {**names, "state": s.state, "worker": s.worker, **where}
+    return {**names, "state": s.state, "worker": s.worker, "why": s.why, **where}

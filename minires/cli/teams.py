@@ -20,7 +20,16 @@ COMMANDS = ("train", "resume")  # those that ranks can share
 RanksOption = Annotated[
     int,
     typer.Option(
-        help="Processes for --shards; saved every 30 s.",
+        help="Share --shards among N processes; same bits.",
+        metavar="N",
+        min=1,
+        show_default=False,
+    ),
+]
+ResumedRanksOption = Annotated[
+    int,
+    typer.Option(
+        help="Share the shards among N processes; N may differ from before.",
         metavar="N",
         min=1,
         show_default=False,

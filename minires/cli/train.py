@@ -26,7 +26,7 @@ from minires.cli.options import (
     path_option,
     training_options,
 )
-from minires.errors import quoted
+from minires.errors import InputError, quoted
 from minires.runs.config import Config
 from minires.train.stopping import Interrupted
 
@@ -164,17 +164,30 @@ def _run_and_show(
     output: Output,
 ) -> None:
     """Train a run and show it; of pictures on disk, also how long its steps waited for them."""
+    finished = team.leads and _is_finished(folder)
     try:
         waited = run_one(config, folder, found, quiet, weights, team, ranks)
     except KeyboardInterrupt:
         raise Interrupted(_cut_short(folder)) from None
     if not team.leads:
         return
+    if finished:
+        output.say(f"The run in {folder} is finished already; nothing was left to train.")
     shown = experiment.show([folder], folder / "errors.png", output)
     if waited is not None:
         output.show(f"Steps waited for pictures {100 * waited:.1f} % of the time.")
         shown |= {"waited_share": waited}
     output.result(shown)
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether a run has ended before; False if there is none."""
+    from minires.runs.run import read_run
+
+    try:
+        return read_run(folder, note=False).done
+    except InputError:
+        return False
 
 
 def _cut_short(folder: Path) -> str:
@@ -194,7 +207,7 @@ def resume(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="A run folder.", metavar="DIR", parser=expanded)],
     data: DataOption = None,
-    ranks: teams.RanksOption = 1,
+    ranks: teams.ResumedRanksOption = 1,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

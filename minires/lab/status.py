@@ -15,15 +15,17 @@ from minires.errors import InputError
 from minires.nets import registry
 from minires.nets.audit import macs
 from minires.nets.network import Facts
+from minires.runs import checkpoint
 from minires.runs.config import Config
-from minires.runs.lease import Seen, seen, silence
+from minires.runs.lease import BEATS, Seen, seen, silence
 from minires.runs.record import NAME, read_record
 from minires.runs.run import read_run
-from minires.text import columns
+from minires.text import columns, shown
 from minires.train.sweep import Job, is_finished
 
 UNKNOWN = "unknown"
 MINUTE = 60.0
+LATE = 4 / 3  # of the time between two signs of life, after which the last one is mentioned
 RUN = re.compile(r"(.+)-seed([0-9]{1,9})")  # as `minires.train.sweep.run_folder` names them
 
 
@@ -38,11 +40,13 @@ class Status:
         "running" if a worker holds it, "silent" if that worker has not moved its lease for so long
         that another one may take over; "stopped" if it has begun and nobody holds it.
     worker : str
-        Who holds it, "" for nobody. A silent one with the time since its last sign of life.
+        Who holds it, "" for nobody. If it is late, with the time since its last sign of life.
     iteration : int
         Iterations that are recorded.
     seconds : float
         That these took.
+    why : str
+        What is damaged, and what to do.
     """
 
     job: Job
@@ -50,6 +54,7 @@ class Status:
     worker: str
     iteration: int
     seconds: float
+    why: str = ""
 
     @property
     def left(self) -> int:
@@ -102,16 +107,31 @@ def _status(job: Job) -> Status:
     worker, held = _worker(job.folder, lease)
     try:
         run = read_run(job.folder, note=False)
-    except InputError:  # not begun, or damaged
-        free = "damaged" if (job.folder / NAME).exists() else "waiting"
-        return Status(job, free if lease.free else held, worker, 0, 0.0)
+    except InputError as e:  # not begun, or damaged
+        damaged = lease.free and (job.folder / NAME).exists()
+        state = "damaged" if damaged else held
+        return Status(job, state, worker, 0, 0.0, str(e) if damaged else "")
     last: dict[str, Any] = run.train[-1] if run.train else {"iteration": 0, "seconds": 0.0}
     state = held
     if is_finished(job.folder):
         state, worker = "finished", ""
     elif lease.free:
         state = "stopped" if run.train else "waiting"
-    return Status(job, state, worker, last["iteration"], last["seconds"])
+    why = _damage(job.folder) if state == "finished" else ""
+    state = "damaged" if why else state
+    return Status(job, state, worker, last["iteration"], last["seconds"], why)
+
+
+def _damage(folder: Path) -> str:
+    """Say how the checkpoint of a finished run is damaged, "" if not; its header is read."""
+    try:
+        checkpoint.position(folder)
+    except InputError:
+        return (
+            f"{shown(folder / checkpoint.NAME)} is damaged; delete {shown(folder)} to train this "
+            "run again"
+        )
+    return ""
 
 
 def _worker(folder: Path, lease: Seen) -> tuple[str, str]:
@@ -119,9 +139,18 @@ def _worker(folder: Path, lease: Seen) -> tuple[str, str]:
     if lease.free:
         return "", "waiting"
     seconds = silence(folder, lease, time.time())
-    if seconds <= lease.seconds:
-        return lease.holder, "running"
-    return f"{lease.holder}, silent for {duration(seconds)}", "silent"
+    holder = lease.holder
+    if seconds > LATE * lease.seconds / BEATS:
+        holder += f", silent for {age(seconds)}"
+    return holder, "running" if seconds <= lease.seconds else "silent"
+
+
+def age(seconds: float) -> str:
+    """A time that has passed, rounded down: "45 s", "5 min", "3 h"."""
+    for unit, size in (("h", 60 * MINUTE), ("min", MINUTE)):
+        if seconds >= 2 * size:
+            return f"{int(seconds / size)} {unit}"
+    return f"{int(seconds)} s"
 
 
 def duration(seconds: float) -> str:
@@ -158,7 +187,8 @@ def text(found: Sequence[Status]) -> str:
     finished = sum(s.state == "finished" for s in found)
     workers = sum(s.state == "running" for s in found)
     left = duration(seconds_left(found))
+    damage = "".join(f"{s.job.title}: {s.why}\n" for s in found if s.why)
     return (
-        f"{columns(lines, left=3)}\n\n{finished} of {len(found)} runs are finished, {workers} are "
-        f"running. Time left: {left}."
+        f"{columns(lines, left=3)}\n\n{damage}{finished} of {len(found)} runs are finished, "
+        f"{workers} {'is' if workers == 1 else 'are'} running. Time left: {left}."
     )

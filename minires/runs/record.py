@@ -79,9 +79,10 @@ def read_record(folder: Path) -> Record:
             ) from None
         raise InputError(f"{where} cannot be read: {reason}; {files.advice(e)}") from e
     except (KeyError, TypeError, ValueError, AttributeError) as e:
-        reason = f"{type(e).__name__}: {shown(e)}"
+        reason = f"{shown(e)} is missing" if isinstance(e, KeyError) else shown(e)
         raise InputError(
-            f"{where} is damaged ({reason}); restore it or choose another folder"
+            f"{where} is damaged ({reason}); restore it, or delete {shown(folder)} to train this "
+            "run again"
         ) from e
 
 

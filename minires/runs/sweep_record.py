@@ -10,7 +10,7 @@ from typing import Any
 
 from minires.errors import InputError
 from minires.runs import files
-from minires.runs.config import Config
+from minires.runs.config import OPTIONS, Config
 from minires.runs.provenance import differing_versions, processor, versions
 from minires.runs.record import NAME as RUN_NAME
 from minires.text import shown
@@ -97,7 +97,8 @@ def check_recipe(out: Path, base: Config, typed: Mapping[str, Any]) -> None:
     """
     recipe = _recipe(base)
     lists = {k: list(v) if isinstance(v, tuple) else v for k, v in typed.items() if k in recipe}
-    _compare_recipes(out, recipe, lists)
+    advice = "leave these options out, or give another --out"
+    _compare_recipes(out, recipe, lists, advice)
 
 
 def check_data(out: Path, there: str, here: str) -> None:
@@ -149,14 +150,25 @@ def _compare(out: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> No
         )
 
 
-def _compare_recipes(out: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def _compare_recipes(
+    out: Path,
+    there: Mapping[str, Any],
+    here: Mapping[str, Any],
+    advice: str = "choose another --out",
+) -> None:
     differing = [
-        f"{name} {there.get(name)}, not {value}"
+        f"{_typed(name, there.get(name))}, not {_typed(name, value)}"
         for name, value in here.items()
         if there.get(name) != value
     ]
     if differing:
         raise InputError(
-            f"{shown(out)} holds a sweep with another recipe: {'; '.join(differing)}; choose "
-            "another --out"
+            f"{shown(out)} holds a sweep with another recipe: {'; '.join(differing)}; {advice}"
         )
+
+
+def _typed(name: str, value: Any) -> str:
+    """A setting as it is typed; by its name if no option sets it."""
+    row = OPTIONS.get(name)
+    words = row.command(tuple(value) if isinstance(value, list) else value) if row else []
+    return " ".join(words) if row and row.option.help and words else f"{name} {value}"

@@ -2,42 +2,36 @@
 
 There is a task for each run. A task trains the next free run on the shared folder under a lease, as
 any other worker of the sweep does, so a run whose worker was killed goes on elsewhere from its
-checkpoint. A worker
-of dask runs any code that its client sends: use a cluster that you trust.
+checkpoint. A worker of dask runs any code that its client sends: use a cluster that you trust.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import logging
 import os
 import secrets
-import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from minires import data as images
 from minires import plugins
 from minires.data import Dataset
 from minires.errors import InputError
 from minires.ops import threads_to_share, use_threads
-from minires.runs import sweep_record
+from minires.runs import checkpoint, lease, sweep_record
 from minires.runs.config import Config
 from minires.runs.provenance import differing_versions, versions
+from minires.text import counted
+from minires.train.cluster_start import Say, distributed, within
 from minires.train.stopping import Interrupted
 from minires.train.sweep import Job, Worker, is_finished
 
-ALLOWED_FAILURES = 20  # workers that may be lost under one run
 LOOK_SECONDS = 2.0  # between two looks at the runs
-CONNECT_SECONDS = 10
-KINDS = ("tcp", "tls", "ucx", "ws", "wss")  # of addresses
 STOP = "minires-stop"
 
 
@@ -73,117 +67,6 @@ class Task:
     seconds: float
     sharing: dict[str, int]
     token: str = field(default_factory=lambda: secrets.token_hex(8))
-
-
-def _distributed() -> Any:
-    try:
-        return importlib.import_module("distributed")
-    except ImportError as e:
-        raise InputError(
-            f"--dask needs dask.distributed, which cannot be imported ({e}); install it with: "
-            'pip install "minires[cluster]", or start the command without --dask'
-        ) from e
-
-
-def workers_asked(address: str) -> int | None:
-    """The number in "local:2"; None for the address of a scheduler.
-
-    Raises
-    ------
-    InputError
-        If it is neither.
-    """
-    kind, _, number = address.partition(":")
-    if kind == "local" and number.isdecimal() and int(number) > 0:
-        return int(number)
-    if kind not in KINDS or not _host_and_port(address):
-        raise InputError(
-            "--dask expects local:2 or an address with a port such as tcp://HOST:8786, got "
-            f"{address!r}"
-        )
-    return None
-
-
-def _host_and_port(address: str) -> tuple[str, int] | None:
-    """Where a scheduler listens; None if the address does not say it."""
-    with contextlib.suppress(ValueError):  # the port is no number, or too large
-        parts = urlsplit(address)
-        if parts.hostname and parts.port:
-            return parts.hostname, parts.port
-    return None
-
-
-def _check_answers(address: str) -> None:
-    """Refuse an address where nobody listens, before dask tries it many times.
-
-    Raises
-    ------
-    InputError
-        If nobody does.
-    """
-    place = _host_and_port(address)
-    if place is None or address.startswith("ucx"):
-        return
-    try:
-        socket.create_connection(place, timeout=CONNECT_SECONDS).close()
-    except OSError as e:
-        raise InputError(_no_answer(address, e)) from e
-
-
-def _no_answer(address: str, error: Exception) -> str:
-    return f"no scheduler of dask answers at {address} ({error}); start one with: dask scheduler"
-
-
-@contextlib.contextmanager
-def client(address: str) -> Iterator[Any]:
-    """Connect to a scheduler, or start one with workers on this machine.
-
-    Raises
-    ------
-    InputError
-        If dask is not installed, the address is wrong, or nobody answers there.
-    """
-    number = workers_asked(address)
-    distributed = _distributed()
-    settings = {"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_silence())
-        stack.enter_context(importlib.import_module("dask").config.set(settings))
-        target: Any = address
-        if number is None:
-            _check_answers(address)
-        if number is not None:
-            target = stack.enter_context(
-                distributed.LocalCluster(
-                    n_workers=number,
-                    threads_per_worker=1,
-                    dashboard_address=None,
-                    silence_logs="CRITICAL",
-                )
-            )
-        try:
-            found = stack.enter_context(
-                distributed.Client(target, timeout=CONNECT_SECONDS, set_as_default=False)
-            )
-        except (OSError, ValueError) as e:
-            raise InputError(_no_answer(address, e)) from e
-        found.run_on_scheduler(_allow_failures)
-        yield found
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep dask's own log off the terminal: its errors are raised here in words."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def _allow_failures(dask_scheduler: Any) -> None:
-    dask_scheduler.allowed_failures = ALLOWED_FAILURES
 
 
 def check_workers(found: Any) -> dict[str, int]:
@@ -234,7 +117,7 @@ def sweep_on(
     InputError
         What ended the first run that cannot go on; or if the scheduler has ended.
     Interrupted
-        After a request to stop, once all runs are saved.
+        After a request to stop, once all runs are saved; at once if no worker holds one.
     """
     left = task.jobs
     failed: dict[str, str] = {}
@@ -242,27 +125,76 @@ def sweep_on(
         task = replace(task, jobs=left)
         waiting = [found.submit(train_one, task, pure=False) for _ in left]
         while waiting:
-            if stop.is_set():
-                found.run(_ask_to_stop, task.token, on_error="ignore")
-            _wait(found, waiting)
             look()
+            if stop.is_set():
+                ask = partial(found.run, _ask_to_stop, task.token, on_error="ignore")
+                within(LOOK_SECONDS, ask)  # a worker may hang
+                if not _held(task.jobs):
+                    break  # nothing is left to save
+            _wait(found, waiting)
             for future in [future for future in waiting if _is_done(future, found)]:
                 failed |= future.result()
                 waiting.remove(future)
         if stop.is_set():
-            raise Interrupted("stopped and saved; give the command again to resume")
+            raise Interrupted(_after_a_stop(task.jobs))
         left = tuple(j for j in left if str(j.folder) not in failed and not is_finished(j.folder))
     for message in failed.values():
         raise InputError(message)
 
 
+def _held(jobs: Sequence[Job]) -> bool:
+    """Whether a worker trains one of these runs."""
+    return any(not lease.seen(job.folder).free for job in jobs)
+
+
+def _after_a_stop(jobs: Sequence[Job]) -> str:
+    """The message after a request to stop."""
+    folders = [folder for job in jobs for folder in (job.folder, *lease.states(job.folder))]
+    if any(map(checkpoint.exists, folders)):
+        return "stopped and saved; give the command again to resume"
+    return "stopped before a step was saved; give the command again to start"
+
+
+class Watch:
+    """Says what happens to the workers of dask, and that a stop has begun.
+
+    Parameters
+    ----------
+    found : Client
+    stop : Event
+    say : callable
+    """
+
+    def __init__(self, found: Any, stop: threading.Event, say: Say) -> None:
+        self._found = found
+        self._stop = stop
+        self._say = say
+        self._stopping = False
+        self._known: set[str] = set()
+
+    def look(self) -> None:
+        """Compare the workers with those of the last look."""
+        if self._stop.is_set() and not self._stopping:
+            self._stopping = True
+            self._say("Stopping: runs are saved first. Another Ctrl-C ends the command at once.")
+        now = {*self._found.scheduler_info(n_workers=-1)["workers"]}
+        gone = len(self._known - now)
+        new = len(now - self._known)
+        if gone and not self._stopping:
+            self._say(
+                f"{counted(gone, 'worker')} of dask lost, {new} new; a lost worker's run goes on "
+                "from its last checkpoint."
+            )
+        self._known = now
+
+
 def _wait(found: Any, futures: list[Any]) -> None:
     """Wait until one of some tasks is done, or for `LOOK_SECONDS`."""
-    distributed = _distributed()
-    lost = distributed.client.FuturesCancelledError  # `_is_done` notices it
-    ignored = contextlib.suppress(TimeoutError, distributed.TimeoutError, lost)
+    dask = distributed()
+    lost = dask.client.FuturesCancelledError  # `_is_done` notices it
+    ignored = contextlib.suppress(TimeoutError, dask.TimeoutError, lost)
     with ignored, found.as_current():
-        distributed.wait(futures, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
+        dask.wait(futures, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
 
 
 def _is_done(future: Any, found: Any) -> bool:
@@ -296,7 +228,10 @@ def train_one(task: Task) -> dict[str, str]:
     failed : dict of str to str
         What ended runs that cannot go on, by their folders.
     """
-    worker = _distributed().get_worker()
+    worker = distributed().get_worker()
+    stop = _stop_event(worker, task.token)
+    if stop.is_set():
+        return {}
     for file in task.plugins:
         plugins.load(Path(file))
     data = _load(images.key(task.base.dataset), task.data)
@@ -305,7 +240,7 @@ def train_one(task: Task) -> dict[str, str]:
     threads = threads_to_share(backend)
     if threads and "NUMBA_NUM_THREADS" not in os.environ:
         use_threads(backend, max(1, threads // task.sharing.get(worker.ip, 1)))
-    found = Worker(task.jobs, data, _stop_event(worker, task.token), task.seconds)
+    found = Worker(task.jobs, data, stop, task.seconds)
     with contextlib.suppress(Interrupted):  # the client raises it
         found.work_once()
     return {str(folder): str(error) for folder, error in found.failed.items()}

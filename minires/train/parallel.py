@@ -28,10 +28,11 @@ from minires.runs.config import Config
 from minires.train.loop import train
 from minires.train.ranks import OtherRankError, Ranks
 from minires.train.shards import check_number
-from minires.train.stopping import Interrupted
+from minires.train.stopping import Interrupted, interrupts_held_back, stop_requests
 from minires.train.transport import DismissedError, LostRankError, Pipes, SilentRankError
 
 PATIENCE_SECONDS = 10.0  # for a rank to end after its work
+PARENT_SECONDS = 1.0  # for rank 0 to end after its pipe
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,15 @@ def started(size: int, job: Job, work: Callable[[Ranks, Job], object]) -> Iterat
     connections: list[Connection] = []
     processes: list[BaseProcess] = []
     try:
-        for rank in range(1, size):
-            mine, theirs = context.Pipe()
-            arguments = (rank, size, theirs, job, work)
-            process = context.Process(target=_follow, args=arguments, daemon=True)
-            process.start()
-            theirs.close()  # the process has its own; once that is closed, `mine` ends
-            connections.append(mine)
-            processes.append(process)
+        with interrupts_held_back():
+            for rank in range(1, size):
+                mine, theirs = context.Pipe()
+                arguments = (rank, size, theirs, job, work)
+                process = context.Process(target=_follow, args=arguments, daemon=True)
+                process.start()
+                theirs.close()  # the process has its own; once that is closed, `mine` ends
+                connections.append(mine)
+                processes.append(process)
         yield Ranks(Pipes(0, size, connections))
     except LostRankError as e:
         lost = processes[e.rank - 1]
@@ -131,12 +133,23 @@ def started(size: int, job: Job, work: Callable[[Ranks, Job], object]) -> Iterat
             lost.kill()  # a process that is stopped does not end by itself
             raise
         lost.join(PATIENCE_SECONDS)
-        e.how += f" (exit code {lost.exitcode})"
+        e.how = how_ended(lost.exitcode)
+        raise
+    except KeyboardInterrupt:  # nothing is left to save: ranks that still import need not end first
+        for other in processes:
+            other.kill()
         raise
     finally:
         for connection in connections:
             connection.close()
         _wait_for(processes)
+
+
+def how_ended(code: int | None) -> str:
+    """How a process has ended without a message, in words."""
+    if code is not None and code < 0:
+        return f"was killed (signal {-code})"
+    return f"has ended without a word (exit code {code})"
 
 
 def _wait_for(processes: Sequence[BaseProcess]) -> None:
@@ -167,15 +180,25 @@ def _follow(
     except (OtherRankError, DismissedError, Interrupted):
         return
     except LostRankError as e:
-        if rank == 1:  # one message is enough
+        if rank == 1 and (isinstance(e, SilentRankError) or _is_orphan()):  # one message is enough
             print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
     except Exception:
         sys.exit(2)  # rank 0 has the message
 
 
+def _is_orphan() -> bool:
+    """Whether rank 0 has ended. Otherwise it speaks, even if it has closed its pipe."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return False
+    parent.join(PARENT_SECONDS)
+    return not parent.is_alive()
+
+
 def _train(ranks: Ranks, job: Job) -> None:
-    train(job.config, Path(job.folder), _load(job), ranks=ranks)
+    with stop_requests([signal.SIGTERM]) as stop:
+        train(job.config, Path(job.folder), _load(job), stop=stop, ranks=ranks)
 
 
 def _load(job: Job) -> Dataset:

@@ -65,7 +65,35 @@ class _Output:
         return getattr(self._stream, name)
 
 
-class _Lines(plain_tqdm):
+class _Timed:
+    """A bar that measures speed from its first step on.
+
+    The time of the first step is also that of starting processes and of compiling.
+    """
+
+    started = False
+
+    def update(self: Any, n: float = 1) -> bool | None:
+        """Move the bar."""
+        if self.disable or self.started or self.n + n >= self.total:
+            return super().update(n)  # type: ignore[misc]
+        self.started = True
+        skip(self, n)
+        self.last_print_t = self._time()
+        if not isinstance(self, _Lines):
+            self.refresh()
+        return None
+
+
+class _Bar(_Timed, plain_tqdm):
+    """Progress on a terminal."""
+
+
+class _NotebookBar(_Timed, tqdm):
+    """Progress in a notebook."""
+
+
+class _Lines(_Timed, plain_tqdm):
     """Progress off a terminal, such as in a log: whole lines, no carriage returns."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
@@ -100,13 +128,13 @@ def bar(total: float, quiet: bool = False, at_once: bool = False) -> Any:
     if quiet or sys.stderr is None:
         return plain_tqdm(disable=True, **settings)
     if "ipykernel" in sys.modules:
-        return tqdm(bar_format=BAR, mininterval=0.5, dynamic_ncols=True, **settings)
+        return _NotebookBar(bar_format=BAR, mininterval=0.5, dynamic_ncols=True, **settings)
     output = _Output(sys.stderr)
     if not _is_terminal(sys.stderr):
         return _Lines(bar_format=LINE, mininterval=15, file=output, **settings)
     if at_once:
         settings["delay"] = 0
-    return plain_tqdm(bar_format=BAR, mininterval=0.5, dynamic_ncols=True, file=output, **settings)
+    return _Bar(bar_format=BAR, mininterval=0.5, dynamic_ncols=True, file=output, **settings)
 
 
 def _is_terminal(stream: Any) -> bool:

@@ -6,7 +6,8 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any
 
 from minires.errors import InputError
@@ -24,7 +25,7 @@ class DivergenceError(InputError):
 
 
 class Remember:
-    """A handler of Ctrl-C: raise KeyboardInterrupt, as by default, and remember it in `pressed`."""
+    """A handler of Ctrl-C and SIGTERM: raise KeyboardInterrupt, and remember it in `pressed`."""
 
     def __init__(self) -> None:
         self.pressed = False
@@ -40,7 +41,8 @@ def interrupts_remembered() -> Iterator[None]:
     """Remember each Ctrl-C in this block, so that `check_interrupt` finds one that was dropped.
 
     Python drops an exception that is raised in a callback from C. While LLVM compiles a kernel, no
-    Python runs but such callbacks, so that is where Ctrl-C arrives.
+    Python runs but such callbacks, so that is where Ctrl-C arrives. SIGTERM does the same as
+    Ctrl-C, so that it does not end the process without a word.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -52,12 +54,14 @@ def interrupts_remembered() -> Iterator[None]:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
             show(dropped)
 
-    signal.signal(signal.SIGINT, Remember())
+    remember = Remember()
+    before = {n: signal.signal(n, remember) for n in (signal.SIGINT, signal.SIGTERM)}
     sys.unraisablehook = show_others
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         sys.unraisablehook = show
 
 
@@ -69,11 +73,41 @@ def check_interrupt() -> None:
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[threading.Event]:
+def interrupts_held_back(signals: Sequence[int] = (signal.SIGINT,)) -> Iterator[None]:
+    """Start threads and processes that never see a Ctrl-C; this one sees it after the block.
+
+    A terminal sends Ctrl-C to all processes. A blocked signal stays blocked in a process that is
+    started meanwhile, even while it imports modules, and in its threads and processes.
+
+    Parameters
+    ----------
+    signals : list of int
+        Those to block.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # its start, at the latest with the process, unblocks signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def stop_requests(
+    signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM),
+) -> Iterator[threading.Event]:
     """Turn the first Ctrl-C (or SIGTERM) into a request to save and stop.
 
-    The second one interrupts at once. One that was dropped before, see `interrupts_remembered`,
+    The second Ctrl-C interrupts at once. One that was dropped before, see `interrupts_remembered`,
     interrupts here.
+
+    Parameters
+    ----------
+    signals : list of int
+        Those that are requests.
     """
     check_interrupt()
     stop = threading.Event()
@@ -81,10 +115,11 @@ def stop_requests() -> Iterator[threading.Event]:
 
     def ask(number: int, frame: Any) -> None:
         stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.SIGINT in signals:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, ask) for number in signals}
     try:
         yield stop
     finally:
