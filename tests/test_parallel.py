@@ -598,7 +598,10 @@ def test_the_command_after_ctrl_c_starts_as_many_ranks_in_the_same_way():
 
 
 def test_the_number_of_shards_that_is_advised_divides_the_batch():
-    with pytest.raises(InputError, match=r"3 ranks need --shards 3 .* give --shards 4, or start 2"):
+    with pytest.raises(
+        InputError,
+        match=r"3 ranks need --shards 3 .* start 2 ranks or fewer, or begin a run with --shards 4",
+    ):
         shards.check_number(2, 3, 128)
     with pytest.raises(InputError, match=r"of a batch of 8; start one rank"):
         shards.check_number(1, 9, 8)
@@ -634,8 +637,8 @@ def test_a_mistake_under_mpiexec_is_one_message_and_exit_code_2(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
     assert (
-        "2 ranks need --shards 2 or more, got --shards 1, of a batch of 8; give --shards 2"
-        in done.stderr
+        "2 ranks need --shards 2 or more, got --shards 1, of a batch of 8; start one rank, or "
+        "begin a run with --shards 2" in done.stderr
     )
 
 

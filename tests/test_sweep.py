@@ -27,7 +27,7 @@ from minires.runs.run import read_run
 from minires.runs.run_folder import RunFolder
 from minires.train import sweep
 from minires.train.loop import DivergenceError, Interrupted, train
-from minires.train.sweep import Clock, Reports, Worker, plan
+from minires.train.sweep import Clock, Reports, Worker, plan, waiting
 
 pytestmark = pytest.mark.usefixtures("speck")
 ITERATIONS = 60  # of runs whose workers are killed
@@ -324,9 +324,13 @@ def test_a_run_whose_worker_was_killed_goes_on_from_its_checkpoint_elsewhere(
     jobs = planned(tmp_path, seeds=1)
     with pytest.raises(Killed):
         worker(jobs, bars, follow=kill_at(6)).work()
-    steps, clock = [], FakeClock()
-    worker(jobs, bars, clock, follow=lambda job, p: steps.append(p.iteration)).work()
-    assert steps.count(6) == 1  # by the other run
+    steps, said, clock = [], [], FakeClock()
+    other = worker(
+        jobs, bars, clock, follow=lambda job, p: steps.append(p.iteration), say=said.append
+    )
+    other.work()
+    assert steps.count(6) == 1  # by the other worker
+    assert said == [waiting([jobs[0]], 90)]  # once, however long it waits
     assert sum(clock.waits) >= 90
     assert_ends_as(alone, jobs)
 
@@ -781,6 +785,7 @@ def test_status_needs_the_folder_only_and_shows_the_sweep_in_it(run_cli, swept):
         ),
         (["--dataset", "shapes10"], "holds a sweep on bars, not on shapes10; leave out --dataset"),
         (["--nets", "resnet8"], "no runs of resnet8; its nets: speck"),
+        (["--nets", "foo"], "no runs of foo; its nets: speck"),
         (["--seeds", 5], "no runs of seeds 2, 3, 4; its seeds: 0, 1"),
     ],
 )

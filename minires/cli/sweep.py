@@ -131,6 +131,7 @@ def _train(
     with cluster_start.client(dask, output.say) as client:
         hosts = cluster.check_workers(client)
         _claim(folder, base, found, jobs)
+        _say_who_holds(jobs, seconds, output)
         task = partial(_task, base, folder.absolute(), found, seconds, hosts)
         _work_on_dask(client, jobs, task, quiet, output)
     return None
@@ -169,6 +170,16 @@ def _work(jobs: list[Job], found: Dataset, seconds: float, quiet: bool, output: 
         reports = Reports(output.say, shown.follow, shown.look)
         with stop_requests() as stop:
             Worker(jobs, found, stop, seconds, reports=reports).work()
+
+
+def _say_who_holds(jobs: list[Job], seconds: float, output: Output) -> None:
+    """Say which runs other workers hold, lost ones among them."""
+    from minires.lab import status
+    from minires.train.sweep import waiting
+
+    held = [s.job for s in status.status(jobs) if s.state in ("running", "silent")]
+    if held:
+        output.say(waiting(held, seconds))
 
 
 def _work_on_dask(

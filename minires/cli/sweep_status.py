@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,9 +105,7 @@ def _check(
 def _chosen(context: typer.Context, jobs: list[Job]) -> list[Job]:
     """The runs of --nets and --seeds if these are typed, else all."""
     if context.params["nets"] is not None:
-        listed = [
-            names.network(name).name for name in names.listed("--nets", context.params["nets"])
-        ]
+        listed = [_name(name) for name in names.listed("--nets", context.params["nets"])]
         known = list(dict.fromkeys(job.config.net for job in jobs))
         for name in listed:
             if name not in known:
@@ -122,6 +121,13 @@ def _chosen(context: typer.Context, jobs: list[Job]) -> list[Job]:
             )
         jobs = [job for job in jobs if job.config.seed in seeds]
     return jobs
+
+
+def _name(typed: str) -> str:
+    """The network's name as runs record it; as it is typed if there is no such network."""
+    with contextlib.suppress(InputError):
+        return names.network(typed).name
+    return typed
 
 
 def _row(s: Status) -> dict[str, Any]:

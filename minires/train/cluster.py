@@ -176,14 +176,14 @@ class Watch:
         """Compare the workers with those of the last look."""
         if self._stop.is_set() and not self._stopping:
             self._stopping = True
-            self._say("Stopping: runs are saved first. Another Ctrl-C ends the command at once.")
+            self._say("Stopping: what was trained is saved first. Another Ctrl-C stops at once.")
         now = {*self._found.scheduler_info(n_workers=-1)["workers"]}
         gone = len(self._known - now)
         new = len(now - self._known)
         if gone and not self._stopping:
             self._say(
                 f"{counted(gone, 'worker')} of dask lost, {new} new; a lost worker's run goes on "
-                "from its last checkpoint."
+                "after a while, from its last checkpoint."
             )
         self._known = now
 

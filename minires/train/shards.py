@@ -165,11 +165,11 @@ def check_number(shards: int, ranks: int, batch_size: int) -> None:
     if ranks <= shards:
         return
     enough = [n for n in range(ranks, batch_size + 1) if batch_size % n == 0]
-    give = f"give --shards {enough[0]}, or " if enough else ""
+    give = f", or begin a run with --shards {enough[0]}" if enough else ""
     fewer = "one rank" if shards == 1 else f"{shards} ranks or fewer"
     raise InputError(
         f"{ranks} ranks need --shards {ranks} or more, got --shards {shards}, of a batch of "
-        f"{batch_size}; {give}start {fewer}"
+        f"{batch_size}; start {fewer}{give}"
     )
 
 

@@ -29,6 +29,7 @@ from minires.train.stopping import Interrupted
 
 POLL_SECONDS = 5.0  # between two looks at runs that others hold
 RETRY_SECONDS = 30.0  # after the folder could not be written
+SHOWN = 3  # runs that a sentence names
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ class Worker:
         self.failed: dict[Path, InputError] = {}
         self._left = sorted(jobs, key=lambda job: job.order)
         self._held: dict[Path, Lease] = {}  # taken, and not given back
+        self._waits = False  # for others, and has said so
 
     def work(self) -> None:
         """Train until no run is left. A run that cannot go on does not stop the others.
@@ -227,6 +229,7 @@ class Worker:
             if lease is None:
                 continue
             self._held[job.folder] = lease
+            self._waits = False
             try:
                 self._train(job, lease)
             except LostLeaseError as e:
@@ -239,6 +242,9 @@ class Worker:
                 if len(self._left) > 1:
                     self.reports.say(f"{e}. This worker goes on with the other runs")
             return 0.0
+        if not self._waits:
+            self._waits = True
+            self.reports.say(waiting(self._left, self.leases.seconds))
         return min(POLL_SECONDS, self.leases.seconds / BEATS)
 
     def _train(self, job: Job, lease: Lease) -> None:
@@ -285,6 +291,16 @@ class Worker:
         finally:
             ended.set()
             thread.join()
+
+
+def waiting(jobs: Sequence[Job], seconds: float) -> str:
+    """Say that others hold these runs, and when such a run changes hands."""
+    shown = ", ".join(job.title for job in jobs[:SHOWN])
+    more = f" and {len(jobs) - SHOWN} more" if len(jobs) > SHOWN else ""
+    return (
+        f"Other workers hold {shown}{more}. A run whose worker has been silent for {seconds:g} s "
+        "goes on elsewhere."
+    )
 
 
 class _Either(threading.Event):
