@@ -82,8 +82,7 @@ def pages() -> set[str]:
 
 
 def standing(text: str, name: str, names: set[str]) -> str:
-    """
-    A page's text in which a link that leaves the site is words with the path of the file.
+    """A page's text in which a link that leaves the site is words with the path of the file.
 
     Raises
     ------
