@@ -11,7 +11,7 @@ from minires.lab.recorded import final, find_runs
 FOLDER = RECORDS / "ablations-cifar10"
 WHOLE = "full"
 SEEDS = (0, 1, 2)
-# start of the folders' names -> the piece that is missing, and the settings that differ
+# start of the folders' names -> the piece that is missing, and what differs in config.json
 ARMS = {
     WHOLE: ("the whole recipe", {}),
     "no-momentum": ("no momentum", {"momentum": 0.0}),

@@ -12,6 +12,7 @@ from ablations import ARMS, FOLDER, SEEDS
 from minires.data import load
 from minires.lab.presets import base_config
 from minires.ops import default_backend, prepare
+from minires.runs.config import Config
 from minires.train.loop import train
 
 
@@ -19,7 +20,7 @@ def config(data, arm, seed):
     """The recipe of a run."""
     _, changes = ARMS[arm]
     common = {"net": "resnet20", "seed": seed, "backend": default_backend()}
-    return base_config(data, "lesson", **common, **changes)
+    return Config.from_json(base_config(data, "lesson", **common).to_json() | changes)
 
 
 def main():

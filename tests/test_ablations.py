@@ -136,6 +136,16 @@ def test_recorded_runs_are_finished_and_in_the_folder_of_their_arm(ablations):
         assert all(run.config["seed"] in ablations.SEEDS for run in group)
 
 
+def test_the_recorder_can_train_every_arm_and_changes_its_piece_alone(ablations):
+    from record_ablations import config
+
+    data = shapes10.dataset(train=4000, test=2000)
+    full = config(data, "full", 0).to_json()
+    for arm, (_, changes) in ablations.ARMS.items():
+        recipe = config(data, arm, 0).to_json()
+        assert {name for name in full if full[name] != recipe[name]} == set(changes)
+
+
 def test_what_the_recorder_trains_is_what_was_recorded(ablations):
     from record_ablations import config
 
