@@ -26,7 +26,7 @@ from minires.cli.options import (
     path_option,
     training_options,
 )
-from minires.errors import InputError, quoted
+from minires.errors import quoted
 from minires.runs.config import Config
 from minires.train.stopping import Interrupted
 
@@ -164,7 +164,9 @@ def _run_and_show(
     output: Output,
 ) -> None:
     """Train a run and show it; of pictures on disk, also how long its steps waited for them."""
-    finished = team.leads and _is_finished(folder)
+    from minires.runs.run import has_ended
+
+    finished = team.leads and has_ended(folder)
     try:
         waited = run_one(config, folder, found, quiet, weights, team, ranks)
     except KeyboardInterrupt:
@@ -178,16 +180,6 @@ def _run_and_show(
         output.show(f"Steps waited for pictures {100 * waited:.1f} % of the time.")
         shown |= {"waited_share": waited}
     output.result(shown)
-
-
-def _is_finished(folder: Path) -> bool:
-    """Whether a run has ended before; False if there is none."""
-    from minires.runs.run import read_run
-
-    try:
-        return read_run(folder, note=False).done
-    except InputError:
-        return False
 
 
 def _cut_short(folder: Path) -> str:

@@ -113,6 +113,14 @@ def read_run(folder: Path, note: bool = True, state: Path | None = None) -> Run:
     )
 
 
+def has_ended(folder: Path) -> bool:
+    """Whether a run is recorded to its end; False if there is none, or its record is damaged."""
+    try:
+        return read_run(folder, note=False).done
+    except InputError:
+        return False
+
+
 def run_folders(paths: Sequence[Path]) -> list[Path]:
     """Folders of runs, with or without measurements, among these folders and one level below.
 

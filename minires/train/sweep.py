@@ -22,7 +22,7 @@ from minires.nets.network import Facts
 from minires.runs.config import Config
 from minires.runs.lease import BEATS, SECONDS, Lease, Leases, LostLeaseError, seen, states
 from minires.runs.leased_folder import LeasedFolder
-from minires.runs.run import read_run
+from minires.runs.run import has_ended
 from minires.train.loop import train
 from minires.train.progress import Progress
 from minires.train.stopping import Interrupted
@@ -323,7 +323,4 @@ def is_finished(folder: Path) -> bool:
     lease = seen(folder)
     if not lease.free and not (lease.damaged and not states(folder)):
         return False
-    try:
-        return read_run(folder, note=False).done
-    except InputError:
-        return False
+    return has_ended(folder)
