@@ -6,6 +6,7 @@ Tests that only read the notebooks run with all tests. `pytest -m lessons` execu
 
 import ast
 import base64
+import functools
 import importlib
 import io
 import itertools
@@ -65,6 +66,12 @@ def functions(*texts):
         if isinstance(node, ast.FunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             yield node.name, "\n".join(map(ast.dump, body))
+
+
+@functools.cache
+def library_functions():
+    files = sorted((ROOT / "minires").rglob("*.py"))
+    return list(functions(*(file.read_text(encoding="utf-8") for file in files)))
 
 
 def test_names_of_lessons_have_a_number_and_perhaps_a_letter():
@@ -221,9 +228,7 @@ def test_a_lesson_speaks_plainly(path):
 
 @each_lesson
 def test_a_lesson_holds_no_copy_of_the_library(path):
-    library = list(
-        functions(*(file.read_text(encoding="utf-8") for file in (ROOT / "minires").rglob("*.py")))
-    )
+    library = library_functions()
     own = list(functions(*(cell["source"] for cell in cells(path, "code"))))
     ops = {name for name, _ in library if name.endswith(("_forward", "_backward"))} | {
         "im2col",
