@@ -25,6 +25,7 @@ from minires.ops.compiled import conv, norm
 from minires.ops.compiled.average import global_avg_pool_backward, global_avg_pool_forward
 from minires.ops.compiled.fallback import numpy_if_complex
 from minires.ops.compiled.jit import kernel
+from minires.ops.compiled.linear import linear_backward, linear_forward
 from minires.ops.compiled.pool import max_pool_backward, max_pool_forward
 from minires.ops.compiled.scratch import contiguous
 from minires.ops.compiled.simd import lanes, load_wide, maximum, select_above, store_masked
@@ -38,6 +39,8 @@ __all__ = [
     "conv2d_forward",
     "global_avg_pool_backward",
     "global_avg_pool_forward",
+    "linear_backward",
+    "linear_forward",
     "max_pool_backward",
     "max_pool_forward",
     "relu_backward",

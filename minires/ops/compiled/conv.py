@@ -200,8 +200,8 @@ def _filter_gradient(
 # -------------------------------------------------------------------------------------- one group
 
 
-def _apply(x: Array, w: Array, y: Array, stride: Pair, offset: Pair, y_stride: Pair = (1, 1),
-           y_offset: Pair = (0, 0)) -> None:  # fmt: skip
+def correlate(x: Array, w: Array, y: Array, stride: Pair, offset: Pair, y_stride: Pair = (1, 1),
+              y_offset: Pair = (0, 0)) -> None:  # fmt: skip
     """Correlate x with the filters w and write every y_stride-th pixel of y from y_offset on."""
     KH, KW, C, K = w.shape
     if y_stride == (1, 1) and winograd.suits((KH, KW), stride, (C, K), x.dtype):
@@ -246,7 +246,7 @@ def backward_input(
                 flipped = blocked.flip(w, (p, q), (SH, SW))  # (.., .., K, C)
                 top = len(flipped) - 1 - (row + PH - p) // SH
                 left = flipped.shape[1] - 1 - (col + PW - q) // SW
-                _apply(dy, flipped, dx, (1, 1), (top, left), (SH, SW), (row, col))
+                correlate(dy, flipped, dx, (1, 1), (top, left), (SH, SW), (row, col))
             else:
                 dx[:, row::SH, col::SW] = 0
     return dx
@@ -285,7 +285,7 @@ def conv2d_forward(
     parts = []
     for c, k in channel_groups(x.shape[3], K, groups):
         y = np.empty((*pixels, K // groups), x.dtype)
-        _apply(contiguous(x[..., c]), contiguous(w[..., k]), y, pair(stride), pair(pad))
+        correlate(contiguous(x[..., c]), contiguous(w[..., k]), y, pair(stride), pair(pad))
         parts.append(y)
     return _join(parts), (x, w, stride, pad)
 
