@@ -41,7 +41,7 @@ def test_the_table_counts_three_convolutions_for_a_training_step(timings):
         3 * 2 * macs(resnet(8)) * 20 / 1e9
     )  # forward, dx and dw, a multiply and an add, 20 images a second
     line = nets.table([t], 2 * gflops).splitlines()[1].split()
-    assert line[2] == "20"
+    assert line[2] == "20.0"
     assert line[4] == f"{gflops:.0f}"
     assert line[5:7] == ["50", "%"]
 
@@ -119,7 +119,7 @@ def test_efficiency_is_the_speed_of_each_thread_against_that_of_the_first(run_cl
     lines = [line.split() for line in scaling.table(found).splitlines()[1:]]
     assert [line[2] for line in lines] == ["1", "2", "4"]
     assert [line[4] for line in lines] == ["100", "100", "50"]
-    assert [line[3] for line in lines] == ["10", "20", "20"]
+    assert [line[3] for line in lines] == ["10.0", "20.0", "20.0"]
 
 
 def test_numbers_of_threads_reach_the_processes_and_the_environment_stays(monkeypatch):
@@ -219,6 +219,16 @@ def test_bench_prints_its_table_and_writes_json(run_cli, tmp_path):
         json.loads((tmp_path / "a new folder" / "b.json").read_text())["timings"][0]["net"]
         == "resnet8"
     )
+
+
+@pytest.mark.parametrize(
+    ("images", "text"), [(1325.4, "1325"), (99.94, "99.9"), (13.96, "14.0"), (4.347, "4.35")]
+)
+def test_few_images_per_second_are_written_with_three_digits(images, text):
+    assert nets.rate(images) == text
+    timing = nets.Timing("resnet8", "numba", 1, 0.1, inference=[1 / images])
+    assert f" {text} " in nets.table([timing], 100.0)
+    assert f" {text} " in scaling.table({1: [timing]})
 
 
 def test_the_table_of_ops_compares_with_the_better_pytorch():

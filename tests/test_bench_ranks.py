@@ -26,9 +26,9 @@ def test_the_table_says_what_is_measured_and_what_is_predicted():
     rows = [Row(1, 2.0, 0.0), Row(2, 1.25, 0.25), Row(8, 1.0, 0.75, prediction=True)]
     lines = ranks.table("speck", rows, 16).splitlines()
     assert [line.split()[1:] for line in lines[1:]] == [
-        ["measured", "1", "8", "100", "%", "0", "%"],
-        ["measured", "2", "13", "80", "%", "20", "%"],
-        ["prediction", "8", "16", "25", "%", "75", "%"],
+        ["measured", "1", "8.00", "100", "%", "0", "%"],
+        ["measured", "2", "12.8", "80", "%", "20", "%"],
+        ["prediction", "8", "16.0", "25", "%", "75", "%"],
     ]
 
 

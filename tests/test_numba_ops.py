@@ -281,7 +281,7 @@ def test_global_average_pooling_of_two_channels_or_more_equals_numpy_exactly(
 
 @given(seeds, dtypes, st.integers(1, 9), st.integers(1, 150), st.integers(1, 150), st.booleans())
 def test_linear_equals_numpy(seed, dtype, N, C, K, large):
-    """Few rows, few weights, many, and so many that NumPy multiplies them."""
+    """Few rows, few weights, many, and those that NumPy multiplies."""
     rng = np.random.default_rng(seed)
     N *= rng.choice([1, 30])
     x, w, b, dy = (normal(rng, s, dtype) for s in ((N, C), (C, K), K, (N, K)))

@@ -326,7 +326,12 @@ def _rate(seconds: Sequence[float], batch_size: int) -> tuple[str, str]:
     if not seconds:
         return "-", "-"
     rates = batch_size / np.array(seconds)
-    return f"{np.median(rates):.0f}", f"{rates.min():.0f}-{rates.max():.0f}"
+    return rate(np.median(rates)), f"{rate(rates.min())}-{rate(rates.max())}"
+
+
+def rate(images: float) -> str:
+    """Images per second as text, with three digits: large networks train a few."""
+    return f"{images:.{0 if images >= 100 else 1 if images >= 10 else 2}f}"
 
 
 def kinds_table(timings: Sequence[Timing]) -> str:

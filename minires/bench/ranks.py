@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minires import plugins
+from minires.bench.nets import rate
 from minires.data import stream
 from minires.errors import InputError
 from minires.nets import registry
@@ -191,7 +192,7 @@ def table(net: str, rows: Sequence[Row], batch_size: int) -> str:
     for row in rows:
         kind = "prediction" if row.prediction else "measured"
         efficiency = rows[0].seconds / row.seconds / row.ranks
-        speed = f"{batch_size / row.seconds:.0f}"
+        speed = rate(batch_size / row.seconds)
         share = row.exchange / row.seconds
         lines.append(
             [net, kind, str(row.ranks), speed, f"{100 * efficiency:.0f} %", f"{100 * share:.0f} %"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minires.bench import nets
-from minires.bench.nets import Timing
+from minires.bench.nets import Timing, rate
 from minires.errors import InputError
 from minires.runs.provenance import provenance
 from minires.text import columns
@@ -85,7 +85,7 @@ def _cells(timing: Timing, base: Timing, step: str, times: float) -> list[str]:
     if not seconds:
         return ["-", "-"]
     speedup = np.median(getattr(base, step)) / np.median(seconds)
-    return [f"{timing.batch_size / np.median(seconds):.0f}", f"{100 * speedup / times:.0f} %"]
+    return [rate(timing.batch_size / np.median(seconds)), f"{100 * speedup / times:.0f} %"]
 
 
 def record(found: dict[int, list[Timing]]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ A failed check raises `InputError`: what was expected, what was given, what to d
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import numpy as np
 
@@ -17,12 +16,12 @@ from minires.ops.geometry import Pair, output_size, pair
 Shape = tuple[int, ...]
 REAL = ("float32", "float64")
 REAL_OR_COMPLEX = (*REAL, "complex128")  # complex for the complex-step gradient check
+NAMES = {np.dtype(name).char: name for name in REAL_OR_COMPLEX}
 
 
-@cache
 def _name(dtype: np.dtype) -> str:
-    """Name of a dtype, whatever its byte order; cached, as NumPy takes microseconds to find it."""
-    return dtype.name
+    """Name of a dtype, whatever its byte order. NumPy takes microseconds to find it."""
+    return NAMES.get(dtype.char) or dtype.name
 
 
 def _is_array(op: str, name: str, a: object) -> None:
@@ -37,18 +36,18 @@ def _is_array(op: str, name: str, a: object) -> None:
 
 def arrays(op: str, dtypes: tuple[str, ...] = REAL, **named: np.ndarray) -> None:
     """Every argument is a non-empty array, and all have one of `dtypes`."""
-    first = next(iter(named))
+    first, like = next(iter(named.items()))
     for name, a in named.items():
         _is_array(op, name, a)
-        if _name(a.dtype) not in dtypes:
+        dtype = _name(a.dtype)
+        if dtype not in dtypes:
             raise InputError(
                 f"{op}: {name} must be {' or '.join(dtypes)}, got {a.dtype}; "
                 "convert it with .astype(np.float32)"
             )
-        if _name(a.dtype) != _name(named[first].dtype):
+        if dtype != _name(like.dtype):
             raise InputError(
-                f"{op}: {first} is {named[first].dtype} but {name} is {a.dtype}; "
-                "give both the same dtype"
+                f"{op}: {first} is {like.dtype} but {name} is {a.dtype}; give both the same dtype"
             )
         if a.size == 0:
             raise InputError(
@@ -91,6 +90,8 @@ def integer(op: str, name: str, value: object, least: int) -> None:
 
 def _integers(op: str, name: str, value: object, least: int) -> Pair:
     """Return an integer, or a pair of them, as (rows, columns)."""
+    if type(value) is int and value >= least:  # the usual case
+        return value, value
     both = value if isinstance(value, (tuple, list)) else (value, value)
     if len(both) != 2 or not all(isinstance(v, (int, np.integer)) and v >= least for v in both):
         raise InputError(

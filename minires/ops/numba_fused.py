@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from minires.ops import checks_fused, numpy_fused
+from minires.ops import checks, checks_fused, numpy_fused
 from minires.ops.compiled import conv, norm
 from minires.ops.compiled.fallback import numpy_if_complex
+from minires.ops.compiled.scratch import contiguous
 from minires.ops.compiled.shortcut import add_relu_forward, add_shortcut_gradient, finish
-from minires.ops.geometry import Array, Cache, Size
+from minires.ops.geometry import Array, Cache, Size, pair
 from minires.ops.numba_ops import relu_backward
 
 __all__ = [
@@ -61,5 +62,6 @@ def conv2d_inference(
 ) -> Array:
     """Convolve, and finish y in place."""
     checks_fused.inference(x, w, b)
-    y, _ = conv.conv2d_forward(x, w, stride, pad, groups)
+    shape = checks.conv2d(x, w, stride, pad, groups)
+    y = conv.apply(contiguous(x), contiguous(w), shape, pair(stride), pair(pad), groups)
     return finish(y, b, shortcut, rectify)

@@ -124,7 +124,8 @@ def bar(total: float, quiet: bool = False, at_once: bool = False) -> Any:
         Show the bar before any work is done. Otherwise it appears with the first update, so that
         finished work shows no empty bar.
     """
-    settings: dict[str, Any] = {"total": total, "smoothing": 0.05, "delay": 1e-3}
+    # with miniters above 1, tqdm's monitor thread writes lines of its own
+    settings: dict[str, Any] = {"total": total, "smoothing": 0.05, "delay": 1e-3, "miniters": 0}
     if quiet or sys.stderr is None:
         return plain_tqdm(disable=True, **settings)
     if "ipykernel" in sys.modules:

@@ -203,12 +203,13 @@ def _filter_gradient(
 def correlate(x: Array, w: Array, y: Array, stride: Pair, offset: Pair, y_stride: Pair = (1, 1),
               y_offset: Pair = (0, 0)) -> None:  # fmt: skip
     """Correlate x with the filters w and write every y_stride-th pixel of y from y_offset on."""
+    """Correlate contiguous x and w, and write every y_stride-th pixel of y from y_offset on."""
     KH, KW, C, K = w.shape
     if y_stride == (1, 1) and winograd.suits((KH, KW), stride, (C, K), x.dtype):
         winograd.correlate(x, w, y, offset)
         return
     if many_channels(C, K):
-        blocked.correlate(x, contiguous(w), y, stride, offset, y_stride, y_offset)
+        blocked.correlate(x, w, y, stride, offset, y_stride, y_offset)
         return
     pixels = y[:, y_offset[0] :: y_stride[0], y_offset[1] :: y_stride[1]]
     padded_K, tile = _tile(pixels.shape[2], K, x.dtype, PIXEL_TILE)
@@ -279,15 +280,25 @@ def conv2d_forward(
     x: Array, w: Array, stride: int | Pair = 1, pad: int | Pair = 0, groups: int = 1
 ) -> tuple[Array, Cache]:
     """Copy one padded image at a time to scratch memory and compute tiles of pixels x filters."""
-    *pixels, K = checks.conv2d(x, w, stride, pad, groups)
+    shape = checks.conv2d(x, w, stride, pad, groups)
     x = contiguous(x)
     w = contiguous(w)
+    return apply(x, w, shape, pair(stride), pair(pad), groups), (x, w, stride, pad)
+
+
+def apply(x: Array, w: Array, shape: tuple, stride: Pair, pad: Pair, groups: int) -> Array:
+    """Return y, of `shape`, for contiguous x and w that fit."""
+    if groups == 1:
+        y = np.empty(shape, x.dtype)
+        correlate(x, w, y, stride, pad)
+        return y
+    *pixels, K = shape
     parts = []
     for c, k in channel_groups(x.shape[3], K, groups):
         y = np.empty((*pixels, K // groups), x.dtype)
-        correlate(contiguous(x[..., c]), contiguous(w[..., k]), y, pair(stride), pair(pad))
+        correlate(contiguous(x[..., c]), contiguous(w[..., k]), y, stride, pad)
         parts.append(y)
-    return _join(parts), (x, w, stride, pad)
+    return np.concatenate(parts, axis=-1)
 
 
 def conv2d_backward(

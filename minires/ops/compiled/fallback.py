@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ def numpy_if_complex(numpy_op: Op) -> Callable[[Op], Op]:
     def decorate(compiled_op: Op) -> Op:
         @wraps(compiled_op)
         def op(*args: Any, **named: Any) -> Any:
-            is_complex = any(a.dtype.kind == "c" for a in _arrays((*args, *named.values())))
+            is_complex = _any_complex(args) or (named and _any_complex(named.values()))
             return (numpy_op if is_complex else compiled_op)(*args, **named)
 
         return op  # type: ignore[return-value]
@@ -25,9 +25,12 @@ def numpy_if_complex(numpy_op: Op) -> Callable[[Op], Op]:
     return decorate
 
 
-def _arrays(arguments: Iterable[Any]) -> Iterator[np.ndarray]:
-    """Yield the arrays among the arguments, and those inside tuples such as a cache."""
+def _any_complex(arguments: Iterable[Any]) -> bool:
+    """Whether an array is complex among the arguments, or inside tuples such as a cache."""
     for argument in arguments:
-        for value in argument if isinstance(argument, tuple) else (argument,):
-            if isinstance(value, np.ndarray):
-                yield value
+        if isinstance(argument, np.ndarray):
+            if argument.dtype.kind == "c":
+                return True
+        elif isinstance(argument, tuple) and _any_complex(argument):
+            return True
+    return False

@@ -13,10 +13,10 @@ def contiguous(a: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
 
     With `dtype`, the copy is also of that dtype.
     """
-    dtype = (dtype or a.dtype).newbyteorder("=")
-    if type(a) is np.ndarray and a.dtype == dtype and a.flags.carray:
+    dtype = dtype or a.dtype
+    if type(a) is np.ndarray and a.flags.carray and a.dtype == dtype and dtype.isnative:
         return a
-    return np.require(np.asarray(a), dtype, ["C", "A", "W"])
+    return np.require(np.asarray(a), dtype.newbyteorder("="), ["C", "A", "W"])
 
 
 @inline

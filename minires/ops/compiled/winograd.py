@@ -22,7 +22,7 @@ from numba import prange
 from minires.ops.compiled import winograd_blocked
 from minires.ops.compiled.jit import inline, kernel
 from minires.ops.compiled.register_tile import tile_load, tile_outer, tile_store, tile_zeros
-from minires.ops.compiled.scratch import contiguous, pad_image, scratch
+from minires.ops.compiled.scratch import pad_image, scratch
 from minires.ops.compiled.simd import lane_count, lanes, prefetch
 from minires.ops.compiled.tuning import (
     PIECES,
@@ -54,9 +54,10 @@ def suits(
     kernel_size: Pair, stride: int | Pair, channels: tuple[int, int], dtype: np.dtype
 ) -> bool:
     """Whether this is a 3x3 convolution of stride 1 whose channels fill vectors and tiles."""
+    if tuple(kernel_size) != (3, 3) or pair(stride) != (1, 1):
+        return False
     whole = max(lane_count(dtype), PIXEL_TILE[0])
-    is_3x3 = tuple(kernel_size) == (3, 3) and pair(stride) == (1, 1)
-    return is_3x3 and all(c % whole == 0 for c in channels)
+    return all(c % whole == 0 for c in channels)
 
 
 # ----------------------------------------------------------------------------------- kernel helpers
@@ -252,9 +253,8 @@ def _winograd_dw(x: Array, dy: Array, dw: Array, du: Array, offset: tuple, tile:
 
 def correlate(x: Array, w: Array, y: Array, offset: Pair) -> None:
     """Write the correlation of x with 3x3 filters to y; `offset` is the position of x in xpad."""
-    w = contiguous(w)
-    down, across = (-(-side // M) for side in y.shape[1:3])  # tiles
-    if keep_tiles(len(x) * down, across, *w.shape[2:]):
+    _, H, W, _ = y.shape
+    if keep_tiles(len(x) * -(-H // M), -(-W // M), *w.shape[2:]):
         winograd_blocked.correlate(x, w, y, offset)
     else:
         _winograd_correlate(x, w, y, offset, filter_tile(w.shape[3], x.dtype))
