@@ -92,7 +92,7 @@ def operations(problem):
     dy = rng.standard_normal(y.shape, np.float32)
     *_, normal = ops.batchnorm_relu_forward(y, gamma, beta, 1e-5)
     z, rectified = ops.add_relu_forward(y, dy)
-    features, matrix = x.mean(axis=(1, 2)), w[0, 0].copy()
+    features, matrix = x.reshape(-1, C)[:1000].copy(), w[0, 0].copy()
     scores, multiplied = ops.linear_forward(features, matrix, beta)
     return {
         "conv2d forward": lambda: ops.conv2d_forward(x, w, stride, side // 2)[0],

@@ -1,7 +1,8 @@
 """Linear layer: the convolution of one row of N pixels, of C channels, with filters of 1 x 1.
 
 NumPy's matrix product has threads of its own, those of its BLAS library. They go on spinning after
-the product, and hold up the threads of the kernels that follow: see LOG.md.
+a large product, and hold up the threads of the kernels that follow: see LOG.md. Small products,
+which one thread computes, stay NumPy's.
 """
 
 from __future__ import annotations
@@ -12,19 +13,25 @@ from minires.ops import checks, numpy_ops
 from minires.ops.compiled import blocked, conv
 from minires.ops.compiled.fallback import numpy_if_complex
 from minires.ops.compiled.scratch import contiguous
-from minires.ops.compiled.tuning import PIXEL_TILE, many_channels
 from minires.ops.geometry import Array, Cache
 
+# multiply-adds that OpenBLAS computes in one thread: of two matrices, of a vector and a matrix
+SMALL = 1 << 18
+SMALL_VECTOR = 1 << 13
 MOST_WEIGHTS = 1 << 23  # more, as in AlexNet, are NumPy's: it copies none of them
+
+
+def _is_numpys(x: Array, w: Array) -> bool:
+    """Whether NumPy multiplies x (N, C) and w (C, K), and each of them and dy in backward."""
+    N, C = x.shape
+    K = w.shape[1]
+    small = SMALL_VECTOR if min(N, C, K) == 1 else SMALL
+    return N * C * K <= small or C * K > MOST_WEIGHTS
 
 
 def _multiply(x: Array, w: Array) -> Array:
     """Return x @ w."""
-    (N, C), K = x.shape, w.shape[1]
-    few = N < PIXEL_TILE[0] and not many_channels(C, K)  # NumPy takes one thread
-    if few or C * K > MOST_WEIGHTS:
-        return x @ w
-    y = np.empty((N, K), x.dtype)
+    y = np.empty((len(x), w.shape[1]), x.dtype)
     conv.correlate(x[None, None], w[None, None], y[None, None], (1, 1), (0, 0))
     return y
 
@@ -33,7 +40,10 @@ def _multiply(x: Array, w: Array) -> Array:
 def linear_forward(x: Array, w: Array, b: Array) -> tuple[Array, Cache]:
     """Multiply blocks of x and w."""
     checks.linear(x, w, b)
-    x, w = contiguous(x), contiguous(w)
+    if _is_numpys(x, w):
+        return numpy_ops.linear_forward(x, w, b)
+    x = contiguous(x)
+    w = contiguous(w)
     y = _multiply(x, w)
     y += b
     return y, (x, w)
@@ -43,7 +53,7 @@ def linear_forward(x: Array, w: Array, b: Array) -> tuple[Array, Cache]:
 def linear_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """Multiply blocks of dy and w, and of x and dy."""
     x, w = cache
-    if w.size > MOST_WEIGHTS:
+    if _is_numpys(x, w):
         return numpy_ops.linear_backward(dy, cache)
     checks.gradient("linear_backward", dy, (len(x), w.shape[1]), x.dtype)
     dy = contiguous(dy, x.dtype)

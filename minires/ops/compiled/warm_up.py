@@ -25,8 +25,6 @@ from minires.ops.numba_ops import (
     conv2d_forward,
     global_avg_pool_backward,
     global_avg_pool_forward,
-    linear_backward,
-    linear_forward,
     relu_backward,
     relu_forward,
 )
@@ -95,10 +93,6 @@ def warm_up(dtype: str = "float32", backwards: bool = False) -> None:
         y, cache = global_avg_pool_forward(images(C))
         global_avg_pool_backward(y, cache)
 
-    def classify(C: int) -> None:
-        x, w, b = np.zeros((16, C), dtype), np.zeros((C, 10), dtype), np.zeros(10, dtype)
-        linear_backward(*linear_forward(x, w, b))
-
     projection, stem, tiles = (16, 16, 1, 1), (3, 16, 1, 3), (16, 32, 2, 3)
     calls: list[tuple[Callable, tuple]] = [(filter_images, (16,)), (filter_images, (32,))]
     calls += [(convolve, sizes) for sizes in (projection, stem, tiles)]
@@ -107,7 +101,6 @@ def warm_up(dtype: str = "float32", backwards: bool = False) -> None:
         (rectify, (16,)),
         (add, (16,)),
         (average, (16,)),
-        (classify, (64,)),
         (weigh_images, (32,)),
         (weigh_images, (16,)),
     ]
