@@ -155,3 +155,14 @@ def test_a_bar_moves_to_the_end_when_a_run_ends_early(recipe, shapes, target, tm
     with bar(recipe.iterations) as progress:
         train(replace(recipe, until=target), tmp_path, shapes, follower(progress, "net", 1))
         assert progress.n == recipe.iterations
+
+
+def test_tqdms_monitor_thread_finds_nothing_to_write_in_a_log(capsys):
+    """It writes for bars whose `miniters` has grown above 1."""
+    with bar(100_000) as progress:
+        start = progress.start_t
+        for second in range(100):
+            progress._time = lambda second=second: start + second
+            progress.update(1000)
+            assert progress.miniters <= 1
+    assert 6 <= capsys.readouterr().err.count("\n") <= 8  # a line for every 15 seconds
