@@ -202,7 +202,6 @@ def _filter_gradient(
 
 def correlate(x: Array, w: Array, y: Array, stride: Pair, offset: Pair, y_stride: Pair = (1, 1),
               y_offset: Pair = (0, 0)) -> None:  # fmt: skip
-    """Correlate x with the filters w and write every y_stride-th pixel of y from y_offset on."""
     """Correlate contiguous x and w, and write every y_stride-th pixel of y from y_offset on."""
     KH, KW, C, K = w.shape
     if y_stride == (1, 1) and winograd.suits((KH, KW), stride, (C, K), x.dtype):

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 
 from minires.ops.compiled import conv, jit
+from minires.ops.compiled.tuning import VECTOR_BYTES
 from minires.ops.geometry import Array
 from minires.ops.numba_fused import (
     add_relu_backward,
@@ -32,7 +33,8 @@ from minires.ops.numba_ops import (
 BACKWARDS = "from minires.ops.compiled.warm_up import warm_up; warm_up(backwards=True)"
 
 
-NEEDED = 14  # compiled versions of kernels after `warm_up`
+# compiled versions of kernels after `warm_up`; 16 channels fill one vector of 64 bytes, 32 fill two
+NEEDED = 18 if VECTOR_BYTES == 64 else 14
 
 
 def ready() -> int:
