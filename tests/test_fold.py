@@ -147,23 +147,39 @@ def test_the_gradient_of_the_addition_is_that_of_the_formula(backend):
     check_op(lambda f, x: ops.add_relu_forward(f, x, 2), backward, f, x, rng=rng)
 
 
-@given(seeds, st.sampled_from(["float32", "float64"]), st.integers(1, 20), st.booleans(),
-       st.booleans())  # fmt: skip
-@settings(deadline=None, max_examples=30)
+@given(seeds, st.sampled_from(["float32", "float64"]), st.sampled_from([1, 3, 16, 64]),
+       st.one_of(st.integers(1, 20), st.sampled_from([32, 64, 96])), st.integers(1, 2),
+       st.integers(1, 2), st.booleans(), st.booleans())  # fmt: skip
+@settings(deadline=None, max_examples=40)
 def test_the_convolution_of_inference_is_its_composition(
-    backend, seed, dtype, K, rectify, with_shortcut
+    backend, seed, dtype, C, K, stride, groups, rectify, with_shortcut
 ):
+    """With few channels and many, whatever is kept from one call to the next."""
     rng, ops = np.random.default_rng(seed), get_ops(backend)
-    N, H, W, C = rng.integers(1, 6, 4)
-    x = rng.standard_normal((N, H, W, C)).astype(dtype)
-    w, b = rng.standard_normal((3, 3, C, K)).astype(dtype), rng.standard_normal(K).astype(dtype)
-    y, _ = ops.conv2d_forward(x, w, 1, 1)
-    shortcut = rng.standard_normal(y.shape).astype(dtype) if with_shortcut else None
-    expected = y + b if shortcut is None else y + b + shortcut
-    if rectify:
-        expected = np.maximum(expected, 0)
-    ours = ops.conv2d_inference(x, w, b, 1, 1, 1, shortcut, rectify)
-    np.testing.assert_array_equal(ours, expected)
+    C, K = C * groups, K * groups
+    w, b = rng.standard_normal((3, 3, C // groups, K)).astype(dtype), rng.standard_normal(K)
+    b, kept = b.astype(dtype), {}
+    for side in 4 * rng.integers(1, 4, 2):  # two images of different size
+        x = rng.standard_normal((rng.integers(1, 4), side, side + 1, C)).astype(dtype)
+        y, _ = ops.conv2d_forward(x, w, stride, 1, groups)
+        shortcut = rng.standard_normal(y.shape).astype(dtype) if with_shortcut else None
+        expected = y + b if shortcut is None else y + b + shortcut
+        if rectify:
+            expected = np.maximum(expected, 0)
+        ours = ops.conv2d_inference(x, w, b, stride, 1, groups, shortcut, rectify, kept)
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_a_folded_convolution_takes_the_filters_that_it_is_given(backend, rng):
+    x = rng.standard_normal((1, 8, 8, 16))
+    conv = Conv2d(16, 16, 3, rng=rng).astype("float64").use(backend)
+    folded = FoldedConv2d(conv)
+    first = folded.forward(x)
+    np.testing.assert_array_equal(folded.forward(x), first)
+    folded.params["w"] = 2 * folded.params["w"]
+    np.testing.assert_array_equal(folded.forward(x), 2 * first)
+    folded.params["w"] *= 2
+    np.testing.assert_array_equal(folded.forget().forward(x), 4 * first)
 
 
 def test_a_convolution_of_inference_has_stride_1_no_border_and_a_relu_unless_told_otherwise(

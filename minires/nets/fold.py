@@ -25,6 +25,9 @@ class FoldedConv2d(Conv2d):
     With batch norm's scale s = gamma / sqrt(running_var + eps), its output is
     s * conv2d(x, w) + beta - s * running_mean = conv2d(x, s * w) + (beta - s * running_mean).
 
+    Compiled ops transform the filters at the first call and keep them as the layer's cache. To
+    change w afterwards, assign another array to params["w"], or call `forget`.
+
     Parameters
     ----------
     conv : Conv2d
@@ -52,8 +55,11 @@ class FoldedConv2d(Conv2d):
         if train:
             raise InputError(f"{self.name}: {TRAINING}")
         w, b = self.params["w"], self.params["b"]
+        if self._cache is None or self._cache[0] is not w:
+            self._cache = (w, {})
+        kept = self._cache[1]
         return self.ops.conv2d_inference(
-            x, w, b, self.stride, self.pad, self.groups, shortcut, self.rectify
+            x, w, b, self.stride, self.pad, self.groups, shortcut, self.rectify, kept
         )
 
     def backward(self, dy: Array) -> NoReturn:

@@ -33,12 +33,12 @@ def inference(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> None:
     checks.arrays("conv2d_inference", x=x, w=w, b=b)
 
 
-def finish(op: str, y: np.ndarray, b: np.ndarray, shortcut: np.ndarray | None) -> None:
+def finish(op: str, y_shape: tuple, b: np.ndarray, shortcut: np.ndarray | None) -> None:
     """`b` (K,) and `shortcut` (N, OH, OW, K) or None can be added to y (N, OH, OW, K).
 
-    `inference` has checked b's dtype.
+    `inference` has checked that b has the dtype of y.
     """
-    checks.same_shape(op, "b", b, y.shape[3:])
+    checks.same_shape(op, "b", b, y_shape[3:])
     if shortcut is not None:
-        checks.arrays(op, y=y, shortcut=shortcut)
-        checks.same_shape(op, "shortcut", shortcut, y.shape)
+        checks.arrays(op, y=b, shortcut=shortcut)
+        checks.same_shape(op, "shortcut", shortcut, y_shape)

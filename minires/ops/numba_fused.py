@@ -6,7 +6,7 @@ from minires.ops import checks, checks_fused, numpy_fused
 from minires.ops.compiled import conv, norm
 from minires.ops.compiled.fallback import numpy_if_complex
 from minires.ops.compiled.scratch import contiguous
-from minires.ops.compiled.shortcut import add_relu_forward, add_shortcut_gradient, finish
+from minires.ops.compiled.shortcut import add_relu_forward, add_shortcut_gradient, ending
 from minires.ops.geometry import Array, Cache, Size, pair
 from minires.ops.numba_ops import relu_backward
 
@@ -59,9 +59,11 @@ def conv2d_inference(
     groups: int = 1,
     shortcut: Array | None = None,
     rectify: bool = True,
+    kept: dict | None = None,
 ) -> Array:
-    """Convolve, and finish y in place."""
+    """Convolve, and finish rows of y while they are in the cache; order or transform w once."""
     checks_fused.inference(x, w, b)
     shape = checks.conv2d(x, w, stride, pad, groups)
-    y = conv.apply(contiguous(x), contiguous(w), shape, pair(stride), pair(pad), groups)
-    return finish(y, b, shortcut, rectify)
+    checks_fused.finish("conv2d_inference", shape, b, shortcut)
+    return conv.apply(contiguous(x), contiguous(w), shape, pair(stride), pair(pad), groups,
+                      ending(b, shortcut, rectify), kept)  # fmt: skip

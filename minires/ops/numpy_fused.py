@@ -91,17 +91,19 @@ def conv2d_inference(
     groups: int = 1,
     shortcut: Array | None = None,
     rectify: bool = True,
+    kept: dict | None = None,
 ) -> Array:
     """Convolve, add b and maybe a shortcut, and maybe rectify: all that follows in a folded net.
 
     x (N, H, W, C), w (KH, KW, C / groups, K), b (K,), shortcut (N, OH, OW, K) or None
     -> y (N, OH, OW, K) = max(conv2d(x, w) + b + shortcut, 0), without max if not `rectify`
 
-    `nets.fold.fold` moves the scale and the shift of batch norm into w and b.
+    `nets.fold.fold` moves the scale and the shift of batch norm into w and b. In `kept`, which is
+    empty at first and belongs to one w that does not change, compiled ops keep w as they need it.
     """
     checks_fused.inference(x, w, b)
     y, _ = conv2d_forward(x, w, stride, pad, groups=groups)
-    checks_fused.finish("conv2d_inference", y, b, shortcut)
+    checks_fused.finish("conv2d_inference", y.shape, b, shortcut)
     y = y + b
     if shortcut is not None:
         y = y + shortcut

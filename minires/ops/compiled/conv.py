@@ -15,7 +15,8 @@ from minires.ops import checks
 from minires.ops.compiled import blocked, winograd
 from minires.ops.compiled.jit import inline, kernel
 from minires.ops.compiled.register_tile import tile_load, tile_outer, tile_store, tile_zeros
-from minires.ops.compiled.scratch import contiguous, pad_image
+from minires.ops.compiled.scratch import Kept, contiguous, once, pad_image
+from minires.ops.compiled.shortcut import Ending
 from minires.ops.compiled.simd import lane_count, lanes
 from minires.ops.compiled.tuning import (
     BAND_PIXELS,
@@ -201,28 +202,47 @@ def _filter_gradient(
 
 
 def correlate(x: Array, w: Array, y: Array, stride: Pair, offset: Pair, y_stride: Pair = (1, 1),
-              y_offset: Pair = (0, 0)) -> None:  # fmt: skip
-    """Correlate contiguous x and w, and write every y_stride-th pixel of y from y_offset on."""
+              y_offset: Pair = (0, 0), ending: Ending | None = None, kept: Kept | None = None
+              ) -> None:  # fmt: skip
+    """Correlate contiguous x and w, and write every y_stride-th pixel of y from y_offset on.
+
+    An `ending` is applied to all of y. Filters in the order of the kernels are looked up in `kept`.
+    """
     KH, KW, C, K = w.shape
     if y_stride == (1, 1) and winograd.suits((KH, KW), stride, (C, K), x.dtype):
-        winograd.correlate(x, w, y, offset)
+        winograd.correlate(x, w, y, offset, ending, kept)
         return
     if many_channels(C, K):
         blocked.correlate(x, w, y, stride, offset, y_stride, y_offset)
-        return
+    else:
+        _correlate_few(x, w, y, (stride, offset, y_stride, y_offset), kept)
+    if ending:
+        ending.finish(y)
+
+
+def _correlate_few(x: Array, w: Array, y: Array, window: tuple, kept: Kept | None) -> None:
+    """Correlate arrays of few channels; `window` are strides and offsets, as in `correlate`."""
+    stride, offset, y_stride, y_offset = window
+    K = w.shape[3]
     pixels = y[:, y_offset[0] :: y_stride[0], y_offset[1] :: y_stride[1]]
     padded_K, tile = _tile(pixels.shape[2], K, x.dtype, PIXEL_TILE)
     block = len(tile[1]) * lane_count(x.dtype)
-    panels = np.zeros((KH, KW * C, padded_K), x.dtype)
-    panels[:, :, :K] = w.reshape(KH, KW * C, K)
-    panels = panels.reshape(KH, KW * C, padded_K // block, block).transpose(2, 0, 1, 3)
-    panels = np.ascontiguousarray(panels)
+    panels = once(kept, f"panels of {block}", lambda: _panels(w, padded_K, block))
     if padded_K == K:
         _correlate(x, panels, y, stride, offset, y_stride, y_offset, tile)
     else:  # the last vector of each pixel is not full: compute extra filters and drop them
         extra = np.empty((*pixels.shape[:3], padded_K), x.dtype)
         _correlate(x, panels, extra, stride, offset, (1, 1), (0, 0), tile)
         pixels[...] = extra[..., :K]
+
+
+def _panels(w: Array, padded_K: int, block: int) -> Array:
+    """Return the filters of each tile side by side, (K / block, KH, run, block)."""
+    KH, KW, C, K = w.shape
+    panels = np.zeros((KH, KW * C, padded_K), w.dtype)
+    panels[:, :, :K] = w.reshape(KH, KW * C, K)
+    panels = panels.reshape(KH, KW * C, padded_K // block, block).transpose(2, 0, 1, 3)
+    return np.ascontiguousarray(panels)
 
 
 def backward_input(
@@ -285,11 +305,12 @@ def conv2d_forward(
     return apply(x, w, shape, pair(stride), pair(pad), groups), (x, w, stride, pad)
 
 
-def apply(x: Array, w: Array, shape: tuple, stride: Pair, pad: Pair, groups: int) -> Array:
-    """Return y, of `shape`, for contiguous x and w that fit."""
+def apply(x: Array, w: Array, shape: tuple, stride: Pair, pad: Pair, groups: int,
+          ending: Ending | None = None, kept: Kept | None = None) -> Array:  # fmt: skip
+    """Return y, of `shape`, for contiguous x and w that fit; see `correlate`."""
     if groups == 1:
         y = np.empty(shape, x.dtype)
-        correlate(x, w, y, stride, pad)
+        correlate(x, w, y, stride, pad, ending=ending, kept=kept)
         return y
     *pixels, K = shape
     parts = []
@@ -297,7 +318,10 @@ def apply(x: Array, w: Array, shape: tuple, stride: Pair, pad: Pair, groups: int
         y = np.empty((*pixels, K // groups), x.dtype)
         correlate(contiguous(x[..., c]), contiguous(w[..., k]), y, stride, pad)
         parts.append(y)
-    return np.concatenate(parts, axis=-1)
+    y = np.concatenate(parts, axis=-1)
+    if ending:
+        ending.finish(y)
+    return y
 
 
 def conv2d_backward(

@@ -1,6 +1,8 @@
-"""Memory for kernels: contiguous arguments, aligned scratch memory, padded images."""
+"""Memory for kernels: contiguous arguments, filters to keep, scratch memory, padded images."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,6 +19,18 @@ def contiguous(a: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
     if type(a) is np.ndarray and a.flags.carray and a.dtype == dtype and dtype.isnative:
         return a
     return np.require(np.asarray(a), dtype.newbyteorder("="), ["C", "A", "W"])
+
+
+Kept = dict[str, np.ndarray]  # the filters of one convolution, as its kernels read them
+
+
+def once(kept: Kept | None, way: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return what `make` returns; with `kept`, call it once for each way of convolving."""
+    if kept is None:
+        return make()
+    if way not in kept:
+        kept[way] = make()
+    return kept[way]
 
 
 @inline

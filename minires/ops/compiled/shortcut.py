@@ -6,6 +6,8 @@ the channels of one pixel.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import prange
 
@@ -107,29 +109,57 @@ def add_shortcut_gradient(dx: Array, dz: Array, stride: int = 1) -> Array:
     return total
 
 
+@inline
+def finish_pixels(y: Array, first: int, count: int, b: Array, shortcut: Array, bound: float
+                  ) -> None:  # fmt: skip
+    """Finish `count` pixels of y, from a position on: y = max(y + b + shortcut, bound).
+
+    b is (K,); y and the shortcut are flat, and an empty shortcut is left out.
+    """
+    K = len(b)
+    whole = K - K % len(lanes(y))
+    for pixel in range(first, first + count * K, K):
+        for k in range(0, whole, len(lanes(y))):
+            z = load(y, pixel + k) + load(b, k)
+            if len(shortcut):
+                z = z + load(shortcut, pixel + k)
+            store(y, pixel + k, maximum(z, bound))
+        for k in range(whole, K):
+            z1 = y[pixel + k] + b[k]
+            if len(shortcut):
+                z1 = z1 + shortcut[pixel + k]
+            y[pixel + k] = bound if z1 < bound else z1
+
+
 @kernel
 def _finish(y: Array, b: Array, shortcut: Array, bound: float) -> None:
-    """Add b (K,), and the shortcut unless it is empty, to y in place; then y = max(y, bound)."""
-    K = len(b)
-    for row in prange(len(y) // K):
-        first = row * K
-        whole = K - K % len(lanes(y))
-        for k in range(0, whole, len(lanes(y))):
-            z = load(y, first + k) + load(b, k)
-            if len(shortcut):
-                z = z + load(shortcut, first + k)
-            store(y, first + k, maximum(z, bound))
-        for k in range(whole, K):
-            z1 = y[first + k] + b[k]
-            if len(shortcut):
-                z1 = z1 + shortcut[first + k]
-            y[first + k] = bound if z1 < bound else z1
+    """Finish all pixels of y in place."""
+    for pixel in prange(len(y) // len(b)):
+        finish_pixels(y, pixel * len(b), 1, b, shortcut, bound)
 
 
-def finish(y: Array, b: Array, shortcut: Array | None, rectify: bool) -> Array:
-    """Add b and the shortcut to the output of a convolution, in place, and rectify it."""
-    checks_fused.finish("conv2d_inference", y, b, shortcut)
-    added = np.empty(0, y.dtype) if shortcut is None else contiguous(shortcut).reshape(-1)
-    bound = 0.0 if rectify else NO_BOUND
-    _finish(y.reshape(-1), contiguous(b), added, bound)
-    return y
+class Ending(NamedTuple):
+    """What follows a convolution in a folded network: y = max(y + b + shortcut, bound).
+
+    Attributes
+    ----------
+    b : ndarray of shape (K,)
+    shortcut : ndarray
+        Flat; empty if there is none.
+    bound : float
+        0, or NaN if nothing is rectified.
+    """
+
+    b: Array
+    shortcut: Array
+    bound: float
+
+    def finish(self, y: Array) -> None:
+        """Finish y in place."""
+        _finish(y.reshape(-1), *self)
+
+
+def ending(b: Array, shortcut: Array | None, rectify: bool) -> Ending:
+    """Return an ending for arrays that fit."""
+    added = np.empty(0, b.dtype) if shortcut is None else contiguous(shortcut).reshape(-1)
+    return Ending(contiguous(b), added, 0.0 if rectify else NO_BOUND)

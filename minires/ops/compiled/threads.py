@@ -19,8 +19,8 @@ WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}
 
 # parameters of glibc's mallopt
 M_TRIM_THRESHOLD = -1
+M_TOP_PAD = -2
 M_MMAP_THRESHOLD = -3
-M_ARENA_MAX = -8
 
 LAYERS = {"omp": "OpenMP", "tbb": "TBB", "workqueue": "Numba's workqueue"}
 SLOW_LAYER = (
@@ -93,8 +93,9 @@ def keep_freed_memory() -> None:
     """Ask the C library to keep freed memory for the arrays of the next step.
 
     Otherwise the system clears each new page of memory, which takes longer than many kernels; see
-    LOG.md. One heap serves all threads, because glibc's other heaps give freed memory back. Other C
-    libraries lack the call. If the user has set a variable MALLOC_*, nothing happens here.
+    LOG.md. Each thread has a heap of its own, for kernels ask for scratch memory so often that
+    threads with a common heap wait for each other. Other C libraries lack the call. If the user has
+    set a variable MALLOC_*, nothing happens here.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None or any(name.startswith("MALLOC_") for name in os.environ):
@@ -106,5 +107,5 @@ def keep_freed_memory() -> None:
     # below 1 GiB an array lies in the heap; glibc up to 2.34 takes 32 MiB at most
     if not choose(M_MMAP_THRESHOLD, 1 << 30):
         choose(M_MMAP_THRESHOLD, 1 << 25)
-    choose(M_TRIM_THRESHOLD, (1 << 31) - 1)  # the heap does not shrink
-    choose(M_ARENA_MAX, 1)
+    choose(M_TRIM_THRESHOLD, (1 << 31) - 1)  # no heap shrinks,
+    choose(M_TOP_PAD, 1 << 26)  # nor is that of a thread unmapped; one has 64 MiB

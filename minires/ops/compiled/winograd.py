@@ -22,7 +22,8 @@ from numba import prange
 from minires.ops.compiled import winograd_blocked
 from minires.ops.compiled.jit import inline, kernel
 from minires.ops.compiled.register_tile import tile_load, tile_outer, tile_store, tile_zeros
-from minires.ops.compiled.scratch import pad_image, scratch
+from minires.ops.compiled.scratch import Kept, once, pad_image, scratch
+from minires.ops.compiled.shortcut import NO_BOUND, Ending, finish_pixels
 from minires.ops.compiled.simd import lane_count, lanes, prefetch
 from minires.ops.compiled.tuning import (
     PIECES,
@@ -95,11 +96,15 @@ def _prefetch_part(a: Array, band: tuple, TH: int, p: int) -> None:
 
 
 @inline
-def _transform_filters(w: Array, c: int, u: Array, width: int, stride: int) -> None:
-    """Write G g G^T of all filters of channel c to `u`, (K / width, 36, C, width)."""
-    for k in range(0, w.shape[3], len(lanes(w))):
-        first = k // width * PRODUCTS * stride + c * width + k % width
-        filter_transform(w, c, k, u, first, stride)
+def _finish_rows(y: Array, band: tuple, TH: int, b: Array, shortcut: Array, bound: float) -> None:
+    """Finish the pixels of a band of rows of tiles, see `shortcut.finish_pixels`."""
+    _, OH, OW, K = y.shape
+    flat = y.reshape(-1)
+    first, last = band
+    for row in range(first, last):
+        top = M * (row % TH)
+        pixel = (row // TH * OH + top) * OW * K
+        finish_pixels(flat, pixel, min(M, OH - top) * OW, b, shortcut, bound)
 
 
 @inline
@@ -152,11 +157,28 @@ def _accumulate(v: Array, d: Array, first: tuple, tiles: int, du: Array, target:
 
 
 @kernel
-def _winograd_correlate(x: Array, w: Array, y: Array, offset: tuple, tile: tuple) -> None:
-    """Write Y of all tiles; (top, left) = `offset` is the position of x in xpad.
+def _winograd_filters(w: Array, width: int) -> Array:
+    """Return G g G^T of all filters, (K / width, 36, C, width), where `width` fill a register tile.
 
-    The filters G g G^T are (K / width, 36, C, width): those of one register tile are contiguous.
     The strides between products are padded so that none is a power of two.
+    """
+    _, _, C, K = w.shape
+    span = len(lanes(w))
+    stride = C * width + 2 * span
+    u = scratch(PRODUCTS * (K // width) * stride, w)
+    for c in prange(C):
+        for k in range(0, K, span):
+            first = k // width * PRODUCTS * stride + c * width + k % width
+            filter_transform(w, c, k, u, first, stride)
+    return u
+
+
+@kernel
+def _winograd_correlate(x: Array, u: Array, y: Array, offset: tuple, b: Array, shortcut: Array,
+                        bound: float, tile: tuple) -> None:  # fmt: skip
+    """Write Y of all tiles, and finish it with `b` and `shortcut` unless b is empty.
+
+    (top, left) = `offset` is the position of x in xpad, and u is that of `_winograd_filters`.
     """
     N, _, _, C = x.shape
     rows, vectors = tile
@@ -164,14 +186,11 @@ def _winograd_correlate(x: Array, w: Array, y: Array, offset: tuple, tile: tuple
     height = (band * TW + len(rows) - 1) // len(rows) * len(rows)
     span = len(lanes(x))
     width = len(vectors) * span
-    panels = w.shape[3] // width
+    panels = y.shape[3] // width
     u_stride = C * width + 2 * span
     v_stride = height * C + 2 * span
     m_stride = height * width + 2 * span
     block = height * span
-    u = scratch(PRODUCTS * panels * u_stride, x)
-    for c in prange(C):
-        _transform_filters(w, c, u, width, u_stride)
     share = (N * TH + PIECES - 1) // PIECES
     for piece in prange((N * TH + share - 1) // share):
         padded = _zeroed(SIDE, M * TW + 2, x)
@@ -198,6 +217,8 @@ def _winograd_correlate(x: Array, w: Array, y: Array, offset: tuple, tile: tuple
                 for row in range(begin, last):
                     products = ((row - begin) * TW * width, width, m_stride)
                     output_transform(m, products, half, y, (row // TH, row % TH, k * width))
+            if len(b):
+                _finish_rows(y, (begin, last), TH, b, shortcut, bound)
 
 
 @kernel
@@ -251,13 +272,20 @@ def _winograd_dw(x: Array, dy: Array, dw: Array, du: Array, offset: tuple, tile:
 # -------------------------------------------------------------------------------- called by conv
 
 
-def correlate(x: Array, w: Array, y: Array, offset: Pair) -> None:
+def correlate(x: Array, w: Array, y: Array, offset: Pair, ending: Ending | None = None,
+              kept: Kept | None = None) -> None:  # fmt: skip
     """Write the correlation of x with 3x3 filters to y; `offset` is the position of x in xpad."""
-    _, H, W, _ = y.shape
+    _, H, W, K = y.shape
     if keep_tiles(len(x) * -(-H // M), -(-W // M), *w.shape[2:]):
         winograd_blocked.correlate(x, w, y, offset)
-    else:
-        _winograd_correlate(x, w, y, offset, filter_tile(w.shape[3], x.dtype))
+        if ending:
+            ending.finish(y)
+        return
+    tile = filter_tile(K, x.dtype)
+    width = len(tile[1]) * lane_count(x.dtype)
+    u = once(kept, "winograd", lambda: _winograd_filters(w, width))
+    nothing = np.empty(0, x.dtype)
+    _winograd_correlate(x, u, y, offset, *(ending or (nothing, nothing, NO_BOUND)), tile)
 
 
 def correlate_weights(x: Array, dy: Array, offset: Pair) -> Array:
