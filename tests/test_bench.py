@@ -197,6 +197,26 @@ def test_inference_is_timed_in_onnxruntime(run_cli):
     assert float(line[6]) > 0
 
 
+def test_training_and_inference_are_timed_in_jax(run_cli):
+    pytest.importorskip("jax", reason="JAX is not installed")
+    words = ("--nets", "resnet8", "--backend", "numba", "--rounds", 1, "--batch-size", 2)
+    code, out, _ = run_cli("bench", *words, "--peer", "jax")
+    assert code == 0
+    line = next(line.split() for line in out.splitlines() if " jax " in line)
+    assert float(line[2]) > 0
+    assert float(line[7]) > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors cannot be chosen")
+def test_jax_gets_as_many_processors_as_threads_are_asked_for(monkeypatch):
+    pytest.importorskip("jax", reason="JAX is not installed")
+    given, facts = [], registry.facts("resnet8")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, chosen: given.append(len(chosen)))
+    nets._net_steps(facts, None, "jax", 1)
+    assert given == [1]
+
+
 def test_what_a_worker_said_before_it_ended_is_heard():
     class Pipe:
         def send(self, question):

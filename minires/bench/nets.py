@@ -7,7 +7,6 @@ Tables show medians with the extremes.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -17,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from minires.bench import peers
+from minires.bench.peers import batch
 from minires.bench.profile import share_in_kernels
 from minires.bench.workers import Steps, ask, time_of, worker
 from minires.errors import InputError
@@ -34,6 +35,7 @@ from minires.text import columns
 PEERS = {
     "torch": ("torch channels_last", "torch contiguous"),
     "torch.compile": ("torch.compile channels_last",),
+    "jax": ("jax",),
     "onnxruntime": ("onnxruntime",),  # inference only
 }
 SMALL = 32 * 32  # pixels of an image
@@ -197,18 +199,12 @@ def _maker(facts: Facts) -> registry.Make | None:
     return make
 
 
-def batch(facts: Facts, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images (N, H, W, C) and labels (N,), the same at every call."""
-    rng = np.random.default_rng(0)
-    images = rng.standard_normal((batch_size, *facts.input_shape)).astype(np.float32)
-    return images, rng.integers(0, facts.classes, batch_size)
-
-
 def _net_steps(facts: Facts, make: registry.Make | None, name: str, batch_size: int) -> Steps:
     net = make(facts, 0) if make else registry.make(facts)
     if name == "onnxruntime":
-        return _onnxruntime_steps(net, batch_size)
-    steps = (_torch_steps if name.startswith("torch") else _steps)(net, name, batch_size)
+        return peers.onnxruntime_steps(net, batch_size)
+    of_others = {"torch": peers.torch_steps, "jax": peers.jax_steps}
+    steps = of_others.get(name.split()[0].partition(".")[0], _steps)(net, name, batch_size)
     if batch_size == 1:  # batch norm has no statistics to learn from
         return {"inference": steps["inference"]}
     return steps
@@ -244,43 +240,6 @@ def _steps(net: Network, backend: str, batch_size: int) -> Steps:
         "kinds": kinds,
         "in kernels": lambda: share_in_kernels(train, 3),
     }
-
-
-def _onnxruntime_steps(net: Network, batch_size: int) -> Steps:
-    from minires.exchange import onnx
-
-    threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: it chooses
-    forward = onnx.in_onnxruntime(onnx.to_bytes(net), threads)
-    x, _ = batch(net.facts, batch_size)
-    return {"inference": lambda: forward(x)}
-
-
-def _torch_steps(net: Network, how: str, batch_size: int) -> Steps:
-    from minires.exchange import torch_twin
-    from minires.exchange.torch_twin import torch
-
-    layout = torch_twin.prepare(how)
-    twin: Any = torch_twin.as_torch(net)
-    twin.to(memory_format=layout)
-    sgd = torch.optim.SGD(twin.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    images, numbers = batch(net.facts, batch_size)
-    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    x = x.to(memory_format=layout)
-    labels = torch.from_numpy(numbers)
-    model: Any = torch.compile(twin) if "compile" in how else twin
-
-    def train() -> None:
-        twin.train()
-        sgd.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(model(x), labels).backward()
-        sgd.step()
-
-    def inference() -> None:
-        twin.eval()
-        with torch.no_grad():
-            model(x)
-
-    return {"train": train, "inference": inference}
 
 
 # ----------------------------------------------------------------------------------------- tables

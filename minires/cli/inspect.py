@@ -128,7 +128,7 @@ BackendsOption = Annotated[
     typer.Option(help="numpy, numba or both [default: all installed].", metavar="NAMES"),
 ]
 PeersOption = Annotated[
-    str, typer.Option(help="torch, torch.compile or onnxruntime, if installed.", metavar="NAMES")
+    str, typer.Option(help="torch, torch.compile, jax, onnxruntime; if installed.", metavar="NAMES")
 ]
 RoundsOption = Annotated[
     int | None,

@@ -139,7 +139,7 @@ def _finish(y: Array, b: Array, shortcut: Array, bound: float) -> None:
 
 
 class Ending(NamedTuple):
-    """What follows a convolution in a folded network: y = max(y + b + shortcut, bound).
+    """The end of a convolution in a folded network: y = max(y + b + shortcut, bound).
 
     Attributes
     ----------
