@@ -89,6 +89,19 @@ def test_an_input_drawn_from_the_same_seed_is_not_its_own_cotangent():
     assert abs(report.rows[0].numeric) > 1e-3  # with dy = x, dx of batch norm is about 0
 
 
+def test_a_seed_gives_the_cotangent_of_the_second_sequence_that_numpy_spawns_from_it():
+    received = []
+
+    def backward(dy, cache):
+        received.append(dy.copy())
+        return ops.relu_backward(dy, cache)
+
+    check_op(ops.relu_forward, backward, X, rng=7)
+    _, second = np.random.SeedSequence(7).spawn(2)
+    drawn = np.random.default_rng(second).standard_normal(X.shape)
+    np.testing.assert_array_equal(received[0], drawn)
+
+
 def test_batch_norm_of_a_single_value_is_refused_as_it_proves_nothing():
     refused(
         "vacuous", ops.batchnorm_forward, ops.batchnorm_backward, X[:1, :1, :1], GAMMA, BETA, EPS
@@ -388,6 +401,17 @@ def test_names_can_be_given_and_come_from_the_signature_otherwise():
     assert "dpicture" in repr(check)
 
 
+def test_inputs_of_an_op_without_a_signature_are_numbered():
+    class Compiled:
+        __signature__ = "unknown"
+
+        def __call__(self, a, b):
+            return a * b, (a, b)
+
+    report = check_op(Compiled(), lambda dy, c: (dy * c[1], dy * c[0]), BETA, GAMMA)
+    assert [row.argument for row in report.rows] == ["input 0", "input 1"]
+
+
 def test_layers_without_parameters_are_checked_too():
     assert [row.argument for row in check_layer(ReLU(), X).rows] == ["x"]
     assert len(check_layer(Linear(5, 2, rng=0), X[0, :, :, 0]).rows) == 3
@@ -414,12 +438,20 @@ def test_inputs_that_are_not_finite_are_refused_with_their_place(bad):
             check()
 
 
+def test_the_first_of_several_places_that_are_not_finite_is_named():
+    x = np.array([1.0, np.nan, 2.0, np.inf])
+    with pytest.raises(InputError, match=r"x at \(1,\) is nan"):
+        check_op(ops.relu_forward, ops.relu_backward, x)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"method": "forward"},
         {"rtol": np.inf},
         {"rtol": np.nan},
+        {"rtol": 1.0},
+        {"rtol": 0.0},
         {"elements": 0},
         {"names": ("x", "w")},
         {"cotangent": np.ones(3)},
@@ -579,6 +611,18 @@ def test_an_op_that_computes_in_float32_is_refused_by_that_name_or_checked_to_it
     e = refused("precision", lambda x: (np.float16(x).astype(float), ()), lambda dy, _: dy, x)
     assert "float16" in str(e)
     assert "rtol=1e+" not in str(e)
+
+
+def test_the_precision_of_an_op_is_found_within_a_4096th_of_its_inputs():
+    seen = []
+
+    def forward(x):
+        seen.append(x.copy())
+        return 2 * x, ()
+
+    check_op(forward, lambda dy, _: 2 * dy, UNIFORM)
+    (moved,) = [x for x in seen if (x != UNIFORM).all()]  # all others move one element
+    assert 0 < np.abs(moved / UNIFORM - 1).max() <= 1 / 4096
 
 
 def test_whole_numbers_are_not_taken_for_float16():
@@ -744,6 +788,12 @@ def test_a_backward_that_is_right_once_is_refused(way):
         return calls[-1] * (len(calls) == 1)
 
     refused("unrepeatable", lambda x: (x**2, x), backward, X)
+
+
+@pytest.mark.parametrize("results", [(2.0, None), (None, 2.0)])
+def test_a_backward_that_returns_a_gradient_only_once_is_refused(results):
+    left = list(results)
+    refused("unrepeatable", lambda x: (2 * x, ()), lambda dy, _: left.pop(0), np.array(0.5))
 
 
 def test_a_backward_may_use_up_its_cache_if_a_second_call_raises():
