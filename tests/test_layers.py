@@ -1,6 +1,8 @@
 """Layers describe themselves, have their own random streams, can be watched; convolutions vary."""
 
+import importlib
 import inspect
+import pkgutil
 import time
 
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minires.layers
+import minires.nets
 from minires import InputError, imagenet_resnet, plain, resnet
 from minires.gradcheck import check_layer
 from minires.layers import (
@@ -505,6 +509,11 @@ def test_an_unknown_initialisation_is_refused():
 def test_a_layer_refuses_senseless_arguments_when_it_is_made(make, named):
     with pytest.raises(InputError, match=named):
         make()
+
+
+for package in (minires.layers, minires.nets):
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
 
 
 def every_layer_class(base=Layer):
