@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from minires import InputError
 from minires.gradcheck import GradientError, Report, check_layer, check_op
+from minires.gradcheck_arguments import same
 from minires.gradcheck_lines import Line
 from minires.gradcheck_report import Row
 from minires.layers.base import Layer
@@ -568,6 +569,41 @@ def test_a_small_wrong_gradient_is_found_by_random_directions(small):
     assert e.index == (77,)
 
 
+def test_a_wrong_element_of_many_is_found_though_short_steps_show_only_rounding():
+    wrong = np.ones(300)
+    wrong[123] = 1.0001
+    x = np.random.default_rng(0).uniform(0.5, 2, 300)
+    e = refused("wrong", lambda x: (1e6 + x, ()), lambda dy, _: dy * wrong, x, elements=4)
+    assert e.index == (123,)
+
+
+def test_a_wrong_gradient_at_a_kink_that_hides_in_a_direction_is_refused_as_one_at_a_kink():
+    jump = np.zeros(1000)
+    jump[77] = 3e-5
+    kept = jump == 0
+    x = np.where(kept, 1.5, 0)
+    e = refused(
+        "kink",
+        lambda x: (kept * x + jump * np.maximum(x, 0), ()),
+        lambda dy, _: dy * (kept + 100 * jump),
+        x,
+        cotangent=1.0,
+        elements=4,
+    )
+    assert e.index == (77,)
+
+
+def test_a_right_gradient_costs_four_evaluations_for_each_element():
+    calls = []
+
+    def forward(x):
+        calls.append(x)
+        return 2 * x, ()
+
+    check_op(forward, lambda dy, _: 2 * dy, UNIFORM)
+    assert len(calls) == 2 + 1 + 4 * UNIFORM.size  # the first are repeated, and tell its precision
+
+
 def test_a_slope_is_extrapolated_from_two_steps():
     # at x = 0 the central difference of sin(k x) is off by (k h)^2 / 6, the extrapolated one by
     # (k h)^4 / 480
@@ -605,6 +641,7 @@ def test_an_op_that_computes_in_float32_is_refused_by_that_name_or_checked_to_it
     x = np.random.default_rng(0).standard_normal((5, 4))
     e = refused("precision", forward, backward, x, w)
     assert "float32" in str(e)
+    assert "know a gradient to about 1e-05, not to rtol=1e-06" in str(e)
     assert "rtol=1e-03" in str(e)
     assert check_op(forward, backward, x, w, rtol=1e-3).error < 1e-3
     refused("wrong", forward, lambda dy, c: backward(dy, c, 1.01), x, w, rtol=1e-3)
@@ -622,7 +659,8 @@ def test_the_precision_of_an_op_is_found_within_a_4096th_of_its_inputs():
 
     check_op(forward, lambda dy, _: 2 * dy, UNIFORM)
     (moved,) = [x for x in seen if (x != UNIFORM).all()]  # all others move one element
-    assert 0 < np.abs(moved / UNIFORM - 1).max() <= 1 / 4096
+    changes = moved / UNIFORM - 1
+    assert -1 / 4096 <= changes.min() < 0 < changes.max() <= 1 / 4096
 
 
 def test_whole_numbers_are_not_taken_for_float16():
@@ -710,6 +748,17 @@ def test_an_op_that_is_not_holomorphic_is_unsuitable_for_the_complex_step(op):
         check_op(forward, backward, UNIFORM)
 
 
+def test_an_op_that_is_not_holomorphic_in_one_small_element_is_not_called_wrong():
+    scales = np.array([1.0, 1e-7, 1.0])
+
+    def forward(x):
+        return scales * np.where(scales < 1, x.conj(), x), ()
+
+    e = refused("unsuitable", forward, lambda dy, _: scales * dy, UNIFORM[0], method="complex")
+    assert e.index == (1,)
+    assert "not holomorphic" in str(e)
+
+
 def test_an_op_that_takes_no_complex_numbers_is_unsuitable_for_the_complex_step():
     e = refused("unsuitable", ops.relu_forward, ops.relu_backward, X, method="complex")
     assert "use method='central'" in str(e)
@@ -788,6 +837,12 @@ def test_a_backward_that_is_right_once_is_refused(way):
         return calls[-1] * (len(calls) == 1)
 
     refused("unrepeatable", lambda x: (x**2, x), backward, X)
+
+
+@pytest.mark.parametrize(("roundings", "repeated"), [(-64, True), (64.5, False)])
+def test_two_calls_may_differ_by_64_roundings_of_the_largest_value(roundings, repeated):
+    one, other = np.array([1.0, 0.25]), np.array([1.0, 0.25 + roundings * 2.0**-52])
+    assert same(one, other) is repeated
 
 
 @pytest.mark.parametrize("results", [(2.0, None), (None, 2.0)])
@@ -878,6 +933,11 @@ def test_a_forward_without_a_cache_is_refused(result):
 @pytest.mark.parametrize("y", [None, X.astype(int), X + 1j, X[:0], "text"])
 def test_an_output_that_has_no_derivative_is_refused(y):
     refused("unsuitable", lambda x: (y, ()), lambda dy, _: dy, X)
+
+
+def test_an_output_that_is_not_finite_is_refused_with_its_place():
+    with np.errstate(invalid="ignore"), pytest.raises(InputError, match=r"y at \(1,\) is nan"):
+        check_op(lambda x: (np.sqrt(x), x), lambda dy, x: dy, np.array([1.0, -1.0]))
 
 
 @pytest.mark.parametrize("bad", ["complex128", "object", "str"])
@@ -1002,6 +1062,17 @@ class Noisy(ReLU):
         return super().forward(x, train) + np.random.default_rng().random()
 
 
+class Drawing(ReLU):
+    """Each forward draws from a generator of the layer's own, which nothing resets."""
+
+    def __init__(self):
+        super().__init__()
+        self.own = np.random.default_rng(0)
+
+    def forward(self, x, train=False):
+        return super().forward(x, train) + self.own.random()
+
+
 class OddBackward(ReLU):
     """Every other backward is wrong: the check runs it on other data first."""
 
@@ -1056,6 +1127,7 @@ class WithoutDx(ReLU):
     ("make", "kind", "words"),
     [
         (Noisy, "unrepeatable", "not deterministic"),
+        (Drawing, "unrepeatable", "not deterministic"),
         (OddBackward, "unrepeatable", "keeps state"),
         (Accumulating, "uncovered", "added it to the old one"),
         (SeldomAssigning, "unrepeatable", "keeps state"),
@@ -1073,6 +1145,13 @@ def test_a_layer_that_is_right_once_is_refused(make, kind, words):
 def test_a_layer_input_that_cannot_be_checked_is_refused(x):
     with pytest.raises(GradientError, match="unsuitable: dx"):
         check_layer(ReLU(), x)
+
+
+def test_a_parameter_without_elements_is_refused_by_its_name():
+    layer = Scale()
+    layer.params["none"] = np.ones(0, np.float32)
+    with pytest.raises(GradientError, match=r"nothing to check: none has shape \(0,\)"):
+        check_layer(layer, X)
 
 
 @pytest.mark.parametrize("y", [None, [1.0], np.arange(3)])

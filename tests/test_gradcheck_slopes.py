@@ -1,5 +1,7 @@
 """Numeric slopes of a gradient check: differences, error bars and verdicts by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,17 @@ def test_an_output_that_does_not_move_has_no_slope_and_the_size_of_its_terms():
     assert found.jumps == (0, 0)
 
 
+@pytest.mark.parametrize("dy", [1.0, -3.0])
+def test_a_complex_step_of_a_square_by_hand(dy):
+    a = 2.0**-100  # about as small as the step
+    numeric = slopes(lambda x: x * x, dy, a)
+    found = numeric.complex_sample(Line("x", np.full((1, 1), a), 0, None, a))
+    assert (found.step, found.truncation) == (1, 0)
+    assert found.slope == pytest.approx(2 * a * dy, rel=1e-15)
+    assert found.size == pytest.approx(3 * a * abs(dy), rel=1e-15)  # of the slope, and of y / a
+    assert found.noise == EPS * found.size
+
+
 @pytest.mark.parametrize(
     ("first", "second", "kink"),
     [(1.25, 1, True), (1.26, 1, False), (0.75, 1, True), (0.74, 1, False), (-1, -1, True),
@@ -114,6 +127,16 @@ def test_noise_that_falls_to_a_quarter_at_an_eighth_of_the_step_is_not_rounding(
     assert numeric.rounds(line, numeric.central_sample(line, 2.0**-17)) is rounds
 
 
+@pytest.mark.parametrize("part", [8, 9, 10])
+def test_noise_at_any_of_three_smaller_steps_is_that_of_rounding(part):
+    def noisy(x):
+        return np.isclose(np.abs(x), 2.0**-17 / part, rtol=0.01) * 1.0
+
+    line = Line("x", np.zeros((1, 1)), 0, None, 1.0)
+    assert slopes(noisy, a=0.0).rounds(line, sample(step=2.0**-17, noise=4 * 2 / 70**0.5))
+    assert not slopes(noisy, a=0.0).rounds(line, sample(step=2.0**-17, noise=8.1 / 70**0.5))
+
+
 def tried(search, meeting, step=2.0**-17):
     """Exponents of the steps of a search, where rounding and curvature are equal at `meeting`."""
 
@@ -130,11 +153,19 @@ def tried(search, meeting, step=2.0**-17):
 
 
 @pytest.mark.parametrize(
-    ("meeting", "steps"), [(-14, [-7, -12, -15]), (-11.8, [-7, -12, -10]), (-5.5, [-7, -5])]
+    ("meeting", "largest", "steps"),
+    [
+        (-14, 1, [-7, -12, -15]),
+        (-11.8, 1, [-7, -12, -10]),
+        (-5.5, 1, [-7, -5]),
+        (0, 3, [-7, -4, -3]),
+    ],
 )
-def test_longer_steps_close_in_on_the_one_where_rounding_meets_curvature(meeting, steps):
-    found = tried(lambda samples: slopes(abs)._longer_steps(samples[0], 1.0, samples), 2.0**meeting)
-    assert found == steps
+def test_longer_steps_close_in_on_the_one_where_rounding_meets_curvature(meeting, largest, steps):
+    def search(samples):
+        return slopes(abs)._longer_steps(samples[0], largest, samples)
+
+    assert tried(search, 2.0**meeting) == steps
 
 
 @pytest.mark.parametrize(
@@ -154,6 +185,11 @@ def test_elements_of_a_random_direction_are_exact_and_of_similar_size():
     np.testing.assert_array_equal(1024 * v, np.round(1024 * v))
 
 
+def test_an_element_moves_by_its_own_size_or_by_a_sixteenth_of_the_largest():
+    a = np.array([[16.0, 1e-3, 4.0]])
+    assert [line.scale for line in check()._lines("x", a, np.ones(3))] == [16, 1, 4]
+
+
 def test_a_direction_is_judged_by_its_largest_term_and_the_rounding_of_the_sum():
     line = Line("x", np.ones((1, 2)), None, np.ones(2), 1.0)
     excess = check(rtol=EPS)._excess(line, sample(slope=7.0, size=0.0), np.array([3.0, 4.0]))
@@ -165,8 +201,30 @@ def test_an_error_bar_of_four_tolerances_is_too_large(v):
     line = Line("x", np.ones((1, 1)), 0 if v is None else None, v, 1.0)
     bars = [sample(truncation=part * 4 * 1e-6 * 3 * line.length, size=0.0) for part in (0.99, 1.01)]
     check().refuse_uncertain(line, bars[0], 3.0)
-    with pytest.raises(GradientError, match="cannot be checked"):
+    with pytest.raises(GradientError, match="cannot be checked") as e:
         check().refuse_uncertain(line, bars[1], 3.0)
+    assert e.value.kind == "kink"  # rounding is less than truncation
+
+
+def test_error_bars_assume_that_every_number_is_rounded_by_half_an_epsilon():
+    numeric = check(lambda x: x)
+    numeric._measured([LINE])
+    assert numeric.noise == EPS / 2
+
+
+@pytest.mark.parametrize(("wrong", "refused"), [(8, False), (100, True)])
+def test_small_errors_of_many_elements_are_refused_if_they_add_up(wrong, refused):
+    x = np.ones((1, 100))
+    numeric = replace(check(), evaluate=lambda moved: 2 * moved["x"], y=2 * x, dy=x)
+    analytic = np.full(100, 2.0)
+    analytic[:wrong] *= 1 + 0.9e-6  # each is within the tolerance
+    line = Line("x", x, None, np.ones(100), 1.0)
+    sample = numeric.central_sample(line, 2.0**-17)
+    if not refused:
+        numeric._refuse_if_wrong(line, sample, analytic, 2.0)
+        return
+    with pytest.raises(GradientError, match="wrong: dx along a random direction is 200"):
+        numeric._refuse_if_wrong(line, sample, analytic, 2.0)
 
 
 def test_an_error_is_confirmed_by_the_median_of_six_steps_and_their_spread():
