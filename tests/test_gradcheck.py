@@ -1193,10 +1193,12 @@ def test_a_progress_bar_counts_every_slope_and_waits_two_seconds(monkeypatch, ca
     monkeypatch.setattr(tqdm.auto, "tqdm", bar)
     check_op(ops.relu_forward, ops.relu_backward, X, elements=4)
     check_op(ops.linear_forward, ops.linear_backward, X[0, 0], X[0, 1, :2], BETA)
+    check_op(lambda x: (2 * x, ()), lambda dy, _: 2 * dy, X, elements=4, cotangent=1.0)
     for options, made in bars:
         assert options["delay"] == 2
         assert options["leave"] is False  # the report takes its place
         assert made.n == made.total
-    assert bars[0][1].total >= 6  # 4 elements, 2 directions
+    assert bars[0][1].total > 6  # and a direction of small gradients
     assert bars[1][1].total == 10 + 4 + 2
+    assert bars[2][1].total == 6  # 4 elements, 2 directions
     assert capsys.readouterr().out == ""

@@ -69,8 +69,8 @@ def test_a_complex_step_of_a_square_by_hand(dy):
     numeric = slopes(lambda x: x * x, dy, a)
     found = numeric.complex_sample(Line("x", np.full((1, 1), a), 0, None, a))
     assert (found.step, found.truncation) == (1, 0)
-    assert found.slope == pytest.approx(2 * a * dy, rel=1e-15)
-    assert found.size == pytest.approx(3 * a * abs(dy), rel=1e-15)  # of the slope, and of y / a
+    assert found.slope == pytest.approx(2 * a * dy, rel=1e-15, abs=0)
+    assert found.size == pytest.approx(3 * a * abs(dy), rel=1e-15, abs=0)  # the slope, and y / a
     assert found.noise == EPS * found.size
 
 
