@@ -268,7 +268,7 @@ def _layer_input(layer: Layer, x: Any) -> Array:
 
 
 def _leave_traces(layer: Layer, x: Array, rng: np.random.Generator) -> None:
-    """Run forward and backward on other data, then set every gradient to NaN."""
+    """Run forward and backward on other data, so that caches and gradients are filled."""
     other = rng.permutation(x.reshape(-1)).reshape(x.shape)
     if is_real(x):
         other *= rng.uniform(0.5, 1, x.shape)
@@ -278,7 +278,6 @@ def _leave_traces(layer: Layer, x: Array, rng: np.random.Generator) -> None:
             message = f"forward must return an array of real numbers, got {type(y).__name__}"
             raise GradientError("unsuitable", layer.name, "", message)
         layer.backward(np.ones_like(y))
-    _forget_gradients(layer)
 
 
 def _forget_gradients(layer: Layer) -> None:
@@ -371,11 +370,11 @@ def _evaluator(layer: Layer, run: Callable[[Array], Array], x: Array) -> Evaluat
     changed: set[str] = set()
 
     def evaluate(moved: dict[str, Array]) -> Array:
+        nonlocal changed
         parameters = layer.parameters()
-        for name in changed | moved.keys() - {"x"}:
+        before, changed = changed, moved.keys() - {"x"}
+        for name in before | changed:
             parameters[name][...] = moved.get(name, original[name])
-        changed.clear()
-        changed.update(moved.keys() - {"x"})
         return run(moved.get("x", x))
 
     return evaluate

@@ -160,9 +160,9 @@ def paired(
     given = _sequence(returned)
     names = list(arrays)
     if len(given) == len(inputs) != len(names):
-        extra = [g for a, g in zip(inputs, given, strict=True) if not is_real(a)]
-        if all(g is None for g in extra):
-            given = [g for a, g in zip(inputs, given, strict=True) if is_real(a)]
+        both = list(zip(inputs, given, strict=True))
+        if all(g is None for a, g in both if not is_real(a)):
+            given = [g for a, g in both if is_real(a)]
     if len(given) > len(names):
         others = ", ".join(_kind(a) for a in inputs if not is_real(a)) or "none"
         message = (

@@ -266,7 +266,7 @@ class Check(Slopes):
                     sample = self.derivative(part, sample, scale)
                 excess.append(self._excess(part, sample, analytic))
             candidates = halves[int(np.argmax(excess))]
-        i = int(candidates[0])
+        i = candidates.item()
         own = abs(float(line.a.reshape(-1)[i]))
         return Line(line.name, line.a, i, None, power_of_2(max(own, line.scale / 16)))
 

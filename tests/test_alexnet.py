@@ -81,9 +81,12 @@ def test_windows_at_the_ends_of_their_range_are_taken(rng):
     assert LocalResponseNorm(3).describe((3, 3, 3)).y_shape == (3, 3, 3)
     np.testing.assert_array_equal(AvgPool(1, 1).forward(x), x)
     assert AvgPool(2, 1, 1).forward(x).shape == (1, 4, 4, 3)
+    assert AvgPool(4, 1, 2).forward(x).shape == (1, 4, 4, 3)
 
 
-@pytest.mark.parametrize("make", [Tanh, lambda: AvgPool(2, 2), lambda: LocalResponseNorm(3)])
+@pytest.mark.parametrize(
+    "make", [Tanh, Flatten, lambda: AvgPool(2, 2), lambda: LocalResponseNorm(3)]
+)
 def test_an_evaluation_leaves_nothing_for_a_backward(make):
     layer = make()
     y = layer.forward(np.ones((1, 4, 4, 3)))
@@ -129,8 +132,9 @@ def test_a_rate_outside_of_0_to_1_is_refused(rate):
         (lambda: LocalResponseNorm(0), "n must be an integer of at least 1"),
         (lambda: LocalResponseNorm(5, 0), "k must be above 0"),
         (lambda: LocalResponseNorm(5, 2, "x"), "alpha must be a finite number"),
-        (lambda: LocalResponseNorm(5).describe((4, 4, 3)), "expected at least n = 5 channels"),
+        (lambda: LocalResponseNorm(5).describe((9, 9, 3)), "expected at least n = 5 channels"),
         (lambda: AvgPool(4, 1, 3), "pad must be at most size // 2 = 2, got 3"),
+        (lambda: AvgPool(3, 1, 2), "pad must be at most size // 2 = 1, got 2"),
         (lambda: AvgPool(0, 1), "size must be an integer of at least 1"),
         (lambda: AvgPool(1, 0), "stride must be an integer of at least 1"),
         (lambda: AvgPool(3, 1, -1), "pad must be an integer of at least 0"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from minires import InputError
 from minires.gradcheck import GradientError, Report, check_layer, check_op
+from minires.gradcheck_arguments import same
 from minires.gradcheck_lines import Line
 from minires.gradcheck_report import Row
 from minires.layers.base import Layer
@@ -87,6 +88,19 @@ def test_an_input_drawn_from_the_same_seed_is_not_its_own_cotangent():
     x = np.random.default_rng(0).standard_normal((3, 4, 5, 2))
     report = check_op(ops.batchnorm_forward, ops.batchnorm_backward, x, GAMMA, BETA, EPS, rng=0)
     assert abs(report.rows[0].numeric) > 1e-3  # with dy = x, dx of batch norm is about 0
+
+
+def test_a_seed_gives_the_cotangent_of_the_second_sequence_that_numpy_spawns_from_it():
+    received = []
+
+    def backward(dy, cache):
+        received.append(dy.copy())
+        return ops.relu_backward(dy, cache)
+
+    check_op(ops.relu_forward, backward, X, rng=7)
+    _, second = np.random.SeedSequence(7).spawn(2)
+    drawn = np.random.default_rng(second).standard_normal(X.shape)
+    np.testing.assert_array_equal(received[0], drawn)
 
 
 def test_batch_norm_of_a_single_value_is_refused_as_it_proves_nothing():
@@ -388,6 +402,17 @@ def test_names_can_be_given_and_come_from_the_signature_otherwise():
     assert "dpicture" in repr(check)
 
 
+def test_inputs_of_an_op_without_a_signature_are_numbered():
+    class Compiled:
+        __signature__ = "unknown"
+
+        def __call__(self, a, b):
+            return a * b, (a, b)
+
+    report = check_op(Compiled(), lambda dy, c: (dy * c[1], dy * c[0]), BETA, GAMMA)
+    assert [row.argument for row in report.rows] == ["input 0", "input 1"]
+
+
 def test_layers_without_parameters_are_checked_too():
     assert [row.argument for row in check_layer(ReLU(), X).rows] == ["x"]
     assert len(check_layer(Linear(5, 2, rng=0), X[0, :, :, 0]).rows) == 3
@@ -414,12 +439,20 @@ def test_inputs_that_are_not_finite_are_refused_with_their_place(bad):
             check()
 
 
+def test_the_first_of_several_places_that_are_not_finite_is_named():
+    x = np.array([1.0, np.nan, 2.0, np.inf])
+    with pytest.raises(InputError, match=r"x at \(1,\) is nan"):
+        check_op(ops.relu_forward, ops.relu_backward, x)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"method": "forward"},
         {"rtol": np.inf},
         {"rtol": np.nan},
+        {"rtol": 1.0},
+        {"rtol": 0.0},
         {"elements": 0},
         {"names": ("x", "w")},
         {"cotangent": np.ones(3)},
@@ -536,6 +569,41 @@ def test_a_small_wrong_gradient_is_found_by_random_directions(small):
     assert e.index == (77,)
 
 
+def test_a_wrong_element_of_many_is_found_though_short_steps_show_only_rounding():
+    wrong = np.ones(300)
+    wrong[123] = 1.0001
+    x = np.random.default_rng(0).uniform(0.5, 2, 300)
+    e = refused("wrong", lambda x: (1e6 + x, ()), lambda dy, _: dy * wrong, x, elements=4)
+    assert e.index == (123,)
+
+
+def test_a_wrong_gradient_at_a_kink_that_hides_in_a_direction_is_refused_as_one_at_a_kink():
+    jump = np.zeros(1000)
+    jump[77] = 3e-5
+    kept = jump == 0
+    x = np.where(kept, 1.5, 0)
+    e = refused(
+        "kink",
+        lambda x: (kept * x + jump * np.maximum(x, 0), ()),
+        lambda dy, _: dy * (kept + 100 * jump),
+        x,
+        cotangent=1.0,
+        elements=4,
+    )
+    assert e.index == (77,)
+
+
+def test_a_right_gradient_costs_four_evaluations_for_each_element():
+    calls = []
+
+    def forward(x):
+        calls.append(x)
+        return 2 * x, ()
+
+    check_op(forward, lambda dy, _: 2 * dy, UNIFORM)
+    assert len(calls) == 2 + 1 + 4 * UNIFORM.size  # the first are repeated, and tell its precision
+
+
 def test_a_slope_is_extrapolated_from_two_steps():
     # at x = 0 the central difference of sin(k x) is off by (k h)^2 / 6, the extrapolated one by
     # (k h)^4 / 480
@@ -573,12 +641,26 @@ def test_an_op_that_computes_in_float32_is_refused_by_that_name_or_checked_to_it
     x = np.random.default_rng(0).standard_normal((5, 4))
     e = refused("precision", forward, backward, x, w)
     assert "float32" in str(e)
+    assert "know a gradient to about 1e-05, not to rtol=1e-06" in str(e)
     assert "rtol=1e-03" in str(e)
     assert check_op(forward, backward, x, w, rtol=1e-3).error < 1e-3
     refused("wrong", forward, lambda dy, c: backward(dy, c, 1.01), x, w, rtol=1e-3)
     e = refused("precision", lambda x: (np.float16(x).astype(float), ()), lambda dy, _: dy, x)
     assert "float16" in str(e)
     assert "rtol=1e+" not in str(e)
+
+
+def test_the_precision_of_an_op_is_found_within_a_4096th_of_its_inputs():
+    seen = []
+
+    def forward(x):
+        seen.append(x.copy())
+        return 2 * x, ()
+
+    check_op(forward, lambda dy, _: 2 * dy, UNIFORM)
+    (moved,) = [x for x in seen if (x != UNIFORM).all()]  # all others move one element
+    changes = moved / UNIFORM - 1
+    assert -1 / 4096 <= changes.min() < 0 < changes.max() <= 1 / 4096
 
 
 def test_whole_numbers_are_not_taken_for_float16():
@@ -666,6 +748,17 @@ def test_an_op_that_is_not_holomorphic_is_unsuitable_for_the_complex_step(op):
         check_op(forward, backward, UNIFORM)
 
 
+def test_an_op_that_is_not_holomorphic_in_one_small_element_is_not_called_wrong():
+    scales = np.array([1.0, 1e-7, 1.0])
+
+    def forward(x):
+        return scales * np.where(scales < 1, x.conj(), x), ()
+
+    e = refused("unsuitable", forward, lambda dy, _: scales * dy, UNIFORM[0], method="complex")
+    assert e.index == (1,)
+    assert "not holomorphic" in str(e)
+
+
 def test_an_op_that_takes_no_complex_numbers_is_unsuitable_for_the_complex_step():
     e = refused("unsuitable", ops.relu_forward, ops.relu_backward, X, method="complex")
     assert "use method='central'" in str(e)
@@ -744,6 +837,18 @@ def test_a_backward_that_is_right_once_is_refused(way):
         return calls[-1] * (len(calls) == 1)
 
     refused("unrepeatable", lambda x: (x**2, x), backward, X)
+
+
+@pytest.mark.parametrize(("roundings", "repeated"), [(-64, True), (64.5, False)])
+def test_two_calls_may_differ_by_64_roundings_of_the_largest_value(roundings, repeated):
+    one, other = np.array([1.0, 0.25]), np.array([1.0, 0.25 + roundings * 2.0**-52])
+    assert same(one, other) is repeated
+
+
+@pytest.mark.parametrize("results", [(2.0, None), (None, 2.0)])
+def test_a_backward_that_returns_a_gradient_only_once_is_refused(results):
+    left = list(results)
+    refused("unrepeatable", lambda x: (2 * x, ()), lambda dy, _: left.pop(0), np.array(0.5))
 
 
 def test_a_backward_may_use_up_its_cache_if_a_second_call_raises():
@@ -828,6 +933,11 @@ def test_a_forward_without_a_cache_is_refused(result):
 @pytest.mark.parametrize("y", [None, X.astype(int), X + 1j, X[:0], "text"])
 def test_an_output_that_has_no_derivative_is_refused(y):
     refused("unsuitable", lambda x: (y, ()), lambda dy, _: dy, X)
+
+
+def test_an_output_that_is_not_finite_is_refused_with_its_place():
+    with np.errstate(invalid="ignore"), pytest.raises(InputError, match=r"y at \(1,\) is nan"):
+        check_op(lambda x: (np.sqrt(x), x), lambda dy, x: dy, np.array([1.0, -1.0]))
 
 
 @pytest.mark.parametrize("bad", ["complex128", "object", "str"])
@@ -952,6 +1062,17 @@ class Noisy(ReLU):
         return super().forward(x, train) + np.random.default_rng().random()
 
 
+class Drawing(ReLU):
+    """Each forward draws from a generator of the layer's own, which nothing resets."""
+
+    def __init__(self):
+        super().__init__()
+        self.own = np.random.default_rng(0)
+
+    def forward(self, x, train=False):
+        return super().forward(x, train) + self.own.random()
+
+
 class OddBackward(ReLU):
     """Every other backward is wrong: the check runs it on other data first."""
 
@@ -1006,6 +1127,7 @@ class WithoutDx(ReLU):
     ("make", "kind", "words"),
     [
         (Noisy, "unrepeatable", "not deterministic"),
+        (Drawing, "unrepeatable", "not deterministic"),
         (OddBackward, "unrepeatable", "keeps state"),
         (Accumulating, "uncovered", "added it to the old one"),
         (SeldomAssigning, "unrepeatable", "keeps state"),
@@ -1023,6 +1145,13 @@ def test_a_layer_that_is_right_once_is_refused(make, kind, words):
 def test_a_layer_input_that_cannot_be_checked_is_refused(x):
     with pytest.raises(GradientError, match="unsuitable: dx"):
         check_layer(ReLU(), x)
+
+
+def test_a_parameter_without_elements_is_refused_by_its_name():
+    layer = Scale()
+    layer.params["none"] = np.ones(0, np.float32)
+    with pytest.raises(GradientError, match=r"nothing to check: none has shape \(0,\)"):
+        check_layer(layer, X)
 
 
 @pytest.mark.parametrize("y", [None, [1.0], np.arange(3)])
@@ -1064,10 +1193,12 @@ def test_a_progress_bar_counts_every_slope_and_waits_two_seconds(monkeypatch, ca
     monkeypatch.setattr(tqdm.auto, "tqdm", bar)
     check_op(ops.relu_forward, ops.relu_backward, X, elements=4)
     check_op(ops.linear_forward, ops.linear_backward, X[0, 0], X[0, 1, :2], BETA)
+    check_op(lambda x: (2 * x, ()), lambda dy, _: 2 * dy, X, elements=4, cotangent=1.0)
     for options, made in bars:
         assert options["delay"] == 2
         assert options["leave"] is False  # the report takes its place
         assert made.n == made.total
-    assert bars[0][1].total >= 6  # 4 elements, 2 directions
+    assert bars[0][1].total > 6  # and a direction of small gradients
     assert bars[1][1].total == 10 + 4 + 2
+    assert bars[2][1].total == 6  # 4 elements, 2 directions
     assert capsys.readouterr().out == ""

@@ -1,6 +1,8 @@
 """Layers describe themselves, have their own random streams, can be watched; convolutions vary."""
 
+import importlib
 import inspect
+import pkgutil
 import time
 
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minires.layers
+import minires.nets
 from minires import InputError, imagenet_resnet, plain, resnet
 from minires.gradcheck import check_layer
 from minires.layers import (
@@ -25,6 +29,7 @@ from minires.layers import (
     layer_outputs,
 )
 from minires.nets.audit import audit, macs, table
+from minires.nets.freeze import trained_parameters
 from minires.nets.fuse import fuse
 from minires.nets.initialise import initialise
 from minires.nets.network import Facts, Network
@@ -162,10 +167,10 @@ def test_window_and_stride_are_the_pixels_that_an_output_sees(name):
 @pytest.mark.parametrize(
     ("stride", "groups", "kind"),
     [(1, 1, "conv 3x3"), (2, 1, "conv 3x3 /2"), ((2, 1), 1, "conv 3x3 /2x1"),
-     (1, 3, "conv 3x3, 3 groups")],
+     (1, 2, "conv 3x3, 2 groups"), (1, 3, "conv 3x3, 3 groups")],
 )  # fmt: skip
 def test_the_kind_of_a_convolution_says_what_is_not_usual(stride, groups, kind):
-    assert Conv2d(3, 6, 3, stride, groups=groups, rng=0).describe((8, 8, 3)).kind == kind
+    assert Conv2d(6, 6, 3, stride, groups=groups, rng=0).describe((8, 8, 6)).kind == kind
 
 
 def test_images_that_a_layer_cannot_take_are_not_described():
@@ -204,6 +209,11 @@ def test_a_layer_from_elsewhere_that_describes_itself_is_counted():
     assert sum(row.parameters for row in rows.values()) == sum(
         p.size for p in net.parameters().values()
     )
+
+
+@pytest.mark.parametrize("layer", [Identity, ReLU])
+def test_a_layer_that_neither_multiplies_nor_normalises_is_not_listed(layer):
+    assert [row.name for row in audit(toy(layer()))] == ["conv", "pool", "fc"]
 
 
 @pytest.mark.parametrize("make", [lambda: fuse(plain(8)), lambda: fuse(resnet(14, "B"))])
@@ -470,6 +480,13 @@ def test_an_unknown_initialisation_is_refused():
         initialise(resnet(8), "xavier", np.random.default_rng(0))
 
 
+def test_a_window_may_have_a_border_of_half_its_size_or_none(rng):
+    x = rng.standard_normal((1, 3, 3, 2))
+    np.testing.assert_array_equal(MaxPool(1, 1).forward(x), x)
+    assert MaxPool(2, 1).forward(x).shape == (1, 2, 2, 2)
+    assert MaxPool(4, 1, 2).forward(x).shape == (1, 4, 4, 2)
+
+
 @pytest.mark.parametrize(
     ("make", "named"),
     [
@@ -507,6 +524,11 @@ def test_a_layer_refuses_senseless_arguments_when_it_is_made(make, named):
         make()
 
 
+for package in (minires.layers, minires.nets):
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+
+
 def every_layer_class(base=Layer):
     """Layer and the classes of the package that are made from it."""
     yield base
@@ -534,6 +556,11 @@ def test_the_defaults_of_a_layer_are_those_of_its_documentation(layer, defaults)
     assert {p.name: p.default for p in parameters if p.default is not p.empty} == defaults
     named_only = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
     assert named_only == {"groups", "bias", "rng"} & {p.name for p in parameters}
+
+
+def test_every_parameter_of_a_new_network_is_trained():
+    net = resnet(8, "B")
+    assert list(trained_parameters(net)) == list(net.parameters())
 
 
 def test_a_layer_without_forward_or_backward_says_so():

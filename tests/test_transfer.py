@@ -8,8 +8,8 @@ import pytest
 
 from minires import InputError, resnet
 from minires.exchange import weights as exchange
-from minires.layers.base import layer_outputs
-from minires.layers.core import BatchNorm
+from minires.layers.base import Layer, Sequential, layer_outputs
+from minires.layers.core import BatchNorm, Conv2d
 from minires.layers.frozen import Frozen, FrozenBatchNorm
 from minires.nets.freeze import freeze, start_from, trained_parameters
 from minires.nets.fuse import fuse
@@ -65,6 +65,30 @@ def test_the_gradient_through_frozen_batch_norm_is_checked():
     step = 1e-3 * np.random.default_rng(2).standard_normal(x.shape)
     change = frozen.forward(x + step, train=True) - y  # linear in x, so this is exact
     np.testing.assert_allclose((dy * change).sum(), (dx * step).sum(), rtol=1e-10)
+
+
+def test_an_evaluation_of_frozen_batch_norm_leaves_nothing_for_a_backward():
+    frozen = FrozenBatchNorm(BatchNorm(3))
+    y = frozen.forward(IMAGES)
+    with pytest.raises(InputError, match="forward"):
+        frozen.backward(y)
+
+
+def test_a_layer_that_is_wrapped_as_frozen_is_not_trained_and_evaluates_in_training():
+    layer = Sequential(conv=Conv2d(3, 4, rng=0), bn=BatchNorm(4))
+    expected, before = layer.forward(IMAGES), layer.state()
+    frozen = Frozen(layer)
+    assert trained_parameters(frozen) == {}
+    np.testing.assert_array_equal(frozen.forward(IMAGES, train=True), expected)
+    assert frozen.backward(expected) is None
+    assert all(np.array_equal(frozen.state()[name], a) for name, a in before.items())
+
+
+def test_a_frozen_layer_has_all_that_a_layer_has_and_the_children_of_what_it_wraps():
+    layer = Sequential(bn=BatchNorm(3))
+    frozen = Frozen(layer)
+    assert vars(frozen).keys() >= vars(Layer()).keys()
+    assert frozen.children["bn"] is layer.children["bn"]
 
 
 @pytest.mark.parametrize("how", ["parts", "parts with bn frozen"])
