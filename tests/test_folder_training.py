@@ -1,7 +1,10 @@
 """Training on pictures: exact resume, plateaus, shards, the recipe; testing and classifying."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -233,6 +236,62 @@ def test_a_loss_that_is_not_finite_changes_no_weight(batch):
             Classification(), net, SGD(net.parameters()), (x, batch[1]), 0.1, 4, seeds(0, "a", 0)
         )
     assert all(np.array_equal(a, net.state()[name]) for name, a in before.items())
+
+
+class Together:
+    """One of two ranks in threads that exchange what they send."""
+
+    size = 2
+
+    def __init__(self, rank, sent, barrier):
+        self.rank, self.sent, self.barrier = rank, sent, barrier
+
+    def share(self, *message):
+        self.sent[self.rank] = message
+        self.barrier.wait(timeout=60)
+        found = [*self.sent]
+        self.barrier.wait(timeout=60)
+        return found
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_two_ranks_take_the_step_that_one_takes_alone(parts, batch):
+    x, labels = np.random.default_rng(2).standard_normal((6, 8, 8, 3)), batch[1][:6]
+
+    def stepped(**ranks):
+        net, found = resnet(8, rng=0).astype("float64"), Gradients()
+        drawn = seeds(0, "layers", 0)
+        task = Classification()
+        measured = shards.sharded_step(task, net, found, (x, labels), 0.1, parts, drawn, **ranks)
+        for name, g in net.gradients().items():
+            np.testing.assert_array_equal(g, found.seen[name])
+        bits = {name: a.tobytes() for name, a in (net.state() | found.seen).items()}
+        return measured, bits
+
+    sent, barrier = [None, None], threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        pair = [Together(rank, sent, barrier) for rank in range(2)]
+        ours = [*pool.map(lambda rank: stepped(ranks=rank), pair)]
+    assert ours == [stepped()] * 2
+
+
+@pytest.mark.parametrize(
+    ("parts", "ranks", "advice"),
+    [
+        (1, 2, "got --shards 1, of a batch of 6; start one rank, or begin a run with --shards 2"),
+        (2, 3, "start 2 ranks or fewer, or begin a run with --shards 3"),
+        (2, 4, "start 2 ranks or fewer, or begin a run with --shards 6"),
+        (3, 7, "7 ranks need --shards 7 or more, got --shards 3, of a batch of 6; start 3 ranks"),
+    ],
+)
+def test_more_ranks_than_parts_are_refused_with_what_would_do(parts, ranks, advice, batch):
+    net, drawn, images = net_without_norm(), seeds(0, "layers", 0), (batch[0][:6], batch[1][:6])
+    many = SimpleNamespace(size=ranks, rank=0)
+    with pytest.raises(InputError) as e:
+        shards.sharded_step(Classification(), net, None, images, 0.1, parts, drawn, many)
+    assert advice in str(e.value)
+    assert ("begin a run" in str(e.value)) == (ranks <= 6)
+    shards.check_number(parts, parts, 6)
 
 
 def test_parts_must_divide_the_batch(tiny, run_cli):
