@@ -400,6 +400,27 @@ def test_ten_crops_are_averaged_as_probabilities(monkeypatch):
     np.testing.assert_allclose(found, [[expected, 1 - expected]], rtol=1e-6)
 
 
+def test_the_centre_of_each_picture_is_classified():
+    side = scale_and_crop.test_side(14)
+    pictures = np.zeros((2, side, side, 3), np.uint8)
+    pictures[0, 1:-1, 1:-1], pictures[1, 1:-1, 1:-1] = 3, 6
+    assert side == 16
+    found = testing.centre_crop(Brightness(), NOTHING, 14)([*pictures])
+    np.testing.assert_allclose(found[:, 0], [first(3.0), first(6.0)], rtol=1e-6)
+
+
+def test_the_usual_scales_are_those_of_section_3_4():
+    seen = []
+
+    class Spy(Brightness):
+        def forward(self, x, train=False):
+            seen.append(x.shape)
+            return super().forward(x, train)
+
+    testing.at_scales(Spy(), NOTHING)([np.zeros((2, 3, 3), np.uint8)])
+    assert seen == [(2, side, side * 3 // 2, 3) for side in (224, 256, 384, 480, 640)]
+
+
 def test_scales_are_averaged_over_whole_pictures(monkeypatch):
     picture = np.zeros((4, 6, 3), np.uint8)
     picture[:, :3] = 6  # the mean is 3 at every size

@@ -1451,6 +1451,12 @@ def test_a_network_that_guesses_errs_in_all_classes_but_one(shapes):
         known.guess(SimpleNamespace(name="toys", classes=()))
 
 
+def test_a_guess_of_a_thousand_characters_is_cut_in_the_message(shapes):
+    odd = SimpleNamespace(guess=lambda data: 1000 * "x")
+    with pytest.raises(InputError, match=f"must return a number, got '{96 * 'x'}[.]{{3}}$"):
+        task.guess_of(odd, "odd", shapes)
+
+
 def test_a_guess_that_is_no_number_is_told_so(with_task):
     odd = Odd("step", lambda v: v)
     odd.guess = lambda data: "half"
