@@ -16,7 +16,7 @@ from minires.data import image_folder, scale_and_crop, scenes, seeds
 from minires.data.normalisation import Normalisation, imagenet_normalisation
 from minires.exchange import weights as exchange
 from minires.lab import recipes
-from minires.layers import Conv2d, GlobalAvgPool, Linear, ReLU
+from minires.layers import Conv2d, Dropout, GlobalAvgPool, Linear, ReLU
 from minires.nets import registry
 from minires.nets.freeze import freeze
 from minires.nets.network import Facts, Network
@@ -236,6 +236,39 @@ def test_a_loss_that_is_not_finite_changes_no_weight(batch):
             Classification(), net, SGD(net.parameters()), (x, batch[1]), 0.1, 4, seeds(0, "a", 0)
         )
     assert all(np.array_equal(a, net.state()[name]) for name, a in before.items())
+
+
+def test_each_part_draws_numbers_of_its_own_that_depend_on_the_seeds_alone(batch):
+    images = tuple(np.concatenate([a[:4], a[:4]]) for a in batch)  # both halves are alike
+    masks = []
+
+    class Seen(Dropout):
+        def mask(self, shape, dtype):
+            masks.append(super().mask(shape, dtype).tobytes())
+            return super().mask(shape, dtype)
+
+    def drawn(parts, iteration):
+        bare = net_without_norm()
+        net = Network(bare.facts, drop=Seen(), **bare.children).astype("float64")
+        masks.clear()
+        seed = seeds(0, "layers", iteration)
+        shards.sharded_step(Classification(), net, Gradients(), images, 0.1, parts, seed)
+        return [*masks]
+
+    first, second = drawn(2, 0)
+    assert first != second
+    assert drawn(2, 0) == [first, second]
+    assert not {first, second} & {*drawn(2, 1)}
+    net = Network(net_without_norm().facts, drop=Dropout()).reseed(seeds(0, "layers", 0))
+    mask = net.children["drop"].mask(images[0].shape, np.dtype("float64"))
+    assert drawn(1, 0) == [mask.tobytes()]  # with one part, as in any other step
+
+
+def test_a_batch_that_parts_do_not_divide_is_refused(batch):
+    net, drawn = net_without_norm(), seeds(0, "layers", 0)
+    for parts in (0, 3, 16):
+        with pytest.raises(InputError, match=f"must divide the batch of 8, got {parts}"):
+            shards.sharded_step(Classification(), net, Gradients(), batch, 0.1, parts, drawn)
 
 
 class Together:

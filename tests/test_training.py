@@ -645,7 +645,7 @@ def test_warm_up_lasts_until_the_training_error_is_below_80_percent(
     tiny, shapes, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
-        step, "train_step", lambda net, sgd, x, y, lr: (1.0, 0.7 if len(rates) > 2 else 0.9)
+        step, "train_step", lambda net, sgd, x, y, lr: (1.0, 0.79 if len(rates) > 2 else 0.8)
     )
     monkeypatch.setattr(state, "SMOOTHING", 1.0)
     rates = []
@@ -1442,6 +1442,23 @@ def test_what_is_no_real_number_is_no_metric(key, value):
     assert task.measured_by(known, "odd", "step", whole) == {"loss": 1, "error": 0.5, "extra": 2}
     with pytest.raises(InputError, match=f"for '{key}'; return numbers alone"):
         task.measured_by(known, "odd", "step", whole | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ((1.0, 0.5), r"got \(1\.0, 0\.5\)"),
+        (None, "got None"),
+        ({"loss": 1.0}, r"got \['loss'\]; error is missing"),
+        ({}, "loss, error is missing"),
+        ({"loss": 1.0, "error": 0.5, "lr": 0.1}, "got 0.1 for 'lr'"),
+    ],
+)
+def test_what_is_no_dict_of_all_numbers_says_which_are_expected(values, words):
+    known = task.get_task("classification")
+    begins = r"evaluate of the task 'odd' must return a dict with the numbers \['loss', 'error'\]"
+    with pytest.raises(InputError, match=f"^{begins}, .*{words}"):
+        task.measured_by(known, "odd", "evaluate", values)
 
 
 def test_a_network_that_guesses_errs_in_all_classes_but_one(shapes):
