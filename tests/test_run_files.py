@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 import warnings
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -379,6 +379,12 @@ def test_a_folder_without_a_record_is_no_run_folder(tmp_path):
         assert str(e.value).startswith(shown(path))
 
 
+def test_a_record_that_cannot_be_read_is_one_message(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(InputError, match=r"config\.json cannot be read: .*; "):
+        read_record(tmp_path)
+
+
 def test_the_first_metric_of_a_record_is_the_one_that_runs_are_read_by(tmp_path):
     run = read_run(written(tmp_path / "run", (ERROR, LOSS), evaluated=6))
     assert run.metric == ERROR
@@ -464,6 +470,19 @@ def test_a_run_that_a_sweep_holds_is_refused_and_one_given_back_is_moved_to_its_
     with RunFolder(path).locked():
         assert checkpoint.position(path) == 3
         assert not state.exists()
+
+
+def test_a_record_is_kept_for_the_same_run_and_replaced_if_nothing_of_another_is_left(tmp_path):
+    folder = RunFolder(written(tmp_path / "run"))
+    before = (folder.path / "config.json").read_bytes()
+    assert folder.acquire(CONFIG, FACTS, (ERROR,), DATA) == CONFIG
+    assert (folder.path / "config.json").read_bytes() == before
+    other = replace(CONFIG, lr=0.2)
+    assert folder.acquire(other, FACTS, (ERROR,), DATA) == other
+    assert read_record(folder.path).config == other
+    write(folder.path, EVAL)
+    with pytest.raises(InputError, match=r"another run: lr 0\.2 there, 0\.1 asked for\. Choose"):
+        folder.acquire(CONFIG, FACTS, (ERROR,), DATA)
 
 
 def test_a_folder_of_other_data_is_refused_by_the_two_digests(tmp_path):
