@@ -402,6 +402,7 @@ def test_a_reader_is_told_of_damaged_lines_unless_it_asks_for_silence(tmp_path, 
     folder = written(tmp_path / "run", evaluated=6)
     write(folder, "rubbish", EVAL)
     read_run(folder, note=False)
+    assert has_ended(folder) is False
     assert not recwarn
     with pytest.warns(UserWarning, match="1 damaged line passed over"):
         read_run(folder)
@@ -490,6 +491,30 @@ def test_a_folder_of_other_data_is_refused_by_the_two_digests(tmp_path):
     other = DATA | {"sha256": "0123456789abcdef" * 4}
     with pytest.raises(InputError, match="SHA-256 abababababab, now 0123456789ab; give the data"):
         folder.acquire(CONFIG, FACTS, (ERROR,), other)
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "saved", "until", "position", "left"),
+    [
+        (None, None, None, 0, 6),
+        (3, None, None, 0, 6),
+        (6, None, None, 6, 0),
+        (3, 4, None, 4, 2),
+        (3, 6, None, 5, 1),  # the last evaluation is missing
+        (6, 6, None, 6, 0),
+        (3, None, 0.5, 3, 0),
+        (3, 3, 0.5, 3, 0),
+        (3, 3, 0.4, 3, 3),
+    ],
+)
+def test_what_is_left_of_a_run_depends_on_its_checkpoint_and_its_evaluations(
+    evaluated, saved, until, position, left, tmp_path
+):
+    config = replace(CONFIG, until=until).to_json()
+    folder = RunFolder(written(tmp_path / "run", evaluated=evaluated, config=config))
+    if saved:
+        checkpoint.save(folder.path, {}, {"iteration": saved})
+    assert (folder.position(), folder.left()) == (position, left)
 
 
 def test_a_record_lists_who_trained_from_which_iteration_on(tmp_path, monkeypatch):
