@@ -559,6 +559,7 @@ def test_the_first_step_decides_on_vanishing_gradients_and_later_ones_are_listed
     found = verdicts(metrics.parents[1])["iv"]
     assert found.held is held
     assert f"0.0004 at step {step}" in found.numbers
+    assert re.findall(r"at step (\d+)", found.numbers) == ["1", "100", "280"]
 
 
 def test_without_a_record_of_the_first_step_vanishing_gradients_are_not_judged(record):
@@ -584,12 +585,14 @@ def test_claim_v_allows_a_tenth_of_a_point(record, monkeypatch, points, held):
     monkeypatch.setattr(claims, "load_data", lambda run, folder: images)
     monkeypatch.setattr(claims, "Rows", lambda data, rows: FakeRows())
     monkeypatch.setattr(claims, "by_name", lambda name: net)
-    monkeypatch.setattr(claims, "deepen", lambda net, depth, x: net)
+    deeper = types.SimpleNamespace(forward=lambda x: np.full((2, 10), 0.98))
+    monkeypatch.setattr(claims, "deepen", lambda net, depth, x: deeper)
     monkeypatch.setattr(claims, "evaluate", lambda *a: (0.0, next(errors)))
     runs = find_runs([record({"plain20": 0.3}, bn_images=0)])
     verdict = claims._construction(claims.Group(runs))
     assert verdict.held is held
     assert f"30.00 %, of the plain56 made of it {30 + points:.2f} %" in verdict.numbers
+    assert verdict.numbers.endswith("; logits apart by 2e-02 of the largest")
 
 
 class FakeRows:
