@@ -1301,6 +1301,12 @@ def test_a_ctrl_c_that_python_dropped_is_found_again_and_other_errors_are_shown(
         dropped.clear()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_ctrl_c_that_is_remembered_interrupts_as_any_other(number):
+    with pytest.raises(KeyboardInterrupt), stopping.interrupts_remembered():
+        signal.raise_signal(number)
+
+
 def test_ctrl_c_is_remembered_only_where_it_would_interrupt():
     def handler(number, frame):
         pytest.fail("nobody pressed it")
