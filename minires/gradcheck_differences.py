@@ -20,6 +20,8 @@ Array = np.ndarray
 
 # largest error bar, relative to the largest gradient of the argument and in units of rtol
 UNCERTAIN = 4
+# largest error bar of a slope confirmed with other steps, relative to the largest gradient
+UNSTEADY = 0.1
 # parts of the step with which an error is confirmed: no powers of 2, so other rounding errors
 CONFIRM = (0.913, 0.771, 0.633, 0.471, 1.733)
 # rounding error of a sum of random signs, relative to the norm of its terms
@@ -205,6 +207,7 @@ class Check(Slopes):
         """Confirm with other steps that a line is wrong, and raise; halve a direction first."""
         sample = self._confirmed(line, sample)
         if self._excess(line, sample, analytic) <= 0:
+            self._refuse_unsteady(line, sample, scale)
             return
         if line.v is not None:
             # elements within rtol may add up to more than that
@@ -234,6 +237,21 @@ class Check(Slopes):
             analytic=value,
             numeric=slope,
         )
+
+    def _refuse_unsteady(self, line: Line, sample: Sample, scale: float) -> None:
+        """Raise if a confirmed slope is so uncertain that it agrees with almost any gradient."""
+        error = self.error(sample)
+        if error > UNSTEADY * scale * line.length:
+            raise GradientError(
+                kind="precision",
+                op=self.op,
+                argument=line.name,
+                message=f"cannot be checked {line.where}: other steps give other slopes, "
+                f"{sample.slope:.3g} +- {error:.1e}, as rounding in forward hides the derivative; "
+                "use inputs of similar size, or a larger rtol",
+                index=line.place,
+                numeric=sample.slope,
+            )
 
     def _confirmed(self, line: Line, sample: Sample) -> Sample:
         """Median of samples with other steps; their spread adds to the error bar."""

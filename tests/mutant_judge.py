@@ -332,13 +332,16 @@ class Measured(Plugin):
             code = frame.f_code
             self.now[-1].add((self.watched[code.co_filename], code.co_firstlineno))
 
+    def prepare(self):
+        """Trace from the imports of conftest.py on."""
+        sys.settrace(self._called)
+        threading.settrace(self._called)
+
     def pytest_sessionstart(self):
         # tracing is slow, and a few examples call the functions that many call
         few = settings(settings.get_profile("mutants"), max_examples=FEW)
         settings.register_profile("measured", few)
         settings.load_profile("measured")
-        sys.settrace(self._called)
-        threading.settrace(self._called)
 
     def pytest_collection_modifyitems(self, items):
         if self.deselect:

@@ -23,6 +23,7 @@ from minires.lab.figure import (
     finish,
     shades,
 )
+from minires.lab.layer_plot import turning
 
 FOUR = [curve(family, depth) for family in ("plain", "resnet") for depth in (20, 56)]
 SIZES = {  # width and height in inches, of figures of all four runs and of the first
@@ -245,6 +246,8 @@ def test_responses_that_differ_by_more_than_ten_have_a_logarithmic_axis(smallest
     made = run("plain", 20)
     figure = plots.layers([replace(made, layers=[made.layers[0] | {"response_std": stds}])])
     assert {axes.get_yscale() for axes in figure.axes[1:]} == {scale}
+    if scale == "linear":
+        assert [axes.get_ylim() for axes in figure.axes[1:]] == [pytest.approx((0, 0.63))] * 2
 
 
 def test_the_first_seed_and_the_last_record_are_shown():
@@ -259,6 +262,46 @@ def test_the_first_seed_and_the_last_record_are_shown():
         line | {"iteration": 3, "response_std": {}}
     ]
     assert len(plots.layers([replace(first, layers=records)]).axes) == 3
+
+
+def turned(family, share, seed=0):
+    """A run whose first layer of two turned by this share of the last, and later by twice it."""
+    made = run(family, 20, seed=seed)
+    names = ("conv", "stage1.block1.body.conv1")
+    lines = [
+        made.layers[0] | {"iteration": i, "weight_norm": dict.fromkeys(names, 1.0)}
+        | {"gradient_norm": dict(zip(names, (times * share, 1.0), strict=True))}
+        for i, times in ((10, 1), (100, 1), (2000, 2))
+    ]  # fmt: skip
+    return replace(made, layers=lines)
+
+
+def test_relative_steps_are_panels_by_step_with_a_thin_line_for_each_other_seed():
+    runs = [turned("plain", 0.004), turned("plain", 0.02, seed=1), turned("resnet", 0.5)]
+    figure = turning(runs)
+    assert figure.get_size_inches() == pytest.approx((11, 4.6))
+    left, middle, right = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["step 10", "step 100", "step 2,000"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["relative step, last layer = 1", "", ""]
+    assert left.get_shared_y_axes().joined(left, right)
+    for axes, times in ((left, 1), (middle, 1), (right, 2)):
+        firsts = [0.004 * times, 0.02 * times, 0.5 * times, 0.01]
+        assert [line.get_ydata()[0] for line in axes.lines] == pytest.approx(firsts)
+        assert [line.get_linewidth() for line in axes.lines] == [1, 0.8, 1, 1.2]
+        assert axes.lines[-1].get_linestyle() == ":"
+        assert axes.get_yscale() == "log"
+        assert axes.get_xlabel() == "place: input 0, loss 1"
+    assert left.get_legend() is middle.get_legend() is None
+    labels = [text.get_text() for text in right.get_legend().get_texts()]
+    assert labels == ["plain20", "resnet20"]
+    title, caption = (text.get_text().replace("\n", " ") for text in figure.texts)
+    assert title == (
+        "Layers of plain20 below 1 % of the last one's step, by seed: "
+        "1/0 of 2 at step 10, 1/0 at step 100, 1/0 at step 2,000"
+    )
+    assert caption.endswith("; thin: other seeds; dotted: 1 % of the last layer's")
+    (caption,) = (text.get_text().replace("\n", " ") for text in turning(runs[1:]).texts[1:])
+    assert caption.endswith("; one seed; dotted: 1 % of the last layer's")
 
 
 def test_a_sheet_is_as_large_as_its_page_and_has_no_frame():

@@ -1,7 +1,10 @@
 """Training on pictures: exact resume, plateaus, shards, the recipe; testing and classifying."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from minires.data import image_folder, scale_and_crop, scenes, seeds
 from minires.data.normalisation import Normalisation, imagenet_normalisation
 from minires.exchange import weights as exchange
 from minires.lab import recipes
-from minires.layers import Conv2d, GlobalAvgPool, Linear, ReLU
+from minires.layers import Conv2d, Dropout, GlobalAvgPool, Linear, ReLU
 from minires.nets import registry
 from minires.nets.freeze import freeze
 from minires.nets.network import Facts, Network
@@ -235,6 +238,95 @@ def test_a_loss_that_is_not_finite_changes_no_weight(batch):
     assert all(np.array_equal(a, net.state()[name]) for name, a in before.items())
 
 
+def test_each_part_draws_numbers_of_its_own_that_depend_on_the_seeds_alone(batch):
+    images = tuple(np.concatenate([a[:4], a[:4]]) for a in batch)  # both halves are alike
+    masks = []
+
+    class Seen(Dropout):
+        def mask(self, shape, dtype):
+            masks.append(super().mask(shape, dtype).tobytes())
+            return super().mask(shape, dtype)
+
+    def drawn(parts, iteration):
+        bare = net_without_norm()
+        net = Network(bare.facts, drop=Seen(), **bare.children).astype("float64")
+        masks.clear()
+        seed = seeds(0, "layers", iteration)
+        shards.sharded_step(Classification(), net, Gradients(), images, 0.1, parts, seed)
+        return [*masks]
+
+    first, second = drawn(2, 0)
+    assert first != second
+    assert drawn(2, 0) == [first, second]
+    assert not {first, second} & {*drawn(2, 1)}
+    net = Network(net_without_norm().facts, drop=Dropout()).reseed(seeds(0, "layers", 0))
+    mask = net.children["drop"].mask(images[0].shape, np.dtype("float64"))
+    assert drawn(1, 0) == [mask.tobytes()]  # with one part, as in any other step
+
+
+def test_a_batch_that_parts_do_not_divide_is_refused(batch):
+    net, drawn = net_without_norm(), seeds(0, "layers", 0)
+    for parts in (0, 3, 16):
+        with pytest.raises(InputError, match=f"must divide the batch of 8, got {parts}"):
+            shards.sharded_step(Classification(), net, Gradients(), batch, 0.1, parts, drawn)
+
+
+class Together:
+    """One of two ranks in threads that exchange what they send."""
+
+    size = 2
+
+    def __init__(self, rank, sent, barrier):
+        self.rank, self.sent, self.barrier = rank, sent, barrier
+
+    def share(self, *message):
+        self.sent[self.rank] = message
+        self.barrier.wait(timeout=60)
+        found = [*self.sent]
+        self.barrier.wait(timeout=60)
+        return found
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_two_ranks_take_the_step_that_one_takes_alone(parts, batch):
+    x, labels = np.random.default_rng(2).standard_normal((6, 8, 8, 3)), batch[1][:6]
+
+    def stepped(**ranks):
+        net, found = resnet(8, rng=0).astype("float64"), Gradients()
+        drawn = seeds(0, "layers", 0)
+        task = Classification()
+        measured = shards.sharded_step(task, net, found, (x, labels), 0.1, parts, drawn, **ranks)
+        for name, g in net.gradients().items():
+            np.testing.assert_array_equal(g, found.seen[name])
+        bits = {name: a.tobytes() for name, a in (net.state() | found.seen).items()}
+        return measured, bits
+
+    sent, barrier = [None, None], threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        pair = [Together(rank, sent, barrier) for rank in range(2)]
+        ours = [*pool.map(lambda rank: stepped(ranks=rank), pair)]
+    assert ours == [stepped()] * 2
+
+
+@pytest.mark.parametrize(
+    ("parts", "ranks", "advice"),
+    [
+        (1, 2, "got --shards 1, of a batch of 6; start one rank, or begin a run with --shards 2"),
+        (2, 3, "start 2 ranks or fewer, or begin a run with --shards 3"),
+        (2, 4, "start 2 ranks or fewer, or begin a run with --shards 6"),
+        (3, 7, "7 ranks need --shards 7 or more, got --shards 3, of a batch of 6; start 3 ranks"),
+    ],
+)
+def test_more_ranks_than_parts_are_refused_with_what_would_do(parts, ranks, advice, batch):
+    net, drawn, images = net_without_norm(), seeds(0, "layers", 0), (batch[0][:6], batch[1][:6])
+    many = SimpleNamespace(size=ranks, rank=0)
+    with pytest.raises(InputError) as e:
+        shards.sharded_step(Classification(), net, None, images, 0.1, parts, drawn, many)
+    assert advice in str(e.value)
+    assert ("begin a run" in str(e.value)) == (ranks <= 6)
+    shards.check_number(parts, parts, 6)
+
+
 def test_parts_must_divide_the_batch(tiny, run_cli):
     with pytest.raises(InputError, match="shards must divide the batch size 4, got 3"):
         replace(tiny, shards=3)
@@ -339,6 +431,27 @@ def test_ten_crops_are_averaged_as_probabilities(monkeypatch):
     expected = (6 * first(4.0) + 4 * first(0.0)) / 10
     found = testing.ten_crop(Brightness(), NOTHING, 1)([picture])
     np.testing.assert_allclose(found, [[expected, 1 - expected]], rtol=1e-6)
+
+
+def test_the_centre_of_each_picture_is_classified():
+    side = scale_and_crop.test_side(14)
+    pictures = np.zeros((2, side, side, 3), np.uint8)
+    pictures[0, 1:-1, 1:-1], pictures[1, 1:-1, 1:-1] = 3, 6
+    assert side == 16
+    found = testing.centre_crop(Brightness(), NOTHING, 14)([*pictures])
+    np.testing.assert_allclose(found[:, 0], [first(3.0), first(6.0)], rtol=1e-6)
+
+
+def test_the_usual_scales_are_those_of_section_3_4():
+    seen = []
+
+    class Spy(Brightness):
+        def forward(self, x, train=False):
+            seen.append(x.shape)
+            return super().forward(x, train)
+
+    testing.at_scales(Spy(), NOTHING)([np.zeros((2, 3, 3), np.uint8)])
+    assert seen == [(2, side, side * 3 // 2, 3) for side in (224, 256, 384, 480, 640)]
 
 
 def test_scales_are_averaged_over_whole_pictures(monkeypatch):

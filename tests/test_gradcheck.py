@@ -688,6 +688,23 @@ def test_a_derivative_that_rounding_hides_is_refused():
     assert "larger rtol" in str(e)
 
 
+@pytest.mark.parametrize("elements", [6, 60])
+@pytest.mark.parametrize("seed", range(12))
+def test_no_gradient_agrees_with_slopes_that_are_rounding(elements, seed):
+    """By chance one step may show little noise. The slope is 0, but these numbers do not show it."""
+    x = np.random.default_rng(seed).standard_normal(elements)
+    hidden = {"vacuous", "precision"}
+    for factor, kinds in ((0, hidden), (1e-3, hidden | {"wrong"})):
+        with pytest.raises(GradientError) as caught:
+            check_op(
+                lambda x: ((1e8 + x) - 1e8 - x, ()),
+                lambda dy, _, factor=factor: factor * dy,
+                x,
+                rng=seed,
+            )
+        assert caught.value.kind in kinds
+
+
 # ------------------------------------------------------------------------- NaN and complex steps
 
 

@@ -484,6 +484,13 @@ def test_sensitivity_is_compared_between_the_plain_net_and_its_residual_twin(
     assert "100 demanded; growth per step, plain and residual: 2.5 and 1.6 at 8" in verdict.numbers
 
 
+def test_sensitivity_is_measured_under_a_bar_that_names_the_claim(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(claims, "sensitivity", lambda net: np.geomspace(1e-14, 1e-12, 11))
+    claims._sensitivity.__wrapped__()
+    assert re.search(r"^100% after .*\bclaim \(vi\)$", sys.stderr.getvalue(), re.M)
+
+
 @pytest.mark.parametrize("tier", PRESETS)
 @pytest.mark.parametrize(("more", "held"), [(0.00001, True), (-0.00001, False)])
 def test_claims_i_and_ii_are_decided_at_the_margin_of_the_preset(record, tier, more, held):
@@ -552,6 +559,7 @@ def test_the_first_step_decides_on_vanishing_gradients_and_later_ones_are_listed
     found = verdicts(metrics.parents[1])["iv"]
     assert found.held is held
     assert f"0.0004 at step {step}" in found.numbers
+    assert re.findall(r"at step (\d+)", found.numbers) == ["1", "100", "280"]
 
 
 def test_without_a_record_of_the_first_step_vanishing_gradients_are_not_judged(record):
@@ -577,12 +585,14 @@ def test_claim_v_allows_a_tenth_of_a_point(record, monkeypatch, points, held):
     monkeypatch.setattr(claims, "load_data", lambda run, folder: images)
     monkeypatch.setattr(claims, "Rows", lambda data, rows: FakeRows())
     monkeypatch.setattr(claims, "by_name", lambda name: net)
-    monkeypatch.setattr(claims, "deepen", lambda net, depth, x: net)
+    deeper = types.SimpleNamespace(forward=lambda x: np.full((2, 10), 0.98))
+    monkeypatch.setattr(claims, "deepen", lambda net, depth, x: deeper)
     monkeypatch.setattr(claims, "evaluate", lambda *a: (0.0, next(errors)))
     runs = find_runs([record({"plain20": 0.3}, bn_images=0)])
     verdict = claims._construction(claims.Group(runs))
     assert verdict.held is held
     assert f"30.00 %, of the plain56 made of it {30 + points:.2f} %" in verdict.numbers
+    assert verdict.numbers.endswith("; logits apart by 2e-02 of the largest")
 
 
 class FakeRows:
@@ -812,6 +822,28 @@ def test_computed_verdicts_are_kept_beside_the_runs(record, monkeypatch):
     (folder / claims.FILE).write_text("[]")
     with pytest.raises(InputError, match="damaged"):
         verdicts(folder)
+
+
+def test_computed_verdicts_need_neither_a_preset_nor_one_run_of_each_seed(record, monkeypatch):
+    monkeypatch.setattr(claims, "_sensitivity", lambda: claims.Verdict(True, "1e4 times"))
+    folder = record({"resnet20": 0.5}, iterations=250)
+    for again in (False, True):
+        if again:
+            shutil.copytree(folder / "resnet20-seed0", folder / "again")
+        ((title, rows),) = claims.judge(find_runs([folder]), compute=True).items()
+        assert "custom size" in title
+        assert {claim.key: verdict.held for claim, verdict in rows}["vi"], again
+
+
+def test_a_run_that_was_trained_on_other_images_than_those_found_is_not_compared_with_them(
+    record, shapes, monkeypatch
+):
+    monkeypatch.setattr(data.shapes10, "dataset", lambda **_: shapes)
+    (same,) = find_runs([record({"plain20": 0.5}, name="shapes10", sha256=shapes.sha256)])
+    (other,) = find_runs([record({"plain20": 0.5}, name="shapes10", folder="other")])
+    assert claims.load_data(same, None).sha256 == shapes.sha256
+    with pytest.raises(InputError, match="plain20-seed0 was trained on other images than"):
+        claims.load_data(other, None)
 
 
 def test_the_solution_exists_by_construction(tiny, shapes, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import re
-from dataclasses import fields, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from minires.lab import commands, degradation, presets
 from minires.lab.recorded import by_net, find_runs
 from minires.nets import registry
 from minires.nets.initialise import initialise
+from minires.runs import options
 from minires.runs.config import OPTIONS, Config, in_words
 from minires.runs.metric import ERROR
 from minires.runs.run import Run
@@ -25,11 +26,27 @@ from minires.train import state, step
 from minires.train.loop import initial_net, train
 
 TYPED = [name for name, row in OPTIONS.items() if row.option.help]
+RARE = {"bn_images", "pca_colour", "plateau", "shards", "image_size", "normalise", "bn", "until"}
+RARE |= {"task", "bn_average"}
 
 
 def test_every_field_of_config_is_a_row_of_the_table():
     assert list(OPTIONS) == [f.name for f in fields(Config)]
     assert {"momentum", "weight_decay", "milestones", "init", "subtract_mean", "task"} <= {*TYPED}
+
+
+def test_rows_of_the_table_and_recipes_cannot_be_changed(tiny):
+    for fixed in (OPTIONS["lr"], OPTIONS["lr"].option, tiny):
+        with pytest.raises(FrozenInstanceError):
+            setattr(fixed, fields(fixed)[0].name, None)
+
+
+def test_rare_settings_are_left_to_the_long_help(run_cli):
+    code, out, _ = run_cli("degradation", "--help")
+    assert code == 0
+    flags = {name: OPTIONS[name].flag.split("/")[0] for name in TYPED}
+    listed = {name for name, flag in flags.items() if re.search(rf"{flag}\b", out)}
+    assert {*TYPED} - listed == RARE
 
 
 @pytest.mark.parametrize("command", ["train", "degradation"])
@@ -123,6 +140,44 @@ def test_runs_that_differ_in_a_new_option_have_it_in_their_names(shapes_like):
     assert any("init normal" in name for name in names)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("iterations", 280, "280 iterations"),
+        ("batch_size", 64, "batch 64"),
+        ("lr", 0.1, "lr 0.1"),
+        ("warmup_lr", None, "no warm-up"),
+        ("warmup_lr", 0.01, "warm-up 0.01"),
+        ("augment", True, "crops and flips"),
+        ("augment", False, "no crops and flips"),
+        ("bn_images", 0, "moving averages"),
+        ("bn_images", 5000, "recomputed statistics"),
+        ("subtract_mean", True, "mean subtracted"),
+        ("subtract_mean", False, "no mean subtracted"),
+        ("pca_colour", True, "colour shifts"),
+        ("pca_colour", False, "no colour shifts"),
+        ("plateau", None, "no plateau"),
+        ("plateau", 3, "plateau of 3 epochs"),
+        ("shards", 4, "batches in 4 parts"),
+        ("image_size", None, "images of the data's size"),
+        ("image_size", 64, "images of 64 pixels"),
+        ("weights", "", "random weights"),
+        ("weights", "0123456789abcdef", "weights 0123456789ab"),
+        ("head", "new", "new last layer"),
+        ("freeze", (), "nothing frozen"),
+        ("freeze", ("conv", "stage1"), "conv, stage1 frozen"),
+        ("bn", "train", "batch norm trained"),
+        ("bn", "frozen", "batch norm frozen"),
+        ("until", None, "to the last iteration"),
+        ("until", 0.25, "until 0.25"),
+        ("bn_average", "batches", "statistics averaged over batches"),
+        ("weight_decay", 0.5, "weight decay 0.5"),
+    ],
+)
+def test_a_setting_has_words_for_runs_that_differ_by_it(name, value, words):
+    assert OPTIONS[name].words(value) == words
+
+
 def test_the_recipe_line_says_what_is_not_as_usual(tiny):
     usual = "6 iterations, batch 4, lr 0.1, with crops and flips, numpy backend"
     assert in_words(tiny) == usual
@@ -130,6 +185,101 @@ def test_the_recipe_line_says_what_is_not_as_usual(tiny):
     line = in_words(changed)
     for words in ("lr 0.1 after a warm-up at 0.02", "momentum 0.5", "init normal", "milestones"):
         assert words in line
+
+
+def test_settings_with_words_of_their_own_come_first_in_the_names_of_runs(tiny):
+    listed = [*options.settings_in_words(OPTIONS, tiny.to_json())]
+    own = [name for name in listed if OPTIONS[name].option.words]
+    assert listed[: len(own)] == own
+    assert {*listed} == {*OPTIONS} - {"net", "dataset", "seed"}
+    assert listed.index("warmup_lr") < listed.index("momentum") < listed.index("weight_decay")
+
+
+def test_lists_are_typed_with_commas_or_as_none():
+    assert options.integers("1000, 1500") == (1000, 1500)
+    assert options.names("stage1, conv") == ("stage1", "conv")
+    assert options.integers("none") == options.names(" none ") == ()
+    for text in ("", "1,,2", "-1", "1.5", "a", "None"):
+        with pytest.raises(InputError, match="numbers such as 1000,1500, or none"):
+            options.integers(text)
+    for text in ("", "conv,,bn", "conv,"):
+        with pytest.raises(InputError, match="names such as conv,bn,stage1, or none"):
+            options.names(text)
+
+
+VERSION_1 = {
+    "net": "plain8", "dataset": "shapes10", "iterations": 6, "batch_size": 4, "lr": 0.1,
+    "milestones": [2, 4], "warmup_lr": None, "momentum": 0.9, "weight_decay": 1e-4, "seed": 0,
+    "augment": True, "eval_every": 3, "eval_images": 16, "bn_images": 16, "backend": "numpy",
+}  # fmt: skip
+
+
+def test_a_recipe_of_version_1_is_read_with_what_that_version_did():
+    since = {"init": "he", "subtract_mean": True, "pca_colour": False, "plateau": None}
+    since |= {"shards": 1, "image_size": None, "normalise": "per-pixel-mean", "weights": ""}
+    since |= {"head": "keep", "freeze": [], "bn": "train", "until": None}
+    since |= {"task": "classification", "bn_average": "batches"}
+    assert Config.from_json(VERSION_1).to_json() == VERSION_1 | since
+
+
+def test_a_recipe_with_other_settings_names_those_that_are_missing_or_unknown():
+    values = {name: v for name, v in VERSION_1.items() if name not in ("lr", "seed")}
+    with pytest.raises(InputError) as e:
+        Config.from_json(values | {"speed": 1})
+    advice = "It was written by another version; train into another folder"
+    assert str(e.value).endswith(f"; differing: ['lr', 'seed', 'speed']. {advice}")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"iterations": 10**5000}, "at least 1 and below 2^63, got an integer of thousands of"),
+        ({"iterations": 0}, "iterations must be an integer of at least 1"),
+        ({"batch_size": 1}, "batch_size must be an integer of at least 2"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
+        ({"seed": True}, "seed must be an integer of at least 0"),
+        ({"eval_every": 0}, "eval_every must be an integer of at least 1"),
+        ({"bn_images": -1}, "bn_images must be an integer of at least 0"),
+        ({"plateau": 0}, "plateau must be an integer of at least 1"),
+        ({"image_size": 7}, "image_size must be an integer of at least 8"),
+        ({"shards": 3}, "shards must divide the batch size 4, got 3"),
+        ({"lr": True}, "lr must be a number, got True"),
+        ({"lr": 0.0}, "lr must be a positive number, got 0.0; the paper's is 0.1"),
+        ({"lr": float("inf")}, "lr must be a positive number"),
+        ({"warmup_lr": -0.1}, "warmup_lr must be a positive number, got -0.1; the paper's is 0.01"),
+        ({"warmup_lr": "low"}, "warmup_lr must be a number, got 'low'"),
+        ({"until": "low"}, "until must be a number, got 'low'"),
+        ({"momentum": -0.1}, "momentum must lie in [0, 1)"),
+        ({"momentum": 1.0}, "momentum must lie in [0, 1)"),
+        ({"weight_decay": -1e-9}, "weight_decay must be at least 0"),
+        ({"weight_decay": float("inf")}, "weight_decay must be at least 0"),
+        ({"milestones": [1, 2]}, "milestones must be integers from 0 to the 6 iterations"),
+        ({"milestones": (1, 7)}, "milestones must be integers from 0 to the 6 iterations"),
+        ({"milestones": (-1,)}, "milestones must be integers from 0 to the 6 iterations"),
+        ({"milestones": (True,)}, "milestones must be integers from 0 to the 6 iterations"),
+        ({"milestones": (2, 2)}, "milestones must rise"),
+        ({"augment": 1}, "augment must be true or false, got 1"),
+        ({"net": ""}, "net must be a name, got ''"),
+        ({"dataset": 5}, "dataset must be a name, got 5"),
+        ({"weights": None}, "weights must be a SHA-256, got None"),
+        ({"freeze": ["conv"]}, "freeze must be names of parts"),
+        ({"freeze": ("conv", "")}, "freeze must be names of parts"),
+        ({"freeze": (5,)}, "freeze must be names of parts"),
+        ({"head": "new"}, "a new last layer needs weights for the others"),
+        ({"bn": "none"}, "bn must be one of train, frozen, got 'none'"),
+    ],
+)  # fmt: skip
+def test_a_value_that_makes_no_sense_is_named_with_what_was_expected(tiny, change, words):
+    with pytest.raises(InputError) as e:
+        replace(tiny, **change)
+    assert words in str(e.value)
+
+
+def test_values_at_the_bounds_make_sense(tiny):
+    least = {"iterations": 1, "batch_size": 2, "eval_every": 1, "eval_images": 1, "bn_images": 0}
+    least |= {"plateau": 1, "image_size": 8, "momentum": 0.0, "weight_decay": 0.0}
+    replace(tiny, **least)
+    replace(tiny, milestones=(0, tiny.iterations), head="new", weights="0" * 64, shards=4)
 
 
 @pytest.mark.parametrize(

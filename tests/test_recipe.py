@@ -109,6 +109,7 @@ def test_the_defaults_are_the_papers():
         True,
     )
     assert c.warmup_lr is None
+    assert (c.eval_every, c.eval_images, c.bn_images, c.seed) == (1000, 5000, 5000, 0)
 
 
 def test_what_was_registered_before_the_runs_stays_as_it_was():

@@ -6,14 +6,22 @@ import os
 import stat
 import sys
 import warnings
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
+from safetensors.numpy import save as to_safetensors
 
 from minires import InputError
-from minires.runs import files
+from minires.nets import registry
+from minires.runs import checkpoint, files, lease, run_folder
 from minires.runs import metrics_file as measured
+from minires.runs.config import Config
 from minires.runs.metric import ERROR, Metric, is_number
+from minires.runs.record import Record, read_record
+from minires.runs.run import has_ended, read_run, run_folders, trained_folders
+from minires.runs.run_folder import NoFolder, RunFolder
+from minires.text import shown
 
 TRAIN = {"kind": "train", "iteration": 3, "error": 0.5, "lr": 0.1, "seconds": 1.5}
 EVAL = {"kind": "eval", "iteration": 3, "train_error": 0.5, "test_error": 0.6, "seconds": 2}
@@ -309,3 +317,281 @@ def test_a_metric_is_a_plain_number_to_be_lowered_unless_told_otherwise():
 def test_what_is_no_metric_is_a_type_error(wrong):
     with pytest.raises(TypeError):
         Metric.from_json(LOSS.to_json() | wrong)
+
+
+# --------------------------------------------------------------------------------- records of runs
+
+CONFIG = Config("resnet8", "shapes10", 6, batch_size=4)
+FACTS = registry.facts("resnet8")
+DATA = {"name": "shapes10", "source": "made", "sha256": "ab" * 32}
+
+
+def written(folder, measured_in=(ERROR,), evaluated=None, **changes):
+    """Write the record of a run that was evaluated at an iteration, without training it."""
+    folder.mkdir(parents=True)
+    values = Record(CONFIG, FACTS, measured_in, DATA, {"commit": "a"}, []).to_json() | changes
+    (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    if evaluated:
+        write(folder, EVAL | {"iteration": evaluated})
+    return folder
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path):
+    later = [{"iteration": i, "provenance": {"plugins": ["toys.py"]}} for i in (0, 5, 2**63 - 1)]
+    metrics = (ERROR, LOSS)
+    expected = Record(CONFIG, FACTS, metrics, DATA, {"commit": "a"}, later)
+    assert read_record(written(tmp_path / "run", metrics, continued=later)) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"config": 5}, "expected an object with a config"),
+        ({"metrics": []}, "it names no metric"),
+        ({"metrics": [5]}, "expected an object, got 5"),
+        ({"data": {"name": "", "sha256": "ab"}}, "name of the data is ''"),
+        ({"data": {"name": "shapes10", "sha256": 5}}, "sha256 of the data is 5"),
+        ({"data": {"name": "shapes10"}}, "'sha256' is missing"),
+        ({"provenance": {"plugins": "toys.py"}}, "the plugins are 'toys.py'"),
+        ({"provenance": {"plugins": [5]}}, "the plugins are [5]"),
+        ({"network": FACTS.to_json() | {"name": "resnet14"}}, "net is resnet8"),
+        ({"network": FACTS.to_json() | {"depth": 14}}, "facts are not those of resnet8"),
+        ({"network": FACTS.to_json() | {"family": "plain"}}, "facts are not those of resnet8"),
+        ({"network": FACTS.to_json() | {"input_shape": [32, 32]}}, "facts are not those of"),
+        ({"continued": [{"iteration": -1, "provenance": {}}]}, "continued at iteration -1"),
+        ({"continued": [{"iteration": 2**63, "provenance": {}}]}, "continued at iteration 922"),
+        ({"continued": [{"iteration": True, "provenance": {}}]}, "continued at iteration True"),
+    ],
+)
+def test_a_damaged_record_names_what_is_wrong_and_how_to_go_on(tmp_path, changes, words):
+    with pytest.raises(InputError) as e:
+        read_record(written(tmp_path / "run", **changes))
+    assert "config.json is damaged (" in str(e.value)
+    assert words in str(e.value)
+    assert "run to train this run again" in str(e.value)
+
+
+def test_a_folder_without_a_record_is_no_run_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(InputError, match=r"is not a run folder: it has no config\.json") as e:
+            read_record(path)
+        assert str(e.value).startswith(shown(path))
+
+
+def test_a_record_that_cannot_be_read_is_one_message(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(InputError, match=r"config\.json cannot be read: .*; "):
+        read_record(tmp_path)
+
+
+def test_the_first_metric_of_a_record_is_the_one_that_runs_are_read_by(tmp_path):
+    run = read_run(written(tmp_path / "run", (ERROR, LOSS), evaluated=6))
+    assert run.metric == ERROR
+    assert [line["iteration"] for line in run.evals] == [6]
+    assert (run.train, run.layers) == ([], [])
+
+
+def test_a_run_has_the_facts_of_its_network(tmp_path):
+    run = read_run(written(tmp_path / "run"))
+    assert (run.net, run.family, run.kind, run.depth) == ("resnet8", "resnet", "resnet", 8)
+    assert run.facts == FACTS
+
+
+def test_a_reader_is_told_of_damaged_lines_unless_it_asks_for_silence(tmp_path, recwarn):
+    folder = written(tmp_path / "run", evaluated=6)
+    write(folder, "rubbish", EVAL)
+    read_run(folder, note=False)
+    assert has_ended(folder) is False
+    assert not recwarn
+    with pytest.warns(UserWarning, match="1 damaged line passed over"):
+        read_run(folder)
+
+
+def test_a_run_has_ended_once_its_last_iteration_was_evaluated(tmp_path):
+    assert has_ended(written(tmp_path / "whole", evaluated=6))
+    assert not has_ended(written(tmp_path / "half", evaluated=3))
+    assert not has_ended(written(tmp_path / "begun"))
+    assert has_ended(tmp_path / "none") is False
+    assert has_ended(written(tmp_path / "damaged", evaluated=6, data=[])) is False
+
+
+def test_runs_are_found_by_their_own_folder_or_the_one_above_and_each_once(tmp_path):
+    a, b, c = (written(tmp_path / name) for name in ("exp/b", "exp/a", "alone"))
+    (tmp_path / "exp/notes").mkdir()
+    assert run_folders([c, tmp_path / "exp"]) == [c, b, a]
+    assert run_folders([a, tmp_path / "exp", c, a]) == [a, b, c]
+    assert run_folders([tmp_path / "exp/notes"]) == []
+    with pytest.raises(InputError, match=r"none: expected folders with config\.json and metrics"):
+        run_folders([c, tmp_path / "none"])
+
+
+def test_runs_with_weights_are_taken_before_those_without(tmp_path):
+    a, b, c = (written(tmp_path / name) for name in "abc")
+    assert trained_folders([tmp_path]) == [a, b, c]
+    (b / checkpoint.WEIGHTS).write_bytes(b"")
+    state = c / "generation-1"
+    state.mkdir()
+    (c / "lease-1.json").write_text("{}")
+    (state / checkpoint.NAME).write_bytes(b"")
+    assert trained_folders([tmp_path]) == [b, c]
+    (a / "notes").mkdir()
+    with pytest.raises(InputError, match=r"notes: expected folders with config\.json and metrics"):
+        trained_folders([a / "notes"])
+
+
+# ------------------------------------------------------------------------------------ run folders
+
+
+def test_a_folder_that_cannot_be_locked_is_one_message_with_advice(tmp_path, monkeypatch):
+    def fail(error):
+        def acquire(lock):
+            raise error
+
+        monkeypatch.setattr(run_folder.FileLock, "acquire", acquire)
+
+    folder = RunFolder(tmp_path / "run")
+    advice = r"run cannot be locked \(.*an --out on a local disk"
+    for error in (OSError(errno.ENOLCK, "no locks"), NotImplementedError("no locks")):
+        fail(error)
+        with pytest.raises(InputError, match=advice), folder.locked():
+            pytest.fail("it is locked")
+
+
+def test_a_run_that_a_sweep_holds_is_refused_and_one_given_back_is_moved_to_its_folder(tmp_path):
+    path = tmp_path / "run"
+    taken = lease.Leases(90.0, lambda: 0.0).take(path)
+    leased = r"is leased to .* \(process \d+\) of a sweep; let it"
+    with pytest.raises(InputError, match=leased), RunFolder(path).locked():
+        pytest.fail("it is locked")
+    state = path / "generation-1"
+    state.mkdir(exist_ok=True)
+    checkpoint.save(state, {}, {"iteration": 3})
+    taken.release()
+    with RunFolder(path).locked():
+        assert checkpoint.position(path) == 3
+        assert not state.exists()
+
+
+def test_a_record_is_kept_for_the_same_run_and_replaced_if_nothing_of_another_is_left(tmp_path):
+    folder = RunFolder(written(tmp_path / "run"))
+    before = (folder.path / "config.json").read_bytes()
+    assert folder.acquire(CONFIG, FACTS, (ERROR,), DATA) == CONFIG
+    assert (folder.path / "config.json").read_bytes() == before
+    other = replace(CONFIG, lr=0.2)
+    assert folder.acquire(other, FACTS, (ERROR,), DATA) == other
+    assert read_record(folder.path).config == other
+    write(folder.path, EVAL)
+    with pytest.raises(InputError, match=r"another run: lr 0\.2 there, 0\.1 asked for\. Choose"):
+        folder.acquire(CONFIG, FACTS, (ERROR,), DATA)
+
+
+def test_a_folder_of_other_data_is_refused_by_the_two_digests(tmp_path):
+    folder = RunFolder(written(tmp_path / "run", evaluated=3))
+    other = DATA | {"sha256": "0123456789abcdef" * 4}
+    with pytest.raises(InputError, match="SHA-256 abababababab, now 0123456789ab; give the data"):
+        folder.acquire(CONFIG, FACTS, (ERROR,), other)
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "saved", "until", "position", "left"),
+    [
+        (None, None, None, 0, 6),
+        (3, None, None, 0, 6),
+        (6, None, None, 6, 0),
+        (3, 4, None, 4, 2),
+        (3, 6, None, 5, 1),  # the last evaluation is missing
+        (6, 6, None, 6, 0),
+        (3, None, 0.5, 3, 0),
+        (3, 3, 0.5, 3, 0),
+        (3, 3, 0.4, 3, 3),
+    ],
+)
+def test_what_is_left_of_a_run_depends_on_its_checkpoint_and_its_evaluations(
+    evaluated, saved, until, position, left, tmp_path
+):
+    config = replace(CONFIG, until=until).to_json()
+    folder = RunFolder(written(tmp_path / "run", evaluated=evaluated, config=config))
+    if saved:
+        checkpoint.save(folder.path, {}, {"iteration": saved})
+    assert (folder.position(), folder.left()) == (position, left)
+
+
+def test_a_record_lists_who_trained_from_which_iteration_on(tmp_path, monkeypatch):
+    folder = RunFolder(written(tmp_path / "run"))
+
+    def told(commit, iteration):
+        monkeypatch.setattr(run_folder, "provenance", lambda: {"commit": commit})
+        folder.note_who_trains(iteration)
+        record = read_record(folder.path)
+        parts = [(part["iteration"], part["provenance"]["commit"]) for part in record.continued]
+        return record.provenance["commit"], parts
+
+    assert told("a", 2) == ("a", [])
+    assert told("b", 3) == ("a", [(3, "b")])
+    assert told("b", 4) == ("a", [(3, "b")])
+    assert told("c", 5) == ("a", [(3, "b"), (5, "c")])
+    assert told("a", 4) == ("a", [(3, "b"), (4, "a")])  # what c did is gone
+    assert told("d", 0) == ("d", [])
+
+
+def test_a_rank_that_keeps_nothing_has_no_checkpoint_and_writes_nothing(tmp_path):
+    folder = NoFolder(tmp_path)
+    with folder.locked():
+        assert folder.acquire(CONFIG, FACTS, (ERROR,), DATA) == CONFIG
+        folder.note_who_trains(3)
+        folder.append(TRAIN)
+        folder.save({}, {"iteration": 3})
+    assert folder.load() is None
+    assert folder.has_checkpoint() is False
+    assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------ checkpoints
+
+
+def test_a_flipped_bit_of_a_weight_is_noticed(tmp_path):
+    checkpoint.save(tmp_path, {"w": np.arange(3.0)}, {"iteration": 1})
+    path = tmp_path / checkpoint.NAME
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is damaged: its content has another SHA-256"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"x" * 1000, bytes(8), b"\xff" * 100])
+def test_a_file_that_is_no_safetensors_file_is_no_checkpoint(tmp_path, rubbish):
+    (tmp_path / checkpoint.NAME).write_bytes(rubbish)
+    for ask in (checkpoint.load, checkpoint.position):
+        with pytest.raises(InputError, match=r"is not a whole checkpoint .* away to start again"):
+            ask(tmp_path)
+
+
+def test_a_disk_that_fails_while_a_checkpoint_is_read_is_one_message(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, {"w": np.arange(3.0)}, {"iteration": 1})
+
+    def fail(*args, **options):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(checkpoint, "safe_open", fail)
+    with pytest.raises(InputError, match="Input/output error"):
+        checkpoint.load(tmp_path)
+
+
+def test_weights_alone_are_no_checkpoint_to_go_on_from(tmp_path):
+    checkpoint.save(tmp_path, {"net/w": np.arange(3.0)}, {"iteration": 1})
+    weights = checkpoint.export_weights(tmp_path, {"net": "resnet8", "source": "a lesson"})
+    with checkpoint.safe_open(weights, framework="numpy") as f:
+        about = f.metadata()
+    assert (about["net"], about["source"]) == ("resnet8", "a lesson")
+    weights.rename(tmp_path / checkpoint.NAME)
+    with pytest.raises(InputError, match=r"is not a whole checkpoint \(KeyError: 'iteration'\)"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_checkpoint_without_a_checksum_is_not_whole(tmp_path):
+    content = to_safetensors({"w": np.arange(3.0)}, {"meta": '{"iteration": 1}'})
+    (tmp_path / checkpoint.NAME).write_bytes(content)
+    with pytest.raises(InputError, match=r"is not a whole checkpoint \(KeyError: 'sha256'\)"):
+        checkpoint.load(tmp_path)

@@ -8,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import naive
 import numpy as np
@@ -26,11 +28,13 @@ from minires.runs import metrics_file as measured
 from minires.runs import run_folder as run_folders
 from minires.runs.config import OPTIONS, Config
 from minires.runs.run import read_run
-from minires.runs.run_folder import RunFolder
+from minires.runs.run_folder import NoFolder, RunFolder
 from minires.train import loop, state, step, stopping, task
 from minires.train.layerwise import by_layer
 from minires.train.loop import DivergenceError, train
+from minires.train.resuming import check_checkpoint
 from minires.train.step import evaluate, train_step
+from minires.train.transport import LostRankError
 
 
 class Crash(BaseException):
@@ -89,6 +93,8 @@ def test_a_run_folder_holds_config_metrics_and_checkpoint(unstopped, shapes):
     assert all(
         0 <= m[f"{s}_error"] <= 1 for m in lines if m["kind"] == "eval" for s in ("train", "test")
     )
+    keys = {"kind", "iteration", "seconds", "loss", "error", "lr"}
+    assert all(m.keys() == keys for m in measured.read(unstopped) if m["kind"] == "train")
     assert RunFolder(unstopped).position() == 6
 
 
@@ -283,6 +289,138 @@ def test_the_record_says_from_which_iteration_on_something_else_trained(
     train(tiny, tmp_path, shapes)
     assert told() == ("b", [(3, "c"), (4, "e")])
     assert_same_end(tmp_path, unstopped)
+
+
+def test_all_that_the_next_step_depends_on_is_taken_over_from_rank_0(tiny, shapes, tmp_path):
+    config = replace(tiny, plateau=2)
+    led, mine = (
+        state.TrainingRun(config, RunFolder(tmp_path), shapes, loop.initial_net(net))
+        for net in (config, replace(config, seed=1))
+    )
+    for velocity in led.optimizer.velocity.values():
+        velocity += 0.5
+    led.plateau.observe(3, 0.25)
+    led.iteration, led.seconds, led.waited, led.warm, led.running = 4, 7.0, 2.0, False, 0.75
+    led.window = {"steps": 2, "loss": 3.0, "error": 1.5}
+    told = (led.meta() | {"ended": True}, led.arrays())
+    mine.ranks = SimpleNamespace(share=lambda *sent: [told, sent])
+    mine.join()
+    assert mine.ended
+    assert mine.meta() == led.meta()
+    ours, theirs = mine.arrays(), led.arrays()
+    assert {k: a.tobytes() for k, a in ours.items()} == {k: a.tobytes() for k, a in theirs.items()}
+
+
+def test_a_rank_trains_by_the_recipe_of_rank_0_as_it_was_begun(tiny, shapes):
+    led = replace(tiny, bn_average="batches").to_json()
+    ranks = SimpleNamespace(share=lambda *sent: [(led, {}), (sent[0], {})], agree=lambda *_: None)
+    assert loop._agreed(tiny, shapes, ranks).bn_average == "batches"
+
+
+def test_more_ranks_than_parts_are_refused_before_anything_is_written(tiny, shapes, tmp_path):
+    with pytest.raises(InputError, match="3 ranks need --shards 3 or more, got --shards 2"):
+        train(replace(tiny, shards=2), tmp_path, shapes, ranks=SimpleNamespace(size=3, leads=True))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lost_rank_says_whether_the_run_has_a_checkpoint(tmp_path):
+    for saved in (False, True):
+        with (
+            pytest.raises(LostRankError) as e,
+            loop._checkpoint_named(NoFolder(tmp_path)),
+        ):
+            raise LostRankError(1, 2)
+        assert e.value.saved is saved
+        checkpoint.save(tmp_path, {}, {"iteration": 3})
+
+
+def test_weights_that_a_run_starts_from_are_saved_before_its_first_step(
+    tiny, shapes, tmp_path, monkeypatch
+):
+    given, other = (loop.initial_net(replace(tiny, seed=seed)).state() for seed in (5, 6))
+    config = replace(tiny, weights="0" * 64)
+    with pytest.raises(InputError, match=r"SHA-256 0{12}.*; give them with --weights FILE"):
+        train(config, tmp_path, shapes)
+
+    def crash(*args):
+        raise Crash
+
+    monkeypatch.setattr(step, "train_step", crash)
+    for weights in (given, other, None):  # a run that has begun needs them no longer
+        with pytest.raises(Crash):
+            train(config, tmp_path, shapes, weights=weights)
+        saved = checkpoint.load_weights(tmp_path)
+        assert {k: a.tobytes() for k, a in saved.items()} == {
+            k: a.tobytes() for k, a in given.items()
+        }
+
+
+CHECKED = {"iteration": 6, "seconds": 0.0, "warm": True, "running_error": 0.5}
+CHECKED |= {"window": {"steps": 0}}
+LONG = "net/" + 56 * "x"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({}, "net/w is missing"),
+        ({"net/w": np.zeros((2, 3))}, "net/w: expected float32 (2, 3), got float64 (2, 3)"),
+        ({"net/w": np.zeros((1, 3), "float32")}, "expected float32 (2, 3), got float32 (1, 3)"),
+        ({"net/w": np.zeros((3, 3), "float32")}, "expected float32 (2, 3), got float32 (3, 3)"),
+        ({"net/w": np.zeros((2, 3), "float32"), LONG: np.zeros(1)}, f"({LONG} is unknown)"),
+    ],
+    ids=["missing", "type", "shorter", "longer", "unknown"],
+)
+def test_the_first_array_that_is_not_of_a_run_is_described(arrays, words, tiny):
+    meta = CHECKED | {"config": tiny.to_json()}
+    expected = {"net/w": np.zeros((2, 3), "float32")}
+    check_checkpoint("here", tiny, expected, expected, meta)
+    with pytest.raises(InputError, match="here: its checkpoint is not of resnet8") as e:
+        check_checkpoint("here", tiny, expected, arrays, meta)
+    assert words in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"net": "plain8"}, "its checkpoint is of plain8, not resnet8"),
+        (None, "its checkpoint is of weights alone, not resnet8"),
+        ({"lr": 0.2, "seed": 1}, "is of another run (lr 0.2, not 0.1; seed 1, not 0)"),
+    ],
+    ids=["network", "weights alone", "recipe"],
+)
+def test_a_checkpoint_with_another_network_or_recipe_says_what_it_is_of(change, words, tiny):
+    config = tiny.to_json()
+    del config["until"]  # as an earlier version wrote it
+    check_checkpoint("here", tiny, {}, {}, CHECKED | {"config": config})
+    with pytest.raises(InputError) as e:
+        check_checkpoint("here", tiny, {}, {}, CHECKED | {"config": change and config | change})
+    assert words in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"iteration": 7},
+        {"seconds": -1.0},
+        {"seconds": np.inf},
+        {"seconds": np.nan},
+        {"seconds": True},
+        {"waited": -1.0},
+        {"warm": None},
+        {"running_error": "low"},
+        {"plateau": 5},
+        {"window": [0]},
+        {"window": {"steps": True}},
+        {"window": {"steps": 1, "loss": "low"}},
+    ],
+    ids=str,
+)
+def test_the_values_of_a_checkpoint_that_make_no_sense_are_named(wrong, tiny):
+    meta = CHECKED | {"config": tiny.to_json()}
+    check_checkpoint("here", tiny, {}, {}, meta)
+    with pytest.raises(InputError, match=rf"checkpoint is damaged \({next(iter(wrong))}\); rest"):
+        check_checkpoint("here", tiny, {}, {}, meta | wrong)
 
 
 @pytest.mark.parametrize("damage", ["cut", "a bit flipped", "empty", "rubbish"])
@@ -507,7 +645,7 @@ def test_warm_up_lasts_until_the_training_error_is_below_80_percent(
     tiny, shapes, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
-        step, "train_step", lambda net, sgd, x, y, lr: (1.0, 0.7 if len(rates) > 2 else 0.9)
+        step, "train_step", lambda net, sgd, x, y, lr: (1.0, 0.79 if len(rates) > 2 else 0.8)
     )
     monkeypatch.setattr(state, "SMOOTHING", 1.0)
     rates = []
@@ -1133,6 +1271,74 @@ def test_a_second_ctrl_c_interrupts_at_once():
             signal.raise_signal(signal.SIGINT)
 
 
+class Finished:
+    """An object whose end calls a function: what that raises is dropped, as in a callback."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __del__(self):
+        self.call()
+
+
+def test_a_ctrl_c_that_python_dropped_is_found_again_and_other_errors_are_shown(monkeypatch):
+    dropped, numbers = [], (signal.SIGINT, signal.SIGTERM)
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: dropped.append(args.exc_type))
+    before = [sys.unraisablehook, *map(signal.getsignal, numbers)]
+    for number in numbers:
+        with stopping.interrupts_remembered():
+            stopping.check_interrupt()  # none so far
+            Finished(lambda number=number: signal.raise_signal(number))
+            with pytest.raises(KeyboardInterrupt):
+                stopping.check_interrupt()
+            with pytest.raises(KeyboardInterrupt), stopping.stop_requests():
+                pytest.fail("it went on")
+            assert not dropped
+            Finished(lambda: 1 / 0)
+            assert dropped == [ZeroDivisionError]
+        assert [sys.unraisablehook, *map(signal.getsignal, numbers)] == before
+        stopping.check_interrupt()
+        dropped.clear()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_ctrl_c_that_is_remembered_interrupts_as_any_other(number):
+    with pytest.raises(KeyboardInterrupt), stopping.interrupts_remembered():
+        signal.raise_signal(number)
+
+
+def test_ctrl_c_is_remembered_only_where_it_would_interrupt():
+    def handler(number, frame):
+        pytest.fail("nobody pressed it")
+
+    def inside(_=None):
+        with stopping.interrupts_remembered():
+            return signal.getsignal(signal.SIGINT)
+
+    with ThreadPoolExecutor() as pool:
+        assert [*pool.map(inside, [None])] == [signal.default_int_handler]
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        assert inside() is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there signals cannot be held back")
+def test_a_ctrl_c_that_is_held_back_comes_after_the_block():
+    reached = []
+
+    def start():
+        with stopping.interrupts_held_back():
+            signal.raise_signal(signal.SIGINT)
+            reached.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert reached
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_the_advice_of_a_divergence_reads_no_checkpoint(tiny, shapes, tmp_path, monkeypatch):
     train(tiny, tmp_path, shapes)
     run = state.TrainingRun(tiny, RunFolder(tmp_path), shapes, loop.initial_net(tiny))
@@ -1216,6 +1422,64 @@ def test_metrics_need_names_of_their_own(named):
         task.register("odd", odd)
 
 
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        ((), "must have at least one metric, got none"),
+        (("error",), r"must be of minires.runs.metric.Metric, got \('error',\)"),
+    ],
+)
+def test_a_task_without_metrics_is_not_registered(metrics, words):
+    odd = task.Classification()
+    odd.metrics = metrics
+    with pytest.raises(InputError, match=words):
+        task.register("odd", odd)
+    with pytest.raises(InputError, match="unknown task 'odd': expected one of classification"):
+        task.get_task("odd")
+
+
+@pytest.mark.parametrize("key", ["loss", "error", "extra"])
+@pytest.mark.parametrize(
+    "value", [True, np.True_, "1", None, 1j, [1.0], np.zeros(1), np.array("1"), np.array(True)]
+)
+def test_what_is_no_real_number_is_no_metric(key, value):
+    whole = {"loss": np.array(1), "error": np.float32(0.5), "extra": 2}
+    known = task.get_task("classification")
+    assert task.measured_by(known, "odd", "step", whole) == {"loss": 1, "error": 0.5, "extra": 2}
+    with pytest.raises(InputError, match=f"for '{key}'; return numbers alone"):
+        task.measured_by(known, "odd", "step", whole | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ((1.0, 0.5), r"got \(1\.0, 0\.5\)"),
+        (None, "got None"),
+        ({"loss": 1.0}, r"got \['loss'\]; error is missing"),
+        ({}, "loss, error is missing"),
+        ({"loss": 1.0, "error": 0.5, "lr": 0.1}, "got 0.1 for 'lr'"),
+    ],
+)
+def test_what_is_no_dict_of_all_numbers_says_which_are_expected(values, words):
+    known = task.get_task("classification")
+    begins = r"evaluate of the task 'odd' must return a dict with the numbers \['loss', 'error'\]"
+    with pytest.raises(InputError, match=f"^{begins}, .*{words}"):
+        task.measured_by(known, "odd", "evaluate", values)
+
+
+def test_a_network_that_guesses_errs_in_all_classes_but_one(shapes):
+    known = task.get_task("classification")
+    assert task.guess_of(known, "classification", shapes) == 0.9
+    with pytest.raises(InputError, match="needs the names of the classes, toys has none"):
+        known.guess(SimpleNamespace(name="toys", classes=()))
+
+
+def test_a_guess_of_a_thousand_characters_is_cut_in_the_message(shapes):
+    odd = SimpleNamespace(guess=lambda data: 1000 * "x")
+    with pytest.raises(InputError, match=f"must return a number, got '{96 * 'x'}[.]{{3}}$"):
+        task.guess_of(odd, "odd", shapes)
+
+
 def test_a_guess_that_is_no_number_is_told_so(with_task):
     odd = Odd("step", lambda v: v)
     odd.guess = lambda data: "half"
@@ -1231,6 +1495,31 @@ def test_the_recorded_learning_rate_is_the_one_that_was_used(tiny, shapes, tmp_p
     np.testing.assert_allclose(
         [line["lr"] for line in run.train], [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
     )
+
+
+def test_a_line_of_training_is_the_mean_of_the_steps_since_the_last_one(
+    tiny, shapes, tmp_path, monkeypatch
+):
+    measured = iter([(1.0, 0.5), (3.0, 0.5), (8.0, 0.5), (2.0, 0.25), (2.0, 0.75), (5.0, 0.5)])
+    monkeypatch.setattr(step, "train_step", lambda *args: next(measured))
+    monkeypatch.setattr(state, "LINES", 2)
+    run = read_run(train(tiny, tmp_path, shapes))
+    lines = [(line["iteration"], line["loss"], line["error"]) for line in run.train]
+    assert lines == [(3, 4.0, 0.5), (6, 3.0, 0.5)]
+
+
+def test_norms_by_layer_are_those_of_the_gradient_and_weight_of_each_convolution(shapes):
+    net = resnet(8)
+    images, labels = shapes.train[:4]
+    train_step(net, SGD(net.parameters()), shapes.prepare(images, None), labels, 0.1)
+    record = by_layer(net)
+    for kind, arrays in (("gradient_norm", net.gradients()), ("weight_norm", net.parameters())):
+        kernels = {n.removesuffix(".w"): a.astype(float) for n, a in arrays.items() if "conv" in n}
+        assert len(kernels) == 7
+        norms = {name: np.sqrt((a**2).sum()) for name, a in kernels.items()}
+        assert record[kind] == pytest.approx(norms, rel=1e-5)
+    norms = [name for name, layer in net.named_layers() if isinstance(layer, BatchNorm)]
+    assert [*record["response_std"]] == norms
 
 
 def test_responses_are_the_spread_of_batch_norms_output(rng):
