@@ -691,7 +691,7 @@ def test_a_derivative_that_rounding_hides_is_refused():
 @pytest.mark.parametrize("elements", [6, 60])
 @pytest.mark.parametrize("seed", range(12))
 def test_no_gradient_agrees_with_slopes_that_are_rounding(elements, seed):
-    """By chance one step may show little noise. The slope is 0, but these numbers do not show it."""
+    """By chance one step may show little noise. The slope is 0, but no number here shows it."""
     x = np.random.default_rng(seed).standard_normal(elements)
     hidden = {"vacuous", "precision"}
     for factor, kinds in ((0, hidden), (1e-3, hidden | {"wrong"})):
