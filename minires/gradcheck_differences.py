@@ -175,22 +175,28 @@ class Check(Slopes):
             return
         if error == np.inf:
             raise self.no_number(line)
-        kind = "kink"
-        reason = (
-            f"slopes from left and right differ by {abs(sample.jumps[1]):.3g} within "
-            f"{sample.step:.0e}, so a ReLU or a maximum changes sides there; move inputs off it"
-        )
         if self.rounding(sample) > sample.truncation and self.rounds(line, sample):
-            kind = "precision"
-            reason = (
-                f"rounding in forward hides the derivative, {sample.slope:.3g} +- {error:.1e}; "
-                "use inputs of similar size, or a larger rtol"
-            )
+            raise self._hidden(line, sample)
         raise GradientError(
-            kind=kind,
+            kind="kink",
             op=self.op,
             argument=line.name,
-            message=f"cannot be checked {line.where}: {reason}",
+            message=f"cannot be checked {line.where}: slopes from left and right differ by "
+            f"{abs(sample.jumps[1]):.3g} within {sample.step:.0e}, so a ReLU or a maximum changes "
+            "sides there; move inputs off it",
+            index=line.place,
+            numeric=sample.slope,
+        )
+
+    def _hidden(self, line: Line, sample: Sample) -> GradientError:
+        """Error for a line whose slope rounding hides."""
+        return GradientError(
+            kind="precision",
+            op=self.op,
+            argument=line.name,
+            message=f"cannot be checked {line.where}: rounding in forward hides the derivative, "
+            f"{sample.slope:.3g} +- {self.error(sample):.1e}; use inputs of similar size, or a "
+            "larger rtol",
             index=line.place,
             numeric=sample.slope,
         )
@@ -207,7 +213,8 @@ class Check(Slopes):
         """Confirm with other steps that a line is wrong, and raise; halve a direction first."""
         sample = self._confirmed(line, sample)
         if self._excess(line, sample, analytic) <= 0:
-            self._refuse_unsteady(line, sample, scale)
+            if self.error(sample) > UNSTEADY * scale * line.length:  # agrees with anything
+                raise self._hidden(line, sample)
             return
         if line.v is not None:
             # elements within rtol may add up to more than that
@@ -237,21 +244,6 @@ class Check(Slopes):
             analytic=value,
             numeric=slope,
         )
-
-    def _refuse_unsteady(self, line: Line, sample: Sample, scale: float) -> None:
-        """Raise if a confirmed slope is so uncertain that it agrees with almost any gradient."""
-        error = self.error(sample)
-        if error > UNSTEADY * scale * line.length:
-            raise GradientError(
-                kind="precision",
-                op=self.op,
-                argument=line.name,
-                message=f"cannot be checked {line.where}: other steps give other slopes, "
-                f"{sample.slope:.3g} +- {error:.1e}, as rounding in forward hides the derivative; "
-                "use inputs of similar size, or a larger rtol",
-                index=line.place,
-                numeric=sample.slope,
-            )
 
     def _confirmed(self, line: Line, sample: Sample) -> Sample:
         """Median of samples with other steps; their spread adds to the error bar."""

@@ -24,6 +24,7 @@ from minires.ops.compiled.tuning import (
     PIXEL_TILE,
     WEIGHT_TILE,
     many_channels,
+    too_few_tiles,
     weight_chunks,
 )
 from minires.ops.geometry import Pair, channel_groups, pair
@@ -209,7 +210,11 @@ def correlate(x: Array, w: Array, y: Array, stride: Pair, offset: Pair, y_stride
     An `ending` is applied to all of y. Filters in the order of the kernels are looked up in `kept`.
     """
     KH, KW, C, K = w.shape
-    if y_stride == (1, 1) and winograd.suits((KH, KW), stride, (C, K), x.dtype):
+    if (
+        y_stride == (1, 1)
+        and winograd.suits((KH, KW), stride, (C, K), x.dtype)
+        and not too_few_tiles(winograd.tiles(y.shape), C, K)
+    ):
         winograd.correlate(x, w, y, offset, ending, kept)
         return
     if many_channels(C, K):

@@ -47,6 +47,7 @@ WEIGHT_TILES = 32  # dw
 # 3x3, stride 1; at most 64 to 64 channels           | winograd              | filters fit a cache
 # 3x3, stride 1; more channels, or few rows of tiles | winograd_blocked      | filters do not fit,
 #                                                    |                       | or rows are too few
+# 3x3, stride 1; many channels, hardly any tiles     | blocked               | nothing to save
 # others; less than 64 to 64 channels                | direct, in conv       | filters fit a cache
 # others; more channels                              | blocked               | filters do not fit
 #
@@ -61,12 +62,21 @@ def many_channels(C: int, K: int) -> bool:
 
 
 FEWEST_TILES = 128  # fewer are cut into rows or images alone, as their work is short
+# by VECTOR_BYTES: with so few tiles, transforming the filters takes longer than it saves
+TOO_FEW_TILES = {16: 0, 32: 0, 64: 4}[VECTOR_BYTES]
+# channels times filters up to which a few tiles at a time are transformed and multiplied
+MOST_FILTERS = {16: 4, 32: 4, 64: 3}[VECTOR_BYTES] * FEW_CHANNELS
+
+
+def too_few_tiles(tiles: int, C: int, K: int) -> bool:
+    """Whether a 3x3 convolution of `tiles` tiles is a matrix product of blocks instead."""
+    return tiles <= TOO_FEW_TILES and C * K > 4 * FEW_CHANNELS
 
 
 def keep_tiles(rows: int, tiles: int, C: int, K: int) -> bool:
     """Whether all of Winograd's tiles, `tiles` a row, are transformed before any product."""
     few_rows = rows < PIECES and rows * tiles >= FEWEST_TILES
-    return C * K > 4 * FEW_CHANNELS or (C * K >= FEW_CHANNELS and few_rows)
+    return C * K > MOST_FILTERS or (C * K >= FEW_CHANNELS and few_rows)
 
 
 def divide_channels(images: int, tiles: int, C: int, K: int) -> bool:

@@ -61,6 +61,12 @@ def suits(
     return all(c % whole == 0 for c in channels)
 
 
+def tiles(shape: tuple) -> int:
+    """How many tiles cover outputs of this shape, (N, H, W, K)."""
+    N, H, W, _ = shape
+    return N * -(-H // M) * -(-W // M)
+
+
 # ----------------------------------------------------------------------------------- kernel helpers
 
 
