@@ -269,7 +269,17 @@ def test_workers_that_end_at_the_same_time_draw_the_same_figure(tmp_path, monkey
 def test_a_divergence_is_raised_and_the_run_stays_as_it_is(bars, tmp_path):
     jobs = planned(tmp_path, seeds=1, lr=1e30)
     with pytest.raises(DivergenceError):
+        worker(jobs[:1], bars).work()
+
+
+def test_every_run_that_cannot_go_on_is_named_at_the_end(bars, tmp_path):
+    jobs = planned(tmp_path)
+    for job in jobs[:2]:
+        job.folder.mkdir()
+        (job.folder / "config.json").write_text("{")
+    with pytest.raises(InputError, match="^2 runs cannot go on: ") as caught:
         worker(jobs, bars).work()
+    assert all(f"{job.folder.name}/config.json is damaged" in str(caught.value) for job in jobs[:2])
 
 
 def test_a_run_that_diverges_does_not_stop_the_others(alone, bars, tmp_path):

@@ -174,7 +174,7 @@ class Worker:
         Interrupted
             After a request to stop, once the run at hand is saved and given back.
         InputError, DivergenceError
-            What ended the first run that cannot go on.
+            What ended the run that cannot go on, or one error that says it of each such run.
         """
         try:
             while self.work_once():
@@ -183,8 +183,11 @@ class Worker:
             self._give_back()
             raise
         self._give_back()
-        for error in self.failed.values():
-            raise error
+        errors = list(self.failed.values())
+        if len(errors) > 1:
+            raise InputError(f"{len(errors)} runs cannot go on: {'; '.join(map(str, errors))}")
+        if errors:
+            raise errors[0]
 
     def work_once(self) -> bool:
         """Train the next run that is free; return whether there was one left.
