@@ -44,6 +44,7 @@ SETTINGS = {
 WARM = "numpy numba matplotlib.pyplot hypothesis pytest safetensors.numpy PIL.Image typer pooch"
 PARTS = ("minires", "tests", "lessons", "pyproject.toml", "README.md", "CHANGELOG.md", "LOG.md")
 TIMES, AT_LEAST = 10, 20  # a test may take ten times as long as without a mutant, and 20 seconds
+COMPILING = 200  # seconds for a mutant of compiled code, which the first test has to compile
 FEW = 4  # examples of each property in the run without a mutant
 MEMORY = 16 << 30  # bytes of addresses
 KERNELS = "minires.ops.compiled.kernel_cache"
@@ -227,7 +228,9 @@ class Judge:
     def _try(self, mutant, copy, order):
         self._write(copy, mutant.source)
         (copy / "decided").unlink(missing_ok=True)
-        plugin = Limited(order, self.seconds, copy / "decided")
+        compiled = "compiled" in Path(self.file).parts or "numba" in Path(self.file).stem
+        least = COMPILING if compiled else AT_LEAST
+        plugin = Limited(order, self.seconds, copy / "decided", least)
         plugin.kernels = self.kernels
         if "compiled" in Path(self.file).parts:
             plugin.kernels = kernels_beside(self.kernels, copy, self.file)
@@ -384,9 +387,9 @@ class Measured(Plugin):
 class Limited(Plugin):
     """Run chosen tests in a given order, each within a time limit."""
 
-    def __init__(self, order, seconds, decided):
+    def __init__(self, order, seconds, decided, least=AT_LEAST):
         self.order = {test: i for i, test in enumerate(order)}
-        self.seconds, self.decided = seconds, decided
+        self.seconds, self.decided, self.least = seconds, decided, least
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def files(self):
@@ -398,7 +401,7 @@ class Limited(Plugin):
             importlib.import_module(KERNELS).cache_folder = lambda: self.kernels
 
     def pytest_sessionstart(self):
-        signal.setitimer(signal.ITIMER_REAL, 3 * AT_LEAST)
+        signal.setitimer(signal.ITIMER_REAL, 3 * self.least)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
@@ -408,9 +411,9 @@ class Limited(Plugin):
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item):
         self.decided.write_text(item.nodeid, encoding="utf-8")
-        signal.setitimer(signal.ITIMER_REAL, AT_LEAST + TIMES * self.seconds[item.nodeid])
+        signal.setitimer(signal.ITIMER_REAL, self.least + TIMES * self.seconds[item.nodeid])
         yield
-        signal.setitimer(signal.ITIMER_REAL, AT_LEAST)
+        signal.setitimer(signal.ITIMER_REAL, self.least)
 
 
 class Serving(Plugin):

@@ -277,7 +277,7 @@ def test_every_run_that_cannot_go_on_is_named_at_the_end(bars, tmp_path):
     for job in jobs[:2]:
         job.folder.mkdir()
         (job.folder / "config.json").write_text("{")
-    with pytest.raises(InputError, match="^2 runs cannot go on: ") as caught:
+    with pytest.raises(InputError, match=r"^2 runs cannot go on: ") as caught:
         worker(jobs, bars).work()
     assert all(f"{job.folder.name}/config.json is damaged" in str(caught.value) for job in jobs[:2])
 
