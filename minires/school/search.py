@@ -81,8 +81,8 @@ def _find(cases: Any, condition: Callable[[Case], bool], most: int) -> Case | No
 @contextlib.contextmanager
 def _elsewhere() -> Iterator[None]:
     """Let hypothesis store its notes in a temporary folder, not in the student's."""
-    before = configuration.storage_directory(intent_to_write=False)
-    before = getattr(before, "path", before)  # older versions return the path itself
+    before: Any = configuration.storage_directory(intent_to_write=False)
+    before = getattr(before, "path", before)  # other versions return the path itself
     with tempfile.TemporaryDirectory(prefix="minires-", ignore_cleanup_errors=True) as folder:
         configuration.set_hypothesis_home_dir(folder)
         try:
