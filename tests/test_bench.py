@@ -217,6 +217,18 @@ def test_jax_gets_as_many_processors_as_threads_are_asked_for(monkeypatch):
     assert given == [1]
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--batch-size", 1, "--profile"), "need two images or more; got --batch-size 1"),
+        (("--batch-size", 99_999_999_999), "give fewer images with --batch-size"),
+    ],
+)
+def test_a_batch_that_cannot_be_timed_is_refused_in_a_line(words, reason, run_cli):
+    code, _, err = run_cli("bench", "--nets", "resnet8", "--backend", "numpy", *words, "--quiet")
+    assert (code, reason in err, "Traceback" in err) == (2, True, False), err
+
+
 def test_what_a_worker_said_before_it_ended_is_heard():
     class Pipe:
         def send(self, question):

@@ -1,5 +1,9 @@
 """Folded networks: batch norm inside the convolutions, the same logits to rounding."""
 
+import copy
+import importlib
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,12 +12,15 @@ from hypothesis import strategies as st
 import minires
 from minires.errors import InputError
 from minires.gradcheck import check_op
+from minires.layers.alexnet import Tanh
 from minires.layers.base import Layer, Sequential
-from minires.layers.core import BatchNorm, Conv2d, ReLU
+from minires.layers.core import BatchNorm, Conv2d, Identity, ReLU
 from minires.nets import audit
 from minires.nets.fold import FoldedConv2d, fold
 from minires.nets.fuse import fuse
 from minires.nets.network import Facts, Network
+from minires.nets.registry import by_name
+from minires.nets.resnet import ResidualBlock
 from minires.ops import BACKENDS, get_ops
 
 seeds = st.integers(0, 2**32 - 1)
@@ -227,3 +234,86 @@ def test_a_bias_or_a_shortcut_of_another_shape_is_refused(backend):
         ops.conv2d_inference(x, w, np.ones(3), 1, 1, 1, np.ones((1, 4, 4, 3), np.float32))
     with pytest.raises(InputError, match="x is float64 but b is float32"):
         ops.conv2d_inference(x, w, np.ones(3, np.float32))
+
+
+# ------------------------------------------------------------------ what folding must not assume
+
+
+def same_logits(folded, net, rng):
+    x = rng.standard_normal((2, 32, 32, 3))
+    expected = net.forward(x)
+    np.testing.assert_allclose(folded.forward(x), expected, atol=1e-12 * np.abs(expected).max())
+
+
+def double(name="resnet8"):
+    return trained(by_name(name, rng=3)).astype("float64")
+
+
+@pytest.mark.parametrize("name", ["resnet8", "plain8", "resnet8B"])
+def test_a_network_folded_twice_is_the_network_folded_once(name, rng):
+    net = double(name)
+    same_logits(fold(fold(net)), net, rng)
+
+
+class Halved(ResidualBlock):
+    """y = F(x) / 2 + x."""
+
+    def forward(self, x, train=False):
+        return 0.5 * self.body.forward(x, train) + x
+
+
+class Reversed(Sequential):
+    def forward(self, x, train=False):
+        return x[:, ::-1]
+
+
+class Own(Network):
+    def forward(self, x, train=False):
+        return 2 * super().forward(x, train)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "plain8"])
+def test_blocks_that_compute_something_else_are_copied(name, rng):
+    net = double(name)
+    block = net.children["stage1"].children["block1"]
+    for relu in (Tanh(), Identity()):
+        block.relu = block.children["relu"] = relu
+        same_logits(fold(net), net, rng)
+    stage = net.children["stage2"]
+    stage.children["block1"] = Sequential(a=stage.children["block1"], b=Reversed())
+    net.children["stage1"].children["block1"] = Halved(block.body, Identity())
+    same_logits(fold(net), net, rng)
+
+
+def test_a_network_with_a_forward_of_its_own_is_refused():
+    net = double()
+    with pytest.raises(InputError, match="got a Own with a forward of its own"):
+        fold(Own(net.facts, **net.children))
+
+
+def test_what_a_folded_network_keeps_is_neither_copied_nor_pickled_nor_left_stale(rng):
+    net, other = double().use("numba"), trained(double(), seed=8)
+    folded, size = fold(net), len(pickle.dumps(fold(net)))
+    same_logits(folded, net, rng)
+    assert len(pickle.dumps(folded)) == size
+    for copied in (copy.deepcopy(folded), pickle.loads(pickle.dumps(folded))):
+        assert copied.children["conv"]._cache is None
+        same_logits(copied, net, rng)
+    same_logits(folded.load_state(fold(other).state()), other, rng)
+
+
+@pytest.mark.parametrize("library", ["onnx", "torch_twin", "jax_twin"])
+def test_a_folded_network_is_not_exported_without_its_relus(library):
+    needs = {"onnx": "onnx", "torch_twin": "torch", "jax_twin": "jax"}
+    pytest.importorskip(needs[library], reason=f"{needs[library]} is not installed")
+    module = importlib.import_module(f"minires.exchange.{library}")
+    folded = fold(double())
+    export = {
+        "onnx": lambda: module.to_bytes(folded),
+        "torch_twin": lambda: module.as_torch(folded),
+        "jax_twin": lambda: module.forward(
+            folded, np.ones((1, 32, 32, 3)), module.Pass(folded, folded.parameters(), {}, False)
+        ),
+    }
+    with pytest.raises(InputError, match="pass the network that it was folded from"):
+        export[library]()

@@ -863,7 +863,7 @@ def test_the_solution_exists_by_construction(tiny, shapes, tmp_path, monkeypatch
         claims._construction(group)
 
 
-STUDIES = ("ablations-cifar10",)  # not the experiment: runs with other recipes
+STUDIES = ("ablations-cifar10", "race-cifar10-begun")  # not the experiment: other recipes
 
 
 def test_every_recorded_run_of_the_repository_keeps_its_own_claims():

@@ -327,3 +327,12 @@ def test_an_unknown_layer_is_refused_by_its_class_until_it_is_registered(
 def test_no_rule_is_registered_for_all_layers_or_for_none(layer_class):
     with pytest.raises(InputError, match="derived from Layer"):
         torch_twin.register(layer_class, lambda layer: None)
+
+
+def test_the_twin_has_the_running_statistics(rng):
+    net = resnet(8, rng=1).astype("float64")
+    x = rng.standard_normal((4, 32, 32, 3))
+    net.forward(3 * x + 1, train=True)
+    with torch.no_grad():
+        theirs = torch_twin.as_torch(net).eval()(tensor(x)).numpy()
+    np.testing.assert_allclose(theirs, net.forward(x), atol=TIGHT * np.abs(theirs).max())

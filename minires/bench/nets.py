@@ -115,6 +115,10 @@ def bench(
         As `timed_nets` does, or if PyTorch is needed and missing.
     """
     chosen = timed_nets(nets, rounds, batch_size)
+    if profile and batch_size == 1:
+        raise InputError(
+            "--profile looks at training steps, which need two images or more; got --batch-size 1"
+        )
     return [
         timing
         for facts in chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -67,7 +68,11 @@ def ask(pipe: Any, question: str) -> Any:
 
 
 def _serve(pipe: Any, files: Sequence[Path], make: Callable[..., Steps], arguments: tuple) -> None:
-    """Load the user's plugins, then answer questions until the pipe is closed."""
+    """Load the user's plugins, then answer questions until the pipe is closed.
+
+    Ctrl-C reaches every process of a terminal; the one that asks ends this one.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         for file in files:
             plugins.load(file)
@@ -88,6 +93,8 @@ def _serve(pipe: Any, files: Sequence[Path], make: Callable[..., Steps], argumen
             pipe.send(answer)
     except EOFError:
         return
+    except MemoryError as e:
+        pipe.send(f"not enough memory ({e}); give fewer images with --batch-size")
     except InputError as e:
         pipe.send(str(e))
 

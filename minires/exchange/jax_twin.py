@@ -3,6 +3,13 @@
 Images, filters and weights have the layout and the names of minires, so parameters and gradients
 are the same dictionaries. JAX is optional; without it, importing this module raises an error that
 says how to install it.
+
+>>> net = by_name("resnet8")
+>>> step = jax.value_and_grad(lambda p: loss(net, p, buffers(net), x, labels), has_aux=True)
+>>> (value, statistics), gradients = jax.jit(step)(net.parameters())
+
+x is (N, H, W, C) and labels (N,), whole numbers from 0 to the number of classes - 1. JAX computes
+in float32, whatever it is given, unless `jax.config.update("jax_enable_x64", True)` was called.
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ from minires.layers.alexnet import AvgPool, Dropout, Flatten, LocalResponseNorm,
 from minires.layers.base import Layer, Sequential
 from minires.layers.core import BatchNorm, Conv2d, GlobalAvgPool, Identity, Linear, MaxPool, ReLU
 from minires.layers.fused import BatchNormReLU
+from minires.nets.fold import FOLDED, not_exported
 from minires.nets.network import Network
 from minires.nets.resnet import PlainBlock, ResidualBlock, ZeroPadShortcut
 from minires.ops.geometry import pair
@@ -234,3 +242,4 @@ FUNCTIONS |= {
     Tanh: lambda layer, x, pass_: jnp.tanh(x),
     ZeroPadShortcut: _zero_pad,
 }
+FUNCTIONS |= dict.fromkeys(FOLDED, lambda layer, x, pass_: not_exported(layer))

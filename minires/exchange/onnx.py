@@ -21,6 +21,7 @@ from minires.layers.alexnet import AvgPool, Dropout, Flatten, LocalResponseNorm,
 from minires.layers.base import Array, Layer, Sequential
 from minires.layers.core import BatchNorm, Conv2d, GlobalAvgPool, Identity, Linear, MaxPool, ReLU
 from minires.layers.fused import BatchNormReLU
+from minires.nets.fold import FOLDED, not_exported
 from minires.nets.network import Network
 from minires.nets.resnet import PlainBlock, ResidualBlock, ZeroPadShortcut
 from minires.ops.geometry import pair
@@ -394,3 +395,4 @@ WRITERS |= {
     Sequential: _sequence,
     ZeroPadShortcut: _zero_pad,
 }
+WRITERS |= dict.fromkeys(FOLDED, lambda graph, layer, name, x: not_exported(layer))

@@ -18,6 +18,7 @@ from minires.layers.alexnet import AvgPool, Dropout, Flatten, LocalResponseNorm,
 from minires.layers.base import Array, Layer, Sequential
 from minires.layers.core import BatchNorm, Conv2d, GlobalAvgPool, Identity, Linear, MaxPool, ReLU
 from minires.layers.fused import BatchNormReLU
+from minires.nets.fold import FOLDED, not_exported
 from minires.nets.network import Network
 from minires.nets.resnet import PlainBlock, ResidualBlock, ZeroPadShortcut
 
@@ -81,9 +82,9 @@ def module(layer: Layer) -> Any:
 
 
 def as_torch(net: Network) -> nn.Module:
-    """Return the PyTorch twin of `net` in training mode, with copies of its parameters.
+    """Return the PyTorch twin of `net` in training mode.
 
-    Images are (N, C, H, W) there.
+    It has copies of the parameters and of the running statistics. Images are (N, C, H, W) there.
 
     Raises
     ------
@@ -154,6 +155,8 @@ def _norm(layer: BatchNorm) -> Any:
     norm = nn.BatchNorm2d(len(layer.params["gamma"]), layer.eps, layer.momentum)
     norm.weight.data = _tensor(layer.params["gamma"])
     norm.bias.data = _tensor(layer.params["beta"])
+    norm.running_mean = _tensor(layer.buffers["running_mean"])
+    norm.running_var = _tensor(layer.buffers["running_var"])
     return norm.to(norm.weight.dtype)
 
 
@@ -241,3 +244,4 @@ MODULES |= {
     Tanh: lambda layer: nn.Tanh(),
     ZeroPadShortcut: _ZeroPad,
 }
+MODULES |= dict.fromkeys(FOLDED, not_exported)

@@ -178,7 +178,7 @@ class Layer:
         return {name: value.copy() for name, value in self._collect("params", "buffers").items()}
 
     def load_state(self, state: Mapping[str, Array]) -> Self:
-        """Load a state returned by `state`, in place; return self.
+        """Load a state returned by `state`, in place, and drop all caches; return self.
 
         Raises
         ------
@@ -205,7 +205,7 @@ class Layer:
                 )
         for name, value in own.items():
             value[...] = state[name]
-        return self
+        return self.forget()
 
     def astype(self, dtype: str) -> Self:
         """Convert parameters and running statistics to "float32" or "float64"; return self.

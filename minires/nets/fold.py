@@ -10,9 +10,10 @@ import numpy as np
 
 from minires.errors import InputError
 from minires.layers.base import Array, Layer, Sequential
-from minires.layers.core import BatchNorm, Conv2d, ReLU
+from minires.layers.core import BatchNorm, Conv2d, Identity, ReLU
 from minires.layers.describe import Description, Shape
 from minires.layers.fused import BatchNormReLU
+from minires.nets.fuse import FusedResidualBlock
 from minires.nets.network import Network
 from minires.nets.resnet import PlainBlock, ResidualBlock
 
@@ -26,7 +27,8 @@ class FoldedConv2d(Conv2d):
     s * conv2d(x, w) + beta - s * running_mean = conv2d(x, s * w) + (beta - s * running_mean).
 
     Compiled ops transform the filters at the first call and keep them as the layer's cache. To
-    change w afterwards, assign another array to params["w"], or call `forget`.
+    change w afterwards, assign another array to params["w"], or call `forget`, as `load_state`
+    does.
 
     Parameters
     ----------
@@ -55,12 +57,17 @@ class FoldedConv2d(Conv2d):
         if train:
             raise InputError(f"{self.name}: {TRAINING}")
         w, b = self.params["w"], self.params["b"]
-        if self._cache is None or self._cache[0] is not w:
-            self._cache = (w, {})
-        kept = self._cache[1]
+        cache = self._cache  # another thread may change it meanwhile
+        if cache is None or cache[0] is not w:
+            cache = self._cache = (w, {})
+        kept = cache[1]
         return self.ops.conv2d_inference(
             x, w, b, self.stride, self.pad, self.groups, shortcut, self.rectify, kept
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy and pickle without the kept filters: another processor needs them in other order."""
+        return self.__dict__ | {"_cache": None}
 
     def backward(self, dy: Array) -> NoReturn:
         """Raise `InputError`: there is nothing to differentiate."""
@@ -92,18 +99,29 @@ def fold(net: Network) -> Network:
     """Return an inference-only copy of a network: equal results to rounding, fewer passes.
 
     Each batch norm that follows a convolution moves into its weights, and the ReLU or the addition
-    after it into the last loop of the op. `net` stays as it is.
+    after it into the last loop of the op. A frozen batch norm stays a layer. `net` stays as it is.
 
     Parameters
     ----------
     net : Network
-        Its running statistics should be final. Layers of unknown classes are copied unchanged.
+        Its running statistics should be final. Layers of unknown classes are copied unchanged, and
+        so are folded ones. Ops given by `net.use` do not reach the copy.
 
     Returns
     -------
     folded : Network
         `folded.forward(x)` equals `net.forward(x)` to rounding. `train=True` raises `InputError`.
+
+    Raises
+    ------
+    InputError
+        If `net` is of a class with a forward of its own.
     """
+    if type(net).forward is not Sequential.forward:
+        raise InputError(
+            f"expected a network that calls its layers in turn, got a {type(net).__name__} with a "
+            "forward of its own; fold the networks inside it"
+        )
     folded = Network(net.facts, **_sequence(net.children))
     return folded.use(net.backend)
 
@@ -130,13 +148,16 @@ def _sequence(layers: dict[str, Layer]) -> dict[str, Layer]:
 
 def _fold(layer: Layer) -> Layer:
     """Fold one layer that is not a convolution: by the table of containers, or copy it."""
-    for known, make in CONTAINERS.items():
-        if isinstance(layer, known):
-            return make(layer)
+    return CONTAINERS.get(type(layer).forward, _copy)(layer)
+
+
+def _copy(layer: Any) -> Layer:
     return deepcopy(layer).forget()
 
 
 def _residual(block: Any) -> Layer:
+    if type(block.relu) is not ReLU:
+        return _copy(block)
     body = _fold(block.body)
     shortcut = _fold(block.shortcut)
     last = list(body.children.values())[-1] if body.children else None
@@ -148,6 +169,10 @@ def _residual(block: Any) -> Layer:
 
 def _plain(block: Any) -> Layer:
     body = _fold(block.body)
+    if type(block.relu) is Identity:  # as in a fused network, where batch norm rectifies
+        return body
+    if type(block.relu) is not ReLU:
+        return _copy(block)
     last = list(body.children.values())[-1] if body.children else None
     if not isinstance(last, FoldedConv2d):
         return PlainBlock(body)
@@ -155,8 +180,20 @@ def _plain(block: Any) -> Layer:
     return body
 
 
-CONTAINERS: dict[type[Layer], Callable[[Any], Layer]] = {
-    ResidualBlock: _residual,
-    PlainBlock: _plain,
-    Sequential: lambda layer: Sequential(**_sequence(layer.children)),
+CONTAINERS: dict[Callable, Callable[[Any], Layer]] = {  # by what a container computes
+    ResidualBlock.forward: _residual,
+    FusedResidualBlock.forward: _residual,
+    PlainBlock.forward: _plain,
+    Sequential.forward: lambda layer: Sequential(**_sequence(layer.children)),
 }
+
+
+def not_exported(layer: Layer) -> NoReturn:
+    """Raise `InputError`: other libraries get the network that a folded one was made from."""
+    raise InputError(
+        f"{layer.name or type(layer).__name__}: a folded network runs in minires only; pass the "
+        "network that it was folded from"
+    )
+
+
+FOLDED: tuple[type[Layer], ...] = (FoldedConv2d, FoldedResidualBlock)
