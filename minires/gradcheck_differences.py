@@ -177,28 +177,26 @@ class Check(Slopes):
             raise self.no_number(line)
         if self.rounding(sample) > sample.truncation and self.rounds(line, sample):
             raise self._hidden(line, sample)
-        raise GradientError(
-            kind="kink",
-            op=self.op,
-            argument=line.name,
-            message=f"cannot be checked {line.where}: slopes from left and right differ by "
-            f"{abs(sample.jumps[1]):.3g} within {sample.step:.0e}, so a ReLU or a maximum changes "
-            "sides there; move inputs off it",
-            index=line.place,
-            numeric=sample.slope,
+        jump = abs(sample.jumps[1])
+        reason = (
+            f"slopes from left and right differ by {jump:.3g} within {sample.step:.0e}, so a ReLU "
+            "or a maximum changes sides there; move inputs off it"
         )
+        raise self._unchecked("kink", line, sample, reason)
 
     def _hidden(self, line: Line, sample: Sample) -> GradientError:
         """Error for a line whose slope rounding hides."""
+        reason = (
+            f"rounding in forward hides the derivative, {sample.slope:.3g} +- "
+            f"{self.error(sample):.1e}; use inputs of similar size, or a larger rtol"
+        )
+        return self._unchecked("precision", line, sample, reason)
+
+    def _unchecked(self, kind: str, line: Line, sample: Sample, reason: str) -> GradientError:
+        """Error for a line without a slope to compare with."""
+        message = f"cannot be checked {line.where}: {reason}"
         return GradientError(
-            kind="precision",
-            op=self.op,
-            argument=line.name,
-            message=f"cannot be checked {line.where}: rounding in forward hides the derivative, "
-            f"{sample.slope:.3g} +- {self.error(sample):.1e}; use inputs of similar size, or a "
-            "larger rtol",
-            index=line.place,
-            numeric=sample.slope,
+            kind, self.op, line.name, message, index=line.place, numeric=sample.slope
         )
 
     def _excess(self, line: Line, sample: Sample, analytic: Array) -> float:
