@@ -93,8 +93,8 @@ def keep_freed_memory() -> None:
     """Ask the C library to keep freed memory for the arrays of the next step.
 
     Otherwise the system clears each new page of memory, which takes longer than many kernels; see
-    LOG.md. Each thread has a heap of its own, for kernels ask for scratch memory so often that
-    threads with a common heap wait for each other. Other C libraries lack the call. If the user has
+    LOG.md. Each thread keeps a heap of its own: kernels ask for scratch memory so often that threads
+    with a common heap would wait for each other. Other C libraries lack the call. If the user has
     set a variable MALLOC_*, nothing happens here.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
@@ -107,5 +107,5 @@ def keep_freed_memory() -> None:
     # below 1 GiB an array lies in the heap; glibc up to 2.34 takes 32 MiB at most
     if not choose(M_MMAP_THRESHOLD, 1 << 30):
         choose(M_MMAP_THRESHOLD, 1 << 25)
-    choose(M_TRIM_THRESHOLD, (1 << 31) - 1)  # no heap shrinks,
-    choose(M_TOP_PAD, 1 << 26)  # nor is that of a thread unmapped; one has 64 MiB
+    choose(M_TRIM_THRESHOLD, (1 << 31) - 1)  # no heap shrinks
+    choose(M_TOP_PAD, 1 << 26)  # 64 MiB, the size of a thread's heap: an empty one stays
