@@ -93,7 +93,7 @@ def keep_freed_memory() -> None:
     """Ask the C library to keep freed memory for the arrays of the next step.
 
     Otherwise the system clears each new page of memory, which takes longer than many kernels; see
-    LOG.md. Each thread keeps a heap of its own: kernels ask for scratch memory so often that threads
+    LOG.md. Each thread has a heap of its own: kernels ask for scratch memory so often that threads
     with a common heap would wait for each other. Other C libraries lack the call. If the user has
     set a variable MALLOC_*, nothing happens here.
     """
